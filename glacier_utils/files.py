@@ -1,0 +1,86 @@
+"""Writing files so that a reader never meets half of one, and naming content by its hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; rename it to ``path`` when the block ends well.
+
+    Works for a file or a folder. If the block raises, whatever lies under the temporary name is
+    removed and ``path`` is left as it was. The temporary name keeps the suffix of ``path``, since
+    many drivers choose their format by it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
+    try:
+        yield temporary
+        # os.replace cannot put a folder over one that is not empty.
+        if temporary.is_dir() and path.is_dir():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write ``text`` as UTF-8, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+def write_json(path: str | Path, content: Any) -> Path:
+    """Write ``content`` as readable, strict JSON (a nan becomes null), whole or not at all."""
+    text = json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False)
+    return write_text(path, text + "\n")
+
+
+def write_csv(path: str | Path, table: pd.DataFrame) -> Path:
+    """Write ``table`` without its index, numbers with six significant digits."""
+    return write_text(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+
+
+def fingerprint(content: Any, length: int = 12) -> str:
+    """Return the first ``length`` hex digits of the SHA-256 of ``content`` written as sorted JSON."""
+    text = json.dumps(_plain(content), sort_keys=True, ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def file_fingerprint(path: str | Path) -> list[Any]:
+    """Return name, size and time of a file: enough to notice that it was changed, at no cost."""
+    stat = Path(path).stat()
+    return [Path(path).name, stat.st_size, stat.st_mtime_ns]
+
+
+def _plain(content: Any) -> Any:
+    """Turn NumPy scalars, paths, tuples and mappings into what JSON knows."""
+    if isinstance(content, dict):
+        return {str(key): _plain(value) for key, value in content.items()}
+    if isinstance(content, list | tuple | set | frozenset):
+        items = sorted(content) if isinstance(content, set | frozenset) else content
+        return [_plain(item) for item in items]
+    if hasattr(content, "tolist"):
+        return _plain(content.tolist())
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    if isinstance(content, str | int | float | bool) or content is None:
+        return content
+    return str(content)
