@@ -1,0 +1,45 @@
+# The two commands are `make run` and `make test`; everything they need goes into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export JUPYTER_PREFER_ENV_PATH := 1
+
+.PHONY: run test lab notebooks bench lock clean
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; name it with: make PYTHON=python3.11 ..."; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--no-build-isolation --editable .
+	@touch $@
+
+run: $(STAMP)
+	$(BIN)/glacier sample
+	$(BIN)/glacier run
+
+test: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest tests notebooks --nbval --nbval-current-env --nbval-cell-timeout=1200
+
+lab: $(STAMP)
+	$(BIN)/jupyter lab notebooks
+
+# Execute the notebooks in place, so that the committed copies carry the default run's outputs.
+notebooks: $(STAMP)
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
+		--ExecutePreprocessor.record_timing=False --ExecutePreprocessor.timeout=1800 \
+		--CoalesceStreamsPreprocessor.enabled=True notebooks/0*.ipynb
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks
+
+# Write requirements.lock anew from what is installed (after changing pyproject.toml).
+lock: $(STAMP)
+	$(BIN)/python tools/lock.py > requirements.lock.new && mv requirements.lock.new requirements.lock
+
+clean:
+	rm -rf $(VENV) reports/default data/sample

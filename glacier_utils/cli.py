@@ -1,0 +1,137 @@
+"""The command ``glacier``: it reads its arguments and calls the package."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from glacier_utils.errors import GlacierError
+
+# The rooms behind the commands are imported where they are used: torch alone takes seconds, which
+# `glacier --help` or a wrong argument should not cost.
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the argument parser with all commands."""
+    top = argparse.ArgumentParser(
+        prog="glacier", description="Map glaciers in satellite images with deep learning."
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    sample = commands.add_parser("sample", help="make the synthetic sample with known truth")
+    sample.add_argument("--name", default="sample", help="folder under data/ (default: sample)")
+    sample.add_argument("--seed", type=int, default=0, help="another seed, another world")
+    sample.set_defaults(call=_sample)
+
+    check = commands.add_parser("check", help="say what is in a dataset and what is wrong with it")
+    check.add_argument("dataset", metavar="DATASET", help="name under data/, folder or manifest")
+    check.set_defaults(call=_check)
+
+    run = commands.add_parser("run", help="execute the notebooks and write their reports")
+    run.add_argument("parameters", nargs="*", metavar="PARAMETERS.yaml", help="one run per file")
+    run.add_argument("--fresh", action="store_true", help="execute finished notebooks again too")
+    run.set_defaults(call=_run)
+
+    predict = commands.add_parser("predict", help="map the glaciers in a scene")
+    predict.add_argument("checkpoint", metavar="CHECKPOINT", type=Path)
+    predict.add_argument("scene", metavar="SCENE", help="file, folder or pattern")
+    predict.add_argument("out", metavar="OUT", type=Path, help="GeoTIFF to write")
+    predict.add_argument("--window", type=int, default=512, help="window in pixels (default: 512)")
+    predict.add_argument("--overlap", type=int, default=64, help="overlap in pixels (default: 64)")
+    predict.add_argument("--scale", type=float, help="reflectance = (DN + offset) / scale")
+    predict.add_argument("--offset", type=float, help="default for both: as in training")
+    predict.add_argument("--nodata", type=float, help="digital number of missing pixels")
+    predict.set_defaults(call=_predict)
+
+    compare = commands.add_parser("compare", help="put the scores of runs side by side")
+    compare.add_argument("runs", nargs="+", metavar="RUN", help="name under reports/ or a folder")
+    compare.set_defaults(call=_compare)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return 0, 1 for a failure of ours, 2 for a mistake the user can mend."""
+    options = parser().parse_args(arguments)
+    try:
+        return options.call(options)
+    except GlacierError as error:
+        print(f"glacier: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("glacier: interrupted", file=sys.stderr)
+        return 130
+
+
+def _sample(options: argparse.Namespace) -> int:
+    from glacier_utils import runs
+    from glacier_utils.sample import make_sample
+
+    folder = runs.project_root() / "data" / options.name
+    if (folder / "dataset.yaml").exists():
+        print(f"{runs.relative(folder)}: already there; remove it to make it anew")
+        return 0
+    manifest = make_sample(folder, seed=options.seed, progress=True)
+    print(f"{runs.relative(manifest)}: made with seed {options.seed}")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from glacier_utils import datasets, runs
+
+    table = datasets.check(datasets.open_dataset(options.dataset, root=runs.project_root()))
+    print(table.to_string(index=False))
+    problems = int((table["problems"].fillna("") != "").sum())
+    print(f"\n{problems} of {len(table)} have problems" if problems else "\nno problems found")
+    return 2 if problems else 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    from glacier_utils import batch, runs
+
+    try:
+        finished = batch.run_all(options.parameters, fresh=options.fresh)
+    except batch.NotebookFailed as error:
+        print(f"glacier: {error}", file=sys.stderr)
+        return 2 if error.user_error else 1
+    for run in finished:
+        print(f"open {runs.relative(run.folder / 'index.html')}")
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from glacier_utils.prediction import predict_file
+
+    written = predict_file(
+        options.checkpoint,
+        options.scene,
+        options.out,
+        window=options.window,
+        overlap=options.overlap,
+        scale=options.scale,
+        offset=options.offset,
+        nodata=options.nodata,
+        progress=True,
+    )
+    print(written)
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from glacier_utils import runs
+
+    root = runs.project_root()
+    folders = [
+        Path(name) if Path(name).is_dir() else root / "reports" / name for name in options.runs
+    ]
+    for folder in folders:
+        if not folder.is_dir():
+            raise GlacierError(f"{folder}: no such run; see the folders in {root / 'reports'}")
+    table = runs.compare([runs.Run(folder) for folder in folders])
+    print(table.round(3).to_string(index=False))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

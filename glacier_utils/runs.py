@@ -1,0 +1,249 @@
+"""Run folders: everything that one run of the notebooks makes, under ``reports/<run>/``."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import matplotlib.figure
+import numpy as np
+import pandas as pd
+
+from glacier_utils import datasets, patches
+from glacier_utils.errors import GlacierError
+from glacier_utils.files import atomic_path, write_csv, write_json
+
+PACKAGES = (
+    "torch",
+    "segmentation-models-pytorch",
+    "lightning",
+    "rasterio",
+    "numpy",
+    "scikit-learn",
+)
+
+
+def project_root(start: str | Path | None = None) -> Path:
+    """Return the folder that holds ``notebooks`` and ``data``: the nearest one upwards.
+
+    Notebooks run in ``notebooks/``, the command line anywhere; both find the same project. The
+    environment variable ``GLACIER_HOME`` overrides the search.
+
+    Raises:
+        GlacierError: no such folder lies above ``start`` (default: the working directory).
+    """
+    if home := os.environ.get("GLACIER_HOME"):
+        return Path(home).resolve()
+    here = Path(start or Path.cwd()).resolve()
+    for folder in (here, *here.parents):
+        if (folder / "notebooks" / "parameters").is_dir():
+            return folder
+    raise GlacierError(
+        f"{here}: not inside the project (no folder above it holds notebooks/parameters); "
+        "change into your clone or set GLACIER_HOME to it"
+    )
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's folder and the few verbs that the notebooks need to fill it."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def models(self) -> Path:
+        """Folder of the trained models, one folder a model."""
+        return self.folder / "models"
+
+    @property
+    def maps(self) -> Path:
+        """Folder of the georeferenced results."""
+        return self.folder / "maps"
+
+    @property
+    def metrics(self) -> Path:
+        """Folder of the tables."""
+        return self.folder / "metrics"
+
+    @property
+    def figures(self) -> Path:
+        """Folder of the figures as PNG files."""
+        return self.folder / "figures"
+
+    def save_figure(self, figure: matplotlib.figure.Figure, name: str) -> matplotlib.figure.Figure:
+        """Write ``figure`` to ``figures/<name>.png`` and hand it back, so that a cell shows it."""
+        with atomic_path(self.figures / f"{name}.png") as path:
+            figure.savefig(path, dpi=110, bbox_inches="tight")
+        return figure
+
+    def save_table(self, table: pd.DataFrame, name: str) -> pd.DataFrame:
+        """Write ``table`` to ``metrics/<name>.csv`` and hand it back."""
+        write_csv(self.metrics / f"{name}.csv", table)
+        return table
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Read ``metrics/<name>.csv``, written by an earlier notebook of this run."""
+        path = self.metrics / f"{name}.csv"
+        if not path.exists():
+            raise GlacierError(
+                f"{path}: not there yet; run the earlier notebooks of this run first"
+            )
+        return pd.read_csv(path)
+
+    def save_vector(self, table: gpd.GeoDataFrame, name: str) -> Path:
+        """Write ``table`` to ``maps/<name>.gpkg``."""
+        path = self.maps / f"{name}.gpkg"
+        with atomic_path(path) as temporary:
+            table.to_file(temporary, driver="GPKG", layer=name)
+        return path
+
+    def record(self, **entries: Any) -> None:
+        """Merge ``entries`` into ``run.json``; dictionaries are merged one level deep."""
+        content = self.recorded()
+        for key, value in entries.items():
+            if isinstance(value, dict) and isinstance(content.get(key), dict):
+                content[key] = content[key] | value
+            else:
+                content[key] = value
+        write_json(self.folder / "run.json", content)
+
+    def recorded(self) -> dict[str, Any]:
+        """Return the content of ``run.json`` (empty before the first entry)."""
+        path = self.folder / "run.json"
+        if not path.exists():
+            return {}
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise GlacierError(
+                f"{path}: not valid JSON ({error}); remove it and run again"
+            ) from error
+
+    def patch_store(self) -> patches.PatchStore:
+        """Open the patch store that notebook 02 of this run made."""
+        folder = self.recorded().get("patch_store")
+        if folder is None:
+            raise GlacierError(
+                f"{self.folder}: no patches yet; run 02_preprocessing with run = {self.name!r} first"
+            )
+        # Written relative to the project where it lies inside, so that a run can be moved with it.
+        return patches.open_store(project_root() / folder)
+
+    def record_patch_store(self, store: patches.PatchStore) -> None:
+        """Remember the patch store of this run for the later notebooks."""
+        self.record(patch_store=relative(store.folder), patch_key=store.key)
+
+    def data(self) -> datasets.Dataset:
+        """Open the dataset that notebook 02 of this run worked on."""
+        name = self.recorded().get("dataset")
+        if name is None:
+            raise GlacierError(
+                f"{self.folder}: no dataset yet; run 02_preprocessing with run = {self.name!r} first"
+            )
+        return open_data(name)
+
+
+def open_run(name: str, root: str | Path | None = None) -> Run:
+    """Return the run ``name``, its folder made and its provenance written.
+
+    Args:
+        name: a plain folder name under ``reports/``.
+        root: the project's folder (default: found from the working directory).
+
+    Raises:
+        GlacierError: the name would lead out of ``reports/``.
+    """
+    if not name or Path(name).name != name or name.startswith("."):
+        raise GlacierError(f"run {name!r}: not a plain folder name; choose one such as 'default'")
+    run = Run(Path(root or project_root()) / "reports" / name)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    if "provenance" not in run.recorded():
+        run.record(run=name, provenance=provenance())
+    return run
+
+
+def open_data(name: str) -> datasets.Dataset:
+    """Open a dataset by name or path; the built-in ``sample`` is made when it is not there yet."""
+    root = project_root()
+    if name == "sample" and not (root / "data" / "sample" / "dataset.yaml").exists():
+        from glacier_utils.sample import make_sample
+
+        make_sample(root / "data" / "sample")
+    return datasets.open_dataset(name, root=root)
+
+
+def provenance() -> dict[str, Any]:
+    """Say what made a run: time, versions, commit and the machine's make, without its name."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "host": {
+            "system": platform.system(),
+            "machine": platform.machine(),
+            "cores": os.cpu_count(),
+        },
+        "command": Path(sys.argv[0]).name,
+    }
+
+
+def relative(path: str | Path) -> str:
+    """Return ``path`` relative to the project where it lies inside it, else as it is."""
+    path = Path(path).resolve()
+    root = project_root()
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+
+def compare(runs: list[Run]) -> pd.DataFrame:
+    """Put the spatial scores of several runs side by side.
+
+    Returns:
+        A row per run, model, area, date and reference, with the mean over seeds of each score and
+        the number of seeds.
+
+    Raises:
+        GlacierError: a run has no ``metrics/spatial.csv``.
+    """
+    tables = [run.table("spatial").assign(run=run.name) for run in runs]
+    keys = ["run", "model", "area", "date", "reference"]
+    scores = ["iou", "f1", "precision", "recall"]
+    together = pd.concat(tables, ignore_index=True)
+    grouped = together.groupby(keys, sort=False)
+    result = grouped[scores].mean()
+    result.insert(0, "seeds", grouped["seed"].nunique())
+    return result.reset_index()
+
+
+def _commit() -> str | None:
+    """Return the project's commit, with a mark where files differ from it; None outside git."""
+    try:
+        return subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=project_root(),
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError, GlacierError):
+        return None
+
+
+def rounded(table: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
+    """Return ``table`` with its float columns rounded for reading."""
+    numbers = table.select_dtypes(np.floating).columns
+    return table.assign(**{name: table[name].round(digits) for name in numbers})
