@@ -59,7 +59,7 @@ def write_csv(path: str | Path, table: pd.DataFrame) -> Path:
 
 
 def fingerprint(content: Any, length: int = 12) -> str:
-    """Return the first ``length`` hex digits of the SHA-256 of ``content`` written as sorted JSON."""
+    """Return the first ``length`` hex digits of the SHA-256 of ``content`` as sorted JSON."""
     text = json.dumps(_plain(content), sort_keys=True, ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 

@@ -137,7 +137,7 @@ class Run:
         folder = self.recorded().get("patch_store")
         if folder is None:
             raise GlacierError(
-                f"{self.folder}: no patches yet; run 02_preprocessing with run = {self.name!r} first"
+                f"{self.folder}: no patches yet; run 02_preprocessing with run={self.name!r}"
             )
         # Written relative to the project where it lies inside, so that a run can be moved with it.
         return patches.open_store(project_root() / folder)
@@ -151,7 +151,7 @@ class Run:
         name = self.recorded().get("dataset")
         if name is None:
             raise GlacierError(
-                f"{self.folder}: no dataset yet; run 02_preprocessing with run = {self.name!r} first"
+                f"{self.folder}: no dataset yet; run 02_preprocessing with run={self.name!r}"
             )
         return open_data(name)
 

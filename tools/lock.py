@@ -4,7 +4,7 @@ from importlib.metadata import distributions
 
 HEADER = """\
 # Exact versions of everything the project installs: one set for pip, conda and CI.
-# Made with `make lock` from the direct dependencies in pyproject.toml; edit those, not this file."""
+# Made with `make lock` from the dependencies in pyproject.toml; edit those, not this file."""
 # Packages that the dependencies ask for on some systems only; their own metadata says so, and pip
 # would fail to find them elsewhere.
 LINUX_ONLY = ("nvidia-", "cuda-", "triton")
