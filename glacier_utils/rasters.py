@@ -1,0 +1,330 @@
+"""Raster files: find them, open them with clear errors, place them on a lattice, write them."""
+
+from __future__ import annotations
+
+import glob
+import math
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from affine import Affine
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from glacier_utils.errors import GlacierError
+from glacier_utils.files import atomic_path
+from glacier_utils.grids import Grid, same_crs
+
+SUFFIXES = {".tif", ".tiff", ".jp2", ".png", ".vrt", ".img"}
+# Row and column in a name: `r003_c012`, `row3_col12`, or two numbers at the end as in `_3_12`.
+_ROW_COL = (
+    re.compile(r"(?:^|[^a-z])r(?:ow)?[_-]?(\d+)[_-]?c(?:ol(?:umn)?)?[_-]?(\d+)(?!\d)", re.I),
+    re.compile(r"(?:^|[_-])(\d+)[_-](\d+)$"),
+)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A file, or the files of the bands, at a place in a frame (pixels; may stick out of it)."""
+
+    path: Path
+    row: int
+    col: int
+    height: int
+    width: int
+
+
+def list_files(images: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Return the raster files that a path, a folder, a pattern or a list of these means, sorted.
+
+    Raises:
+        GlacierError: nothing is there.
+    """
+    if isinstance(images, str | Path):
+        return _list_one(str(images))
+    found = [path for item in images for path in list_files(item)]
+    if not found:
+        raise GlacierError("an empty list of images: name at least one file")
+    return sorted(set(found))
+
+
+def _list_one(text: str) -> list[Path]:
+    path = Path(text)
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        if path.suffix.upper() == ".SAFE":
+            raise GlacierError(
+                f"{path}: a SAFE folder is not read as such yet; point `images` at its "
+                "GRANULE/*/IMG_DATA/R10m folder and state the offset in `reflectance`"
+            )
+        found = sorted(item for item in path.iterdir() if _is_raster(item))
+        if not found:
+            raise GlacierError(f"{path}: this folder holds no raster files (GeoTIFF, JPEG 2000)")
+        return found
+    found = sorted(Path(item) for item in glob.glob(text, recursive=True))
+    found = [item for item in found if _is_raster(item)]
+    if not found:
+        what = "this pattern matches no raster file" if glob.has_magic(text) else "no such file"
+        raise GlacierError(f"{path}: {what}; check the path")
+    return found
+
+
+def _is_raster(path: Path) -> bool:
+    # Names that start with a dot are unfinished files or a system's own.
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+@contextmanager
+def open_raster(path: Path) -> Iterator[rasterio.DatasetReader]:
+    """Open a raster for reading; whatever GDAL finds wrong with it becomes a GlacierError."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path) as dataset:
+                yield dataset
+    except RasterioError as error:
+        if not Path(path).exists():
+            raise GlacierError(f"{path}: no such file; check the path") from error
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise GlacierError(
+            f"{path}: cannot be read as a raster, it may be cut short or of another format; "
+            f"fetch or export it again ({reason})"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a raster says of itself."""
+
+    path: Path
+    grid: Grid
+    georeferenced: bool
+    count: int
+    dtype: str
+
+
+def read_header(path: Path) -> Header:
+    """Read shape, georeference, band count and type of a file.
+
+    Raises:
+        GlacierError: it cannot be read, or its grid is rotated, flipped or not square.
+    """
+    with open_raster(path) as dataset:
+        transform, crs = dataset.transform, dataset.crs
+        height, width = dataset.shape
+        count, dtype = dataset.count, dataset.dtypes[0]
+    georeferenced = transform != Affine.identity()
+    if not georeferenced:
+        grid = Grid(None, pixel_transform(0, 0, 1.0), height, width)
+        return Header(path, grid, False, count, dtype)
+    if transform.b or transform.d or transform.a <= 0 or transform.e >= 0:
+        raise GlacierError(
+            f"{path}: its grid is rotated or flipped; warp it to a north-up grid first (gdalwarp)"
+        )
+    grid = Grid(crs, transform, height, width)
+    # Degrees are not square on the ground anyway, so only projected grids are held to it.
+    if (crs is None or crs.is_projected) and abs(transform.a / -transform.e - 1) > 0.01:
+        raise GlacierError(
+            f"{path}: its pixels are {transform.a:g} x {-transform.e:g}, not square; "
+            "warp it to square pixels first (gdalwarp -tr)"
+        )
+    return Header(path, grid, True, count, dtype)
+
+
+def pixel_transform(row: int, col: int, resolution: float) -> Affine:
+    """Return the transform of a frame without georeference that starts at (``row``, ``col``)."""
+    return Affine(resolution, 0, col * resolution, 0, -resolution, -row * resolution)
+
+
+def row_col_of(path: Path) -> tuple[int, int] | None:
+    """Return the row and column numbers in a file's name, None where it has none."""
+    for pattern in _ROW_COL:
+        found = pattern.search(path.stem)
+        if found:
+            return int(found[1]), int(found[2])
+    return None
+
+
+def lay_out(
+    headers: Sequence[Header], resolution: float | None = None
+) -> tuple[Grid, list[Placed]]:
+    """Place files on one lattice.
+
+    Georeferenced files lie where they say. Others lie by the row and column in their names, which
+    count files, or pixels if all of them are multiples of a quarter of a file's size or more.
+
+    Returns:
+        The grid of the frame around all files, and the files with their places in it, sorted by
+        path.
+
+    Raises:
+        GlacierError: files of different resolution, CRS, lattice or type; no way to place one;
+            two without georeference at one place.
+    """
+    first = headers[0]
+    for header in headers[1:]:
+        _check_alike(first, header)
+    if first.georeferenced:
+        corners = [_lattice_corner(first, header) for header in headers]
+        lattice = first.grid
+    elif len(headers) == 1:
+        corners = [(0, 0)]
+        lattice = Grid(None, pixel_transform(0, 0, resolution or 1.0), *first.grid.shape)
+    else:
+        corners = _named_corners(headers)
+        lattice = Grid(None, pixel_transform(0, 0, resolution or 1.0), *first.grid.shape)
+    top, left = min(row for row, _ in corners), min(col for _, col in corners)
+    placed = [
+        Placed(header.path, row - top, col - left, *header.grid.shape)
+        for header, (row, col) in zip(headers, corners, strict=True)
+    ]
+    height = max(item.row + item.height for item in placed)
+    width = max(item.col + item.width for item in placed)
+    return lattice.window(top, left, height, width), sorted(placed, key=lambda item: item.path)
+
+
+def _check_alike(first: Header, other: Header) -> None:
+    if first.georeferenced != other.georeferenced:
+        bare, fine = (other, first) if first.georeferenced else (first, other)
+        raise GlacierError(
+            f"{bare.path}: has no georeference while {fine.path.name} has one; "
+            "a folder of patches must be all of one kind"
+        )
+    if not same_crs(first.grid.crs, other.grid.crs):
+        raise GlacierError(
+            f"{other.path}: its CRS ({crs_name(other.grid)}) is not that of {first.path.name} "
+            f"({crs_name(first.grid)}); warp them to one CRS, or make them separate areas"
+        )
+    size, other_size = first.grid.transform.a, other.grid.transform.a
+    if abs(other_size / size - 1) * max(other.grid.shape) > 0.01:
+        raise GlacierError(
+            f"{other.path}: its pixel is {other_size:g}, that of {first.path.name} is {size:g}; "
+            "all files of one image must have one resolution"
+        )
+    if (first.count, first.dtype) != (other.count, other.dtype):
+        raise GlacierError(
+            f"{other.path}: has {other.count} bands of {other.dtype}, {first.path.name} has "
+            f"{first.count} of {first.dtype}; all patches must have the same bands and type"
+        )
+
+
+def crs_name(grid: Grid) -> str:
+    """Return a short name of the grid's CRS: the code of an authority, or the name inside it."""
+    if grid.crs is None:
+        return "none"
+    code = grid.crs.to_authority()
+    if code:
+        return ":".join(code)
+    found = re.search(r'"([^"]+)"', grid.crs.to_wkt())
+    return found[1] if found else "unnamed"
+
+
+def _lattice_corner(first: Header, header: Header) -> tuple[int, int]:
+    row, col = first.grid.position(header.grid)
+    if max(abs(row - round(row)), abs(col - round(col))) > 0.01:
+        raise GlacierError(
+            f"{header.path}: lies {row % 1:.2f} rows and {col % 1:.2f} columns off the pixels of "
+            f"{first.path.name}; resample the files onto one lattice (gdalwarp -tap)"
+        )
+    return round(row), round(col)
+
+
+def _named_corners(headers: Sequence[Header]) -> list[tuple[int, int]]:
+    numbers = []
+    for header in headers:
+        number = row_col_of(header.path)
+        if number is None:
+            raise GlacierError(
+                f"{header.path}: has neither georeference nor row and column in its name; "
+                "rename the patches like patch_r003_c012.tif"
+            )
+        numbers.append(number)
+    if len({header.grid.shape for header in headers}) > 1:
+        raise GlacierError(
+            f"{headers[0].path.parent}: patches placed by row and column must all be of one size"
+        )
+    seen: dict[tuple[int, int], Path] = {}
+    for number, header in zip(numbers, headers, strict=True):
+        if number in seen:
+            raise GlacierError(
+                f"{header.path}: has the same row and column as {seen[number].name}; "
+                "each place may be given once"
+            )
+        seen[number] = header.path
+    height, width = headers[0].grid.shape
+    if _count_pixels(numbers, min(height, width)):
+        return numbers
+    return [(row * height, col * width) for row, col in numbers]
+
+
+def _count_pixels(numbers: Sequence[tuple[int, int]], size: int) -> bool:
+    """Say whether numbers are pixel offsets: counted files would not all step by a patch's size."""
+    step = math.gcd(*(value for number in numbers for value in number))
+    return step > 1 and step >= size // 4
+
+
+def write_raster(
+    path: str | Path,
+    array: np.ndarray,
+    grid: Grid,
+    *,
+    nodata: float | None = None,
+    tags: Mapping[str, str] | None = None,
+    colormap: Mapping[int, tuple] | None = None,
+    descriptions: Sequence[str] | None = None,
+) -> Path:
+    """Write a cloud-optimised GeoTIFF, whole or not at all.
+
+    Args:
+        path: the file to make.
+        array: [row, col] or [band, row, col]; bool becomes uint8.
+        grid: its place; must have the array's rows and columns.
+        nodata: value of pixels without data.
+        tags: text kept in the file.
+        colormap: colours (red, green, blue[, alpha]) of 0..255 for the values of a uint8 map.
+        descriptions: names of the bands.
+
+    Raises:
+        ValueError: the array does not fit the grid.
+    """
+    array = np.asarray(array)
+    bands = array[np.newaxis] if array.ndim == 2 else array
+    if bands.ndim != 3 or bands.shape[1:] != grid.shape:
+        raise ValueError(f"an array of shape {array.shape} does not fit a grid of {grid.shape}")
+    if bands.dtype == bool:
+        bands = bands.astype(np.uint8)
+    profile = {
+        "count": bands.shape[0],
+        "height": grid.height,
+        "width": grid.width,
+        "dtype": bands.dtype,
+        "crs": grid.crs,
+        "transform": grid.transform,
+        "nodata": nodata,
+    }
+    layout = {
+        "driver": "COG",
+        "compress": "DEFLATE",
+        "predictor": "YES",
+        # Blocks larger than the image would be padded: a patch gets a block of its own size.
+        "blocksize": min(512, max(16, math.ceil(max(grid.shape) / 16) * 16)),
+        # Classes and counts must not be mixed in overviews; measured quantities are averaged.
+        "overview_resampling": "AVERAGE" if bands.dtype.kind == "f" else "NEAREST",
+        "bigtiff": "IF_SAFER",
+    }
+    with atomic_path(path) as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(temporary, "w", **profile, **layout) as dataset:
+            dataset.write(bands)
+            dataset.update_tags(**(tags or {}))
+            for number, name in enumerate(descriptions or (), start=1):
+                dataset.set_band_description(number, name)
+            if colormap is not None:
+                dataset.write_colormap(1, dict(colormap))
+    return Path(path)
