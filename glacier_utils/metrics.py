@@ -1,0 +1,328 @@
+"""Scores of a glacier map: counts first, every score from them, intervals by spatial bootstrap.
+
+Throughout, a pixel counts only if label and prediction are both known: label 255, prediction 255
+and nan are left out. A score that would divide by zero is nan, never 0 or 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import ndimage
+
+UNKNOWN = 255
+COUNTS = ["tp", "fp", "fn", "tn"]
+_CHUNK = 64  # patches at a time: keeps temporaries small when arrays are memory-mapped
+
+
+def _over(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(denominator > 0, numerator / np.asarray(denominator, float), np.nan)
+
+
+# Each takes tp, fp, fn, tn: numbers or arrays of one shape.
+SCORES: dict[str, Callable[..., np.ndarray]] = {
+    "iou": lambda tp, fp, fn, tn: _over(tp, tp + fp + fn),
+    "f1": lambda tp, fp, fn, tn: _over(2 * tp, 2 * tp + fp + fn),
+    "precision": lambda tp, fp, fn, tn: _over(tp, tp + fp),
+    "recall": lambda tp, fp, fn, tn: _over(tp, tp + fn),
+    "accuracy": lambda tp, fp, fn, tn: _over(tp + tn, tp + fp + fn + tn),
+}
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Pixels of a two-class map: hits, false alarms, misses, correct rejections."""
+
+    tp: int = 0
+    fp: int = 0
+    fn: int = 0
+    tn: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            self.tp + other.tp, self.fp + other.fp, self.fn + other.fn, self.tn + other.tn
+        )
+
+    def score(self, name: str) -> float:
+        """Return a score of ``SCORES`` by name; nan where it is undefined."""
+        return float(SCORES[name](self.tp, self.fp, self.fn, self.tn))
+
+    @property
+    def total(self) -> int:
+        """Number of pixels counted."""
+        return self.tp + self.fp + self.fn + self.tn
+
+    @property
+    def iou(self) -> float:
+        """Intersection over union (Jaccard), tp / (tp + fp + fn)."""
+        return self.score("iou")
+
+    @property
+    def f1(self) -> float:
+        """F1 (Dice), 2 tp / (2 tp + fp + fn)."""
+        return self.score("f1")
+
+    @property
+    def precision(self) -> float:
+        """Share of the mapped glacier that is glacier, tp / (tp + fp)."""
+        return self.score("precision")
+
+    @property
+    def recall(self) -> float:
+        """Share of the glacier that is mapped, tp / (tp + fn)."""
+        return self.score("recall")
+
+    @property
+    def accuracy(self) -> float:
+        """Share of all pixels that are right, (tp + tn) / total."""
+        return self.score("accuracy")
+
+
+def classify(probability: np.ndarray, threshold: float = 0.5) -> np.ndarray:
+    """Return uint8 1 where probability >= threshold, 0 below, 255 where it is nan."""
+    probability = np.asarray(probability)
+    prediction = (probability >= threshold).astype(np.uint8)
+    prediction[np.isnan(probability)] = UNKNOWN
+    return prediction
+
+
+def count(prediction: np.ndarray, label: np.ndarray, *, ignore: int = UNKNOWN) -> Counts:
+    """Count a map against its reference.
+
+    prediction: bool, or integers 0 / 1 / ``ignore``, or floats 0 / 1 / nan; label: integers
+    0 / 1 / ``ignore``; equal shapes of any dimension. ValueError for other values or shapes.
+    """
+    prediction, label = np.atleast_1d(prediction), np.atleast_1d(label)
+    _same_shape(prediction, label)
+    counts = np.zeros(5, np.int64)
+    for part in _chunks(len(label)):
+        codes = _codes(prediction[part], label[part], ignore)
+        counts += np.bincount(codes.ravel(), minlength=5)
+    return Counts(*(int(number) for number in counts[:4]))
+
+
+def count_patches(
+    prediction: np.ndarray, label: np.ndarray, *, ignore: int = UNKNOWN
+) -> pd.DataFrame:
+    """Count each patch of ``[n, row, col]``: a row a patch with the columns tp, fp, fn, tn."""
+    if np.ndim(label) != 3 or np.shape(prediction) != np.shape(label):
+        raise ValueError(
+            f"expected two arrays [n, row, col], got {np.shape(prediction)} and {np.shape(label)}"
+        )
+    counts = np.zeros((len(label), 4), np.int64)
+    for part in _chunks(len(label)):
+        codes = _codes(prediction[part], label[part], ignore)
+        for column in range(4):
+            counts[part, column] = (codes == column).sum(axis=(1, 2))
+    return pd.DataFrame(counts, columns=COUNTS)
+
+
+def score_table(counts: Counts | pd.DataFrame) -> dict[str, float]:
+    """Return iou, f1, precision, recall and accuracy; the rows of a table are pooled first."""
+    if not isinstance(counts, Counts):
+        counts = Counts(*(int(counts[name].sum()) for name in COUNTS))
+    return {name: counts.score(name) for name in SCORES}
+
+
+def score_patches(frame: pd.DataFrame) -> pd.DataFrame:
+    """Add the columns iou, f1, precision, recall, accuracy to a table of counts, row by row."""
+    columns = [frame[name].to_numpy() for name in COUNTS]
+    return frame.assign(**{name: score(*columns) for name, score in SCORES.items()})
+
+
+def bootstrap(
+    frame: pd.DataFrame,
+    *,
+    by: str,
+    score: str = "iou",
+    level: float = 0.95,
+    samples: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Return the percentile interval of a pooled score, resampling whole spatial blocks.
+
+    ``frame`` holds tp, fp, fn, tn and the column ``by`` that names the block of each row. Errors of
+    neighbouring pixels and patches are alike, so blocks are drawn with replacement, as many as
+    there are (Efron & Tibshirani 1993, ch. 13; blocks: Künsch 1989). With fewer than two blocks
+    nothing can be said: (nan, nan). Few blocks (say under ten) make the interval too narrow.
+    """
+    sums = _block_sums(frame, by).to_numpy()
+    if len(sums) < 2:
+        return math.nan, math.nan
+    return _interval(_resampled(sums, _weights(len(sums), samples, seed), score), level)
+
+
+def bootstrap_difference(
+    frame_a: pd.DataFrame,
+    frame_b: pd.DataFrame,
+    *,
+    by: str,
+    score: str = "iou",
+    level: float = 0.95,
+    samples: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """Return score(a) - score(b) with its interval; both are resampled on the same blocks.
+
+    Pairing removes what is common to both (a hard valley is hard for either model), so it finds
+    smaller differences than comparing two intervals. ValueError if the blocks are not the same.
+    """
+    sums_a, sums_b = _block_sums(frame_a, by), _block_sums(frame_b, by)
+    if not sums_a.index.equals(sums_b.index):
+        raise ValueError(f"the two tables do not hold the same blocks in the column '{by}'")
+    difference = score_table(frame_a)[score] - score_table(frame_b)[score]
+    if len(sums_a) < 2:
+        return difference, math.nan, math.nan
+    weights = _weights(len(sums_a), samples, seed)
+    values = _resampled(sums_a.to_numpy(), weights, score)
+    values = values - _resampled(sums_b.to_numpy(), weights, score)
+    return difference, *_interval(values, level)
+
+
+def histograms(
+    probability: np.ndarray, label: np.ndarray, *, bins: int = 200
+) -> tuple[np.ndarray, np.ndarray]:
+    """Count probabilities of glacier and of background pixels in ``bins`` equal bins of 0..1.
+
+    Arrays of one shape, memory-mapped if large. Returns (glacier [bins], background [bins]), which
+    may be added up over parts of a scene and given to ``curve``.
+    """
+    _same_shape(probability, label)
+    edges = np.arange(1, bins) / bins
+    totals = np.zeros((2, bins), np.int64)
+    for part in _chunks(len(label)):
+        p, y = np.asarray(probability[part]), np.asarray(label[part])
+        known = (y <= 1) & ~np.isnan(p)
+        # side="right": a probability on a threshold lies above it, as in `classify`.
+        place = np.searchsorted(edges, p[known].astype(float), side="right")
+        totals += np.bincount(place + bins * (y[known] == 0), minlength=2 * bins).reshape(2, bins)
+    return totals[0], totals[1]
+
+
+def curve(glacier: np.ndarray, background: np.ndarray) -> pd.DataFrame:
+    """Return threshold, precision, recall from the two histograms, thresholds rising from 0.
+
+    Exact at each threshold k / bins for the map ``probability >= threshold``.
+    """
+    tp, fp = (np.cumsum(part[::-1])[::-1] for part in (glacier, background))
+    threshold = np.arange(len(tp)) / len(tp)
+    recall = _over(tp, np.full(len(tp), tp[0]))
+    return pd.DataFrame({"threshold": threshold, "precision": _over(tp, tp + fp), "recall": recall})
+
+
+def precision_recall(
+    probability: np.ndarray, label: np.ndarray, *, bins: int = 200
+) -> pd.DataFrame:
+    """Return threshold, precision and recall at ``bins`` thresholds, in bounded memory."""
+    return curve(*histograms(probability, label, bins=bins))
+
+
+def average_precision(probability: np.ndarray, label: np.ndarray, *, bins: int = 200) -> float:
+    """Return the area under the precision-recall steps, sum of (R_k - R_(k+1)) P_k over thresholds.
+
+    That of scikit-learn with probabilities rounded down to 1 / bins; nan without glacier pixels.
+    """
+    table = precision_recall(probability, label, bins=bins)
+    if math.isnan(table["recall"].iloc[0]):
+        return math.nan
+    steps = -np.diff(np.append(table["recall"], 0.0))
+    return float(np.sum(steps * table["precision"].fillna(0.0)))
+
+
+def outline(mask: np.ndarray) -> np.ndarray:
+    """Return the rim of a mask 0 / 1 / 255 ``[row, col]``: glacier with a 4-neighbour that is not.
+
+    Where glacier borders on unknown or on the frame there is no outline: it is only cut there.
+    """
+    background = mask == 0
+    return (mask == 1) & ndimage.binary_dilation(background)
+
+
+def boundary_distances(
+    prediction: np.ndarray, label: np.ndarray, resolution_m: float
+) -> np.ndarray:
+    """Return the distances in m between two outlines, both ways, one value per rim pixel.
+
+    prediction and label ``[row, col]`` as in ``count``; where either is unknown no rim is looked
+    for. From each rim pixel of the one to the nearest of the other (exact Euclidean distance
+    transform), and back, in one array; empty if either map has no outline. Labels should come
+    without an uncertainty band, which would hide the very outline. Put patches together first: a
+    cut glacier has no outline at the cut, and the nearest one may lie next door.
+    """
+    codes = _codes(prediction, label, UNKNOWN)
+    known = codes < 4
+    predicted = outline(np.where(known, (codes == 0) | (codes == 1), UNKNOWN))
+    reference = outline(np.where(known, (codes == 0) | (codes == 2), UNKNOWN))
+    if not predicted.any() or not reference.any():
+        return np.empty(0)
+    there = ndimage.distance_transform_edt(~reference)[predicted]
+    back = ndimage.distance_transform_edt(~predicted)[reference]
+    return np.concatenate([there, back]) * resolution_m
+
+
+def boundary_distance(
+    prediction: np.ndarray, label: np.ndarray, resolution_m: float
+) -> dict[str, float]:
+    """Return median_m and p95_m of ``boundary_distances``; nan where a map has no outline."""
+    distances = boundary_distances(prediction, label, resolution_m)
+    if not distances.size:
+        return {"median_m": math.nan, "p95_m": math.nan}
+    median, high = np.percentile(distances, [50, 95])
+    return {"median_m": float(median), "p95_m": float(high)}
+
+
+def _codes(prediction: np.ndarray, label: np.ndarray, ignore: int) -> np.ndarray:
+    """Return 0 tp, 1 fp, 2 fn, 3 tn, 4 unknown for each pixel."""
+    prediction, label = np.asarray(prediction), np.asarray(label)
+    _same_shape(prediction, label)
+    yes, positive = prediction == 1, label == 1
+    known = (yes | (prediction == 0)) & (positive | (label == 0))
+    skipped = (prediction == ignore) | (label == ignore)
+    if prediction.dtype.kind == "f":
+        skipped |= np.isnan(prediction)
+    if not np.all(known | skipped):
+        raise ValueError(
+            f"prediction and label may hold 0, 1 and {ignore} only: apply a threshold first"
+        )
+    codes = np.full(label.shape, 4, np.uint8)
+    codes[known] = np.uint8(3) - 2 * yes[known] - positive[known]
+    return codes
+
+
+def _same_shape(prediction: np.ndarray, label: np.ndarray) -> None:
+    if np.shape(prediction) != np.shape(label):
+        raise ValueError(
+            f"prediction {np.shape(prediction)} and label {np.shape(label)} differ in shape"
+        )
+
+
+def _chunks(length: int) -> Iterator[slice]:
+    return (slice(start, start + _CHUNK) for start in range(0, length, _CHUNK))
+
+
+def _block_sums(frame: pd.DataFrame, by: str) -> pd.DataFrame:
+    return frame.groupby(by, sort=True)[COUNTS].sum()
+
+
+def _weights(blocks: int, samples: int, seed: int) -> np.ndarray:
+    """Return how often each block is drawn, [samples, blocks]."""
+    generator = np.random.default_rng(seed)
+    return generator.multinomial(blocks, np.full(blocks, 1 / blocks), size=samples)
+
+
+def _resampled(sums: np.ndarray, weights: np.ndarray, score: str) -> np.ndarray:
+    return SCORES[score](*(weights @ sums).T)
+
+
+def _interval(values: np.ndarray, level: float) -> tuple[float, float]:
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return math.nan, math.nan
+    tail = 50 * (1 - level)
+    low, high = np.percentile(values, [tail, 100 - tail])
+    return float(low), float(high)

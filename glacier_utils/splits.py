@@ -1,0 +1,282 @@
+"""The spatial split: whole blocks validate, a buffer of patches parts them from training.
+
+Neighbouring patches show the same glacier under the same light. If some of them train and others
+validate, the validation score says how well the network remembers, not how well it maps. So the
+training area is cut into blocks of some km; one compact group of blocks validates, on all dates,
+and patches that touch it are left unused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import shapely
+from scipy import sparse
+
+from glacier_utils.errors import GlacierError
+
+SPLITS = ("train", "validation", "buffer", "test", "dropped")
+ENOUGH_BLOCKS = 8  # fewer than these say little in a bootstrap
+_CANDIDATES = 400  # groups of blocks that are weighed against each other
+_NEAR_BEST = 0.02  # in units of the cost below
+
+
+@dataclass
+class Split:
+    """Part, block and reason of each patch, and the side of a block, in patches, by area."""
+
+    part: np.ndarray
+    block: np.ndarray
+    reason: np.ndarray
+    block_patches: dict[str, int] = field(default_factory=dict)
+
+    def set_aside(self, which: np.ndarray, reason: str) -> None:
+        """Leave patches unused, saying why."""
+        self.part[which], self.reason[which] = "buffer", reason
+
+
+def split_patches(
+    patches: gpd.GeoDataFrame,
+    *,
+    size: int,
+    train_areas: Collection[str],
+    block_patches: Mapping[str, int],
+    validation_fraction: float = 0.25,
+    seed: int = 0,
+) -> Split:
+    """Give each patch its part: train, validation, buffer, test or dropped.
+
+    patches: the table of ``tiling.plan`` with the columns reason (empty: usable), known and ice
+    (numbers of pixels with a label, and of glacier). block_patches: the side of a block in patches
+    that is wanted in each area. Where an area is too small for it, smaller blocks are taken, down
+    to one patch.
+
+    In each training area the validation group is one rectangle or strip of blocks that holds about
+    ``validation_fraction`` of the usable patches, with a glacier fraction near the area's and a
+    short border; ``seed`` decides between nearly equal ones.
+
+    Raises:
+        GlacierError: a fraction out of range, a training area without a usable patch, or one too
+            small to leave patches for both training and validation.
+    """
+    check_fraction(validation_fraction)
+    areas = patches["area"].to_numpy(object)
+    usable = patches["reason"].to_numpy(object) == ""
+    training = np.isin(areas, list(train_areas))
+    touching, overlapping = _neighbours(patches, size)
+    part = np.where(usable, np.where(training, "train", "test"), "dropped").astype(object)
+    split = Split(
+        part, np.full(len(patches), "", object), patches["reason"].to_numpy(object).copy()
+    )
+
+    tested = overlapping @ (part == "test") > 0
+    split.set_aside((part == "train") & tested, "shares ground with a test area")
+    rng = np.random.default_rng(seed)
+    for area in dict.fromkeys(areas):
+        here = np.flatnonzero(areas == area)
+        table = patches.iloc[here].assign(usable=np.isin(part[here], ["train", "test"]))
+        wanted = block_patches[area]
+        if area in train_areas:
+            local = touching[here][:, here]
+            side, validation = _choose(table, local, size, wanted, validation_fraction, rng)
+            part[here[validation]] = "validation"
+        else:
+            side = _test_side(table, size, wanted)
+        split.block_patches[area] = side
+        split.block[here] = [
+            f"{area}:{row:02d}-{col:02d}" for row, col in _blocks(table, size, side)
+        ]
+
+    twice = _counted_twice(patches, part == "validation", overlapping, size)
+    split.set_aside(twice, "overlaps another validation patch")
+    near = touching @ (part == "validation") > 0
+    split.set_aside((part == "train") & near, "touches validation")
+    _prove_apart(part, touching)
+    return split
+
+
+def check_fraction(fraction: float) -> None:
+    """Raise GlacierError unless 0 < fraction < 1."""
+    if not 0 < fraction < 1:
+        raise GlacierError(
+            f"validation_fraction: {fraction} must lie between 0 and 1, for example 0.25"
+        )
+
+
+def _blocks(table: pd.DataFrame, size: int, side: int) -> np.ndarray:
+    """Return row and column of the block that holds each patch's centre, int [n, 2], from 0."""
+    # Rounded, since the dates of one place may differ by a hair of a pixel.
+    centres = np.round(table[["y", "x"]].to_numpy() * 4) / 4
+    blocks = np.floor(centres / (size * side)).astype(int)
+    return blocks - blocks.min(axis=0)
+
+
+def _neighbours(patches: gpd.GeoDataFrame, size: int) -> tuple[sparse.csr_array, sparse.csr_array]:
+    """Return which patches touch, and which share pixels: sparse matrices [n, n] of 0 and 1.
+
+    A patch touches itself and shares pixels with itself. Patches of areas without georeference
+    have no place on the ground in common with those of other areas.
+    """
+    ground = patches["ground"].to_numpy()
+    pixel = np.sqrt(shapely.area(patches.geometry.to_numpy()).min()) / size
+    one, other = shapely.STRtree(ground).query(ground, predicate="dwithin", distance=pixel / 2)
+    if patches.crs is None:
+        areas = patches["area"].to_numpy(object)
+        same = areas[one] == areas[other]
+        one, other = one[same], other[same]
+    bounds = shapely.bounds(ground)
+    common = np.minimum(bounds[one, 2:], bounds[other, 2:]) - np.maximum(
+        bounds[one, :2], bounds[other, :2]
+    )
+    shared = (common > pixel / 2).all(axis=1)
+
+    def matrix(rows: np.ndarray, cols: np.ndarray) -> sparse.csr_array:
+        ones = np.ones(len(rows), np.int32)
+        return sparse.csr_array((ones, (rows, cols)), shape=(len(ground), len(ground)))
+
+    return matrix(one, other), matrix(one[shared], other[shared])
+
+
+def _choose(
+    table: pd.DataFrame,
+    touching: sparse.csr_array,
+    size: int,
+    wanted: int,
+    fraction: float,
+    rng: np.random.Generator,
+) -> tuple[int, np.ndarray]:
+    """Return the side of the blocks and the positions of the validation patches of one area."""
+    area = table["area"].iloc[0]
+    if not table["usable"].any():
+        reasons = table["reason"][table["reason"] != ""]
+        why = f" (for example: {reasons.iloc[0]})" if len(reasons) else ""
+        raise GlacierError(
+            f"area '{area}': none of its {len(table)} patches can train{why}; check its labels "
+            "and outlines, or raise max_unknown"
+        )
+    fallback = None
+    for side in range(wanted, 0, -1):
+        found = _best_group(table, touching, _blocks(table, size, side), fraction, rng)
+        if found is None:
+            continue
+        validation, share, kept = found
+        # Whole blocks meet the fraction only roughly; smaller blocks meet it better.
+        if 0.6 * fraction <= share <= 1.5 * fraction and kept >= share:
+            return side, validation
+        fallback = fallback or (side, validation)
+    if fallback is None:
+        raise GlacierError(
+            f"area '{area}': its {table['usable'].sum()} usable patches of {size} px leave none "
+            "for training beside the validation patches and their buffer; set a smaller size or "
+            "stride"
+        )
+    return fallback
+
+
+def _best_group(
+    table: pd.DataFrame,
+    touching: sparse.csr_array,
+    blocks: np.ndarray,
+    fraction: float,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, float, float] | None:
+    """Weigh the groups of blocks; return the positions, their share, and the share left to train.
+
+    None if no group leaves a patch on both sides.
+    """
+    places, block = np.unique(blocks, axis=0, return_inverse=True)
+    usable = table["usable"].to_numpy()
+    numbers = np.bincount(block, weights=usable)
+    groups = np.array(list(_groups(places, numbers, fraction))).reshape(-1, len(places))
+    rows = np.flatnonzero(usable)
+    members = sparse.csr_array((np.ones(len(rows)), (rows, block[rows])), (len(block), len(places)))
+    inside = (members @ groups.T) > 0
+    # touching @ members: how many usable patches of each block a patch touches.
+    near = ((touching @ members) @ groups.T) > 0
+    left = usable[:, None] & ~near
+    share, kept = inside.sum(axis=0) / usable.sum(), left.sum(axis=0) / usable.sum()
+
+    known, ice = table["known"].to_numpy(float), table["ice"].to_numpy(float)
+    glacier = (ice[usable].sum()) / max(known[usable].sum(), 1)
+    validated = (ice @ inside) / np.maximum(known @ inside, 1)
+    trained = (ice @ left) / np.maximum(known @ left, 1)
+    one_class = np.isin(validated, [0, 1]) | np.isin(trained, [0, 1])
+    cost = (
+        2 * np.abs(share - fraction)
+        + np.abs(validated - glacier)
+        + 0.5 * (1 - share - kept)
+        + 5 * (one_class & (0 < glacier < 1))
+    )
+    cost[(share == 0) | (kept == 0)] = np.inf
+    if not np.isfinite(cost).any():
+        return None
+    good = np.flatnonzero(cost <= cost.min() + _NEAR_BEST)
+    best = good[rng.integers(len(good))]
+    return np.flatnonzero(inside[:, best]), float(share[best]), float(kept[best])
+
+
+def _groups(places: np.ndarray, numbers: np.ndarray, fraction: float) -> Iterator[np.ndarray]:
+    """Yield groups of blocks as masks [blocks]: strips from each side, and rectangles.
+
+    places: row and column of each block; numbers: its usable patches.
+    """
+    target = fraction * numbers.sum()
+    row, col = places.T
+    for order in (np.lexsort((row, col)), np.lexsort((col, row))):
+        for sweep in (order, order[::-1]):
+            full = np.searchsorted(np.cumsum(numbers[sweep]), target) + 1
+            for length in {max(full - 1, 1), min(full, len(sweep))}:
+                yield np.isin(np.arange(len(places)), sweep[:length])
+    rectangles = [
+        (top, left, height, width)
+        for height in range(1, row.max() + 2)
+        for width in range(1, col.max() + 2)
+        if 0.5 * fraction * len(places) <= height * width <= 1.6 * fraction * len(places)
+        # A long strip has a long border; those from side to side are there already.
+        and max(height, width) <= 4 * min(height, width)
+        for top in range(row.max() + 2 - height)
+        for left in range(col.max() + 2 - width)
+    ]
+    step = max(1, len(rectangles) // _CANDIDATES)
+    for top, left, height, width in rectangles[::step]:
+        rows, cols = row - top, col - left
+        yield (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width)
+
+
+def _test_side(table: pd.DataFrame, size: int, wanted: int) -> int:
+    """Return the largest side of a block up to ``wanted`` that leaves enough blocks."""
+    usable = table[table["usable"]]
+    for side in range(wanted, 1, -1):
+        if len(usable) and len(np.unique(_blocks(usable, size, side), axis=0)) >= ENOUGH_BLOCKS:
+            return side
+    return 1
+
+
+def _counted_twice(
+    patches: pd.DataFrame, validation: np.ndarray, overlapping: sparse.csr_array, size: int
+) -> np.ndarray:
+    """Find validation patches that share pixels with one kept before, on the same date.
+
+    Patches on the lattice of ``size`` come first, so that the validation set is the same whatever
+    the stride.
+    """
+    row, col = patches["row"].to_numpy(), patches["col"].to_numpy()
+    off = (row % size != 0) | (col % size != 0)
+    date = pd.factorize(patches["area"] + "\n" + patches["date"])[0]
+    kept = np.zeros(len(patches), bool)
+    order = np.lexsort((col, row, off))
+    for position in order[validation[order]]:
+        start, end = overlapping.indptr[position : position + 2]
+        others = overlapping.indices[start:end]
+        kept[position] = not (kept[others] & (date[others] == date[position])).any()
+    return validation & ~kept
+
+
+def _prove_apart(part: np.ndarray, touching: sparse.csr_array) -> None:
+    """Check the promise where it could break."""
+    if ((part == "train") & (touching @ (part == "validation") > 0)).any():
+        raise AssertionError("a training patch touches a validation patch")

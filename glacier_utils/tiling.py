@@ -1,0 +1,165 @@
+"""Where the patches of a dataset lie: windows on each image, and their boxes on the ground."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import shapely
+from rasterio.warp import transform as transform_points
+
+from glacier_utils.errors import GlacierError
+from glacier_utils.grids import Grid, same_crs
+
+_RUN = 4096  # columns read at once: a strip of a whole tile stays within some ten MB
+
+
+def windows(
+    grid: Grid,
+    size: int,
+    stride: int,
+    *,
+    reference: Grid | None = None,
+    tiles: Sequence[tuple[int, int, int, int]] = (),
+    own_tiles: bool = False,
+) -> list[tuple[int, int]]:
+    """Return (row, col) of the upper left corner of each patch in the frame, sorted.
+
+    The windows cover the frame; the last ones may stick out of it. If the frame lies on the pixels
+    of ``reference``, they fall on the windows of that frame. ``tiles`` (row, col, height, width)
+    are the files of a folder of patches: with ``own_tiles`` they are the windows themselves,
+    provided that all have ``size``; else windows that meet none of them are left out.
+    """
+    if own_tiles and tiles and all(tile[2:] == (size, size) for tile in map(tuple, tiles)):
+        return sorted((tile[0], tile[1]) for tile in tiles)
+    shift_row, shift_col = 0, 0
+    if reference is not None and grid.shares_lattice(reference):
+        shift_row, shift_col = (round(value) for value in reference.position(grid))
+    rows = range(-(shift_row % stride), grid.height, stride)
+    cols = range(-(shift_col % stride), grid.width, stride)
+    corners = [
+        (row, col)
+        for row in rows
+        for col in cols
+        if _needed(row, grid.height, size, stride) and _needed(col, grid.width, size, stride)
+    ]
+    return _meeting(corners, size, tiles) if tiles else corners
+
+
+def plan(
+    sources: Mapping[tuple[str, str], Any], *, size: int, strides: Mapping[str, int | None]
+) -> gpd.GeoDataFrame:
+    """Return a row a patch: area, date, row, col, y, x, ground, geometry.
+
+    sources: (area, date) to an object with ``grid`` and ``tiles``, in the order wanted; strides:
+    pixels for each area, None for the files' own windows or ``size``. ``y`` and ``x`` are the
+    patch's centre in pixels of the area's first date, so that one place has one position on all
+    dates; ``geometry`` is the whole patch and ``ground`` the part inside the frame, both in the CRS
+    of the first area.
+    """
+    crs = next(iter(sources.values())).grid.crs
+    references: dict[str, Grid] = {}
+    tables = []
+    for (area, date), source in sources.items():
+        grid = source.grid
+        reference = references.setdefault(area, grid)
+        stride = strides[area]
+        corners = windows(
+            grid,
+            size,
+            stride or size,
+            reference=reference,
+            tiles=source.tiles,
+            own_tiles=stride is None and not _overlapping(source.tiles),
+        )
+        rows, cols = np.array(corners, int).reshape(-1, 2).T
+        geometry = _boxes(grid, rows, cols, size, crs)
+        y, x = _centres(grid, rows + size / 2, cols + size / 2, reference)
+        table = {"area": area, "date": date, "row": rows, "col": cols, "y": y, "x": x}
+        ground = _boxes(grid, rows, cols, size, crs, clip=True)
+        tables.append(gpd.GeoDataFrame({**table, "ground": ground}, geometry=geometry, crs=crs))
+    return pd.concat(tables, ignore_index=True)
+
+
+def runs(rows: Iterable[int], cols: Iterable[int], size: int) -> Iterator[np.ndarray]:
+    """Group windows that one read can serve: same row, columns that follow without a gap.
+
+    Yields positions in the order of the columns. A row of patches is then read once, and not once
+    a patch, without ever holding more than a strip of the scene.
+    """
+    rows, cols = np.asarray(rows), np.asarray(cols)
+    order = np.lexsort((cols, rows))
+    group: list[int] = []
+    for position in order:
+        if group:
+            new_row = rows[position] != rows[group[0]]
+            gap = cols[position] > cols[group[-1]] + size
+            long = cols[position] + size - cols[group[0]] > max(_RUN, size)
+            if new_row or gap or long:
+                yield np.array(group)
+                group = []
+        group.append(position)
+    if group:
+        yield np.array(group)
+
+
+def check_sizes(size: int, stride: int | None) -> None:
+    """Raise GlacierError unless 16 <= size and 1 <= stride <= size."""
+    if size < 16:
+        raise GlacierError(f"size: {size} px is too small for a patch; use 64, 128 or 256")
+    if stride is not None and not 1 <= stride <= size:
+        raise GlacierError(f"stride: {stride} px must lie between 1 and the patch size ({size})")
+
+
+def _needed(start: int, length: int, size: int, stride: int) -> bool:
+    # With a stride below the size, the last windows would hold nothing that others do not.
+    return start <= 0 or start - stride + size < length
+
+
+def _meeting(
+    corners: Sequence[tuple[int, int]], size: int, tiles: Sequence[tuple[int, int, int, int]]
+) -> list[tuple[int, int]]:
+    """Keep the windows that share pixels with a tile."""
+    tree = shapely.STRtree(_pixel_boxes(tiles))
+    asked = _pixel_boxes([(row, col, size, size) for row, col in corners])
+    hits = np.unique(tree.query(asked, predicate="intersects")[0])
+    return [corners[hit] for hit in hits]
+
+
+def _overlapping(tiles: Sequence[tuple[int, int, int, int]]) -> bool:
+    if len(tiles) < 2:
+        return False
+    boxes = _pixel_boxes(tiles)
+    return shapely.STRtree(boxes).query(boxes, predicate="intersects").shape[1] > len(boxes)
+
+
+def _pixel_boxes(tiles: Sequence[tuple[int, int, int, int]]) -> np.ndarray:
+    """Boxes half a pixel smaller than the tiles, so that neighbours do not intersect."""
+    row, col, height, width = np.array([tuple(tile) for tile in tiles], float).T
+    return shapely.box(col, row, col + width - 0.5, row + height - 0.5)
+
+
+def _boxes(grid: Grid, rows, cols, size: int, crs, *, clip: bool = False) -> gpd.GeoSeries:
+    top, left, bottom, right = rows, cols, rows + size, cols + size
+    if clip:
+        top, bottom = np.clip(top, 0, grid.height), np.clip(bottom, 0, grid.height)
+        left, right = np.clip(left, 0, grid.width), np.clip(right, 0, grid.width)
+    xmin, ymax = grid.transform @ (left, top)
+    xmax, ymin = grid.transform @ (right, bottom)
+    boxes = gpd.GeoSeries(shapely.box(xmin, ymin, xmax, ymax), crs=grid.crs)
+    if grid.crs is None or crs is None:
+        return boxes.set_crs(None, allow_override=True)
+    # Two spellings of one CRS must not move a box by a hair.
+    same = same_crs(grid.crs, crs)
+    return boxes.set_crs(crs, allow_override=True) if same else boxes.to_crs(crs)
+
+
+def _centres(grid: Grid, rows, cols, reference: Grid) -> tuple[np.ndarray, np.ndarray]:
+    x, y = grid.transform @ (cols, rows)
+    if not same_crs(grid.crs, reference.crs) and None not in (grid.crs, reference.crs):
+        x, y = map(np.array, transform_points(grid.crs, reference.crs, x, y))
+    cols, rows = ~reference.transform @ (x, y)
+    return rows, cols
