@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,19 +13,13 @@ import numpy as np
 
 from glacier_utils.bands import BandFiles, find_bands
 from glacier_utils.errors import GlacierError
+from glacier_utils.frames import Frame, Placed, lay_out
 from glacier_utils.grids import Grid, Image, same_crs
-from glacier_utils.rasters import (
-    Header,
-    Placed,
-    crs_name,
-    lay_out,
-    list_files,
-    open_raster,
-    read_header,
-    write_raster,
-)
+from glacier_utils.masks import UNKNOWN, Mask, open_mask
+from glacier_utils.rasters import Header, crs_name, open_raster, read_header, write_raster
 
 __all__ = [
+    "UNKNOWN",
     "Grid",
     "Image",
     "Mask",
@@ -36,8 +30,6 @@ __all__ = [
     "same_crs",
     "write_raster",
 ]
-
-UNKNOWN = 255  # label of a pixel that nobody knows
 
 
 @dataclass(frozen=True)
@@ -75,18 +67,6 @@ class Source(ABC):
         self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
     ) -> Image:
         """Read a window; what lies outside the frame or between the files is invalid."""
-
-
-class Mask(ABC):
-    """A class per pixel on the grid of a source."""
-
-    grid: Grid
-
-    @abstractmethod
-    def read(
-        self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
-    ) -> np.ndarray:
-        """Read a window as uint8 [row, col]; 255 outside the frame and where nothing is known."""
 
 
 def open_source(
@@ -175,85 +155,7 @@ def _frame(grid: Grid) -> str:
     return f"{grid.width} x {grid.height} px of {grid.transform.a:g}, CRS {crs_name(grid)}"
 
 
-class _Frame:
-    """What a source and a mask made of files share: files at places in a frame."""
-
-    grid: Grid
-
-    def __init__(self, grid: Grid, placed: Sequence[Placed]) -> None:
-        self.grid = grid
-        self.placed = list(placed)
-        self._boxes = np.array(
-            [(item.row, item.col, item.row + item.height, item.col + item.width) for item in placed]
-        )
-
-    def window(
-        self, row: int, col: int, height: int | None, width: int | None
-    ) -> tuple[int, int, int, int]:
-        """Fill in what the caller left out: all that remains of the frame."""
-        height = self.grid.height - row if height is None else height
-        width = self.grid.width - col if width is None else width
-        if height <= 0 or width <= 0:
-            raise ValueError(f"an empty window: {height} rows, {width} columns")
-        return int(row), int(col), int(height), int(width)
-
-    def pieces(
-        self, row: int, col: int, height: int, width: int
-    ) -> Iterator[tuple[Placed, tuple[slice, slice], tuple[tuple[int, int], tuple[int, int]]]]:
-        """Give each file that the window meets, where it goes in the window, and what to read."""
-        # The frame itself cuts: a crop must not show what lies beyond it.
-        top, left = max(row, 0), max(col, 0)
-        bottom, right = min(row + height, self.grid.height), min(col + width, self.grid.width)
-        boxes = self._boxes
-        meets = (
-            (boxes[:, 0] < bottom) & (boxes[:, 2] > top)
-            & (boxes[:, 1] < right) & (boxes[:, 3] > left)
-        )  # fmt: skip
-        for index in np.flatnonzero(meets):
-            item = self.placed[index]
-            r0, c0 = max(top, item.row), max(left, item.col)
-            r1, c1 = min(bottom, item.row + item.height), min(right, item.col + item.width)
-            target = slice(r0 - row, r1 - row), slice(c0 - col, c1 - col)
-            yield item, target, ((r0 - item.row, r1 - item.row), (c0 - item.col, c1 - item.col))
-
-    def crop(self, bounds: Sequence[float]) -> tuple[Grid, list[Placed]]:
-        """Return frame and files of the whole pixels nearest to ``bounds``."""
-        row0, col0, row1, col1 = _snap(self.grid, bounds)
-        grid = self.grid.window(row0, col0, row1 - row0, col1 - col0)
-        placed = [
-            Placed(item.path, item.row - row0, item.col - col0, item.height, item.width)
-            for item in self.placed
-            if item.row < row1 and item.row + item.height > row0
-            and item.col < col1 and item.col + item.width > col0
-        ]  # fmt: skip
-        return grid, placed
-
-
-def _snap(grid: Grid, bounds: Sequence[float]) -> tuple[int, int, int, int]:
-    """Return (row0, col0, row1, col1) of the part of the frame inside ``bounds``."""
-    try:
-        xmin, ymin, xmax, ymax = (float(value) for value in bounds)
-    except (TypeError, ValueError) as error:
-        raise GlacierError(f"bounds: {bounds!r} must be [xmin, ymin, xmax, ymax]") from error
-    if not (xmin < xmax and ymin < ymax):
-        raise GlacierError(
-            f"bounds: {list(bounds)} are empty; give [xmin, ymin, xmax, ymax] with xmin < xmax and "
-            "ymin < ymax"
-        )
-    left, top = ~grid.transform @ (xmin, ymax)
-    right, bottom = ~grid.transform @ (xmax, ymin)
-    row0, col0 = max(0, round(top)), max(0, round(left))
-    row1, col1 = min(grid.height, round(bottom)), min(grid.width, round(right))
-    if row0 >= row1 or col0 >= col1:
-        frame = ", ".join(f"{value:.10g}" for value in grid.bounds)
-        raise GlacierError(
-            f"bounds: {list(bounds)} lie outside the image, which covers [{frame}] in its CRS "
-            f"({crs_name(grid)})"
-        )
-    return row0, col0, row1, col1
-
-
-class _RasterSource(_Frame, Source):
+class _RasterSource(Frame, Source):
     """Files at places in a frame; each band in the placed file itself, or in a file of its own."""
 
     def __init__(
@@ -332,117 +234,3 @@ def _has_data(band: np.ndarray, nodata: float | None) -> np.ndarray:
     if nodata is None or math.isnan(nodata):
         return np.ones(band.shape, bool) if band.dtype.kind != "f" else np.isfinite(band)
     return band != nodata
-
-
-def open_mask(
-    paths: str | Path | Sequence[str | Path],
-    grid: Grid,
-    *,
-    like: Source | None = None,
-    codes: Sequence[int] | None = None,
-) -> Mask:
-    """Open label rasters or class maps that lie on the lattice of ``grid``.
-
-    A nodata value in the file reads as 255, except 0 and 1, which label rasters often carry as
-    nodata while they mean a class.
-
-    Args:
-        paths: a file, a folder, a pattern, or a list of files: one scene, or patches.
-        grid: the frame of the image.
-        like: the image's source: masks without georeference are placed where the image file with
-            the same name lies.
-        codes: values that are allowed besides 255; None allows all of 0..255.
-
-    Raises:
-        GlacierError: the files do not match the grid; on reading, values out of ``codes``.
-    """
-    headers = [read_header(path) for path in list_files(paths)]
-    for header in headers:
-        if header.count != 1:
-            raise GlacierError(
-                f"{header.path}: has {header.count} bands; labels and class maps have one"
-            )
-    partners = _partners(headers, like)
-    if partners is not None:
-        return _RasterMask(grid, partners, codes)
-    resolution = grid.transform.a if grid.crs is None else None
-    frame, placed = lay_out(headers, resolution)
-    first = headers[0]
-    if not same_crs(frame.crs, grid.crs):
-        raise GlacierError(
-            f"{first.path}: its CRS ({crs_name(frame)}) is not that of the image "
-            f"({crs_name(grid)}); warp it to the image's grid, or give it the name of its image"
-        )
-    if not frame.shares_lattice(grid):
-        raise GlacierError(
-            f"{first.path}: its pixels ({frame.transform.a:g}) do not fall on those of the image "
-            f"({grid.transform.a:g}); resample it to the image's grid with nearest neighbour"
-        )
-    row, col = (round(value) for value in grid.position(frame))
-    moved = [
-        Placed(item.path, item.row + row, item.col + col, item.height, item.width)
-        for item in placed
-    ]
-    if not any(next(_Frame(grid, [item]).pieces(0, 0, *grid.shape), None) for item in moved):
-        raise GlacierError(f"{first.path}: no label file touches the image; check the paths")
-    return _RasterMask(grid, moved, codes)
-
-
-def _partners(headers: Sequence[Header], like: Source | None) -> list[Placed] | None:
-    """Place masks without georeference by the image file of the same name, None if not possible."""
-    if like is None or any(header.georeferenced for header in headers):
-        return None
-    images = getattr(like, "placed", [])
-    by_stem = {item.path.stem: item for item in images}
-    if len(headers) == 1 and len(images) == 1:
-        pairs = [(headers[0], images[0])]
-    elif all(header.path.stem in by_stem for header in headers):
-        pairs = [(header, by_stem[header.path.stem]) for header in headers]
-    else:
-        return None
-    for header, image in pairs:
-        if header.grid.shape != (image.height, image.width):
-            raise GlacierError(
-                f"{header.path}: is {header.grid.width} x {header.grid.height} px, its image "
-                f"{image.path.name} {image.width} x {image.height}; both must have one size"
-            )
-    return [
-        Placed(header.path, image.row, image.col, image.height, image.width)
-        for header, image in pairs
-    ]
-
-
-class _RasterMask(_Frame, Mask):
-    """Files with one band of classes at places in a frame."""
-
-    def __init__(self, grid: Grid, placed: Sequence[Placed], codes: Sequence[int] | None) -> None:
-        super().__init__(grid, placed)
-        self.paths = [item.path for item in self.placed]
-        self._codes = None if codes is None else sorted({*codes, UNKNOWN})
-
-    def read(
-        self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
-    ) -> np.ndarray:
-        """Read a window; where files overlap, the first in sorted order that knows counts."""
-        row, col, height, width = self.window(row, col, height, width)
-        result = np.full((height, width), UNKNOWN, np.uint8)
-        for item, (rows, cols), window in self.pieces(row, col, height, width):
-            with open_raster(item.path) as dataset:
-                piece = self._classes(dataset.read(1, window=window), dataset.nodata, item.path)
-            view = result[rows, cols]
-            view[...] = np.where(view == UNKNOWN, piece, view)
-        return result
-
-    def _classes(self, stored: np.ndarray, nodata: float | None, path: Path) -> np.ndarray:
-        if nodata is not None and nodata not in (0, 1):
-            empty = np.isnan(stored) if math.isnan(nodata) else stored == nodata
-            stored = np.where(empty, UNKNOWN, stored)
-        values = np.unique(stored)
-        allowed = range(256) if self._codes is None else self._codes
-        wrong = values[~np.isin(values, list(allowed))]
-        if wrong.size:
-            expected = "0..255" if self._codes is None else ", ".join(map(str, self._codes))
-            raise GlacierError(
-                f"{path}: holds the value {wrong[0]:g}; allowed are {expected}; recode the raster"
-            )
-        return stored.astype(np.uint8)

@@ -10,7 +10,7 @@ import shapely
 from scipy import ndimage
 
 from glacier_utils.errors import GlacierError
-from glacier_utils.imagery import UNKNOWN, Mask
+from glacier_utils.masks import UNKNOWN, Mask
 
 
 class CoveredMask(Mask):

@@ -17,8 +17,8 @@ from rasterio.crs import CRS
 from glacier_utils.errors import GlacierError
 from glacier_utils.files import atomic_path
 from glacier_utils.grids import Grid, same_crs
-from glacier_utils.imagery import UNKNOWN, Mask
 from glacier_utils.inventories import areas_km2, clean_text, read_table
+from glacier_utils.masks import UNKNOWN, Mask
 
 RULES = ("nearest", "before", "latest")
 

@@ -18,25 +18,9 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from glacier_utils.errors import GlacierError
 from glacier_utils.files import atomic_path
-from glacier_utils.grids import Grid, same_crs
+from glacier_utils.grids import Grid
 
 SUFFIXES = {".tif", ".tiff", ".jp2", ".png", ".vrt", ".img"}
-# Row and column in a name: `r003_c012`, `row3_col12`, or two numbers at the end as in `_3_12`.
-_ROW_COL = (
-    re.compile(r"(?:^|[^a-z])r(?:ow)?[_-]?(\d+)[_-]?c(?:ol(?:umn)?)?[_-]?(\d+)(?!\d)", re.I),
-    re.compile(r"(?:^|[_-])(\d+)[_-](\d+)$"),
-)
-
-
-@dataclass(frozen=True)
-class Placed:
-    """A file, or the files of the bands, at a place in a frame (pixels; may stick out of it)."""
-
-    path: Path
-    row: int
-    col: int
-    height: int
-    width: int
 
 
 def list_files(images: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -142,78 +126,6 @@ def pixel_transform(row: int, col: int, resolution: float) -> Affine:
     return Affine(resolution, 0, col * resolution, 0, -resolution, -row * resolution)
 
 
-def row_col_of(path: Path) -> tuple[int, int] | None:
-    """Return the row and column numbers in a file's name, None where it has none."""
-    for pattern in _ROW_COL:
-        found = pattern.search(path.stem)
-        if found:
-            return int(found[1]), int(found[2])
-    return None
-
-
-def lay_out(
-    headers: Sequence[Header], resolution: float | None = None
-) -> tuple[Grid, list[Placed]]:
-    """Place files on one lattice.
-
-    Georeferenced files lie where they say. Others lie by the row and column in their names, which
-    count files, or pixels if all of them are multiples of a quarter of a file's size or more.
-
-    Returns:
-        The grid of the frame around all files, and the files with their places in it, sorted by
-        path.
-
-    Raises:
-        GlacierError: files of different resolution, CRS, lattice or type; no way to place one;
-            two without georeference at one place.
-    """
-    first = headers[0]
-    for header in headers[1:]:
-        _check_alike(first, header)
-    if first.georeferenced:
-        corners = [_lattice_corner(first, header) for header in headers]
-        lattice = first.grid
-    elif len(headers) == 1:
-        corners = [(0, 0)]
-        lattice = Grid(None, pixel_transform(0, 0, resolution or 1.0), *first.grid.shape)
-    else:
-        corners = _named_corners(headers)
-        lattice = Grid(None, pixel_transform(0, 0, resolution or 1.0), *first.grid.shape)
-    top, left = min(row for row, _ in corners), min(col for _, col in corners)
-    placed = [
-        Placed(header.path, row - top, col - left, *header.grid.shape)
-        for header, (row, col) in zip(headers, corners, strict=True)
-    ]
-    height = max(item.row + item.height for item in placed)
-    width = max(item.col + item.width for item in placed)
-    return lattice.window(top, left, height, width), sorted(placed, key=lambda item: item.path)
-
-
-def _check_alike(first: Header, other: Header) -> None:
-    if first.georeferenced != other.georeferenced:
-        bare, fine = (other, first) if first.georeferenced else (first, other)
-        raise GlacierError(
-            f"{bare.path}: has no georeference while {fine.path.name} has one; "
-            "a folder of patches must be all of one kind"
-        )
-    if not same_crs(first.grid.crs, other.grid.crs):
-        raise GlacierError(
-            f"{other.path}: its CRS ({crs_name(other.grid)}) is not that of {first.path.name} "
-            f"({crs_name(first.grid)}); warp them to one CRS, or make them separate areas"
-        )
-    size, other_size = first.grid.transform.a, other.grid.transform.a
-    if abs(other_size / size - 1) * max(other.grid.shape) > 0.01:
-        raise GlacierError(
-            f"{other.path}: its pixel is {other_size:g}, that of {first.path.name} is {size:g}; "
-            "all files of one image must have one resolution"
-        )
-    if (first.count, first.dtype) != (other.count, other.dtype):
-        raise GlacierError(
-            f"{other.path}: has {other.count} bands of {other.dtype}, {first.path.name} has "
-            f"{first.count} of {first.dtype}; all patches must have the same bands and type"
-        )
-
-
 def crs_name(grid: Grid) -> str:
     """Return a short name of the grid's CRS: the code of an authority, or the name inside it."""
     if grid.crs is None:
@@ -223,50 +135,6 @@ def crs_name(grid: Grid) -> str:
         return ":".join(code)
     found = re.search(r'"([^"]+)"', grid.crs.to_wkt())
     return found[1] if found else "unnamed"
-
-
-def _lattice_corner(first: Header, header: Header) -> tuple[int, int]:
-    row, col = first.grid.position(header.grid)
-    if max(abs(row - round(row)), abs(col - round(col))) > 0.01:
-        raise GlacierError(
-            f"{header.path}: lies {row % 1:.2f} rows and {col % 1:.2f} columns off the pixels of "
-            f"{first.path.name}; resample the files onto one lattice (gdalwarp -tap)"
-        )
-    return round(row), round(col)
-
-
-def _named_corners(headers: Sequence[Header]) -> list[tuple[int, int]]:
-    numbers = []
-    for header in headers:
-        number = row_col_of(header.path)
-        if number is None:
-            raise GlacierError(
-                f"{header.path}: has neither georeference nor row and column in its name; "
-                "rename the patches like patch_r003_c012.tif"
-            )
-        numbers.append(number)
-    if len({header.grid.shape for header in headers}) > 1:
-        raise GlacierError(
-            f"{headers[0].path.parent}: patches placed by row and column must all be of one size"
-        )
-    seen: dict[tuple[int, int], Path] = {}
-    for number, header in zip(numbers, headers, strict=True):
-        if number in seen:
-            raise GlacierError(
-                f"{header.path}: has the same row and column as {seen[number].name}; "
-                "each place may be given once"
-            )
-        seen[number] = header.path
-    height, width = headers[0].grid.shape
-    if _count_pixels(numbers, min(height, width)):
-        return numbers
-    return [(row * height, col * width) for row, col in numbers]
-
-
-def _count_pixels(numbers: Sequence[tuple[int, int]], size: int) -> bool:
-    """Say whether numbers are pixel offsets: counted files would not all step by a patch's size."""
-    step = math.gcd(*(value for number in numbers for value in number))
-    return step > 1 and step >= size // 4
 
 
 def write_raster(

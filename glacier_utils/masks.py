@@ -1,0 +1,143 @@
+"""Label rasters and class maps, read a window at a time."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from glacier_utils.errors import GlacierError
+from glacier_utils.frames import Frame, Placed, lay_out
+from glacier_utils.grids import Grid, same_crs
+from glacier_utils.rasters import Header, crs_name, list_files, open_raster, read_header
+
+UNKNOWN = 255  # label of a pixel that nobody knows
+
+
+class Mask(ABC):
+    """A class per pixel on the grid of a source."""
+
+    grid: Grid
+
+    @abstractmethod
+    def read(
+        self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
+    ) -> np.ndarray:
+        """Read a window as uint8 [row, col]; 255 outside the frame and where nothing is known."""
+
+
+def open_mask(
+    paths: str | Path | Sequence[str | Path],
+    grid: Grid,
+    *,
+    like: object | None = None,
+    codes: Sequence[int] | None = None,
+) -> Mask:
+    """Open label rasters or class maps that lie on the lattice of ``grid``.
+
+    A nodata value in the file reads as 255, except 0 and 1, which label rasters often carry as
+    nodata while they mean a class.
+
+    Args:
+        paths: a file, a folder, a pattern, or a list of files: one scene, or patches.
+        grid: the frame of the image.
+        like: the source of the image: masks without georeference lie where the image file with
+            the same name lies.
+        codes: values that are allowed besides 255; None allows all of 0..255.
+
+    Raises:
+        GlacierError: the files do not match the grid; on reading, values out of ``codes``.
+    """
+    headers = [read_header(path) for path in list_files(paths)]
+    for header in headers:
+        if header.count != 1:
+            raise GlacierError(
+                f"{header.path}: has {header.count} bands; labels and class maps have one"
+            )
+    partners = _partners(headers, like)
+    if partners is not None:
+        return _RasterMask(grid, partners, codes)
+    resolution = grid.transform.a if grid.crs is None else None
+    frame, placed = lay_out(headers, resolution)
+    first = headers[0]
+    if not same_crs(frame.crs, grid.crs):
+        raise GlacierError(
+            f"{first.path}: its CRS ({crs_name(frame)}) is not that of the image "
+            f"({crs_name(grid)}); warp it to the image's grid, or give it the name of its image"
+        )
+    if not frame.shares_lattice(grid):
+        raise GlacierError(
+            f"{first.path}: its pixels ({frame.transform.a:g}) do not fall on those of the image "
+            f"({grid.transform.a:g}); resample it to the image's grid with nearest neighbour"
+        )
+    row, col = (round(value) for value in grid.position(frame))
+    moved = [
+        Placed(item.path, item.row + row, item.col + col, item.height, item.width)
+        for item in placed
+    ]
+    if not any(next(Frame(grid, [item]).pieces(0, 0, *grid.shape), None) for item in moved):
+        raise GlacierError(f"{first.path}: no label file touches the image; check the paths")
+    return _RasterMask(grid, moved, codes)
+
+
+def _partners(headers: Sequence[Header], like: object | None) -> list[Placed] | None:
+    """Place masks without georeference by the image file of the same name, None if not possible."""
+    if like is None or any(header.georeferenced for header in headers):
+        return None
+    images = getattr(like, "placed", [])
+    by_stem = {item.path.stem: item for item in images}
+    if len(headers) == 1 and len(images) == 1:
+        pairs = [(headers[0], images[0])]
+    elif all(header.path.stem in by_stem for header in headers):
+        pairs = [(header, by_stem[header.path.stem]) for header in headers]
+    else:
+        return None
+    for header, image in pairs:
+        if header.grid.shape != (image.height, image.width):
+            raise GlacierError(
+                f"{header.path}: is {header.grid.width} x {header.grid.height} px, its image "
+                f"{image.path.name} {image.width} x {image.height}; both must have one size"
+            )
+    return [
+        Placed(header.path, image.row, image.col, image.height, image.width)
+        for header, image in pairs
+    ]
+
+
+class _RasterMask(Frame, Mask):
+    """Files with one band of classes at places in a frame."""
+
+    def __init__(self, grid: Grid, placed: Sequence[Placed], codes: Sequence[int] | None) -> None:
+        super().__init__(grid, placed)
+        self.paths = [item.path for item in self.placed]
+        self._codes = None if codes is None else sorted({*codes, UNKNOWN})
+
+    def read(
+        self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
+    ) -> np.ndarray:
+        """Read a window; where files overlap, the first in sorted order that knows counts."""
+        row, col, height, width = self.window(row, col, height, width)
+        result = np.full((height, width), UNKNOWN, np.uint8)
+        for item, (rows, cols), window in self.pieces(row, col, height, width):
+            with open_raster(item.path) as dataset:
+                piece = self._classes(dataset.read(1, window=window), dataset.nodata, item.path)
+            view = result[rows, cols]
+            view[...] = np.where(view == UNKNOWN, piece, view)
+        return result
+
+    def _classes(self, stored: np.ndarray, nodata: float | None, path: Path) -> np.ndarray:
+        if nodata is not None and nodata not in (0, 1):
+            empty = np.isnan(stored) if math.isnan(nodata) else stored == nodata
+            stored = np.where(empty, UNKNOWN, stored)
+        values = np.unique(stored)
+        allowed = range(256) if self._codes is None else self._codes
+        wrong = values[~np.isin(values, list(allowed))]
+        if wrong.size:
+            expected = "0..255" if self._codes is None else ", ".join(map(str, self._codes))
+            raise GlacierError(
+                f"{path}: holds the value {wrong[0]:g}; allowed are {expected}; recode the raster"
+            )
+        return stored.astype(np.uint8)
