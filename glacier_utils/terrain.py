@@ -1,0 +1,318 @@
+"""Mountain terrain for the synthetic sample: noise, running water, glacial troughs and cirques.
+
+Heights are metres above the sea, grids are ``[row, col]`` with row 0 in the north. The landscape
+is made on a coarse grid, where drainage is followed cell by cell, and refined afterwards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import fft, ndimage
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
+
+COARSE_M = 80.0
+"""Cell size in m of the grid on which rivers and ice flow."""
+
+
+def power_noise(
+    shape: tuple[int, int],
+    rng: np.random.Generator,
+    *,
+    exponent: float = 2.0,
+    longest: float = np.inf,
+    shortest: float = 0.0,
+) -> np.ndarray:
+    """Return a Gaussian field with power spectrum ``k ** -exponent``, mean 0, deviation 1.
+
+    ``longest`` and ``shortest`` are the wavelengths in pixels between which the spectrum lives;
+    natural terrain has an exponent near 3 to 4, white noise 0. float32 ``[row, col]``.
+    """
+    spectrum = fft.rfft2(rng.standard_normal(shape, dtype=np.float32))
+    frequency = np.hypot(fft.fftfreq(shape[0])[:, None], fft.rfftfreq(shape[1])[None, :])
+    frequency[0, 0] = np.inf
+    gain = np.maximum(frequency, 1.0 / longest) ** (-exponent / 2)
+    if shortest > 0:
+        gain *= np.exp(-((frequency * shortest) ** 2))
+    gain[frequency < 0.5 / longest] = 0.0
+    field = fft.irfft2(spectrum * gain.astype(np.float32), s=shape)
+    return ((field - field.mean()) / field.std()).astype(np.float32)
+
+
+def ridged(field: np.ndarray) -> np.ndarray:
+    """Fold a Gaussian field so that its zero lines become sharp crests; mean 0, deviation 1."""
+    folded = -np.abs(field)
+    return (folded - folded.mean()) / folded.std()
+
+
+@dataclass(frozen=True)
+class Drainage:
+    """The tree along which water leaves a grid.
+
+    ``order`` lists the cells so that each stands after the cell it drains to, ``levels`` cuts that
+    list into runs of equal distance to the outlet (in cells), ``receiver`` names for each cell the
+    cell below it (outlets drain to themselves). Cells are flat indices.
+    """
+
+    order: np.ndarray
+    levels: list[slice]
+    receiver: np.ndarray
+    shape: tuple[int, int]
+
+    def accumulate(self, supply: np.ndarray) -> np.ndarray:
+        """Sum ``supply`` over all that lies upstream of each cell, itself included."""
+        total = supply.astype(float).ravel().copy()
+        for level in reversed(self.levels[1:]):
+            cells = self.order[level]
+            np.add.at(total, self.receiver[cells], total[cells])
+        return total.reshape(self.shape)
+
+    def fill(self, height: np.ndarray) -> np.ndarray:
+        """Raise closed hollows to the level at which they spill."""
+        filled = height.astype(float).ravel().copy()
+        for level in self.levels[1:]:
+            cells = self.order[level]
+            filled[cells] = np.maximum(filled[cells], filled[self.receiver[cells]])
+        return filled.reshape(self.shape)
+
+
+def drain(height: np.ndarray, outlets: np.ndarray) -> Drainage:
+    """Find the drainage tree of ``height`` towards the cells where ``outlets`` is True.
+
+    A minimum spanning tree over the steps between the eight neighbours, each as costly as its
+    higher end, contains the steepest way down from every cell, and leads out of every hollow over
+    its lowest sill: flow direction and the filling of pits in one.
+    """
+    shape, cells = height.shape, np.arange(height.size).reshape(height.shape)
+    flat = (height - height.min()).ravel() + 1.0
+    starts, ends, weights = [], [], []
+    for near, far, length in (
+        (np.s_[:, :-1], np.s_[:, 1:], 1.0),
+        (np.s_[:-1], np.s_[1:], 1.0),
+        (np.s_[:-1, :-1], np.s_[1:, 1:], 2**0.5),
+        (np.s_[:-1, 1:], np.s_[1:, :-1], 2**0.5),
+    ):
+        a, b = cells[near].ravel(), cells[far].ravel()
+        # The small slope term lets the steepest of several lower neighbours win.
+        step = np.abs(flat[a] - flat[b]) / length
+        starts.append(a)
+        ends.append(b)
+        weights.append(np.maximum(flat[a], flat[b]) - 1e-4 * np.minimum(step, 5e3))
+    root = height.size
+    exits = cells[outlets]
+    starts.append(exits)
+    ends.append(np.full(exits.size, root))
+    weights.append(np.full(exits.size, 1e-3))
+    graph = coo_array(
+        (np.concatenate(weights), (np.concatenate(starts), np.concatenate(ends))),
+        shape=(root + 1, root + 1),
+    ).tocsr()
+    order, parent = breadth_first_order(
+        minimum_spanning_tree(graph), root, directed=False, return_predecessors=True
+    )
+    receiver = parent[:root].astype(np.int64)
+    receiver[exits] = exits
+    order = order[1:].astype(np.int64)
+    return Drainage(order, _levels(order, parent, root), receiver, shape)
+
+
+def _levels(order: np.ndarray, parent: np.ndarray, root: int) -> list[slice]:
+    """Cut breadth-first ``order`` where the distance to ``root`` grows."""
+    place = np.empty(root + 1, np.int64)
+    place[order] = np.arange(order.size)
+    place[root] = -1
+    above = place[parent[order]]
+    levels, start = [], 0
+    while start < order.size:
+        # In breadth-first order the parents' places never fall, so a search finds the cut.
+        stop = int(np.searchsorted(above, start)) if start else int(np.searchsorted(above, 0))
+        levels.append(slice(start, stop))
+        start = stop
+    return levels
+
+
+def erode(
+    height: np.ndarray,
+    outlets: np.ndarray,
+    uplift: np.ndarray,
+    *,
+    steps: int,
+    strength: float = 0.25,
+    exponent: float = 0.45,
+    creep: float = 0.1,
+) -> np.ndarray:
+    """Let rivers cut into rising ground: stream power, implicit in time.
+
+    dh/dt = uplift - strength * area**exponent * slope, with the area in cells and one time unit a
+    step, solved from the outlets upstream (Braun & Willett 2013, Geomorphology 180, 170). Outlets
+    keep their height; ``creep`` is the share of diffusion each step.
+    """
+    height = height.astype(float).copy()
+    for _ in range(steps):
+        tree = drain(height, outlets)
+        area = tree.accumulate(np.ones_like(height)).ravel()
+        power = strength * area**exponent
+        flat = np.where(outlets, height, height + uplift).ravel()
+        for level in tree.levels[1:]:
+            cells = tree.order[level]
+            below = flat[tree.receiver[cells]]
+            cut = (flat[cells] + power[cells] * below) / (1.0 + power[cells])
+            flat[cells] = np.where(flat[cells] > below, cut, flat[cells])
+        height = flat.reshape(height.shape)
+        # Slopes creep: without it crests grow into needles one cell wide.
+        smooth = ndimage.uniform_filter(height, 3)
+        height = np.where(outlets, height, (1 - creep) * height + creep * smooth)
+    return height
+
+
+def carve_troughs(height: np.ndarray, outlets: np.ndarray) -> np.ndarray:
+    """Widen the valleys to the parabolic troughs that ice leaves (Harbor 1992, GSA Bulletin 104).
+
+    The half width grows with the catchment, so that small valleys end hanging above large ones.
+    """
+    area = drain(height, outlets).accumulate(np.full(height.shape, (COARSE_M / 1000) ** 2))
+    floor = ndimage.gaussian_filter(height, 1.5)
+    carved = height.copy()
+    for least, width_m, shoulder_m in (
+        (0.8, 380, 200),
+        (3, 560, 330),
+        (9, 800, 450),
+        (25, 1050, 560),
+    ):
+        channel = area >= least
+        distance, nearest = ndimage.distance_transform_edt(~channel, return_indices=True)
+        parabola = floor[tuple(nearest)] + shoulder_m * (distance * COARSE_M / width_m) ** 2.4
+        carved = np.minimum(carved, ndimage.gaussian_filter(parabola, 1.5))
+    return carved
+
+
+def carve_cirques(
+    height: np.ndarray, outlets: np.ndarray, above: float, rng: np.random.Generator, number: int
+) -> np.ndarray:
+    """Hollow out bowls of 300 to 700 m radius at valley heads higher than ``above``.
+
+    The bowl opens down the slope: its wall stands on the uphill side only.
+    """
+    area = drain(height, outlets).accumulate(np.full(height.shape, (COARSE_M / 1000) ** 2))
+    east, north = gradient(ndimage.gaussian_filter(height, 3), COARSE_M)
+    heads = np.argwhere((area > 0.2) & (area < 0.7) & (height > above))
+    rows, cols = np.indices(height.shape)
+    ragged = 0.22 * power_noise(height.shape, rng, exponent=3, longest=16)
+    carved = height.copy()
+    for row, col in heads[rng.permutation(len(heads))[:number]]:
+        radius = rng.uniform(300, 700) / COARSE_M
+        up_east, up_north = east[row, col], north[row, col]
+        steep = max(np.hypot(up_east, up_north), 1e-3)
+        along = ((cols - col) * up_east - (rows - row) * up_north) / steep / radius
+        across = np.hypot(rows - row, cols - col) / radius
+        distance = np.clip(np.hypot(across, 0) + ragged, 0, None)
+        bowl = height[row, col] - 10 + radius * COARSE_M * (0.5 * distance**3.5 + 0.12 * along)
+        near = (across < 1.7) & (along > -1.0)
+        carved = np.where(near, np.minimum(carved, bowl), carved)
+    return ndimage.gaussian_filter(carved, 0.6)
+
+
+def refine(coarse: np.ndarray, factor: int, *, order: int = 3) -> np.ndarray:
+    """Interpolate a coarse grid to cells ``factor`` times smaller, cell areas kept in place."""
+    rows, cols = (
+        (np.arange(size * factor, dtype=np.float32) + 0.5) / factor - 0.5 for size in coarse.shape
+    )
+    fine = coarse.astype(np.float32)
+    for axis, points in ((0, rows), (1, cols)):
+        fine = _resample(fine, points, axis, order)
+    return fine
+
+
+def _resample(values: np.ndarray, points: np.ndarray, axis: int, order: int) -> np.ndarray:
+    from scipy.interpolate import CubicSpline
+
+    inside = np.clip(points, 0, values.shape[axis] - 1)
+    if order == 1:
+        low = np.minimum(inside.astype(int), values.shape[axis] - 2)
+        part = (inside - low).reshape(-1, 1) if axis == 0 else (inside - low).reshape(1, -1)
+        first, second = np.take(values, low, axis), np.take(values, low + 1, axis)
+        return (first + (second - first) * part).astype(np.float32)
+    return CubicSpline(np.arange(values.shape[axis]), values, axis=axis)(inside).astype(np.float32)
+
+
+def gradient(height: np.ndarray, cell_m: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rise to the east and to the north, in m per m."""
+    to_south, to_east = np.gradient(height, cell_m)
+    return to_east, -to_south
+
+
+@dataclass(frozen=True)
+class Relief:
+    """What shapes one area's landscape. Heights in m, ``fjord`` in fractions of the frame.
+
+    ``fjord`` runs from (row, col) to (row, col), ``fjord_km`` is its width; ``summit`` the height
+    of the highest peaks, ``grain`` the size in km of the massifs.
+    """
+
+    summit: float
+    fjord: tuple[tuple[float, float], tuple[float, float]]
+    fjord_km: float
+    grain_km: float
+    roughness: float
+
+
+def landscape(
+    shape: tuple[int, int], relief: Relief, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Make the coarse bed: heights in m ``[row, col]`` (even sides) and where the fjord lies."""
+    fjord_distance = _fjord_distance(shape, relief, rng)
+    half = relief.fjord_km / 2
+    fjord = fjord_distance < half
+    outlets = fjord | _passes(shape, fjord_distance, rng)
+    rise = np.clip((fjord_distance - half) / 3.0, 0, 1) ** 0.7
+    massif = power_noise(shape, rng, exponent=4, longest=relief.grain_km * 1000 / COARSE_M)
+    height = 200 * rise + 60 * massif + 25 * power_noise(shape, rng, exponent=3)
+    base = np.where(fjord, 0.0, rng.uniform(0.1, 0.3) * relief.summit / 4)
+    uplift = 60 * np.exp(0.4 * massif) * (0.3 + 0.7 * rise)
+
+    # Valleys are laid out on cells twice as large, which sets them 1 to 2 km apart.
+    half_grid = np.s_[::2, ::2]
+    wide = ndimage.maximum_filter(outlets, 2)[half_grid]
+    first = np.where(wide, base[half_grid], np.maximum(height[half_grid], 5.0))
+    first = erode(first, wide, uplift[half_grid], steps=40, creep=0.4)
+    height = refine(first, 2) + 0.04 * first.max() * power_noise(shape, rng, exponent=3, longest=30)
+    height = np.where(outlets, base, np.maximum(height, base + 1))
+    height = erode(height, outlets, 0.3 * uplift, steps=4, creep=0.15)
+
+    height *= relief.summit / np.quantile(height, 0.998)
+    height = carve_troughs(height, outlets)
+    height = carve_cirques(height, outlets, 0.4 * relief.summit, rng, number=40)
+    floor = -120 * np.clip((half - fjord_distance) / 0.5, 0, 1) - 2
+    return np.where(fjord, floor, np.maximum(height, 1.0)), fjord
+
+
+def _fjord_distance(shape, relief: Relief, rng: np.random.Generator) -> np.ndarray:
+    """Return the distance in km of every cell to the bent middle line of the fjord."""
+    (row0, col0), (row1, col1) = relief.fjord
+    along = np.linspace(0, 1, 400)
+    bend = sum(
+        rng.normal(0, 0.055 / k) * np.sin(k * np.pi * along + rng.uniform(0, 2 * np.pi))
+        for k in (1, 2, 3, 5)
+    )
+    across = np.array([-(col1 - col0), row1 - row0]) / np.hypot(col1 - col0, row1 - row0)
+    rows = (row0 + along * (row1 - row0) + bend * across[0]) * shape[0]
+    cols = (col0 + along * (col1 - col0) + bend * across[1]) * shape[1]
+    line = np.ones(shape, bool)
+    inside = (rows >= 0) & (rows < shape[0]) & (cols >= 0) & (cols < shape[1])
+    line[rows[inside].astype(int), cols[inside].astype(int)] = False
+    distance = ndimage.distance_transform_edt(line) * COARSE_M / 1000
+    return distance + 0.18 * power_noise(shape, rng, exponent=3, longest=30)
+
+
+def _passes(shape, fjord_distance: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Choose a few cells on the frame, far from the fjord, by which other valleys leave."""
+    frame = np.zeros(shape, bool)
+    frame[0], frame[-1], frame[:, 0], frame[:, -1] = True, True, True, True
+    candidates = np.argwhere(frame & (fjord_distance > 4.0))
+    passes = np.zeros(shape, bool)
+    if len(candidates):
+        for row, col in candidates[rng.integers(0, len(candidates), 6)]:
+            passes[row, col] = True
+    return passes

@@ -1,0 +1,226 @@
+"""One synthetic glacier area at 10 m: land, ice then and now, debris, lakes, all but the light.
+
+Everything here stays the same between the dates of a season. Grids are ``[row, col]``, heights m.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from glacier_utils.ice import Climate, basins, grow, shade, upstream
+from glacier_utils.terrain import COARSE_M, Relief, gradient, landscape, power_noise, refine
+
+PIXEL_M = 10.0
+FACTOR = round(COARSE_M / PIXEL_M)
+MARGIN = 16
+"""Coarse cells around the frame: mountains outside it shade it and send ice into it."""
+LEAST_GLACIER_KM2 = 0.03
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What makes one area differ from another.
+
+    ``share_above`` is the share of the land above the equilibrium line of 2001, ``warming_m`` how
+    far the line has risen since, ``debris`` the share of the ablation zone under debris.
+    """
+
+    relief: Relief
+    share_above: float
+    warming_m: float
+    debris: float
+
+
+@dataclass
+class World:
+    """The state of one area; arrays ``[row, col]`` of the frame.
+
+    Those named ``_around`` have the margin too (``MARGIN * FACTOR`` pixels each side): the visible
+    surface, the ice of 2001 and of 2023, and the number of the glacier of 2001 that each cell
+    belongs to or lies nearest to. ``debris`` is the cover fraction, ``stripes`` the texture drawn
+    out along the flow, the lakes and the fjord are masks, ``sediment`` a fraction.
+    """
+
+    height_around: np.ndarray
+    ice_around: np.ndarray
+    ice_2001_around: np.ndarray
+    glacier_around: np.ndarray
+    debris: np.ndarray
+    stripes: np.ndarray
+    fjord: np.ndarray
+    lake: np.ndarray
+    melt_lake: np.ndarray
+    sediment: np.ndarray
+    equilibrium_m: float
+
+    @property
+    def height(self) -> np.ndarray:
+        return inner(self.height_around)
+
+    @property
+    def ice(self) -> np.ndarray:
+        """The true glacier of 2023: ice, bare or under snow or debris, without nunataks."""
+        return inner(self.ice_around)
+
+
+def inner(field: np.ndarray) -> np.ndarray:
+    """Cut the margin off the last two axes."""
+    edge = MARGIN * FACTOR
+    return field[..., edge:-edge, edge:-edge]
+
+
+def build_world(rows: int, cols: int, setting: Setting, rng: np.random.Generator) -> World:
+    """Make the area of ``rows`` x ``cols`` pixels (multiples of 16)."""
+    shape = (rows // FACTOR + 2 * MARGIN, cols // FACTOR + 2 * MARGIN)
+    bed, fjord = landscape(shape, setting.relief, rng)
+    line = float(np.quantile(bed[~fjord], 1 - setting.share_above))
+    local = 50 * power_noise(shape, rng, exponent=3, longest=60)
+    then, now = _two_ages(bed, fjord, Climate(line), setting.warming_m, local)
+
+    fine_bed = _detail(refine(bed, FACTOR), setting.relief.roughness, rng)
+    sea = refine(fjord.astype(float), FACTOR, order=1) > 0.5
+    fine_bed = np.where(sea, np.minimum(fine_bed, -1), np.maximum(fine_bed, 1.0))
+    old_ice, _ = _on_fine(bed, then, fine_bed)
+    ice, thickness = _on_fine(bed, now, fine_bed)
+    ice &= old_ice
+    ice, old_ice = _drop_small(ice & ~sea), _drop_small(old_ice & ~sea)
+    thickness = np.where(ice, thickness, 0)
+    height = np.where(sea, 0, fine_bed + thickness)
+
+    numbers = basins(bed + then, then > 8, least_cells=10)
+    row, col = ndimage.distance_transform_edt(
+        np.kron(numbers, np.ones((FACTOR, FACTOR), numbers.dtype)) == 0,
+        return_distances=False,
+        return_indices=True,
+    )
+    glacier = np.kron(numbers, np.ones((FACTOR, FACTOR), numbers.dtype))[row, col]
+    debris, stripes = _along_flow(height, ice, line + setting.warming_m, setting.debris, rng)
+    height, lake, melt_lake = _lakes(height, ice, old_ice, sea)
+    sediment = _sediment(height, ice, old_ice, sea | lake | melt_lake)
+    cut = (inner(field) for field in (debris, stripes, sea, lake, melt_lake, sediment))
+    return World(height.astype(np.float32), ice, old_ice, glacier, *cut, line + setting.warming_m)
+
+
+def _two_ages(bed, sea, climate: Climate, warming_m: float, local) -> tuple[np.ndarray, np.ndarray]:
+    """Grow the glaciers of 2001 close to balance, then let them shrink for 22 years."""
+
+    def halve(field: np.ndarray) -> np.ndarray:
+        return field.reshape(bed.shape[0] // 2, 2, bed.shape[1] // 2, 2).mean((1, 3))
+
+    wide = grow(
+        halve(bed), halve(sea) > 0.5, 2 * COARSE_M, climate, years=300, step=2, local=halve(local)
+    )
+    start = np.maximum(refine(halve(bed) + wide, 2) - bed, 0) * (refine(wide, 2, order=1) > 3)
+    then = grow(bed, sea, COARSE_M, climate, years=40, step=1, thickness=start, local=local)
+    warmer = Climate(climate.equilibrium_m + warming_m, climate.gain, climate.most, climate.shade_m)
+    now = grow(bed, sea, COARSE_M, warmer, years=22, step=1, thickness=then, local=local)
+    return then, now
+
+
+def _detail(bed: np.ndarray, roughness: float, rng: np.random.Generator) -> np.ndarray:
+    """Add what the coarse grid cannot hold: ribs and gullies, more of them on steep ground."""
+    slope = np.hypot(*gradient(bed, PIXEL_M))
+    steep = np.clip(slope / 0.8, 0, 1.3) ** 1.5
+    fine = power_noise(bed.shape, rng, exponent=3.2, longest=36)
+    ribs = -np.abs(power_noise(bed.shape, rng, exponent=3.4, longest=28)) + 0.8
+    return bed + roughness * ((2.5 + 6 * steep) * fine + 26 * steep * ribs)
+
+
+def _on_fine(
+    bed: np.ndarray, ice: np.ndarray, fine_bed: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lay the coarse ice surface over the fine bed; return where ice is and its thickness."""
+    depth = ndimage.gaussian_filter(refine(ice, FACTOR, order=1), 3)
+    # Ice fills the bed's hollows: its surface keeps little of the roughness below it.
+    surface = refine(ndimage.gaussian_filter(bed + ice, 0.7), FACTOR)
+    rough = fine_bed - ndimage.gaussian_filter(fine_bed, 12)
+    covered = (depth > 9 + 0.7 * rough) & (depth > 3)
+    smooth = ndimage.gaussian_filter(fine_bed, 3) + np.maximum(depth - 4, 1)
+    blend = np.clip(depth / 40, 0, 1)
+    top = blend * surface + (1 - blend) * smooth
+    return covered, np.where(covered, np.maximum(top - fine_bed, 1.0), 0).astype(np.float32)
+
+
+def _drop_small(ice: np.ndarray) -> np.ndarray:
+    """Leave out glaciers below ``LEAST_GLACIER_KM2`` and windows in the ice below a tenth of it."""
+    least = LEAST_GLACIER_KM2 * 1e6 / PIXEL_M**2
+    for mask, size in ((ice, least), (~ice, least / 10)):
+        labels, _ = ndimage.label(mask)
+        small = np.bincount(labels.ravel()) < size
+        small[0] = False
+        ice = ice ^ small[labels]
+    return ice
+
+
+def _along_flow(
+    height, ice, line: float, share: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the debris fraction and a texture drawn out along the flow lines.
+
+    Rock falls on the ice where it meets steep walls, rides on the flow lines, and melts out below
+    the equilibrium line: lateral and medial moraines, merging over the lowest tongues.
+    """
+    half = np.s_[::2, ::2]
+    small_ice, small_height = ice[half], height[half]
+    slope = np.hypot(*gradient(height, PIXEL_M))
+    walls = ndimage.gaussian_filter(((slope > 0.7) & ~ice).astype(np.float32), 5)[half]
+    patchy = np.exp(0.9 * power_noise(ice.shape, rng, exponent=2, longest=60)[half])
+    row, col, load = upstream(small_height, small_ice, walls * patchy, 2 * PIXEL_M)
+    noise = power_noise(small_ice.shape, rng, exponent=1.2, longest=60, shortest=3)
+    stripes = ndimage.map_coordinates(noise, np.stack([row, col]), order=1, mode="nearest")
+
+    rows, cols = ice.shape
+    load = refine(load, 2, order=1)[:rows, :cols]
+    stripes = refine(stripes, 2, order=1)[:rows, :cols]
+    below = (line - height) / 250
+    mottle = power_noise(ice.shape, rng, exponent=2, longest=25)
+    emerged = np.log(load + 0.02) + 1.6 * np.clip(below, -2, 2) + 0.35 * mottle
+    ablation = ice & (below > 0)
+    if not ablation.any():
+        return np.zeros(ice.shape, np.float32), stripes
+    limit = np.quantile(emerged[ablation], 1 - share)
+    cover = np.clip((emerged - limit) / 0.8 + 0.5, 0, 1) * np.clip(below / 0.15, 0, 1)
+    return np.where(ice, cover, 0).astype(np.float32), stripes
+
+
+def _lakes(height, ice, old_ice, sea) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Fill hollows with lakes, and pond meltwater where the largest tongues have drawn back."""
+    melt = np.zeros(ice.shape, bool)
+    height = height.copy()
+    labels, number = ndimage.label(ndimage.binary_opening(old_ice & ~ice, iterations=3))
+    sizes = np.bincount(labels.ravel())[1:] if number else np.zeros(0, int)
+    for label in np.argsort(-sizes, kind="stable")[:3] + 1:
+        bared = labels == label
+        level = np.quantile(height[bared], 0.05) + 12
+        near = ndimage.binary_dilation(bared, iterations=25) & ~ice & ~sea
+        pond, _ = ndimage.label(near & (height < level))
+        touching = np.unique(pond[bared & (pond > 0)])
+        melt |= np.isin(pond, touching[touching > 0])
+        height[melt & bared] = np.maximum(height[melt & bared], level)
+    melt = ndimage.binary_opening(melt, iterations=2) & ~ice
+    flat = np.hypot(*gradient(ndimage.gaussian_filter(height, 2), PIXEL_M)) < 0.035
+    still = ndimage.binary_opening(flat & ~ice & ~sea & ~melt & (height > 3), iterations=4)
+    still = ndimage.binary_closing(still, iterations=2) & ~ice & ~sea & ~melt
+    for lakes in (still, melt):
+        labels, number = ndimage.label(lakes)
+        if number:
+            levels = ndimage.minimum(height, labels, np.arange(number + 1))
+            height = np.where(lakes, np.asarray(levels)[labels], height)
+    return height, still, melt
+
+
+def _sediment(height, ice, old_ice, water) -> np.ndarray:
+    """Return the fraction of bare gravel and till: forelands, and valley floors below glaciers."""
+    slope = np.hypot(*gradient(ndimage.gaussian_filter(height, 2), PIXEL_M))
+    from_ice = ndimage.distance_transform_edt(~old_ice) * PIXEL_M
+    foreland = np.clip(1.2 - from_ice / 500, 0, 1) * np.clip((0.35 - slope) / 0.2, 0, 1)
+    plain = np.clip(1.2 - from_ice / 2500, 0, 1) * np.clip((0.10 - slope) / 0.06, 0, 1)
+    return np.where(ice | water, 0, np.maximum(foreland, plain)).astype(np.float32)
+
+
+def north_facing(height: np.ndarray) -> np.ndarray:
+    """Return the shade of the ground over some 100 m, -1..1 (see ``ice.shade``)."""
+    return shade(ndimage.gaussian_filter(height, 6), PIXEL_M)
