@@ -162,7 +162,11 @@ def _build(dataset: Dataset, parameters: dict, key: str, folder: Path, progress:
             "arrays": sorted(arrays),
             "statistics": {"bands": list(dataset.bands), **statistics},
             "parts": _parts(patches, sources, size),
-            "parameters": {**parameters, "blocks": _describe(split, block_patches, sources, size)},
+            "parameters": {
+                **parameters,
+                "reflectance": dataset.manifest.get("reflectance"),
+                "blocks": _describe(split, block_patches, sources, size),
+            },
         },
     )
 

@@ -97,7 +97,7 @@ def ice_index(reflectance: np.ndarray, bands: Sequence[str] = BANDS) -> np.ndarr
     """Snow or ice by a simple rule: bright in green, and near infrared below green (or snow).
 
     green > 0.16 and not water and (NDWI > 0.02 or nir > 0.475). On the points named above it finds
-    96 % of the ice, 99 % of the snow, 82 % of the shadowed snow and calls 3 % of the rock ice.
+    96 % of the ice, 97 % of the snow, 82 % of the shadowed snow and calls 2 % of the rock ice.
     Debris on ice looks like rock and is missed; seasonal snow is found like any other.
     """
     bright = band(reflectance, bands, "green") > ICE_GREEN

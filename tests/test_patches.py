@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import ClassVar
 
 import geopandas as gpd
 import numpy as np
@@ -64,6 +65,7 @@ class StubDataset:
     """Areas of random reflectance; the glacier is a disc, so that blocks differ."""
 
     name, bands, fingerprint = "stub", BANDS, "0123"
+    manifest: ClassVar = {"reflectance": {"scale": 10000}}
 
     def __init__(self, folder, grids, dates=("2023-07", "2023-08"), truth=False):
         self.folder, self.areas = folder, tuple(grids)

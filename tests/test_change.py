@@ -1,0 +1,192 @@
+"""Areas of two dates, their uncertainty, and what a change is made of."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rasterio.crs import CRS
+
+from glacier_utils import change
+from glacier_utils.change import GAINED, LOST
+from glacier_utils.grids import Grid, Image
+
+PIXEL = 1e-4  # km2 of a pixel of 10 m
+GRID = Grid(CRS.from_epsg(32623), Affine(10, 0, 5e5, 0, -10, 6.8e6), 20, 20)
+BANDS = ("red", "green", "blue", "nir")
+SNOW = (0.83, 0.83, 0.81, 0.69)
+ICE = (0.34, 0.36, 0.35, 0.24)
+ROCK = (0.16, 0.15, 0.12, 0.17)
+WATER = (0.11, 0.17, 0.11, 0.03)
+SHADE = (0.33, 0.41, 0.47, 0.23)
+
+
+def square(top=5, left=5, side=8, size=20):
+    mask = np.zeros((size, size), np.float32)
+    mask[top : top + side, left : left + side] = 1
+    return mask
+
+
+def image_of(*spectra_where):
+    """An image of rock with other surfaces where masks say so."""
+    reflectance = np.empty((4, 20, 20), np.float32)
+    reflectance[:] = np.reshape(ROCK, (4, 1, 1))
+    for spectrum, where in spectra_where:
+        reflectance[:, where] = np.reshape(spectrum, (4, 1))
+    return Image(reflectance, np.ones((20, 20), bool), BANDS, GRID)
+
+
+def test_area_and_its_buffer_by_hand():
+    probability = square() * 0.9
+    found = change.mapped_area(probability, GRID, 0.5)
+    assert found["area_km2"] == pytest.approx(64 * PIXEL)
+    # Outwards 4 x 8 pixels, inwards the rim of 28.
+    assert found["uncertainty_km2"] == pytest.approx((32 + 28) / 2 * PIXEL)
+    assert found["unknown_km2"] == 0
+    assert change.mapped_area(probability, PIXEL, 0.95)["area_km2"] == 0
+
+
+def test_unknown_pixels_are_given_apart():
+    probability = square()
+    probability[:, 9:] = np.nan
+    found = change.mapped_area(probability, PIXEL)
+    assert found["area_km2"] == pytest.approx(8 * 4 * PIXEL)
+    assert found["unknown_km2"] == pytest.approx(20 * 11 * PIXEL)
+    # Three sides of the outline are left: 4 + 8 + 4 outwards, 14 inwards.
+    assert found["uncertainty_km2"] == pytest.approx((16 + 14) / 2 * PIXEL)
+
+
+def test_transitions():
+    before = np.array([[0, 1, 1, 0, 255, 1, 1]], np.uint8)
+    after = np.array([[0, 1, 0, 1, 1, 255, 1]], np.uint8)
+    valid = np.array([[1, 1, 1, 1, 1, 1, 0]], bool)
+    found = change.transition(before, after, valid)
+    assert found.tolist() == [[0, 1, LOST, GAINED, 255, 255, 255]]
+    assert found.dtype == np.uint8
+    assert change.transition(before == 1, after == 1).tolist() == [[0, 1, 2, 3, 3, 2, 1]]
+    table = change.transition_table(found, PIXEL).set_index("code")
+    assert table["pixels"].tolist() == [1, 1, 1, 1, 3]
+    assert table.loc[255, "area_km2"] == pytest.approx(3 * PIXEL)
+    assert table.loc[LOST, "share"] == 0.25
+    assert math.isnan(table.loc[255, "share"])
+    with pytest.raises(ValueError, match="differ in shape"):
+        change.transition(before, after[:, 1:])
+
+
+def test_equal_maps_show_no_change():
+    found = change.area_change(square(), square(), GRID)
+    assert found["change_km2"] == found["lost_km2"] == found["gained_km2"] == 0
+    assert found["low_km2"] < 0 < found["high_km2"]
+    assert not found["distinguishable"]
+    sentence = change.statement(found, dates=("2023-07", "2023-08"))
+    assert "no change can be shown" in sentence
+    assert "2023-07" in sentence
+
+
+def test_a_large_loss_is_told():
+    before, after = square(2, 2, 16), square(8, 8, 3)
+    found = change.area_change(before, after, GRID)
+    assert found["change_km2"] == pytest.approx((9 - 256) * PIXEL)
+    errors = [(64 + 60) / 2 * PIXEL, (12 + 8) / 2 * PIXEL]
+    assert found["uncertainty_km2"] == pytest.approx(math.hypot(*errors))
+    assert found["distinguishable"]
+    sentence = change.statement(found)
+    assert "became smaller" in sentence
+    assert "no change can be shown" not in sentence
+    assert "-96.5 %" in sentence
+
+
+def test_only_what_both_dates_know_is_compared():
+    before, after = square(), square()
+    after[:, :9] = np.nan
+    found = change.area_change(before, after, PIXEL)
+    assert found["before_km2"] == found["after_km2"] == pytest.approx(8 * 4 * PIXEL)
+    assert found["change_km2"] == 0
+    assert found["unknown_km2"] == pytest.approx(20 * 9 * PIXEL)
+
+
+def test_nothing_known_or_mapped():
+    nothing = np.full((20, 20), np.nan, np.float32)
+    found = change.area_change(nothing, square(), PIXEL)
+    assert found["before_km2"] == found["uncertainty_km2"] == 0
+    assert math.isnan(found["change_percent"])
+    assert "nothing to compare" in change.statement(found)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**16), st.floats(0, 0.5), st.floats(0.05, 0.95))
+def test_the_books_balance(seed, unknown, threshold):
+    rng = np.random.default_rng(seed)
+    before, after = rng.random((2, 12, 15))
+    before[rng.random(before.shape) < unknown] = np.nan
+    found = change.area_change(before, after, PIXEL, threshold)
+    assert found["change_km2"] == pytest.approx(found["gained_km2"] - found["lost_km2"])
+    assert found["low_km2"] <= found["change_km2"] <= found["high_km2"]
+    assert found["distinguishable"] == (not found["low_km2"] <= 0 <= found["high_km2"])
+    sentence = change.statement(found)
+    mapped = found["before_km2"] or found["after_km2"]
+    assert ("no change can be shown" in sentence) == bool(mapped and not found["distinguishable"])
+
+
+def test_each_cause_is_found():
+    before, after = square(2, 2, 16).astype(bool), square(2, 2, 16).astype(bool)
+    after[4, 4] = after[6, 6] = after[8, 8] = after[10, 10] = after[2, 2] = False
+    snow, shade, water = (np.zeros((20, 20), bool) for _ in range(3))
+    snow[4, 4] = shade[6, 6] = water[8, 8] = True
+    image_before = image_of((ICE, before), (SNOW, snow))
+    image_after = image_of((ICE, after), (SHADE, shade), (WATER, water))
+    found = change.causes(change.transition(before, after), image_before, image_after)
+    names = {cell: change.CAUSES[found[cell]] for cell in zip(*np.nonzero(found), strict=True)}
+    assert names == {
+        (4, 4): "snow", (6, 6): "shadow", (8, 8): "water", (10, 10): "rest", (2, 2): "edge",
+    }  # fmt: skip
+
+
+def test_explanation_by_hand():
+    # Snow beside the glacier melts: all of it is snow, however it lies to the outline.
+    before, after = square(2, 2, 16).astype(bool), square(6, 6, 8).astype(bool)
+    moved = change.transition(before, after)
+    table = change.explain(moved, image_of((SNOW, before)), image_of((ICE, after))).set_index(
+        ["direction", "cause"]
+    )
+    assert table.loc[("lost", "snow"), "area_km2"] == pytest.approx((256 - 64) * PIXEL)
+    assert table.loc["lost"]["share"].sum() == pytest.approx(1)
+    assert table.loc["gained"]["share"].isna().all()
+    # The same on rock that looks alike on both dates: one pixel is edge, what is farther is rest.
+    table = change.explain(moved, image_of(), image_of(), PIXEL).set_index(["direction", "cause"])
+    assert table.loc[("lost", "edge"), "pixels"] == 60
+    assert table.loc[("lost", "rest"), "pixels"] == 256 - 64 - 60
+    assert table["pixels"].sum() == (moved == LOST).sum()
+
+
+def test_snow_on_both_dates_explains_nothing():
+    before, after = square(2, 2, 16).astype(bool), square(6, 6, 8).astype(bool)
+    everywhere = np.ones((20, 20), bool)
+    table = change.explain(
+        change.transition(before, after), image_of((SNOW, everywhere)), image_of((SNOW, everywhere))
+    )
+    assert table.set_index(["direction", "cause"]).loc[("lost", "snow"), "pixels"] == 0
+
+
+def test_the_statement_names_the_largest_cause():
+    before, after = square(2, 2, 16).astype(bool), square(6, 6, 8).astype(bool)
+    table = change.explain(
+        change.transition(before, after), image_of((SNOW, before)), image_of((ICE, after))
+    )
+    numbers = change.area_change(before.astype(float), after.astype(float), GRID)
+    sentence = change.statement(numbers, table)
+    assert "100 % is put down to snow that lay on one date only" in sentence
+    assert "(0 %) has no simple explanation" in sentence
+
+
+def test_snow_fraction():
+    ice, snow = square(2, 2, 10).astype(bool), square(2, 2, 5).astype(bool)
+    shade = square(2, 7, 5).astype(bool)
+    image = image_of((ICE, ice), (SNOW, snow), (SHADE, shade))
+    assert change.snow_fraction(image, ice) == pytest.approx(25 / 75)
+    assert change.snow_fraction(image) == pytest.approx(25 / 375)
+    assert math.isnan(change.snow_fraction(image, np.zeros((20, 20), bool)))
