@@ -1,0 +1,220 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.ensemble import RandomForestClassifier
+
+from glacier_utils import models
+from glacier_utils.checkpoints import Segmenter, load_checkpoint, save_checkpoint
+from glacier_utils.errors import GlacierError
+from glacier_utils.glaciernet import GlacierNet
+from glacier_utils.pixels import RandomForest, ThresholdRule
+
+BANDS = ("red", "green", "blue", "nir")
+
+
+def forest_data(seed: int, count: int = 3000, bands: int = 4):
+    generator = np.random.default_rng(seed)
+    pixels = generator.normal(size=(count, bands)).astype(np.float32)
+    noisy = pixels[:, 0] + pixels[:, 1] * pixels[:, -1] + generator.normal(0, 0.5, count)
+    return pixels, (noisy > 0).astype(np.uint8)
+
+
+@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize(("bands", "size"), [(4, (64, 64)), (4, (50, 37)), (3, (64, 64))])
+def test_every_model_keeps_rows_and_columns(name, bands, size):
+    network = models.build(name, bands).eval()
+    with torch.inference_mode():
+        logits = network(torch.randn(2, bands, *size))
+    assert logits.shape == (2, *size)
+    assert torch.isfinite(logits).all()
+    assert models.parameter_count(network) > 0
+    assert models.describe(name)
+
+
+def test_any_decoder_and_encoder_of_the_library_can_be_named():
+    network = models.build("fpn-resnet18", 5).eval()
+    with torch.inference_mode():
+        assert network(torch.randn(1, 5, 32, 32)).shape == (1, 32, 32)
+    assert models.describe("fpn-resnet18").startswith("fpn with the encoder resnet18")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "nearest"),
+    [("unet-resnet81", "unet-resnet18"), ("random-forest", "random_forest"), ("glacernet", "glac")],
+)
+def test_unknown_name_suggests_the_nearest(wrong, nearest):
+    with pytest.raises(GlacierError, match=nearest):
+        models.build(wrong, 4)
+    with pytest.raises(GlacierError):
+        models.is_pixel_model(wrong)
+
+
+def test_arguments_that_the_model_does_not_take_are_user_mistakes():
+    with pytest.raises(GlacierError, match="glaciernet: cannot be built"):
+        models.build("glaciernet", 4, depth=3)
+
+
+def test_pixel_models_are_told_apart():
+    pixel = [name for name in models.names() if models.is_pixel_model(name)]
+    assert pixel == ["threshold", "random_forest"]
+
+
+def test_a_sliver_thinner_than_the_padding_is_taken():
+    network = models.build("glaciernet", 4, filters=(4, 8)).eval()
+    with torch.inference_mode():
+        assert network(torch.randn(1, 4, 1, 9)).shape == (1, 1, 9)
+
+
+def test_glaciernet_unpools_to_the_places_of_the_maxima():
+    network = GlacierNet(4, filters=(4, 8))
+    image = torch.zeros(1, 4, 8, 8)
+    image[0, 0, 3, 5] = 1.0
+    pooled, places = network.pool(image)
+    assert torch.equal(network.unpool(pooled, places), image)
+    assert network.multiple == 4
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 10_000), depth=st.integers(1, 9), leaf=st.integers(1, 30))
+def test_the_forest_of_tensors_equals_scikit_learn(seed, depth, leaf):
+    pixels, labels = forest_data(seed)
+    forest = RandomForestClassifier(
+        n_estimators=5, max_depth=depth, min_samples_leaf=leaf, random_state=seed
+    ).fit(pixels, labels)
+    network = RandomForest(4, trees=5, depth=depth)
+    network.take(forest)
+    image = torch.from_numpy(pixels.T.reshape(1, 4, 50, 60).copy())
+    probability = network(image).sigmoid().numpy().ravel()
+    np.testing.assert_allclose(probability, forest.predict_proba(pixels)[:, 1], atol=2e-6)
+
+
+def test_the_forest_agrees_on_pixels_that_lie_on_a_threshold():
+    pixels = np.repeat(np.float32([[0.1], [0.2], [0.3], [0.7]]), 10, axis=0)
+    labels = np.uint8([0] * 10 + [1] * 10 + [0] * 20)
+    forest = RandomForestClassifier(n_estimators=3, random_state=0).fit(pixels, labels)
+    network = RandomForest(1, trees=3, depth=5)
+    network.take(forest)
+    on = np.unique(np.concatenate([tree.tree_.threshold for tree in forest.estimators_]))
+    on = on.astype(np.float32).reshape(1, 1, 1, -1)
+    expected = forest.predict_proba(on.reshape(-1, 1))[:, 1]
+    np.testing.assert_allclose(
+        network(torch.from_numpy(on)).sigmoid().numpy().ravel(), expected, atol=2e-6
+    )
+
+
+def test_a_forest_that_saw_one_class_says_so_everywhere():
+    pixels = np.random.default_rng(0).normal(size=(100, 2)).astype(np.float32)
+    network = RandomForest(2, trees=2, depth=3)
+    network.fit(pixels, np.zeros(100, dtype=np.uint8), bands="ab", mean=[0, 0], std=[1, 1])
+    assert (network(torch.randn(1, 2, 4, 4)).sigmoid() < 1e-5).all()
+
+
+def test_a_forest_of_another_size_is_refused():
+    pixels, labels = forest_data(0)
+    forest = RandomForestClassifier(n_estimators=3).fit(pixels, labels)
+    with pytest.raises(GlacierError, match="expected 5 trees on 4 bands, got 3 on 4"):
+        RandomForest(4, trees=5).take(forest)
+
+
+def test_the_threshold_rule_finds_the_box_that_separates():
+    # Ice is bright; rock is dark, vegetation bright in the near infrared.
+    spectra = {1: [(0.5, 0.5, 0.5, 0.4)], 0: [(0.1, 0.1, 0.1, 0.1), (0.1, 0.3, 0.1, 0.9)]}
+    generator = np.random.default_rng(1)
+    pixels, labels = [], []
+    for label, surfaces in spectra.items():
+        for surface in surfaces:
+            pixels.append(np.array(surface) + generator.normal(0, 0.01, (500, 4)))
+            labels += [label] * 500
+    pixels, labels = np.concatenate(pixels).astype(np.float32), np.uint8(labels)
+    mean, std = pixels.mean(axis=0), pixels.std(axis=0)
+    rule = ThresholdRule(4)
+    rule.fit((pixels - mean) / std, labels, bands=BANDS, mean=mean, std=std)
+    image = torch.from_numpy(((pixels - mean) / std).T.reshape(1, 4, 30, 50).copy())
+    logits = rule(image).flatten()
+    assert ((logits > 0).numpy() == labels).all()
+    assert rule.fitted_numbers() == 3
+    bright, low, high = rule.thresholds.tolist()
+    assert 0.0 < bright < 0.5
+    assert -0.5 < low < 0.1
+    assert high == 2.0  # nothing to keep out above, so no threshold there
+
+
+def test_the_threshold_rule_does_without_near_infrared():
+    pixels = np.float32([[0.1, 0.1, 0.1]] * 50 + [[0.6, 0.6, 0.6]] * 50)
+    rule = ThresholdRule(3)
+    labels = np.uint8([0] * 50 + [1] * 50)
+    rule.fit(pixels, labels, bands=("red", "green", "blue"), mean=[0] * 3, std=[1] * 3)
+    image = torch.from_numpy(pixels.T.reshape(1, 3, 10, 10).copy())
+    assert ((rule(image).flatten() > 0).numpy() == labels).all()
+
+
+@pytest.mark.parametrize("name", ["threshold", "random_forest", "glaciernet", "unet-resnet18"])
+def test_a_checkpoint_brings_everything_back(tmp_path, name):
+    arguments = {"glaciernet": {"filters": [4, 8]}, "random_forest": {"trees": 3, "depth": 4}}
+    segmenter = Segmenter(
+        name,
+        BANDS,
+        [0.2, 0.2, 0.2, 0.3],
+        [0.1, 0.1, 0.1, 0.2],
+        arguments=arguments.get(name),
+        threshold=0.45,
+        temperature=1.5,
+        provenance={"store": "abc", "dates": ["2023-08"], "settings": {"epochs": 3}},
+    ).eval()
+    if name == "random_forest":
+        pixels, labels = forest_data(3)
+        segmenter.network.fit(pixels, labels, bands=BANDS, mean=[0] * 4, std=[1] * 4)
+    loaded = load_checkpoint(save_checkpoint(tmp_path / "deep" / "checkpoint.pt", segmenter))
+    for attribute in ("name", "bands", "arguments", "threshold", "temperature", "provenance"):
+        assert getattr(loaded, attribute) == getattr(segmenter, attribute)
+    image = torch.rand(2, 4, 32, 32)
+    with torch.inference_mode():
+        assert torch.equal(loaded(image), segmenter(image))
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["checkpoint.pt"]
+
+
+def test_temperature_divides_the_logits_and_invalid_pixels_count_as_the_mean():
+    segmenter = Segmenter("threshold", BANDS, [0.5] * 4, [0.25] * 4, temperature=2.0)
+    image = torch.full((1, 4, 1, 2), 0.75)
+    image[..., 1] = 0.0
+    assert segmenter.normalise(image)[0, 0, 0].tolist() == [1.0, 0.0]
+    hot, segmenter.temperature = segmenter(image), 1.0
+    assert torch.allclose(hot * 2, segmenter(image))
+
+
+def test_bad_checkpoints_are_user_mistakes(tmp_path):
+    with pytest.raises(GlacierError, match="no such checkpoint"):
+        load_checkpoint(tmp_path / "none.pt")
+    text = tmp_path / "text.pt"
+    text.write_text("not weights")
+    with pytest.raises(GlacierError, match=r"text.pt: not a readable checkpoint"):
+        load_checkpoint(text)
+    torch.save({"state_dict": {}}, tmp_path / "other.pt")
+    with pytest.raises(GlacierError, match="not a checkpoint of this project"):
+        load_checkpoint(tmp_path / "other.pt")
+    good = save_checkpoint(tmp_path / "good.pt", Segmenter("glaciernet", BANDS, [0] * 4, [1] * 4))
+    content = torch.load(good, weights_only=True)
+    torch.save(content | {"arguments": {"filters": [2, 2]}}, tmp_path / "unfit.pt")
+    with pytest.raises(GlacierError, match="do not fit the network"):
+        load_checkpoint(tmp_path / "unfit.pt")
+    del content["threshold"]
+    torch.save(content, tmp_path / "lacking.pt")
+    with pytest.raises(GlacierError, match="lacks 'threshold'"):
+        load_checkpoint(tmp_path / "lacking.pt")
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (print, ("ran",))
+
+    torch.save({"format": 1, "name": Evil()}, tmp_path / "evil.pt")
+    with pytest.raises(GlacierError, match="not a readable checkpoint"):
+        load_checkpoint(tmp_path / "evil.pt")
+
+
+def test_statistics_must_match_the_bands():
+    with pytest.raises(GlacierError, match="4 bands, but 3 means"):
+        Segmenter("threshold", BANDS, [0] * 3, [1] * 4)

@@ -1,0 +1,298 @@
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stubs import Store
+
+from glacier_utils import training
+from glacier_utils.augment import augment, gain, symmetries, symmetry
+from glacier_utils.checkpoints import load_checkpoint
+from glacier_utils.errors import GlacierError
+from glacier_utils.loop import Batches
+from glacier_utils.losses import bce_dice
+from glacier_utils.precision import resolve
+from glacier_utils.prediction import predict_patches
+from glacier_utils.training import Settings, choose_threshold, fit, sample_pixels
+
+QUICK = Settings(epochs=3, batch_size=3, learning_rate=1e-2, threads=1)
+SMALL = {"filters": [4, 8]}
+
+
+def quick_fit(folder, store=None, **changes):
+    arguments = {"arguments": SMALL, "settings": QUICK, "progress": False} | changes
+    return fit("glaciernet", store or Store(), folder, **arguments)
+
+
+# ---- loss
+
+
+def test_loss_of_known_answers():
+    labels = torch.tensor([[[1, 0]]], dtype=torch.uint8)
+    logits = torch.zeros(1, 1, 2)
+    # cross-entropy log 2; Dice 1 - (2 * 0.5 + 1) / (1 + 1 + 1)
+    assert bce_dice(logits, labels).item() == pytest.approx(np.log(2) + 1 / 3)
+    perfect = torch.tensor([[[50.0, -50.0]]])
+    assert bce_dice(perfect, labels).item() == pytest.approx(0, abs=1e-6)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1000), st.floats(-1e4, 1e4))
+def test_values_under_unknown_labels_change_neither_loss_nor_gradient(seed, value):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 3, (2, 6, 6), generator=generator).to(torch.uint8)
+    labels[labels == 2] = 255
+    logits = torch.randn(2, 6, 6, generator=generator)
+    results = []
+    for filling in (0.0, value):
+        filled = torch.where(labels == 255, filling, logits).requires_grad_()
+        loss = bce_dice(filled, labels)
+        loss.backward()
+        results.append((loss.item(), filled.grad[labels != 255], filled.grad[labels == 255]))
+    assert results[0][0] == results[1][0]
+    assert torch.equal(results[0][1], results[1][1])
+    assert (results[1][2] == 0).all()
+
+
+def test_a_batch_without_known_pixels_has_no_loss_and_no_gradient():
+    logits = torch.randn(2, 4, 4, requires_grad=True)
+    loss = bce_dice(logits, torch.full((2, 4, 4), 255, dtype=torch.uint8))
+    loss.backward()
+    assert loss.item() == 0
+    assert (logits.grad == 0).all()
+
+
+# ---- augmentation
+
+
+def test_the_eight_symmetries_are_all_there_and_differ():
+    square = torch.arange(9).view(1, 3, 3)
+    assert len({tuple(symmetry(square, number).flatten().tolist()) for number in range(8)}) == 8
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 1000), st.sampled_from([(6, 6), (4, 7)]))
+def test_image_and_label_turn_together_and_keep_their_pixels(seed, shape):
+    labels = torch.randint(0, 2, (9, *shape), dtype=torch.uint8)
+    images = labels[:, None].float().repeat(1, 4, 1, 1)
+    turned, turned_labels = symmetries(images, labels, torch.Generator().manual_seed(seed))
+    assert torch.equal(turned[:, 0].to(torch.uint8), turned_labels)
+    assert torch.equal(turned.sum(dim=(1, 2, 3)), images.sum(dim=(1, 2, 3)))
+
+
+def test_gain_is_mild_and_keeps_invalid_pixels():
+    images = torch.full((200, 4, 2, 2), 0.5)
+    images[..., 0] = 0
+    bright = gain(images, torch.Generator().manual_seed(0))
+    assert (bright[..., 0] == 0).all()
+    assert 0.05 < (bright[..., 1] / 0.5).log().std().item() < 0.15
+    assert torch.equal(bright[:, :, 0, 1], bright[:, :, 1, 1])
+
+
+def test_augmentation_follows_from_the_generator():
+    images, labels = torch.rand(5, 4, 8, 8), torch.zeros(5, 8, 8, dtype=torch.uint8)
+    one, two = (augment(images, labels, torch.Generator().manual_seed(7))[0] for _ in range(2))
+    assert torch.equal(one, two)
+
+
+# ---- batches
+
+
+@settings(deadline=None)
+@given(st.integers(2, 60), st.integers(2, 20), st.integers(0, 5))
+def test_batches_hold_every_patch_once_and_never_one_alone(count, batch_size, epoch):
+    batches = Batches(np.arange(count), batch_size, seed=1)
+    batches.set_epoch(epoch)
+    parts = list(batches)
+    assert len(parts) == len(batches)
+    assert sorted(np.concatenate(parts)) == list(range(count))
+    assert min(map(len, parts)) >= 2
+    assert max(map(len, parts)) <= batch_size + 1
+    assert all(np.array_equal(a, b) for a, b in zip(parts, batches, strict=True))
+
+
+def test_the_order_changes_from_epoch_to_epoch():
+    batches = Batches(np.arange(40), 8, seed=1)
+    first = np.concatenate(list(batches))
+    batches.set_epoch(1)
+    assert not np.array_equal(first, np.concatenate(list(batches)))
+
+
+# ---- fit
+
+
+def test_a_network_learns_and_leaves_all_that_prediction_needs(tmp_path, capfd):
+    store = Store()
+    result = quick_fit(tmp_path / "fits" / "glaciernet", store, settings=Settings(
+        epochs=12, batch_size=3, learning_rate=2e-2, threads=1
+    ))  # fmt: skip
+    assert not result.reused
+    assert list(result.history.columns) == list(training.HISTORY)
+    assert result.history["epoch"].tolist() == list(range(1, 13))
+    assert result.history["train_loss"].iloc[-1] < result.history["train_loss"].iloc[0]
+    assert result.validation["iou"] > 0.8
+    files = sorted(path.name for path in result.checkpoint.parent.iterdir())
+    assert files == ["checkpoint.pt", "fit.json", "history.csv"]
+    assert [path.name for path in (tmp_path / "fits").iterdir()] == ["glaciernet"]
+    segmenter = load_checkpoint(result.checkpoint)
+    assert segmenter.bands == store.bands
+    assert segmenter.provenance["store"] == "stub"
+    assert segmenter.provenance["validation"]["iou"] == result.validation["iou"]
+    np.testing.assert_allclose(segmenter.mean.flatten(), store.statistics["mean"], rtol=1e-6)
+    assert json.loads((result.checkpoint.parent / "fit.json").read_text())["seconds"] > 0
+    assert capfd.readouterr() == ("", "")  # neither Lightning's advice nor a bar
+
+
+def test_the_best_epoch_is_kept(tmp_path):
+    result = quick_fit(tmp_path / "fit", settings=Settings(
+        epochs=8, batch_size=3, learning_rate=0.5, threads=1, augment=False, precision="float32"
+    ))  # fmt: skip
+    store = Store()
+    positions = store.select(split="validation")
+    labels = store.labels[positions]
+    predicted = predict_patches(
+        load_checkpoint(result.checkpoint), store.images[positions], precision="float32"
+    )
+    hits = ((predicted > 0.5) & (labels == 1)).sum()
+    iou = hits / (((predicted > 0.5) & (labels != 255)) | (labels == 1)).sum()
+    assert iou == pytest.approx(result.history["validation_iou"].max(), abs=2e-3)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path, precision):
+    weights = []
+    for number, seed in enumerate((3, 3, 4)):
+        torch.manual_seed(number)  # the caller's own seed must not matter
+        chosen = Settings(epochs=2, batch_size=3, seed=seed, threads=1, precision=precision)
+        result = quick_fit(tmp_path / str(number), settings=chosen)
+        weights.append(load_checkpoint(result.checkpoint).state_dict())
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    assert not all(torch.equal(weights[0][key], weights[2][key]) for key in weights[0])
+
+
+def test_the_callers_random_numbers_and_threads_are_left_alone(tmp_path):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    threads = torch.get_num_threads()
+    quick_fit(tmp_path / "fit")
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.get_num_threads() == threads
+
+
+def test_a_finished_fit_is_reused_until_something_changes(tmp_path):
+    folder = tmp_path / "fit"
+    first = quick_fit(folder)
+    changed = folder / "checkpoint.pt"
+    stamp = changed.stat().st_mtime_ns
+    again = quick_fit(folder)
+    assert again.reused
+    assert changed.stat().st_mtime_ns == stamp
+    assert again.validation == first.validation
+    assert again.history.equals(first.history)
+    for change in (
+        {"settings": Settings(epochs=2, batch_size=3, threads=1)},
+        {"store": Store(key="other")},
+        {"arguments": {"filters": [4, 4]}},
+        {"dates": "2023-08"},
+    ):
+        assert not quick_fit(folder, **change).reused
+
+
+def test_a_failed_fit_leaves_the_old_one_as_it_was(tmp_path):
+    folder = tmp_path / "fit"
+    quick_fit(folder)
+    before = (folder / "fit.json").read_bytes()
+    broken = Store(key="broken")
+    broken.images = broken.images[:2]
+    with pytest.raises(IndexError):
+        quick_fit(folder, broken)
+    assert (folder / "fit.json").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["fit"]
+
+
+@pytest.mark.parametrize("name", ["threshold", "random_forest"])
+def test_pixel_models_go_the_same_way(tmp_path, name):
+    result = fit(name, Store(), tmp_path / name, progress=False)
+    assert result.validation["iou"] > 0.95
+    assert result.history["epoch"].tolist() == [1]
+    assert result.parameters > 0
+    assert fit(name, Store(), tmp_path / name, progress=False).reused
+    again = fit(name, Store(), tmp_path / "again", progress=False)
+    states = [load_checkpoint(one.checkpoint).state_dict() for one in (result, again)]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_only_train_and_validation_patches_of_the_dates_matter(tmp_path):
+    changed = Store()
+    out = np.setdiff1d(np.arange(12), changed.select(split=["train", "validation"], date="2023-08"))
+    changed.images[out] = np.nan
+    changed.labels[out] = 1 - changed.labels[out]
+    weights = [
+        load_checkpoint(
+            quick_fit(tmp_path / str(number), store, dates=["2023-08"]).checkpoint
+        ).state_dict()
+        for number, store in enumerate((Store(), changed))
+    ]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_early_stopping(tmp_path):
+    store = Store()
+    store.labels[:] = 255  # nothing to learn: the IoU stays at 0
+    result = quick_fit(tmp_path / "fit", store, settings=Settings(epochs=30, patience=2, threads=1))
+    assert len(result.history) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dates": ["2020-01"]}, "no date 2020-01; it has 2023-07, 2023-08"),
+        ({"store": Store(count=1)}, "1 train patches"),
+        ({"store": Store(count=2)}, "0 validation patches"),
+    ],
+)
+def test_user_mistakes(tmp_path, changes, message):
+    with pytest.raises(GlacierError, match=message):
+        quick_fit(tmp_path / "fit", **changes)
+    assert not list(tmp_path.iterdir())
+
+
+def test_settings_are_checked():
+    with pytest.raises(GlacierError, match="epochs is 0"):
+        Settings(epochs=0)
+    with pytest.raises(GlacierError, match="precision 'half'"):
+        Settings(precision="half")
+    assert resolve("auto") in ("bf16", "float32")
+
+
+def test_pixels_are_sampled_from_known_ones_only():
+    store = Store()
+    pixels, labels = sample_pixels(store, store.select(split="train"), 600, seed=0)
+    assert pixels.shape == (600, 4)
+    assert set(labels) == {0, 1}
+    few, _ = sample_pixels(store, store.select(split="train"), 10**6, seed=0)
+    assert len(few) == (store.labels[store.select(split="train")] != 255).sum()
+
+
+def test_threshold_moves_only_for_a_clear_gain():
+    label = np.repeat(np.uint8([0, 1]), 100).reshape(1, 10, 20)
+    good = np.where(label == 1, 0.9, 0.1)
+    assert choose_threshold(good, label) == 0.5
+    low = np.where(label == 1, 0.34, 0.1)
+    assert choose_threshold(low, label) in (0.15, 0.2, 0.25, 0.3)
+    assert choose_threshold(good, np.full_like(label, 255)) == 0.5
+
+
+def test_prediction_does_not_import_lightning():
+    code = "import sys, glacier_utils.prediction, glacier_utils.training as t; "
+    code += "print('lightning' in sys.modules)"
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=True
+    )
+    assert run.stdout.strip() == "False"
