@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,7 @@ def load_parameters(path: str | Path, known: dict[str, Any]) -> ParameterSet:
         raise GlacierError(f"{path}: not valid YAML ({reason}); correct it") from error
     if not isinstance(values, dict):
         raise GlacierError(f"{path}: holds no mapping; write lines such as 'epochs: 40'")
+    values = {name: _iso_dates(value) for name, value in values.items()}
     for name, value in values.items():
         if name not in known:
             near = difflib.get_close_matches(str(name), known, n=1)
@@ -254,6 +256,13 @@ def run_all(files: Iterable[str | Path], *, root: Path | None = None, fresh: boo
             f"run {twice[0]!r} stands in two parameter files; give each its own name"
         )
     return [execute(parameters, root=root, fresh=fresh) for parameters in sets]
+
+
+def _iso_dates(value: Any) -> Any:
+    """Undo YAML's habit of turning 2023-08-24 into a date: the notebooks take text."""
+    if isinstance(value, date):
+        return value.isoformat()
+    return [_iso_dates(item) for item in value] if isinstance(value, list) else value
 
 
 def _same_kind(value: Any, default: Any) -> bool:

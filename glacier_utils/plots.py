@@ -116,7 +116,8 @@ def _grid(count: int, columns: int, panel: float, ratio: float = 1.0) -> tuple[F
     figure, axes = plt.subplots(
         rows,
         columns,
-        figsize=(panel * columns, panel * ratio * rows),
+        # A map is as high as it is wide times the ratio; labels and title need the rest.
+        figsize=(panel * columns, ((panel - 0.75) * ratio + 0.7) * rows),
         squeeze=False,
         layout="constrained",
     )
@@ -127,9 +128,9 @@ def _grid(count: int, columns: int, panel: float, ratio: float = 1.0) -> tuple[F
 
 
 def _ratio(bounds: Bounds) -> float:
-    """Return height over width, with room for title and axis labels."""
+    """Return height over width, within what a page can show."""
     xmin, ymin, xmax, ymax = bounds
-    return float(np.clip((ymax - ymin) / (xmax - xmin), 0.4, 2.0)) + 0.08
+    return float(np.clip((ymax - ymin) / (xmax - xmin), 0.4, 2.0))
 
 
 def draw_outlines(ax: Axes, outlines: gpd.GeoDataFrame | None, *, colour: str = OUTLINE_COLOUR):
@@ -366,7 +367,7 @@ def patch_gallery(
         pictures: [row, col, 3] each.
         titles: a line a patch.
         codes: uint8 [row, col] each, drawn with ``colours`` in the order of ``values``.
-        note: written under the figure, for example the patches' size on the ground.
+        note: written above the figure, for example the patches' size on the ground.
     """
     columns = min(columns, len(pictures))
     bands = 1 if codes is None else 2
@@ -389,5 +390,31 @@ def patch_gallery(
     if codes is not None:
         _legend(figure, colours)
     if note:
-        figure.supxlabel(note, fontsize=8)
+        figure.suptitle(note, fontsize=9)
+    return figure
+
+
+def exploded(picture: np.ndarray, *, patch_size: int, gap: float = 0.12) -> Figure:
+    """Show a picture as the patches it was cut into, with gaps between them.
+
+    Args:
+        picture: [row, col, 3].
+        patch_size: side of a patch in px.
+        gap: width of a gap as a part of a patch.
+    """
+    step = max(1, patch_size // 64)
+    tile, space = -(-patch_size // step), max(1, round(gap * patch_size / step))
+    rows, cols = (-(-length // patch_size) for length in picture.shape[:2])
+    canvas = np.ones((rows * (tile + space), cols * (tile + space), 3), dtype=np.float32)
+    for row in range(rows):
+        for col in range(cols):
+            part = picture[
+                row * patch_size : (row + 1) * patch_size : step,
+                col * patch_size : (col + 1) * patch_size : step,
+            ]
+            top, left = row * (tile + space), col * (tile + space)
+            canvas[top : top + part.shape[0], left : left + part.shape[1]] = part
+    figure, ax = plt.subplots(figsize=(7, 7 * rows / cols), layout="constrained")
+    ax.imshow(canvas, interpolation="none")
+    ax.axis("off")
     return figure

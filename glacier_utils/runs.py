@@ -20,7 +20,7 @@ import pandas as pd
 
 from glacier_utils import datasets, patches
 from glacier_utils.errors import GlacierError
-from glacier_utils.files import atomic_path, write_csv, write_json
+from glacier_utils.files import atomic_path, write_csv, write_json, write_text
 
 PACKAGES = (
     "torch",
@@ -93,6 +93,10 @@ class Run:
         """Write ``table`` to ``metrics/<name>.csv`` and hand it back."""
         write_csv(self.metrics / f"{name}.csv", table)
         return table
+
+    def save_text(self, text: str, name: str) -> Path:
+        """Write ``text`` to ``metrics/<name>``."""
+        return write_text(self.metrics / name, text)
 
     def table(self, name: str) -> pd.DataFrame:
         """Read ``metrics/<name>.csv``, written by an earlier notebook of this run."""

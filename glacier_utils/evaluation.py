@@ -1,0 +1,375 @@
+"""Spatial evaluation: several models on the patches of an area that none of them has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from glacier_utils import experiments, metrics
+from glacier_utils.checkpoints import load_checkpoint
+from glacier_utils.errors import GlacierError
+from glacier_utils.postprocess import clean
+from glacier_utils.prediction import predict_patches
+from glacier_utils.store import PatchStore
+
+Masks = Mapping[str, np.ndarray]
+
+
+def references(store: PatchStore, positions: np.ndarray) -> dict[str, np.ndarray]:
+    """Return what maps can be judged by: the labels, and the truth where it is known.
+
+    Returns:
+        name -> uint8 [n, row, col]: 0, 1, 255.
+
+    Raises:
+        GlacierError: there is no patch to judge.
+    """
+    if not len(positions):
+        raise GlacierError(
+            f"{store.folder}: no test patches of this date; name the area in test_areas (02)"
+        )
+    found = {"labels": np.asarray(store.labels[positions])}
+    if store.truth is not None:
+        found["truth"] = np.asarray(store.truth[positions])
+    return found
+
+
+def predict_models(
+    table: pd.DataFrame, store: PatchStore, positions: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Predict the patches with every model of `experiments.summary`.
+
+    Returns:
+        model -> probability float32 [n, row, col].
+    """
+    images = store.images[positions]
+    return {
+        name: predict_patches(load_checkpoint(experiments.checkpoint(table, name)), images)
+        for name in table["model"]
+    }
+
+
+def classify_models(
+    table: pd.DataFrame,
+    probabilities: Masks,
+    store: PatchStore,
+    positions: np.ndarray,
+    *,
+    post_process: bool = False,
+) -> dict[str, np.ndarray]:
+    """Apply each model's own threshold, and GlacierNet's clean-up rules where asked for.
+
+    The rules (`postprocess.clean`) work on each area as a whole, since a glacier that a patch cuts
+    is not a small one.
+
+    Returns:
+        model -> uint8 [n, row, col]: 0, 1, 255 where not predicted.
+    """
+    thresholds = table.set_index("model")["threshold"]
+    masks = {
+        name: metrics.classify(probability, thresholds[name])
+        for name, probability in probabilities.items()
+    }
+    if not post_process:
+        return masks
+    areas = store.index["area"].to_numpy()[positions]
+    for name, mask in masks.items():
+        for area in dict.fromkeys(areas):
+            here = areas == area
+            whole, _ = assemble(mask[here], store, positions[here])
+            masks[name][here] = cut(clean(whole, pixel_area_km2(store)), store, positions[here])
+    return masks
+
+
+def spatial_scores(
+    table: pd.DataFrame, masks: Masks, store: PatchStore, positions: np.ndarray
+) -> pd.DataFrame:
+    """Score every model against every reference, area by area.
+
+    Returns:
+        A row per model, area and reference: model (architecture), area, date, reference, seed,
+        iou, iou_low, iou_high (95 %, spatial block bootstrap), f1, precision, recall.
+    """
+    rows = []
+    index = store.index.iloc[positions]
+    for row in table.itertuples():
+        for reference, truth in references(store, positions).items():
+            counts = _counts(masks[row.model], truth, index)
+            for (area, date), part in counts.groupby(["area", "date"], sort=False):
+                scores = metrics.score_table(part)
+                low, high = metrics.bootstrap(part, by="block")
+                rows.append(
+                    {
+                        "model": row.architecture,
+                        "area": area,
+                        "date": date,
+                        "reference": reference,
+                        "seed": row.seed,
+                        "iou": scores["iou"],
+                        "iou_low": low,
+                        "iou_high": high,
+                        "f1": scores["f1"],
+                        "precision": scores["precision"],
+                        "recall": scores["recall"],
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def differences(best: str, masks: Masks, store: PatchStore, positions: np.ndarray) -> pd.DataFrame:
+    """Compare one model with each other one on the same blocks.
+
+    Returns:
+        A row per other model and reference: model, against, reference, difference of the IoU
+        (``best`` minus the other), low, high (95 %), verdict (``better``, ``worse`` or
+        ``not distinguishable``).
+    """
+    index = store.index.iloc[positions]
+    rows = []
+    for reference, truth in references(store, positions).items():
+        own = _counts(masks[best], truth, index)
+        for other in masks:
+            if other == best:
+                continue
+            counts = _counts(masks[other], truth, index)
+            difference, low, high = metrics.bootstrap_difference(own, counts, by="block")
+            rows.append(
+                {
+                    "model": best,
+                    "against": other,
+                    "reference": reference,
+                    "difference": difference,
+                    "low": low,
+                    "high": high,
+                    "verdict": verdict(low, high),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def verdict(low: float, high: float) -> str:
+    """Say in words what an interval of a difference means."""
+    if low > 0:
+        return "better"
+    return "worse" if high < 0 else "not distinguishable"
+
+
+def curves(
+    names: Sequence[str],
+    probabilities: Masks,
+    masks: Masks,
+    store: PatchStore,
+    positions: np.ndarray,
+) -> tuple[dict[str, pd.DataFrame], dict[str, tuple[float, float]]]:
+    """Return precision-recall curves against the labels, and each model's own point on them."""
+    labels = np.asarray(store.labels[positions])
+    lines, points = {}, {}
+    for name in names:
+        area = metrics.average_precision(probabilities[name], labels)
+        title = f"{name} (average precision {area:.2f})"
+        lines[title] = metrics.precision_recall(probabilities[name], labels)
+        counts = metrics.count(masks[name], labels)
+        points[title] = (counts.recall, counts.precision)
+    return lines, points
+
+
+def patch_scores(
+    names: Sequence[str], masks: Masks, store: PatchStore, positions: np.ndarray
+) -> pd.DataFrame:
+    """Return counts and scores of every patch and model against the labels.
+
+    Columns: model, patch (the store's number), tp, fp, fn, tn and the scores.
+    """
+    labels = np.asarray(store.labels[positions])
+    tables = []
+    for name in names:
+        scores = metrics.score_patches(metrics.count_patches(masks[name], labels))
+        scores.insert(0, "patch", store.index["patch"].to_numpy()[positions])
+        scores.insert(0, "model", name)
+        tables.append(scores)
+    return pd.concat(tables, ignore_index=True)
+
+
+def best_median_worst(scores: pd.DataFrame, model: str, *, each: int = 3) -> pd.DataFrame:
+    """Pick patches of one model by IoU, among those that hold enough glacier to judge.
+
+    Returns:
+        which (``best``, ``median``, ``worst``), patch and iou, at most ``each`` rows a kind. A
+        patch counts when label or map hold at least 2 % glacier.
+    """
+    own = scores[scores["model"] == model]
+    total = own[["tp", "fp", "fn", "tn"]].sum(axis=1)
+    own = own[own[["tp", "fp", "fn"]].sum(axis=1) >= 0.02 * total]
+    own = own.dropna(subset=["iou"]).sort_values("iou", ascending=False, kind="stable")
+    each = min(each, len(own) // 3)
+    middle = (len(own) - each) // 2
+    parts = {
+        "best": own.iloc[:each],
+        "median": own.iloc[middle : middle + each],
+        "worst": own.iloc[len(own) - each :],
+    }
+    picked = pd.concat([part.assign(which=which) for which, part in parts.items()])
+    return picked[["which", "patch", "iou"]].reset_index(drop=True)
+
+
+def assemble(
+    values: np.ndarray, store: PatchStore, positions: np.ndarray
+) -> tuple[np.ndarray, tuple[float, float, float, float]]:
+    """Put patches of one area and date back to where they were cut.
+
+    Args:
+        values: [n, row, col], in the order of ``positions``.
+        positions: patches of one area and date; overlapping ones overwrite in order.
+
+    Returns:
+        The map [row, col], 255 (nan for floats) where no patch lies, and its bounds in m.
+    """
+    index = store.index.iloc[positions]
+    if index[["area", "date"]].drop_duplicates().shape[0] != 1:
+        raise ValueError("assemble takes the patches of one area and one date")
+    size = values.shape[-1]
+    top, left = index["row"].min(), index["col"].min()
+    shape = (index["row"].max() - top + size, index["col"].max() - left + size)
+    empty = np.nan if values.dtype.kind == "f" else 255
+    canvas = np.full(shape, empty, dtype=values.dtype)
+    for patch, row, col in zip(values, index["row"] - top, index["col"] - left, strict=True):
+        canvas[row : row + size, col : col + size] = patch
+    return canvas, tuple(index.total_bounds)
+
+
+def cut(canvas: np.ndarray, store: PatchStore, positions: np.ndarray) -> np.ndarray:
+    """Cut the map that `assemble` made back into patches [n, row, col], in the same order."""
+    index = store.index.iloc[positions]
+    size = store.images.shape[-1]
+    corners = zip(index["row"] - index["row"].min(), index["col"] - index["col"].min(), strict=True)
+    return np.stack([canvas[row : row + size, col : col + size] for row, col in corners])
+
+
+def label_bias(
+    scores: pd.DataFrame, store: PatchStore, positions: np.ndarray
+) -> pd.DataFrame | None:
+    """Set the IoU against the labels beside the IoU against the truth.
+
+    Args:
+        scores: from `spatial_scores`, one seed.
+
+    Returns:
+        model, labels, truth, ``truth - labels``, the ranks by either; a last row scores the labels
+        themselves against the truth. None where no truth is known.
+    """
+    found = references(store, positions)
+    if "truth" not in found:
+        return None
+    wide = scores.pivot_table(index="model", columns="reference", values="iou", sort=False)
+    table = wide[["labels", "truth"]].reset_index().rename_axis(columns=None)
+    table["truth - labels"] = table["truth"] - table["labels"]
+    for name in ("labels", "truth"):
+        table[f"rank by {name}"] = table[name].rank(ascending=False).astype(int)
+    ceiling = metrics.count(found["labels"], found["truth"]).iou
+    table.loc[len(table), ["model", "truth"]] = ["the labels themselves", ceiling]
+    return table.astype({"rank by labels": "Int64", "rank by truth": "Int64"})
+
+
+def boundary_table(
+    masks: Masks, store: PatchStore, positions: np.ndarray, *, names: Sequence[str]
+) -> pd.DataFrame:
+    """Measure how far mapped outlines lie from the references', area by area.
+
+    Returns:
+        model, area, reference, median_m and p95_m of the distances, both ways, in m.
+    """
+    resolution = pixel_area_km2(store) ** 0.5 * 1000
+    areas = store.index["area"].to_numpy()[positions]
+    rows = []
+    for reference, truth in references(store, positions).items():
+        for name in names:
+            for area in dict.fromkeys(areas):
+                here = areas == area
+                mask, _ = assemble(masks[name][here], store, positions[here])
+                target, _ = assemble(truth[here], store, positions[here])
+                distances = metrics.boundary_distance(mask, target, resolution)
+                rows.append({"model": name, "area": area, "reference": reference, **distances})
+    return pd.DataFrame(rows)
+
+
+def pixel_area_km2(store: PatchStore) -> float:
+    """Return the area of a pixel of the first patch, from its box in a CRS in metres."""
+    return float(store.index.geometry.iloc[0].area) / store.images.shape[-1] ** 2 / 1e6
+
+
+def same_support(masks: Masks, store: PatchStore, positions: np.ndarray) -> bool:
+    """Say whether every model was counted on the same number of pixels, per reference."""
+    return all(
+        len({metrics.count(mask, truth).total for mask in masks.values()}) == 1
+        for truth in references(store, positions).values()
+    )
+
+
+def conclusions(
+    best: str, spatial: pd.DataFrame, difference: pd.DataFrame, bias: pd.DataFrame | None
+) -> str:
+    """Write what follows from the numbers of this run, as Markdown."""
+    lines = []
+    first = spatial[spatial["seed"] == spatial["seed"].iloc[0]]
+    for row in first[first["model"] == best].itertuples():
+        lines.append(
+            f"- **{best}**, chosen on validation, reaches an IoU of {row.iou:.2f} "
+            f"({row.iou_low:.2f} to {row.iou_high:.2f}) against the {row.reference} in area "
+            f"{row.area} on {row.date}."
+        )
+    for row in difference.itertuples():
+        lines.append(
+            f"- Against {row.against}, by the {row.reference}: {row.verdict} "
+            f"({row.difference:+.2f}, interval {row.low:+.2f} to {row.high:+.2f})."
+        )
+    if bias is not None:
+        lines.append(_bias_sentence(bias))
+    seeds = spatial["seed"].nunique()
+    lines.append(
+        f"- Each network was trained with {seeds} seed{'s' if seeds > 1 else ''}; the intervals "
+        "hold the variation over the ground of this area, not over other regions."
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _bias_sentence(bias: pd.DataFrame) -> str:
+    ceiling = bias["truth"].iloc[-1]
+    models = bias.iloc[:-1]
+    above = models[models["truth"] > models["labels"]]["model"]
+    kept = (models["rank by labels"] == models["rank by truth"]).all()
+    return (
+        f"- The labels themselves agree with the truth to an IoU of {ceiling:.2f}. "
+        f"{len(above)} of {len(models)} models score higher against the truth than against the "
+        f"labels; the ranking by labels {'is' if kept else 'is not'} the ranking by truth."
+    )
+
+
+def _counts(mask: np.ndarray, reference: np.ndarray, index: pd.DataFrame) -> pd.DataFrame:
+    counts = metrics.count_patches(mask, reference)
+    for name in ("area", "date", "block"):
+        counts[name] = index[name].to_numpy()
+    return counts
+
+
+def first_area(store: PatchStore, positions: np.ndarray) -> np.ndarray:
+    """Return which of the patches lie in the first of their areas, bool [n]."""
+    areas = store.index["area"].to_numpy()[positions]
+    return areas == areas[0]
+
+
+def error_patches(
+    mask: np.ndarray, store: PatchStore, positions: np.ndarray, patches: Sequence[int]
+) -> list[np.ndarray]:
+    """Return label and map of single patches for an error figure.
+
+    Args:
+        mask: uint8 [n, row, col] in the order of ``positions``.
+        patches: the store's numbers of the patches wanted.
+
+    Returns:
+        (map, label) pairs, uint8 [row, col] each.
+    """
+    place = {int(number): i for i, number in enumerate(positions)}
+    return [(mask[place[int(p)]], np.asarray(store.labels[int(p)])) for p in patches]

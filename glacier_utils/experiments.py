@@ -1,0 +1,127 @@
+"""Several models side by side: training them all, and the table that the later notebooks read."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from glacier_utils import models, runs, training
+from glacier_utils.errors import GlacierError
+from glacier_utils.store import PatchStore
+
+SCORES = ("iou", "f1", "precision", "recall")
+
+
+def fit_all(
+    names: Sequence[str],
+    seeds: Sequence[int],
+    store: PatchStore,
+    folder: str | Path,
+    *,
+    dates: Sequence[str],
+    settings: training.Settings | None = None,
+    progress: bool = True,
+) -> dict[str, training.Fit]:
+    """Train every model, the networks once a seed, each into a folder of its own.
+
+    Args:
+        names: from `models.names`, or any ``decoder-encoder``.
+        seeds: the first gives the folder ``<model>``, each other one ``<model>-seed<n>``.
+            The threshold is not random and is fitted once.
+
+    Returns:
+        folder name -> fit, in order.
+
+    Raises:
+        GlacierError: no model or no seed, or what `training.fit` raises.
+    """
+    if not names or not seeds:
+        raise GlacierError("models and seeds: name at least one of each")
+    for name in names:
+        models.describe(name)  # An unknown name should not wait for the others to train.
+    settings = settings or training.Settings()
+    fits = {}
+    for name in names:
+        for seed in seeds if name != "threshold" else seeds[:1]:
+            key = name if seed == seeds[0] else f"{name}-seed{seed}"
+            fits[key] = training.fit(
+                name,
+                store,
+                Path(folder) / key,
+                dates=dates,
+                settings=dataclasses.replace(settings, seed=seed),
+                progress=progress,
+            )
+    return fits
+
+
+def summary(fits: Mapping[str, training.Fit]) -> pd.DataFrame:
+    """Put fits into one table.
+
+    Returns:
+        A row a fit: model (its key), architecture, kind (``network`` or ``baseline``), seed,
+        parameters, epochs, seconds, validation_iou and the other scores, threshold, checkpoint
+        (relative to the project).
+    """
+    rows = []
+    for key, fit in fits.items():
+        content = json.loads(fit.checkpoint.with_name("fit.json").read_text(encoding="utf-8"))
+        rows.append(
+            {
+                "model": key,
+                "architecture": content["model"],
+                "kind": "baseline" if models.is_pixel_model(content["model"]) else "network",
+                "seed": content["settings"]["seed"],
+                "parameters": fit.parameters,
+                "epochs": len(fit.history),
+                "seconds": fit.seconds,
+                **{f"validation_{name}": fit.validation[name] for name in SCORES},
+                "threshold": fit.validation["threshold"],
+                "checkpoint": runs.relative(fit.checkpoint),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def overview(names: Sequence[str]) -> pd.DataFrame:
+    """Return model and description of each name."""
+    return pd.DataFrame({"model": names, "what it is": [models.describe(name) for name in names]})
+
+
+def best_network(table: pd.DataFrame) -> str:
+    """Return the network with the best validation IoU; where there is none, the best baseline.
+
+    Only models of the first seed are compared: choosing the luckiest of many seeds would overstate
+    its validation score most.
+    """
+    first = table[table["seed"] == table["seed"].iloc[0]]
+    networks = first[first["kind"] == "network"]
+    return _best(networks if len(networks) else first)
+
+
+def best_baseline(table: pd.DataFrame) -> str:
+    """Return the baseline with the best validation IoU; where there is none, the worst network."""
+    baselines = table[table["kind"] == "baseline"]
+    if baselines.empty:
+        return str(table.sort_values("validation_iou", kind="stable")["model"].iloc[0])
+    return _best(baselines)
+
+
+def checkpoint(table: pd.DataFrame, model: str) -> Path:
+    """Return the checkpoint of a model in the table.
+
+    Raises:
+        GlacierError: the table has no such model.
+    """
+    rows = table[table["model"] == model]
+    if rows.empty:
+        raise GlacierError(f"model {model!r}: not trained in this run; see metrics/models.csv")
+    return runs.project_root() / rows["checkpoint"].iloc[0]
+
+
+def _best(table: pd.DataFrame) -> str:
+    return str(table.sort_values("validation_iou", ascending=False, kind="stable")["model"].iloc[0])

@@ -1,0 +1,229 @@
+"""Temporal comparison: the same areas on several dates, mapped by several models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from glacier_utils import change, metrics
+from glacier_utils.checkpoints import load_checkpoint
+from glacier_utils.datasets import Dataset
+from glacier_utils.errors import GlacierError
+from glacier_utils.grids import Grid, Image
+from glacier_utils.prediction import predict_scene
+
+Key = tuple[str, str, str]  # model, area, date
+Views = Mapping[tuple[str, str], Image]  # (area, date) -> image
+BLOCK_M = 3840.0  # side of the blocks that are resampled for an interval, as in the patch split
+
+
+@dataclass(frozen=True)
+class Map:
+    """One model's map of one area on one date: probability [row, col], nan where not predicted."""
+
+    probability: np.ndarray
+    threshold: float
+    grid: Grid
+
+    @property
+    def mask(self) -> np.ndarray:
+        """uint8 [row, col]: 0, 1, 255."""
+        return metrics.classify(self.probability, self.threshold)
+
+
+def predict(
+    checkpoints: Mapping[str, Path],
+    data: Dataset,
+    areas: Sequence[str],
+    dates: Sequence[str],
+    *,
+    window: int = 512,
+    overlap: int = 64,
+    progress: bool = False,
+) -> dict[Key, Map]:
+    """Map every area on every date with every model.
+
+    Args:
+        checkpoints: name of the model -> its checkpoint.
+        window, overlap: in px, as in `prediction.predict_scene`.
+
+    Raises:
+        GlacierError: two dates of an area do not lie on one grid.
+    """
+    for area in areas:
+        grids = [data.source(area, date).grid for date in dates]
+        if not all(grid.matches(grids[0]) for grid in grids):
+            raise GlacierError(
+                f"dataset {data.name}, area {area}: its dates lie on different grids; cut them to "
+                "the same bounds in dataset.yaml, or warp one onto the other"
+            )
+    maps = {}
+    for name, path in checkpoints.items():
+        segmenter = load_checkpoint(path)
+        for area in areas:
+            for date in dates:
+                source = data.source(area, date)
+                probability = predict_scene(
+                    segmenter, source, window=window, overlap=overlap, progress=progress
+                )
+                maps[name, area, date] = Map(probability, segmenter.threshold, source.grid)
+    return maps
+
+
+def area_table(maps: Mapping[Key, Map]) -> pd.DataFrame:
+    """Return the mapped area per model, area and date, and its change since the first date.
+
+    Returns:
+        model, area, date, area_km2 with low and high (the outline moved by one pixel, see
+        `change.mapped_area`), unknown_km2, change_km2 with change_low and change_high on the
+        pixels known on both dates; zero on the first date.
+    """
+    rows = []
+    for (model, area, date), found in maps.items():
+        mapped = change.mapped_area(found.probability, found.grid, found.threshold)
+        first = min(d for m, a, d in maps if (m, a) == (model, area))
+        since = change.area_change(
+            maps[model, area, first].probability, found.probability, found.grid, found.threshold
+        )
+        same = date == first
+        rows.append(
+            {
+                "model": model,
+                "area": area,
+                "date": date,
+                "area_km2": mapped["area_km2"],
+                "low": mapped["area_km2"] - mapped["uncertainty_km2"],
+                "high": mapped["area_km2"] + mapped["uncertainty_km2"],
+                "unknown_km2": mapped["unknown_km2"],
+                "change_km2": since["change_km2"],
+                "change_low": 0.0 if same else since["low_km2"],
+                "change_high": 0.0 if same else since["high_km2"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def transition(maps: Mapping[Key, Map], model: str, area: str, dates: Sequence[str]) -> np.ndarray:
+    """Return one model's transition map between the first and the last date of an area."""
+    return change.transition(maps[model, area, dates[0]].mask, maps[model, area, dates[-1]].mask)
+
+
+def matrix(codes: np.ndarray, pixel_area_km2: float, dates: Sequence[str]) -> pd.DataFrame:
+    """Turn a transition map into a 2 x 2 table in km2: rows the first date, columns the last."""
+    areas = change.transition_table(codes, pixel_area_km2).set_index("code")["area_km2"]
+    names = ["glacier", "not glacier"]
+    table = pd.DataFrame([[areas[1], areas[2]], [areas[3], areas[0]]], names, names)
+    return table.rename_axis(dates[0]).rename_axis(columns=dates[-1])
+
+
+def explain_all(
+    changes: Mapping[str, np.ndarray], views: Views, dates: Sequence[str]
+) -> pd.DataFrame:
+    """Return what each area's change is made of: `change.explain` with the column area."""
+    columns = ["area", "direction", "cause", "pixels", "area_km2", "share"]
+    tables = [
+        change.explain(codes, views[area, dates[0]], views[area, dates[-1]]).assign(area=area)
+        for area, codes in changes.items()
+    ]
+    return pd.concat(tables)[columns] if tables else pd.DataFrame(columns=columns)
+
+
+def cause_shares(explained: pd.DataFrame) -> pd.DataFrame:
+    """Return km2 by cause (columns) for each area and direction (rows), for a stacked chart."""
+    named = explained.assign(bar=explained["area"] + ", " + explained["direction"])
+    wide = named.pivot_table(index="bar", columns="cause", values="area_km2", sort=False)
+    return wide[list(change.CAUSES.values())]
+
+
+def statements(
+    maps: Mapping[Key, Map],
+    model: str,
+    changes: Mapping[str, np.ndarray],
+    views: Views,
+    dates: Sequence[str],
+) -> list[str]:
+    """Return a sentence or two per area that follow from the numbers (`change.statement`)."""
+    if len(dates) < 2:
+        return ["There is one date only: nothing can be said about change."]
+    sentences = []
+    for area, codes in changes.items():
+        first, last = maps[model, area, dates[0]], maps[model, area, dates[-1]]
+        numbers = change.area_change(
+            first.probability, last.probability, first.grid, first.threshold
+        )
+        causes = change.explain(codes, views[area, dates[0]], views[area, dates[-1]])
+        text = change.statement(numbers, causes, dates=(dates[0], dates[-1]))
+        sentences.append(f"Area {area}: {text}")
+    return sentences
+
+
+def robustness(maps: Mapping[Key, Map], data: Dataset) -> pd.DataFrame:
+    """Score every map against the labels and, where it is known, the truth.
+
+    Returns:
+        model, area, date, reference, iou, iou_low, iou_high (95 %, blocks of 3.84 km), f1,
+        precision, recall.
+    """
+    rows = []
+    for (model, area, date), found in maps.items():
+        candidates = {"labels": data.labels(area, date), "truth": data.truth(area, date)}
+        for reference, mask in candidates.items():
+            if mask is None:
+                continue
+            counts = block_counts(found.mask, mask.read(), found.grid)
+            scores = metrics.score_table(counts)
+            low, high = metrics.bootstrap(counts, by="block")
+            rows.append(
+                {
+                    "model": model,
+                    "area": area,
+                    "date": date,
+                    "reference": reference,
+                    "iou": scores["iou"],
+                    "iou_low": low,
+                    "iou_high": high,
+                    "f1": scores["f1"],
+                    "precision": scores["precision"],
+                    "recall": scores["recall"],
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def block_counts(mask: np.ndarray, reference: np.ndarray, grid: Grid) -> pd.DataFrame:
+    """Count hits and errors per square block of about 3.84 km, at least 3 x 3 blocks a scene.
+
+    Args:
+        mask, reference: uint8 [row, col]: 0, 1, 255.
+
+    Returns:
+        block, tp, fp, fn, tn.
+    """
+    side = min(round(BLOCK_M / grid.resolution), -(-min(mask.shape) // 3))
+    rows = []
+    for row in range(0, mask.shape[0], side):
+        for col in range(0, mask.shape[1], side):
+            part = np.s_[row : row + side, col : col + side]
+            found = metrics.count(mask[part], reference[part])
+            rows.append(
+                {
+                    "block": f"{row // side}_{col // side}",
+                    "tp": found.tp,
+                    "fp": found.fp,
+                    "fn": found.fn,
+                    "tn": found.tn,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def causes_are_complete(explained: pd.DataFrame, changes: Mapping[str, np.ndarray]) -> bool:
+    """Say whether every lost or gained pixel was given exactly one cause."""
+    changed = sum(
+        int(((codes == change.LOST) | (codes == change.GAINED)).sum()) for codes in changes.values()
+    )
+    return int(explained["pixels"].sum()) == changed
