@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -219,18 +221,13 @@ class Dataset:
         return entries[date]
 
 
-class _named:
+@contextmanager
+def _named(name: str) -> Iterator[None]:
     """Put a name in front of a message that does not say by itself which image it is about."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, GlacierError):
-            raise GlacierError(f"{self._name}: {error}") from error
+    try:
+        yield
+    except GlacierError as error:
+        raise GlacierError(f"{name}: {error}") from error
 
 
 def _vector_files(path: Path) -> list[Path]:

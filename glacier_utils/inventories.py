@@ -321,6 +321,8 @@ def parse_source_date(value: object) -> pd.Timestamp:
         elif not 1 <= day <= 31:
             day = 15
         value = f"{year:04d}-{month:02d}-{day:02d}"
+    if isinstance(value, float):
+        return pd.NaT
     date = pd.to_datetime(value, errors="coerce", utc=True)
     if pd.isna(date) or not 1800 <= date.year <= 2200:
         return pd.NaT

@@ -194,10 +194,14 @@ def _edge(
     # Cut with room to spare, so that the cut's own line can be told from the ice's edge.
     room = area.buffer(1 + 0.1 * math.sqrt(area.area), join_style="mitre")
     xmin, ymin, xmax, ymax = room.bounds
-    near = shapely.union_all(shapely.clip_by_rect(ice, xmin, ymin, xmax, ymax))
+    # Where a glacier only touches the cut, clipping leaves lines and points.
+    pieces = shapely.get_parts(shapely.clip_by_rect(ice, xmin, ymin, xmax, ymax))
+    near = shapely.union_all(pieces[shapely.get_dimensions(pieces) == 2])
     if len(rock):
         near = near.difference(shapely.union_all(rock))
-    return shapely.intersection(near.boundary, area)
+    edges = shapely.get_parts(near)
+    edges = shapely.boundary(edges[shapely.get_dimensions(edges) == 2])
+    return shapely.intersection(shapely.union_all(edges), area)
 
 
 def _blank_outside(label: np.ndarray, row: int, col: int, grid: Grid) -> None:

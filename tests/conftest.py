@@ -1,0 +1,165 @@
+"""Small datasets made where a test runs, and the way to the real data where there is some."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+import shapely
+import yaml
+from affine import Affine
+
+CRS = "EPSG:32623"
+ORIGIN = (450_000.0, 6_780_000.0)
+PIXEL = 10.0
+DATES = ("2023-07", "2023-08")
+# Numbers of red, green, blue, nir as stored by Sentinel-2 L2A: 10000 x reflectance + 1000.
+ICE, GROUND = (4500, 4700, 4800, 4000), (1900, 1800, 1600, 3200)
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """Folder of the real development data."""
+    folder = os.environ.get("GLACIER_REAL_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("GLACIER_REAL_DATA does not name the folder of the real data")
+    return Path(folder)
+
+
+@pytest.fixture
+def write_tif() -> Callable[..., Path]:
+    """Write a GeoTIFF: (path, array [row, col] or [band, row, col], row, col, ...) -> path."""
+    return _write_tif
+
+
+@pytest.fixture
+def make_dataset(tmp_path: Path) -> Callable[..., Path]:
+    """Make a georeferenced patch dataset with GLIMS outlines; gives its folder.
+
+    Arguments: ``name``, ``patches`` (rows, columns) an area, ``size`` of a patch in pixels, and
+    further keys of the manifest. Areas "train" and "test", two dates, 10 m, UTM 23N; one glacier an
+    area, an ellipse around the middle with a square of internal rock.
+    """
+
+    def make(
+        name: str = "tiny",
+        *,
+        patches: tuple[int, int] = (4, 6),
+        size: int = 32,
+        dates: tuple[str, ...] = DATES,
+        **manifest: object,
+    ) -> Path:
+        folder = tmp_path / name
+        rows, cols = patches[0] * size, patches[1] * size
+        outlines = []
+        for number, area in enumerate(("train", "test")):
+            # The areas lie side by side with a gap of one frame.
+            corner = ORIGIN[0] + number * 2 * cols * PIXEL, ORIGIN[1]
+            glacier, rock = _shapes(corner, rows, cols)
+            outlines += [(f"G{number:06d}E61000N", "glac_bound", glacier),
+                         (f"G{number:06d}E61000N", "intrnl_rock", rock)]  # fmt: skip
+            for date in dates:
+                scene = _scene(corner, rows, cols, glacier.difference(rock), seed=number)
+                _cut(folder / "images" / area / date, scene, corner, size, f"{area}_{date}")
+        write_outlines(folder / "outlines.gpkg", outlines)
+        content = {
+            "name": name,
+            "bands": ["red", "green", "blue", "nir"],
+            "reflectance": {"scale": 10000, "offset": -1000, "nodata": 0},
+            "outlines": "outlines.gpkg",
+            "areas": {
+                area: {date: f"images/{area}/{date}/*.tif" for date in dates}
+                for area in ("train", "test")
+            },
+            **manifest,
+        }
+        (folder / "dataset.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+        return folder
+
+    return make
+
+
+def write_outlines(path: Path, rows: list[tuple], crs: str = CRS) -> Path:
+    """Write (glac_id, line_type, polygon[, src_date, anlys_id]) as GLIMS rows in EPSG:4326."""
+    rows = [(*row, "2001-08-15", 1)[:5] if len(row) == 3 else row for row in rows]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = gpd.GeoDataFrame(
+        {
+            "glac_id": [row[0] for row in rows],
+            "line_type": [row[1] for row in rows],
+            "src_date": pd.to_datetime([row[3] for row in rows]),
+            "anlys_id": [row[4] for row in rows],
+            "glac_name": ["Sermeq"] * len(rows),
+            "loc_unc_x": [15] * len(rows),
+            "loc_unc_y": [20] * len(rows),
+        },
+        geometry=[row[2] for row in rows],
+        crs=crs,
+    )
+    table.to_crs("EPSG:4326").to_file(path)
+    return path
+
+
+@pytest.fixture
+def glims_file() -> Callable[..., Path]:
+    """Write a small GLIMS file; see ``write_outlines``."""
+    return write_outlines
+
+
+def _write_tif(
+    path: Path,
+    array: np.ndarray,
+    row: int = 0,
+    col: int = 0,
+    *,
+    crs: str | None = CRS,
+    transform: Affine | None = None,
+    pixel: float = PIXEL,
+    nodata: float | None = None,
+) -> Path:
+    bands = array[np.newaxis] if array.ndim == 2 else array
+    if transform is None:
+        transform = Affine(pixel, 0, ORIGIN[0] + col * pixel, 0, -pixel, ORIGIN[1] - row * pixel)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings(action="ignore"), rasterio.open(
+        path, "w", driver="GTiff", count=bands.shape[0], height=bands.shape[1],
+        width=bands.shape[2], dtype=bands.dtype, crs=crs, transform=transform, nodata=nodata,
+    ) as dataset:  # fmt: skip
+        dataset.write(bands)
+    return path
+
+
+def _shapes(corner: tuple[float, float], rows: int, cols: int) -> tuple:
+    middle = shapely.Point(corner[0] + cols * PIXEL / 2, corner[1] - rows * PIXEL / 2)
+    glacier = shapely.affinity.scale(middle.buffer(1.0), 0.3 * cols * PIXEL, 0.3 * rows * PIXEL)
+    return glacier, middle.buffer(0.06 * rows * PIXEL, cap_style="square")
+
+
+def _scene(
+    corner: tuple[float, float], rows: int, cols: int, ice: shapely.Geometry, seed: int
+) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    transform = Affine(PIXEL, 0, corner[0], 0, -PIXEL, corner[1])
+    mask = rasterio.features.rasterize([ice], (rows, cols), transform=transform).astype(bool)
+    values = np.where(mask, np.array(ICE)[:, None, None], np.array(GROUND)[:, None, None])
+    return (values + random.normal(0, 60, values.shape)).astype(np.uint16)
+
+
+def _cut(
+    folder: Path, scene: np.ndarray, corner: tuple[float, float], size: int, name: str
+) -> None:
+    transform = Affine(PIXEL, 0, corner[0], 0, -PIXEL, corner[1])
+    for row in range(scene.shape[1] // size):
+        for col in range(scene.shape[2] // size):
+            piece = scene[:, row * size : (row + 1) * size, col * size : (col + 1) * size]
+            _write_tif(
+                folder / f"{name}_r{row:02d}_c{col:02d}.tif", piece,
+                transform=transform @ Affine.translation(col * size, row * size),
+            )  # fmt: skip
