@@ -12,7 +12,7 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import shapely
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from glacier_utils.errors import GlacierError
 from glacier_utils.files import atomic_path, fingerprint, write_json
@@ -20,7 +20,7 @@ from glacier_utils.grids import Grid
 from glacier_utils.quality import UNKNOWN, keep_or_drop, patch_facts
 from glacier_utils.splits import SPLITS, Split, check_fraction, split_patches
 from glacier_utils.store import PatchStore, check_known, masked_statistics, open_store
-from glacier_utils.tiling import check_sizes, plan, runs
+from glacier_utils.tiling import check_sizes, chunks, plan
 
 if TYPE_CHECKING:
     from glacier_utils.datasets import Dataset
@@ -193,33 +193,32 @@ def _fill(dataset, sources, patches, parameters, folder, progress):
                 )
             }
             layers |= {name: masks[name][pair] for name in masks if name in arrays}
-            for run in runs(group["row"], group["col"], size):
-                places = group.iloc[run]
-                _read_run(sources[pair], layers, places, size, arrays)
+            for chunk in chunks(group["row"], group["col"], size):
+                places = group.iloc[chunk]
+                _read_chunk(sources[pair], layers, places, size, arrays)
                 for position in places.index:
                     facts[position] = _facts(arrays, position, parameters["max_unknown"])
-                bar.update(len(run))
+                bar.update(len(chunk))
     return arrays, pd.DataFrame(facts)
 
 
-def _read_run(source, layers, places, size, arrays) -> None:
-    """Read the windows of one strip together and share them out."""
-    row, left = int(places["row"].iloc[0]), int(places["col"].iloc[0])
-    width = int(places["col"].iloc[-1]) + size - left
-    image = source.read(row, left, size, width)
+def _read_chunk(source, layers, places, size, arrays) -> None:
+    """Read the box around some windows once and share it out."""
+    rows, cols = places["row"].to_numpy(), places["col"].to_numpy()
+    top, left = int(rows.min()), int(cols.min())
+    shape = int(rows.max()) + size - top, int(cols.max()) + size - left
+    image = source.read(top, left, *shape)
     read = {
-        name: np.full((size, width), UNKNOWN, np.uint8)
-        if mask is None
-        else mask.read(row, left, size, width)
+        name: np.full(shape, UNKNOWN, np.uint8) if mask is None else mask.read(top, left, *shape)
         for name, mask in layers.items()
     }
-    for position, col in zip(places.index, places["col"], strict=True):
-        part = slice(int(col) - left, int(col) - left + size)
-        arrays["images"][position] = image.reflectance[:, :, part]
+    for position, row, col in zip(places.index, rows - top, cols - left, strict=True):
+        part = slice(row, row + size), slice(col, col + size)
+        arrays["images"][position] = image.reflectance[:, *part]
         for name, values in read.items():
             # What lies under a surface is known without an image; a score is not.
-            seen = np.True_ if name == "surface" else image.valid[:, part]
-            arrays[name][position] = np.where(seen, values[:, part], UNKNOWN)
+            seen = np.True_ if name == "surface" else image.valid[part]
+            arrays[name][position] = np.where(seen, values[part], UNKNOWN)
 
 
 def _facts(arrays, position: int, max_unknown: float) -> dict[str, Any]:

@@ -22,7 +22,8 @@ from glacier_utils.errors import GlacierError
 SPLITS = ("train", "validation", "buffer", "test", "dropped")
 ENOUGH_BLOCKS = 8  # fewer than these say little in a bootstrap
 _CANDIDATES = 400  # groups of blocks that are weighed against each other
-_NEAR_BEST = 0.02  # in units of the cost below
+_NEAR_BEST = 0.02  # in units of the cost below, of which fair groups have less than 1
+_ONE_CLASS = 5.0  # cost of a side without glacier, or without anything else
 
 
 @dataclass
@@ -158,23 +159,34 @@ def _choose(
             f"area '{area}': none of its {len(table)} patches can train{why}; check its labels "
             "and outlines, or raise max_unknown"
         )
-    fallback = None
+    found = []
     for side in range(wanted, 0, -1):
-        found = _best_group(table, touching, _blocks(table, size, side), fraction, rng)
-        if found is None:
+        group = _best_group(table, touching, _blocks(table, size, side), fraction, rng)
+        if group is None:
             continue
-        validation, share, kept = found
         # Whole blocks meet the fraction only roughly; smaller blocks meet it better.
-        if 0.6 * fraction <= share <= 1.5 * fraction and kept >= share:
-            return side, validation
-        fallback = fallback or (side, validation)
-    if fallback is None:
+        fair = 0.6 * fraction <= group.share <= 1.5 * fraction and group.kept >= group.share
+        if fair and group.cost < _ONE_CLASS:
+            return side, group.positions
+        found.append((group.cost, -side, group))
+    if not found:
         raise GlacierError(
             f"area '{area}': its {table['usable'].sum()} usable patches of {size} px leave none "
             "for training beside the validation patches and their buffer; set a smaller size or "
             "stride"
         )
-    return fallback
+    _, side, group = min(found, key=lambda item: item[:2])
+    return -side, group.positions
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Validation patches of an area, their share, the share left to train, and the cost."""
+
+    positions: np.ndarray
+    share: float
+    kept: float
+    cost: float
 
 
 def _best_group(
@@ -183,11 +195,8 @@ def _best_group(
     blocks: np.ndarray,
     fraction: float,
     rng: np.random.Generator,
-) -> tuple[np.ndarray, float, float] | None:
-    """Weigh the groups of blocks; return the positions, their share, and the share left to train.
-
-    None if no group leaves a patch on both sides.
-    """
+) -> _Group | None:
+    """Weigh the groups of blocks; None if no group leaves a patch on both sides."""
     places, block = np.unique(blocks, axis=0, return_inverse=True)
     usable = table["usable"].to_numpy()
     numbers = np.bincount(block, weights=usable)
@@ -201,22 +210,24 @@ def _best_group(
     share, kept = inside.sum(axis=0) / usable.sum(), left.sum(axis=0) / usable.sum()
 
     known, ice = table["known"].to_numpy(float), table["ice"].to_numpy(float)
-    glacier = (ice[usable].sum()) / max(known[usable].sum(), 1)
+    glacier = ice[usable].sum() / max(known[usable].sum(), 1)
     validated = (ice @ inside) / np.maximum(known @ inside, 1)
     trained = (ice @ left) / np.maximum(known @ left, 1)
-    one_class = np.isin(validated, [0, 1]) | np.isin(trained, [0, 1])
+    # Without both classes a network learns nothing, and a validation says little.
+    one_class = 2 * np.isin(trained, [0, 1]) + np.isin(validated, [0, 1])
     cost = (
         2 * np.abs(share - fraction)
         + np.abs(validated - glacier)
-        + 0.5 * (1 - share - kept)
-        + 5 * (one_class & (0 < glacier < 1))
+        + 0.5 * (1 - share - kept)  # lost to the buffer
+        + _ONE_CLASS * one_class * (0 < glacier < 1)
     )
     cost[(share == 0) | (kept == 0)] = np.inf
     if not np.isfinite(cost).any():
         return None
     good = np.flatnonzero(cost <= cost.min() + _NEAR_BEST)
     best = good[rng.integers(len(good))]
-    return np.flatnonzero(inside[:, best]), float(share[best]), float(kept[best])
+    positions = np.flatnonzero(inside[:, best])
+    return _Group(positions, float(share[best]), float(kept[best]), float(cost[best]))
 
 
 def _groups(places: np.ndarray, numbers: np.ndarray, fraction: float) -> Iterator[np.ndarray]:
@@ -280,3 +291,17 @@ def _prove_apart(part: np.ndarray, touching: sparse.csr_array) -> None:
     """Check the promise where it could break."""
     if ((part == "train") & (touching @ (part == "validation") > 0)).any():
         raise AssertionError("a training patch touches a validation patch")
+
+
+def parts_meet(index: gpd.GeoDataFrame, one: str, other: str) -> bool:
+    """Say whether any patch of one part touches or overlaps a patch of another, on any date.
+
+    index: a patch store's index. Where this is False for train and validation, no pixel and no
+    border is shared, and the dates of one place lie on one side.
+    """
+    for _, patches in index.groupby("area"):
+        boxes = [patches.geometry[patches["split"] == part].to_numpy() for part in (one, other)]
+        pairs = shapely.STRtree(boxes[0]).query(boxes[1], predicate="intersects")
+        if pairs.size:
+            return True
+    return False

@@ -30,7 +30,8 @@ class PatchStore:
     [n, row, col]; truth (0 / 1 / 255) and surface (classes, 255) only where a dataset has them.
     ``index`` has a row a patch: patch, area, date, row, col (upper left corner in pixels of that
     date's frame), split (one of ``splits.SPLITS``), block, the fractions glacier, unknown, nodata,
-    cloud (nan: not assessed), saturated, the reason why a patch is not used, and its box.
+    cloud (nan: not assessed), saturated, the reason why a patch is not used, and its box. (The
+    column is ``index["area"]``; ``index.area`` is what geopandas measures.)
     ``statistics``: bands, mean, std (lists in the order of the bands) and count over the training
     patches' labelled pixels, and glacier, the glacier fraction among them.
     """

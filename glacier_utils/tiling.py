@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import geopandas as gpd
@@ -14,7 +14,7 @@ from rasterio.warp import transform as transform_points
 from glacier_utils.errors import GlacierError
 from glacier_utils.grids import Grid, same_crs
 
-_RUN = 4096  # columns read at once: a strip of a whole tile stays within some ten MB
+_CHUNK = 1024  # pixels
 
 
 def windows(
@@ -84,26 +84,17 @@ def plan(
     return pd.concat(tables, ignore_index=True)
 
 
-def runs(rows: Iterable[int], cols: Iterable[int], size: int) -> Iterator[np.ndarray]:
-    """Group windows that one read can serve: same row, columns that follow without a gap.
+def chunks(rows: Sequence[int], cols: Sequence[int], size: int) -> Iterator[np.ndarray]:
+    """Group windows that lie together, so that one read serves them all.
 
-    Yields positions in the order of the columns. A row of patches is then read once, and not once
-    a patch, without ever holding more than a strip of the scene.
+    Yields positions. A group spans about a thousand pixels: windows that overlap are then read
+    nearly once, and yet no more than some ten MB of a scene are held.
     """
+    step = size * max(1, _CHUNK // size)
     rows, cols = np.asarray(rows), np.asarray(cols)
-    order = np.lexsort((cols, rows))
-    group: list[int] = []
-    for position in order:
-        if group:
-            new_row = rows[position] != rows[group[0]]
-            gap = cols[position] > cols[group[-1]] + size
-            long = cols[position] + size - cols[group[0]] > max(_RUN, size)
-            if new_row or gap or long:
-                yield np.array(group)
-                group = []
-        group.append(position)
-    if group:
-        yield np.array(group)
+    _, group = np.unique(np.column_stack([rows, cols]) // step, axis=0, return_inverse=True)
+    order = np.argsort(group, kind="stable")
+    yield from np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
 
 
 def check_sizes(size: int, stride: int | None) -> None:

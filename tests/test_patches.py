@@ -16,11 +16,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 
+from glacier_utils.datasets import open_dataset
 from glacier_utils.errors import GlacierError
 from glacier_utils.grids import Grid, Image
 from glacier_utils.patches import build_patches, masked_statistics, open_store
+from glacier_utils.rasters import write_raster
 from glacier_utils.splits import split_patches
-from glacier_utils.tiling import plan, runs, windows
+from glacier_utils.tiling import chunks, plan, windows
 
 UTM = CRS.from_epsg(32623)
 BANDS = ("red", "green", "blue", "nir")
@@ -148,9 +150,14 @@ def test_every_pixel_lies_in_a_window(height, width, size, data):
     assert covered.all()
 
 
-def test_runs_join_windows_of_a_row_without_gaps():
-    groups = list(runs([0, 0, 32, 0, 0], [32, 0, 0, 64, 200], 32))
-    assert [group.tolist() for group in groups] == [[1, 0, 3], [4], [2]]
+def test_chunks_hold_each_window_once_and_stay_small():
+    rows, cols = np.array(windows(grid_of(3000, 2500), 128, 64)).T
+    groups = list(chunks(rows, cols, 128))
+    assert sorted(np.concatenate(groups)) == list(range(len(rows)))
+    assert len(groups) == 9
+    for group in groups:
+        assert np.ptp(rows[group]) + 128 <= 1024 + 128
+        assert np.ptp(cols[group]) + 128 <= 1024 + 128
 
 
 # --- the split
@@ -481,3 +488,59 @@ def test_a_broken_store_is_named(dataset):
         open_store(store.folder)
     with pytest.raises(GlacierError, match="not a whole patch store"):
         open_store(dataset.folder / "nowhere")
+
+
+# --- with the data layer
+
+
+def test_from_files_to_patches(tmp_path):
+    rng = np.random.default_rng(0)
+    scene = rng.integers(1100, 9000, (4, 192, 192)).astype(np.uint16)
+    for area, x in (("train", 500_000.0), ("test", 510_000.0)):
+        for date in ("2023-07", "2023-08"):
+            for row in range(0, 192, 32):
+                for col in range(0, 192, 32):
+                    tile = scene[:, row : row + 32, col : col + 32].copy()
+                    tile[:, :2, :2] = 0
+                    grid = grid_of(192, 192, x=x).window(row, col, 32, 32)
+                    name = f"{area}_{date}_r{row // 32:02d}_c{col // 32:02d}.tif"
+                    write_raster(tmp_path / "images" / area / date / name, tile, grid, nodata=0)
+    disc = shapely.Point(500_960, 6_799_040).buffer(700)
+    other = shapely.box(510_000, 6_799_000, 511_000, 6_800_000)
+    table = {"RGIId": ["a", "b"], "BgnDate": ["20010801", "20010801"]}
+    outlines = gpd.GeoDataFrame(table, geometry=[disc, other], crs=32623).to_crs(4326)
+    outlines.to_file(tmp_path / "outlines.gpkg")
+    (tmp_path / "dataset.yaml").write_text(
+        "name: tiny\nbands: [red, green, blue, nir]\noutlines: outlines.gpkg\n"
+        "reflectance: {scale: 10000, offset: -1000, nodata: 0}\nareas:\n"
+        + "".join(
+            f"  {area}:\n"
+            + "".join(
+                f"    {date}: images/{area}/{date}/*.tif\n" for date in ("2023-07", "2023-08")
+            )
+            for area in ("train", "test")
+        )
+    )
+    store = build_patches(open_dataset(tmp_path), size=32, block_m=640)
+    assert len(store) == 4 * 36
+    assert store.index["date"].unique().tolist() == ["2023-07", "2023-08"]
+    assert {"train", "validation", "buffer", "test"} == set(store.index["split"])
+    train = store.index[store.index["area"] == "train"]
+    assert 0.3 < train["glacier"].mean() < 0.5
+    assert (store.labels[:, :2, :2] == 255).all()
+    assert not store.valid()[:, :2, :2].any()
+    here = store.select(area="train", date="2023-08")
+    assert len(here) == 36
+    expected = (scene[:, 32:64, 64:96].astype(np.float32) - 1000) / 10000
+    index = store.index.iloc[here]
+    position = here[(index["row"] == 32) & (index["col"] == 64)][0]
+    np.testing.assert_allclose(store.images[position][:, 2:], expected[:, 2:], atol=1e-6)
+    assert build_patches(open_dataset(tmp_path), size=32, block_m=640).folder == store.folder
+    # A file that changed makes another store.
+    write_raster(
+        tmp_path / "images/test/2023-08/test_2023-08_r00_c00.tif",
+        scene[:, :32, :32] // 2,
+        grid_of(32, 32, x=510_000.0),
+        nodata=0,
+    )
+    assert build_patches(open_dataset(tmp_path), size=32, block_m=640).key != store.key
