@@ -210,7 +210,8 @@ def statement(
     """Return the sentences that follow from the numbers of ``area_change`` and ``explain``.
 
     Says "no change can be shown" exactly when the interval of the difference holds zero, and names
-    the largest cause of what was mapped differently.
+    the largest cause of what was mapped differently. A difference between ISO dates of less than a
+    year is not called retreat or advance, which are a matter of metres in that time.
     """
     if not change["before_km2"] and not change["after_km2"]:
         return f"No {name} was mapped on {dates[0]} or {dates[1]}: there is nothing to compare."
@@ -222,6 +223,11 @@ def statement(
     ]
     if explained is not None and explained["area_km2"].sum() > 0:
         sentences.append(_composition(explained))
+    if change["distinguishable"] and _within_a_year(dates):
+        sentences.append(
+            "In less than a year a glacier's edge moves by metres: read this as snow, shadow and "
+            "the method's own error, not as retreat or advance."
+        )
     return " ".join(sentences)
 
 
@@ -249,6 +255,11 @@ def _composition(explained: pd.DataFrame) -> str:
     if largest == "rest":
         return sentence + "."
     return sentence + f"; {_km2(rest)} km2 ({100 * rest / total:.0f} %) has no simple explanation."
+
+
+def _within_a_year(dates: Sequence[str]) -> bool:
+    first, second = (pd.to_datetime(date, format="ISO8601", errors="coerce") for date in dates)
+    return abs(second - first) < pd.Timedelta(days=365)  # False where a date is none
 
 
 _PHRASES = {

@@ -100,6 +100,22 @@ def test_a_large_loss_is_told():
     assert "-96.5 %" in sentence
 
 
+@pytest.mark.parametrize(
+    ("dates", "warned"),
+    [
+        (("2023-07", "2023-08"), True),
+        (("2020-08-16", "2020-09-09"), True),
+        (("2001-08", "2023-08"), False),
+        (("before", "after"), False),
+    ],
+)
+def test_a_month_is_no_retreat(dates, warned):
+    large = change.area_change(square(2, 2, 16), square(8, 8, 3), GRID)
+    assert ("not as retreat" in change.statement(large, dates=dates)) == warned
+    none = change.area_change(square(), square(), GRID)
+    assert "retreat" not in change.statement(none, dates=dates)
+
+
 def test_only_what_both_dates_know_is_compared():
     before, after = square(), square()
     after[:, :9] = np.nan
