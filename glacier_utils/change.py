@@ -258,8 +258,8 @@ def _composition(explained: pd.DataFrame) -> str:
 
 
 def _within_a_year(dates: Sequence[str]) -> bool:
-    first, second = (pd.to_datetime(date, format="ISO8601", errors="coerce") for date in dates)
-    return abs(second - first) < pd.Timedelta(days=365)  # False where a date is none
+    days = pd.to_datetime(pd.Series(list(dates)), format="ISO8601", errors="coerce")
+    return bool(days.notna().all() and days.max() - days.min() < pd.Timedelta(days=365))
 
 
 _PHRASES = {
