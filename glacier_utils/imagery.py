@@ -36,7 +36,10 @@ __all__ = [
 class Reflectance:
     """How stored numbers become reflectance: (number + offset) / scale.
 
-    ``nodata`` None takes the nodata value that the file itself names, if any.
+    ``nodata`` None takes the nodata value that the file itself names, if any. A pixel has no data
+    if any band holds that value; but where the value is also a reflectance that can be measured,
+    only if all bands hold it. So 0 with an offset of -1000 says no data in any one band, while 0
+    without an offset may be the near infrared of dark water.
     """
 
     scale: float = 10000.0
@@ -50,6 +53,10 @@ class Reflectance:
                 f"reflectance: scale {self.scale} and offset {self.offset} must be finite numbers, "
                 "the scale above 0"
             )
+
+    def can_be(self, number: float) -> bool:
+        """Say whether a stored number can be a measurement: a reflectance of 0 to 1.5."""
+        return 0 <= (number + self.offset) / self.scale <= 1.5
 
 
 class Source(ABC):
@@ -213,24 +220,20 @@ class _RasterSource(Frame, Source):
     def _read_piece(self, item: Placed, window: Any) -> tuple[np.ndarray, np.ndarray]:
         shape = tuple(stop - start for start, stop in window)
         values = np.empty((len(self.bands), *shape), np.float32)
-        known = np.ones(shape, bool)
+        empty = np.zeros(values.shape, bool)
+        alone = np.zeros(len(self.bands), bool)
         for path, positions in self._by_file.items():
             with open_raster(path or item.path) as dataset:
                 numbers = [self._per_band[position][1] for position in positions]
-                stored = dataset.read(numbers, window=window)
+                values[positions] = stored = dataset.read(numbers, window=window)
                 tags = [dataset.nodatavals[number - 1] for number in numbers]
             for position, band, tag in zip(positions, stored, tags, strict=True):
-                known &= _has_data(band, self.reflectance.nodata if self.reflectance.nodata
-                                   is not None else tag)  # fmt: skip
-                values[position] = band
+                nodata = tag if self.reflectance.nodata is None else self.reflectance.nodata
+                if nodata is not None:
+                    empty[position] = band == nodata
+                    alone[position] = not self.reflectance.can_be(nodata)
         values += np.float32(self.reflectance.offset)
         values /= np.float32(self.reflectance.scale)
-        known &= np.isfinite(values).all(axis=0)
+        known = np.isfinite(values).all(axis=0) & ~empty.all(axis=0) & ~empty[alone].any(axis=0)
         values[:, ~known] = 0
         return values, known
-
-
-def _has_data(band: np.ndarray, nodata: float | None) -> np.ndarray:
-    if nodata is None or math.isnan(nodata):
-        return np.ones(band.shape, bool) if band.dtype.kind != "f" else np.isfinite(band)
-    return band != nodata

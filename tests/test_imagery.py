@@ -171,6 +171,18 @@ def test_nodata_of_the_file_counts_where_the_manifest_names_none(tmp_path, write
     assert named.valid.tolist() == [[True, False], [True, True]]
 
 
+def test_nodata_that_can_be_measured_must_be_in_all_bands(tmp_path, write_tif):
+    # Dark water has a near infrared of 0 in Sentinel-2 products without offset.
+    path = write_tif(tmp_path / "s.tif", np.array([[[0, 0, 9]], [[0, 7, 9]]], np.uint16))
+
+    def valid(reflectance):
+        return open_source(path, bands=["nir", "red"], reflectance=reflectance).read().valid
+
+    assert valid(Reflectance(nodata=0)).tolist() == [[False, True, True]]
+    assert valid(Reflectance(offset=-1000, nodata=0)).tolist() == [[False, False, True]]
+    assert valid(Reflectance(scale=255, nodata=0)).tolist() == [[False, True, True]]
+
+
 def test_a_pixel_is_invalid_in_every_band_if_it_is_in_one(tmp_path, write_tif):
     array = np.full((4, 1, 2), 5, np.float32)
     array[2, 0, 1] = np.nan
@@ -642,3 +654,8 @@ def test_real_sentinel_jpeg2000_bands(real_data):
     image = source.read(900, 300, 64, 48)
     assert image.reflectance.shape == (4, 64, 48)
     assert 0 < np.median(image.reflectance) < 1
+    # The tile is full; zeros in single bands are dark water, not gaps.
+    marked = open_source(
+        real_data / "nuuk_sentinel2", bands=RGBN, reflectance=Reflectance(nodata=0)
+    )
+    assert marked.read(700, 700, 512, 512).valid.mean() > 0.999
