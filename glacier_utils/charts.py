@@ -231,7 +231,7 @@ def patch_scores(table: pd.DataFrame, *, score: str = "iou") -> Figure:
     sns.stripplot(
         known, x=score, y="model", order=models, color="#0072b2", size=3, alpha=0.5, ax=ax
     )
-    ax.set(xlabel=f"{score.upper() if score == 'iou' else score} of a patch (1)", ylabel="")
+    ax.set(xlabel=f"{'IoU' if score == 'iou' else score} of a patch (1)", ylabel="")
     sns.despine(ax=ax)
     return figure
 

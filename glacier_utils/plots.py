@@ -86,6 +86,12 @@ def shared_limits(images: Sequence[np.ndarray]) -> tuple[float, float]:
     return tuple(np.percentile(known, (1, 99)))
 
 
+def pictures(images: Sequence[np.ndarray], bands: Sequence[str]) -> list[np.ndarray]:
+    """Return true-colour pictures of several images with one stretch, so that they compare."""
+    limits = shared_limits(images)
+    return [composite(image, bands, limits=limits) for image in images]
+
+
 def extent_km(bounds: Bounds) -> tuple[float, float, float, float]:
     """Turn bounds in metres into Matplotlib's extent (left, right, bottom, top) in km."""
     xmin, ymin, xmax, ymax = bounds
