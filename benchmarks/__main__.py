@@ -1,0 +1,30 @@
+"""Run all benchmarks: print and write reports/benchmarks.json (`make bench`)."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from benchmarks import speed
+from glacier_utils import runs
+from glacier_utils.files import write_json
+
+
+def main() -> None:
+    figures = {
+        "processor_features": ", ".join(
+            sorted(name for name, has in torch.cpu.get_capabilities().items() if has is True)
+        ),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        **speed.training(),
+        **speed.scene(),
+    }
+    for name, value in figures.items():
+        print(f"{name}: {value}")
+    print(write_json(runs.project_root() / "reports" / "benchmarks.json", figures))
+
+
+if __name__ == "__main__":
+    main()
