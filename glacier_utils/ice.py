@@ -156,21 +156,25 @@ def upstream(
     return row, col, total
 
 
-def basins(surface: np.ndarray, ice: np.ndarray, least_cells: int) -> np.ndarray:
+def basins(
+    surface: np.ndarray, ice: np.ndarray, least_cells: int, rng: np.random.Generator
+) -> np.ndarray:
     """Divide ice into glaciers by where it drains to: labels 1..n, 0 where there is no ice.
 
-    Cells that leave the ice within some 400 m of each other belong to one tongue; basins of fewer
+    Cells that leave the ice within some 500 m of each other belong to one tongue; basins of fewer
     than ``least_cells`` join the neighbour with which they share the longest border.
     """
     frame = np.zeros(ice.shape, bool)
     frame[0], frame[-1], frame[:, 0], frame[:, -1] = True, True, True, True
     # Water that meets a nunatak runs round it: only the outer margin ends a glacier.
     outer = ndimage.binary_fill_holes(ice)
-    mouth = _mouths(drain(ndimage.gaussian_filter(surface, 1.5), ~outer | frame), outer)
+    # Some roughness keeps the divides from running straight along the grid.
+    smooth = ndimage.gaussian_filter(surface, 1.5) + 2.0 * rng.standard_normal(surface.shape)
+    mouth = _mouths(drain(smooth, ~outer | frame), outer)
     ends = np.zeros(ice.size, bool)
     ends[np.unique(mouth[ice.ravel()])] = True
     groups, _ = ndimage.label(
-        ndimage.binary_dilation(ends.reshape(ice.shape), np.ones((3, 3)), iterations=2),
+        ndimage.binary_dilation(ends.reshape(ice.shape), np.ones((3, 3)), iterations=3),
         np.ones((3, 3)),
     )
     labels = np.where(ice, groups.ravel()[mouth].reshape(ice.shape), 0)

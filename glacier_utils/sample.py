@@ -11,6 +11,8 @@ than a pixel; what differs between the dates is snow, light and air.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from affine import Affine
 from rasterio.crs import CRS
 from tqdm import tqdm
 
+from glacier_utils.errors import GlacierError
 from glacier_utils.files import atomic_path
 from glacier_utils.inventory import draw_outlines
 from glacier_utils.scenes import BANDS, SURFACES, Look, Season, frame_edge, render
@@ -30,6 +33,7 @@ from glacier_utils.world import PIXEL_M, Setting, World, build_world
 
 __all__ = ["SURFACES", "make_sample"]
 
+HEAD = "name: sample"
 PATCH = 128
 CRS_NAME = "EPSG:32623"
 SCALE, OFFSET, NODATA = 10000, -1000, 0
@@ -60,7 +64,7 @@ AREAS = (
         Setting(
             Relief(summit=2000, fjord=((1.05, 0.1), (0.75, 1.05)), fjord_km=1.8, grain_km=7,
                    roughness=1.0),
-            share_above=0.28, warming_m=90, debris=0.25,
+            share_above=0.26, warming_m=75, debris=0.25,
         ),
         Look((1.0, 1.0, 1.0, 1.0), 0.0, 0.5, 0.020, (1.0, 1.0, 1.0, 1.0), 90),
         swath_edge="2023-08",
@@ -68,9 +72,9 @@ AREAS = (
     Area(
         "test", (497_600.0, 6_781_600.0), 10,
         Setting(
-            Relief(summit=2250, fjord=((-0.05, -0.05), (0.6, -0.05)), fjord_km=2.2, grain_km=5,
-                   roughness=1.25),
-            share_above=0.24, warming_m=110, debris=0.40,
+            Relief(summit=2250, fjord=((0.35, -0.1), (1.1, 0.5)), fjord_km=1.5, grain_km=5,
+                   roughness=1.1),
+            share_above=0.30, warming_m=90, debris=0.40,
         ),
         Look((1.16, 1.0, 0.86, 1.06), 0.35, 0.6, 0.035, (0.98, 1.01, 1.04, 1.02), 110),
         swath_edge="2023-07",
@@ -83,39 +87,61 @@ def make_sample(
 ) -> Path:
     """Write the sample dataset into ``folder`` and return the path of its ``dataset.yaml``.
 
-    The same ``seed`` gives the same bytes; other seeds give other landscapes. ``folder`` is
-    replaced as a whole when all is written. ``_patches`` makes both areas smaller, for tests.
+    The same ``seed`` gives the same bytes; other seeds give other landscapes. An earlier sample in
+    ``folder`` is replaced as a whole once the new one is complete; a folder that holds anything
+    else raises ``GlacierError``. ``_patches`` makes both areas smaller, for tests.
     """
     folder = Path(folder)
-    outlines = []
+    _check_free(folder)
+    total = len(AREAS) * (1 + len(SEASONS))
     with (
         atomic_path(folder) as work,
-        tqdm(
-            total=len(AREAS) * (1 + len(SEASONS)), desc="sample", unit="step", disable=not progress
-        ) as bar,
+        tqdm(total=total, desc="sample", unit="step", disable=not progress) as bar,
+        # NumPy lets go of the interpreter in long operations, so two areas keep two cores busy.
+        ThreadPoolExecutor(max_workers=2) as pool,
     ):
-        for number, area in enumerate(AREAS):
-            patches = area.patches if _patches is None else _patches
-            size = patches * PATCH
-            world = build_world(size, size, area.setting, np.random.default_rng((seed, number, 0)))
-            corner = Affine(PIXEL_M, 0, area.corner[0], 0, -PIXEL_M, area.corner[1])
-            edge = frame_edge()
-            outlines.append(
-                draw_outlines(
-                    world,
-                    corner @ Affine.translation(-edge, -edge),
-                    CRS_NAME,
-                    np.random.default_rng((seed, number, 1)),
-                    first_analysis=100001 + 1000 * number,
-                )
-            )
-            bar.update()
-            for when, season in enumerate(SEASONS):
-                _write_date(work, area, season, world, corner, (seed, number, 2, when))
-                bar.update()
-        _write_outlines(pd.concat(outlines, ignore_index=True), work / "glims_download")
+        tasks = [
+            pool.submit(_write_area, work, number, _patches, seed, bar.update)
+            for number in range(len(AREAS))
+        ]
+        outlines = pd.concat([task.result() for task in tasks], ignore_index=True)
+        _write_outlines(outlines, work / "glims_download")
         (work / "dataset.yaml").write_text(_manifest(), encoding="utf-8")
     return folder / "dataset.yaml"
+
+
+def _check_free(folder: Path) -> None:
+    """Refuse to replace a folder that is not a sample."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    manifest = folder / "dataset.yaml"
+    if not manifest.is_file() or not manifest.read_text(encoding="utf-8").startswith(HEAD):
+        raise GlacierError(
+            f"{folder}: holds something other than the synthetic sample, which would replace it; "
+            "name a new or empty folder"
+        )
+
+
+def _write_area(
+    folder: Path, number: int, patches: int | None, seed: int, done: Callable[[], object]
+) -> gpd.GeoDataFrame:
+    """Make one area, write its dates and return its outlines; ``done`` is called after a step."""
+    area = AREAS[number]
+    size = (patches or area.patches) * PATCH
+    world = build_world(size, size, area.setting, np.random.default_rng((seed, number, 0)))
+    corner = Affine(PIXEL_M, 0, area.corner[0], 0, -PIXEL_M, area.corner[1])
+    outlines = draw_outlines(
+        world,
+        corner @ Affine.translation(-frame_edge(), -frame_edge()),
+        CRS_NAME,
+        np.random.default_rng((seed, number, 1)),
+        first_analysis=100001 + 1000 * number,
+    )
+    done()
+    for when, season in enumerate(SEASONS):
+        _write_date(folder, area, season, world, corner, (seed, number, 2, when))
+        done()
+    return outlines
 
 
 def _write_date(
@@ -145,7 +171,7 @@ def _write_date(
 def _beyond_swath(shape: tuple[int, int]) -> np.ndarray:
     """Return the lower right corner that lies outside the satellite's swath."""
     row, col = np.indices(shape)
-    reach = 0.17 * min(shape)
+    reach = 0.11 * min(shape)
     return (shape[0] - row) * 0.45 + (shape[1] - col) < reach
 
 
@@ -173,7 +199,7 @@ def _write_outlines(outlines: gpd.GeoDataFrame, folder: Path) -> None:
 
 def _manifest() -> str:
     lines = [
-        "name: sample",
+        HEAD,
         "description: synthetic glacier areas in the shape of the Narsarsuaq patches, truth known",
         f"bands: [{', '.join(BANDS)}]",
         f"reflectance: {{scale: {SCALE}, offset: {OFFSET}, nodata: {NODATA}}}",

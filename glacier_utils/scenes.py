@@ -170,17 +170,18 @@ def _albedo(
         world.height / 60 + 5 * broad + 2 * power_noise(shape, ground, exponent=3, longest=400)
     )
     rock = look.rock_level + look.layers * layered + 0.45 * broad + 0.5 * fine
+    crevassed = 0.25 + np.clip(np.hypot(*gradient(world.height, PIXEL_M)), 0, 0.8)
     ramp = np.clip((world.height - world.equilibrium_m) / 250, -1.5, 1.0)
     scores = {
         1: ("rock", rock),
         2: ("tundra", 0.6 * broad + 0.5 * fine),
         3: ("gravel", 0.5 * look.rock_level + 0.5 * broad + 0.5 * fine),
-        4: ("water", -1.3 + 0.25 * broad),
+        4: ("water", -0.9 + 0.5 * broad),
         5: ("water", -1.4 + 0.3 * broad),
         6: ("water", 0.9 + 0.4 * broad),
-        7: ("ice", 0.7 * world.stripes + 0.35 * fine + 0.3 * broad + 0.5 * ramp),
+        7: ("ice", 0.6 * world.stripes + crevassed * fine + 0.3 * broad + 0.5 * ramp),
         8: ("snow", 0.45 * fresh + 0.3 * fine + 0.5 * ramp),
-        9: ("rock", rock * 0.7 + 0.4 * world.stripes - 0.1),
+        9: ("rock", 0.7 * rock + 0.4 * world.stripes + 0.2 * fine - 0.1),
         10: ("snow", 0.45 * fresh + 0.35 * fine + 0.4 * ramp - 0.35),
     }
     tint = np.array(look.rock_tint, np.float32)
@@ -189,7 +190,8 @@ def _albedo(
     for code, (kind, score) in scores.items():
         there = fractions[code] > 0
         for band in range(len(BANDS)):
-            value = from_quantiles(SPECTRA[kind], (score + 0.12 * own[band])[there], band)
+            colour = 0.04 if kind in ("snow", "ice") else 0.15
+            value = from_quantiles(SPECTRA[kind], (score + colour * own[band])[there], band)
             if code in (1, 3, 9):
                 value = value * tint[band]
             albedo[band][there] += fractions[code][there] * value
@@ -234,12 +236,14 @@ def _light(height: np.ndarray, direct: np.ndarray, albedo: np.ndarray) -> np.nda
     """Return the light on each pixel and band: sun, sky, and what bright slopes around send."""
     steep = np.clip(np.hypot(*gradient(height, PIXEL_M)), 0, 1.5)
     # Level-2A processing takes part of the slope effect out: the exponent keeps the rest.
-    sun = np.minimum(direct, 1.9) ** 0.65
+    sun = np.minimum(direct, 1.9) ** 0.55
     light = np.empty_like(albedo)
     for band, sky in enumerate(SKY):
         around = ndimage.gaussian_filter(albedo[band][::4, ::4], 4)
         around = np.kron(around, np.ones((4, 4), np.float32))[: height.shape[0], : height.shape[1]]
-        light[band] = (1 - sky) * sun + sky * (1 - 0.2 * steep) + around * (0.10 + 0.14 * steep)
+        # Light from around counts where the sun's is missing: flat sunlit ground is the reference.
+        sent = around * (0.04 + 0.08 * steep + 0.22 * np.clip(1 - sun, 0, 1))
+        light[band] = (1 - sky) * sun + sky * (1 - 0.2 * steep) + sent
     return light
 
 

@@ -284,8 +284,18 @@ def landscape(
     height *= relief.summit / np.quantile(height, 0.998)
     height = carve_troughs(height, outlets)
     height = carve_cirques(height, outlets, 0.4 * relief.summit, rng, number=40)
+    height, fjord_distance = _bend([height, fjord_distance], rng)
+    fjord = fjord_distance < half
     floor = -120 * np.clip((half - fjord_distance) / 0.5, 0, 1) - 2
     return np.where(fjord, floor, np.maximum(height, 1.0)), fjord
+
+
+def _bend(fields: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
+    """Move the ground sideways by some 150 m, so that no ridge runs straight along the grid."""
+    shape = fields[0].shape
+    at = np.indices(shape, dtype=np.float32)
+    at += [1.8 * power_noise(shape, rng, exponent=3.5, longest=32) for _ in range(2)]
+    return [ndimage.map_coordinates(field, at, order=1, mode="nearest") for field in fields]
 
 
 def _fjord_distance(shape, relief: Relief, rng: np.random.Generator) -> np.ndarray:

@@ -24,7 +24,7 @@ LEAST_GLACIER_KM2 = 0.03
 class Setting:
     """What makes one area differ from another.
 
-    ``share_above`` is the share of the land above the equilibrium line of 2001, ``warming_m`` how
+    ``share_above`` is the share of the frame above the equilibrium line of 2001, ``warming_m`` how
     far the line has risen since, ``debris`` the share of the ablation zone under debris.
     """
 
@@ -76,7 +76,8 @@ def build_world(rows: int, cols: int, setting: Setting, rng: np.random.Generator
     """Make the area of ``rows`` x ``cols`` pixels (multiples of 16)."""
     shape = (rows // FACTOR + 2 * MARGIN, cols // FACTOR + 2 * MARGIN)
     bed, fjord = landscape(shape, setting.relief, rng)
-    line = float(np.quantile(bed[~fjord], 1 - setting.share_above))
+    frame = np.s_[MARGIN:-MARGIN, MARGIN:-MARGIN]
+    line = float(np.quantile(bed[frame], 1 - setting.share_above))
     local = 50 * power_noise(shape, rng, exponent=3, longest=60)
     then, now = _two_ages(bed, fjord, Climate(line), setting.warming_m, local)
 
@@ -85,12 +86,14 @@ def build_world(rows: int, cols: int, setting: Setting, rng: np.random.Generator
     fine_bed = np.where(sea, np.minimum(fine_bed, -1), np.maximum(fine_bed, 1.0))
     old_ice, _ = _on_fine(bed, then, fine_bed)
     ice, thickness = _on_fine(bed, now, fine_bed)
+    # Glaciers are not smooth either: swells and hollows of a few metres catch the light.
+    thickness += 2.5 * power_noise(ice.shape, rng, exponent=2.8, longest=50) * ice
     ice &= old_ice
     ice, old_ice = _drop_small(ice & ~sea), _drop_small(old_ice & ~sea)
     thickness = np.where(ice, thickness, 0)
     height = np.where(sea, 0, fine_bed + thickness)
 
-    numbers = basins(bed + then, then > 8, least_cells=10)
+    numbers = basins(bed + then, then > 8, least_cells=10, rng=rng)
     row, col = ndimage.distance_transform_edt(
         np.kron(numbers, np.ones((FACTOR, FACTOR), numbers.dtype)) == 0,
         return_distances=False,
@@ -124,9 +127,9 @@ def _detail(bed: np.ndarray, roughness: float, rng: np.random.Generator) -> np.n
     """Add what the coarse grid cannot hold: ribs and gullies, more of them on steep ground."""
     slope = np.hypot(*gradient(bed, PIXEL_M))
     steep = np.clip(slope / 0.8, 0, 1.3) ** 1.5
-    fine = power_noise(bed.shape, rng, exponent=3.2, longest=36)
-    ribs = -np.abs(power_noise(bed.shape, rng, exponent=3.4, longest=28)) + 0.8
-    return bed + roughness * ((2.5 + 6 * steep) * fine + 26 * steep * ribs)
+    fine = power_noise(bed.shape, rng, exponent=3.4, longest=50)
+    ribs = -np.abs(power_noise(bed.shape, rng, exponent=3.7, longest=45)) + 0.8
+    return bed + roughness * ((2.5 + 5 * steep) * fine + 24 * steep * ribs)
 
 
 def _on_fine(
@@ -169,7 +172,7 @@ def _along_flow(
     walls = ndimage.gaussian_filter(((slope > 0.7) & ~ice).astype(np.float32), 5)[half]
     patchy = np.exp(0.9 * power_noise(ice.shape, rng, exponent=2, longest=60)[half])
     row, col, load = upstream(small_height, small_ice, walls * patchy, 2 * PIXEL_M)
-    noise = power_noise(small_ice.shape, rng, exponent=1.2, longest=60, shortest=3)
+    noise = power_noise(small_ice.shape, rng, exponent=0.9, longest=50, shortest=3)
     stripes = ndimage.map_coordinates(noise, np.stack([row, col]), order=1, mode="nearest")
 
     rows, cols = ice.shape
@@ -207,8 +210,9 @@ def _lakes(height, ice, old_ice, sea) -> tuple[np.ndarray, np.ndarray, np.ndarra
     for lakes in (still, melt):
         labels, number = ndimage.label(lakes)
         if number:
-            levels = ndimage.minimum(height, labels, np.arange(number + 1))
-            height = np.where(lakes, np.asarray(levels)[labels], height)
+            levels = np.full(number + 1, np.inf)
+            np.minimum.at(levels, labels[lakes], height[lakes])
+            height = np.where(lakes, levels[labels], height)
     return height, still, melt
 
 
