@@ -89,7 +89,8 @@ def build_world(rows: int, cols: int, setting: Setting, rng: np.random.Generator
     # Glaciers are not smooth either: swells and hollows of a few metres catch the light.
     thickness += 2.5 * power_noise(ice.shape, rng, exponent=2.8, longest=50) * ice
     ice &= old_ice
-    ice, old_ice = _drop_small(ice & ~sea), _drop_small(old_ice & ~sea)
+    ice = _drop_small(ice & ~sea) & ~sea
+    old_ice = ice | (_drop_small(old_ice & ~sea) & ~sea)
     thickness = np.where(ice, thickness, 0)
     height = np.where(sea, 0, fine_bed + thickness)
 
