@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 import rasterio
 import yaml
+from rasterio.features import geometry_mask
 
+from glacier_utils import sample as sample_module
+from glacier_utils.errors import GlacierError
 from glacier_utils.sample import SURFACES, make_sample
 
 PATCHES = 4
@@ -54,11 +57,13 @@ def test_patches_are_sentinel_like(sample):
             assert image.nodata == 0
 
 
-def test_same_seed_same_bytes(sample, tmp_path):
-    again = make_sample(tmp_path / "again", seed=3, _patches=PATCHES).parent
-    assert digest(again) == digest(sample)
-    other = make_sample(tmp_path / "other", seed=4, _patches=PATCHES).parent
-    assert digest(other) != digest(sample)
+def test_same_seed_same_bytes(tmp_path):
+    made = {
+        name: digest(make_sample(tmp_path / name, seed=seed, _patches=2).parent)
+        for name, seed in (("first", 3), ("again", 3), ("other", 4))
+    }
+    assert made["again"] == made["first"]
+    assert made["other"] != made["first"]
 
 
 def test_surface_codes_are_named(sample):
@@ -77,3 +82,91 @@ def test_outlines_have_glims_schema(sample):
     metres = outlines.to_crs("EPSG:32623").area
     np.testing.assert_allclose(outlines["area"], metres, rtol=1e-3)
     np.testing.assert_allclose(outlines["db_area"], metres / 1e6, rtol=1e-2)
+
+
+def read(sample: Path, kind: str, area: str, date: str) -> np.ndarray:
+    """Return all patches of one kind, ``[patch, band, row, col]``."""
+    patches = []
+    for path in sorted(sample.glob(f"{kind}/{area}/{date}/*.tif")):
+        with rasterio.open(path) as source:
+            patches.append(source.read())
+    return np.stack(patches)
+
+
+def outline_mask(outlines: gpd.GeoDataFrame, path: Path) -> np.ndarray:
+    """Rasterise the outlines of 2000 and 2001 onto one patch: glacier minus internal rock."""
+    with rasterio.open(path) as source:
+        shape, transform, crs = source.shape, source.transform, source.crs
+    first = outlines[outlines["src_date"] < "2010"].to_crs(crs)
+    glacier, rock = (
+        ~geometry_mask(first[first["line_type"] == kind].geometry, shape, transform)
+        for kind in ("glac_bound", "intrnl_rock")
+    )
+    return glacier & ~rock
+
+
+def test_truth_is_the_same_on_both_dates_and_zero_or_one(sample):
+    for area in ("train", "test"):
+        july, august = (read(sample, "truth", area, f"2023-0{month}") for month in (7, 8))
+        assert set(np.unique(july)) == {0, 1}
+        np.testing.assert_array_equal(july, august)
+
+
+def test_surface_agrees_with_truth(sample):
+    """Ice, snow on ice and debris on ice lie on the glacier, but for pixels on its edge."""
+    for area in ("train", "test"):
+        surface = read(sample, "surface", area, "2023-08")
+        truth = read(sample, "truth", area, "2023-08") == 1
+        assert (np.isin(surface, (7, 8, 9)) == truth).mean() > 0.985
+
+
+def test_only_a_corner_of_one_date_lies_outside_the_swath(sample):
+    for area in sample_module.AREAS:
+        for season in sample_module.SEASONS:
+            images = read(sample, "images", area.name, season.date)
+            missing = images == 0
+            assert (missing.all(axis=1) == missing.any(axis=1)).all()
+            share = missing.mean()
+            assert 0 < share < 0.05 if season.date == area.swath_edge else share == 0
+
+
+def test_outlines_are_larger_than_the_truth_but_about_there(sample):
+    outlines = gpd.read_file(sample / "glims_download" / "glims_polygons.shp")
+    hit = drawn = true = 0
+    for path in sorted(sample.glob("truth/*/2023-08/*.tif")):
+        with rasterio.open(path) as source:
+            truth = source.read(1) == 1
+        mask = outline_mask(outlines, path)
+        hit, drawn, true = hit + (truth & mask).sum(), drawn + mask.sum(), true + truth.sum()
+    assert drawn > true
+    assert 0.55 < hit / (drawn + true - hit) < 0.92
+
+
+def test_one_glacier_of_each_area_has_two_analyses(sample):
+    outlines = gpd.read_file(sample / "glims_download" / "glims_polygons.shp")
+    bounds = outlines[outlines["line_type"] == "glac_bound"]
+    assert bounds["anlys_id"].is_unique
+    years = bounds.groupby("glac_id")["src_date"].agg(list)
+    assert sorted(years.str.len())[-2:] == [2, 2]
+    assert (years.str.len() == 2).sum() == 2
+    # Rock belongs to an analysis that exists.
+    assert set(outlines["anlys_id"]) == set(bounds["anlys_id"])
+
+
+def test_replaces_a_sample_but_nothing_else(tmp_path):
+    other = tmp_path / "photos"
+    other.mkdir()
+    (other / "me.jpg").write_text("not a sample")
+    with pytest.raises(GlacierError, match="photos"):
+        make_sample(other)
+    assert (other / "me.jpg").exists()
+
+
+def test_failure_leaves_nothing(tmp_path, monkeypatch):
+    def fail(*_arguments):
+        raise RuntimeError("disk full")
+
+    monkeypatch.setattr(sample_module, "_write_date", fail)
+    with pytest.raises(RuntimeError, match="disk full"):
+        make_sample(tmp_path / "sample", _patches=2)
+    assert list(tmp_path.iterdir()) == []
