@@ -95,7 +95,8 @@ def sample_pixels(
         for row in range(0, source.grid.height, window)
         for col in range(0, source.grid.width, window)
     ]
-    chosen = sorted(generator.permutation(len(places))[:windows])
+    # Every window gives a pixel at least, so more windows than pixels would give too many.
+    chosen = sorted(generator.permutation(len(places))[: min(windows, count)])
     share = max(1, count // len(chosen))
     parts = []
     for number in chosen:
@@ -292,7 +293,12 @@ def repeated_analyses(outlines: gpd.GeoDataFrame, chosen: gpd.GeoDataFrame) -> p
     glaciers = outlines[outlines["kind"] == "glacier"]
     several = glaciers.groupby("glacier_id")["analysis_id"].transform("nunique") > 1
     columns = ["glacier_id", "name", "analysis_id", "source_date", "area_km2"]
-    table = pd.DataFrame(glaciers.loc[several, columns]).drop_duplicates()
+    # An analysis may hold a glacier in several polygons; its rock is in none of the areas.
+    table = (
+        pd.DataFrame(glaciers.loc[several, columns])
+        .groupby(["glacier_id", "analysis_id"], as_index=False)
+        .agg({"name": "first", "source_date": "max", "area_km2": "sum"})[columns]
+    )
     kept = set(zip(chosen["glacier_id"], chosen["analysis_id"], strict=True))
     table["chosen"] = [
         pair in kept for pair in zip(table["glacier_id"], table["analysis_id"], strict=True)

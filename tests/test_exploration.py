@@ -1,0 +1,350 @@
+"""Looking at a dataset: thumbnails, samples of pixels, shares, the shift between groups."""
+
+from __future__ import annotations
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pytest
+import shapely
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rasterio.crs import CRS
+from stubs import BANDS, Scene
+
+from glacier_utils import exploration
+from glacier_utils.datasets import open_dataset
+from glacier_utils.errors import GlacierError
+from glacier_utils.grids import Grid, Image
+
+ICE, ROCK = (0.35, 0.37, 0.38, 0.30), (0.09, 0.08, 0.06, 0.22)
+SNOW = (0.80, 0.80, 0.80, 0.70)
+
+
+class Labels:
+    """A label in memory."""
+
+    def __init__(self, codes: np.ndarray, grid: Grid) -> None:
+        self.codes, self.grid = codes, grid
+
+    def read(self, row=0, col=0, height=None, width=None) -> np.ndarray:
+        return self.codes[row : row + height, col : col + width]
+
+
+class Data:
+    """A dataset of one image: ``surface`` [row, col] of indices into ``colours``."""
+
+    name = "stub"
+
+    def __init__(self, surface, codes, *, colours=(ROCK, ICE, SNOW), valid=None) -> None:
+        self.image = Scene(np.moveaxis(np.array(colours)[surface], -1, 0), valid)
+        grid = self.image.grid
+        self.image.grid = Grid(CRS.from_epsg(32623), grid.transform, grid.height, grid.width)
+        self.codes = np.asarray(codes, dtype=np.uint8)
+
+    def source(self, area, date):
+        return self.image
+
+    def labels(self, area, date):
+        return Labels(self.codes, self.image.grid)
+
+
+def image(values: np.ndarray, *, left: float = 0.0, valid=None) -> Image:
+    grid = Grid(CRS.from_epsg(32623), Affine(10, 0, left, 0, -10, 0), *values.shape[1:])
+    valid = np.ones(values.shape[1:], bool) if valid is None else valid
+    return Image(values.astype(np.float32), valid, BANDS, grid)
+
+
+def pixels(values: dict[str, list[float]], *, windows: int = 1) -> pd.DataFrame:
+    """Pixels of one band ``red``: class -> values, spread over windows."""
+    rows = [(name, value) for name, numbers in values.items() for value in numbers]
+    table = pd.DataFrame(rows, columns=["class", "red"])
+    return table.assign(window=np.arange(len(table)) % windows)
+
+
+# ---- thumbnails
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 100))
+def test_thumbnail_is_every_nth_pixel(height, width, longest):
+    values = np.random.default_rng(0).uniform(0.1, 1, (4, height, width)).astype(np.float32)
+    valid = np.random.default_rng(1).random((height, width)) > 0.2
+    source = Scene(values, valid)
+    small = exploration.thumbnail(source, longest=longest)
+    step = -(-max(height, width) // longest)
+    assert max(small.grid.shape) <= longest
+    np.testing.assert_array_equal(small.reflectance, source.reflectance[:, ::step, ::step])
+    np.testing.assert_array_equal(small.valid, valid[::step, ::step])
+    assert small.grid.shape == small.valid.shape
+    assert small.grid.transform == source.grid.transform @ Affine.scale(step)
+
+
+@pytest.mark.parametrize("height", [1023, 1024, 1025, 2311])
+@pytest.mark.parametrize("longest", [400, 997, 4000])
+def test_thumbnail_of_several_strips_keeps_its_step_across_them(height, longest):
+    values = np.arange(4 * height * 3, dtype=np.float32).reshape(4, height, 3) + 1
+    source = Scene(values)
+    step = -(-height // longest)
+    small = exploration.thumbnail(source, longest=longest)
+    np.testing.assert_array_equal(small.reflectance, values[:, ::step, ::step])
+    assert max(source.heights) <= 1024
+    codes = (np.arange(height * 3) % 251).astype(np.uint8).reshape(height, 3)
+    mask = exploration.thumbnail_mask(Labels(codes, source.grid), longest=longest)
+    np.testing.assert_array_equal(mask, codes[::step, ::step])
+    assert mask.shape == small.grid.shape
+
+
+def test_small_scene_is_not_thinned():
+    source = Scene(np.ones((4, 20, 30)))
+    assert exploration.thumbnail(source).grid.matches(source.grid)
+
+
+# ---- sampled pixels
+
+
+def test_sample_is_even_known_and_the_same_twice():
+    codes = np.zeros((40, 60), np.uint8)
+    codes[:, 30:], codes[:5] = 1, 255
+    valid = np.ones((40, 60), bool)
+    valid[30:, :20] = False
+    data = Data((codes == 1).astype(int), codes, valid=valid)
+    drawn = exploration.sample_pixels(data, "train", "2023-08", count=120, window=20, seed=3)
+    assert list(drawn.columns) == ["area", "date", "class", "window", *BANDS]
+    assert set(drawn["class"]) == {"glacier", "not glacier"}
+    # Six windows share 120 pixels.
+    assert drawn["window"].value_counts().to_dict() == dict.fromkeys(range(6), 20)
+    np.testing.assert_allclose(drawn.loc[drawn["class"] == "glacier", "red"], ICE[0])
+    np.testing.assert_allclose(drawn.loc[drawn["class"] == "not glacier", "nir"], ROCK[3])
+    again = exploration.sample_pixels(data, "train", "2023-08", count=120, window=20, seed=3)
+    pd.testing.assert_frame_equal(drawn, again)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 300), st.integers(1, 40))
+def test_sample_never_gives_more_than_asked(count, windows):
+    data = Data(np.zeros((32, 48), int), np.zeros((32, 48)))
+    drawn = exploration.sample_pixels(data, "a", "d", count=count, window=8, windows=windows)
+    assert 0 < len(drawn) <= count
+    assert drawn["window"].nunique() <= windows
+
+
+def test_windows_without_a_known_pixel_do_no_harm():
+    codes = np.full((16, 32), 255)
+    codes[:, 16:] = 1
+    data = Data((codes == 1).astype(int), codes)
+    drawn = exploration.sample_pixels(data, "a", "d", window=16)
+    assert set(drawn["class"]) == {"glacier"}
+    assert set(drawn["window"]) == {1}
+
+
+def test_sample_of_an_unknown_area_is_an_error():
+    data = Data(np.zeros((16, 16), int), np.full((16, 16), 255))
+    with pytest.raises(GlacierError, match="stub, area a, 2023-08: no pixel has both"):
+        exploration.sample_pixels(data, "a", "2023-08")
+
+
+def test_sample_takes_the_files_of_a_folder_of_patches_as_windows(make_dataset):
+    data = open_dataset(make_dataset(patches=(2, 3), size=16))
+    drawn = exploration.sample_pixels(data, "train", "2023-08", count=600)
+    assert drawn["window"].value_counts().to_dict() == dict.fromkeys(range(6), 100)
+    medians = drawn.groupby("class")["red"].median()
+    assert medians["glacier"] == pytest.approx(0.35, abs=0.01)
+    assert medians["not glacier"] == pytest.approx(0.09, abs=0.01)
+
+
+# ---- shares
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 30), st.integers(1, 30), st.integers(0, 1000))
+def test_class_shares_are_counted_and_add_up_to_one(height, width, seed):
+    generator = np.random.default_rng(seed)
+    codes = generator.choice([0, 1, 255], (height, width))
+    valid = generator.random((height, width)) > 0.3
+    shares = exploration.class_shares(
+        Data(np.zeros((height, width), int), codes, valid=valid), "a", "d"
+    )
+    assert list(shares) == ["glacier", "not glacier", "unknown"]
+    assert sum(shares.values()) == pytest.approx(1)
+    assert shares["glacier"] == pytest.approx(((codes == 1) & valid).mean())
+    assert shares["unknown"] == pytest.approx(((codes == 255) | ~valid).mean())
+
+
+def test_whole_area_functions_read_beyond_the_first_strip():
+    codes = np.zeros((1100, 4), np.uint8)
+    codes[1050:] = 1
+    surface = np.zeros((1100, 4), int)
+    surface[1075:], surface[:11] = 2, 1  # snow on half of the glacier, ice outside
+    data = Data(surface, codes)
+    assert exploration.class_shares(data, "a", "d")["glacier"] == pytest.approx(50 / 1100)
+    assert exploration.snow_shares(data, "a", "d") == {"snow outside": 0.0, "snow inside": 0.5}
+    doubts = exploration.label_doubts(data, "a", "d")
+    assert doubts["glacier_km2"] == pytest.approx(50 * 4 * 1e-4)
+    assert doubts["glacier_not_icy"] == pytest.approx(0.5)
+    assert doubts["background_icy"] == pytest.approx(11 / 1050)
+    assert doubts["icy_unlabelled_km2"] == pytest.approx(11 * 4 * 1e-4)
+
+
+def test_shares_of_what_is_not_there_are_nan():
+    data = Data(np.zeros((8, 8), int), np.full((8, 8), 255))
+    assert all(np.isnan(value) for value in exploration.snow_shares(data, "a", "d").values())
+    doubts = exploration.label_doubts(data, "a", "d")
+    assert doubts["glacier_km2"] == 0
+    assert np.isnan(doubts["glacier_not_icy"])
+    assert np.isnan(doubts["background_icy"])
+
+
+# ---- the shift between two groups
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=30))
+def test_equal_groups_have_no_shift(values):
+    group = pixels({"glacier": values, "not glacier": values[::-1]})
+    shift = exploration.domain_shift(group, group, ["red"])
+    assert len(shift) == 2
+    assert (shift["difference"] == 0).all()
+    assert shift["wasserstein"].abs().max() < 1e-12
+    assert shift["standardised"].fillna(0).eq(0).all()
+
+
+def test_shift_by_hand():
+    one = pixels({"glacier": [0.1, 0.2, 0.3]})
+    other = pixels({"glacier": [0.4, 0.5, 0.6], "not glacier": [0.1, 0.2]})
+    shift = exploration.domain_shift(one, other, ["red"])
+    assert shift[["class", "band"]].to_numpy().tolist() == [["glacier", "red"]]
+    # Medians 0.2 and 0.5; both variances are 0.01.
+    row = shift.iloc[0]
+    assert row["difference"] == pytest.approx(0.3)
+    assert row["standardised"] == pytest.approx(3)
+    assert row["wasserstein"] == pytest.approx(0.3)
+
+
+def test_no_class_in_common_gives_an_empty_table():
+    shift = exploration.domain_shift(
+        pixels({"glacier": [0.1, 0.2]}), pixels({"not glacier": [0.1]}), ["red"]
+    )
+    assert shift.empty
+    assert list(shift.columns) == ["class", "band", "difference", "standardised", "wasserstein"]
+
+
+def test_separability_of_equal_and_of_distinct_groups():
+    generator = np.random.default_rng(0)
+
+    def group(shift):
+        values = {name: generator.normal(shift, 0.1, 300) for name in ("glacier", "not glacier")}
+        return pixels(values, windows=10)
+
+    alike = exploration.separability(group(0), group(0), ["red"])
+    apart = exploration.separability(group(0), group(2), ["red"])
+    assert set(alike.index) == {"glacier", "not glacier"}
+    assert alike.between(0.35, 0.65).all()
+    assert (apart > 0.99).all()
+
+
+def test_separability_needs_five_windows_of_a_class():
+    few = pixels({"glacier": [0.1] * 40}, windows=4)
+    assert exploration.separability(few, few, ["red"]).isna().all()
+
+
+# ---- where patches lie, and what is known of their labels
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 100), st.integers(1, 100), st.integers(1, 64))
+def test_tile_boxes_cover_the_frame_without_overlap(height, width, size):
+    source = Scene(np.ones((4, height, width)))
+    boxes = exploration.tile_boxes(source, size=size)
+    assert len(boxes) == -(-height // size) * -(-width // size)
+    assert boxes.area.sum() == pytest.approx(height * width * 100)
+    assert shapely.union_all(boxes.geometry.to_numpy()).equals(source.grid.box)
+    assert boxes.crs == "EPSG:32623"
+
+
+def test_tile_boxes_of_files_and_without_georeference(make_dataset):
+    data = open_dataset(make_dataset(patches=(2, 3), size=16))
+    source = data.source("train", "2023-08")
+    boxes = exploration.tile_boxes(source)
+    assert boxes[["row", "col"]].to_numpy().tolist() == [
+        [row, col] for row in (0, 16) for col in (0, 16, 32)
+    ]
+    assert (boxes.area == 160.0**2).all()
+    plain = Scene(np.ones((4, 10, 10)))
+    plain.grid = Grid(None, Affine(1, 0, 0, 0, -1, 0), 10, 10)
+    assert exploration.tile_boxes(plain, size=5).crs is None
+
+
+def test_label_age_from_the_outlines(make_dataset):
+    data = open_dataset(make_dataset(patches=(2, 3), size=16))
+    age = exploration.label_age(data, "train", "2023-08")
+    assert (age["area"], age["glaciers"], age["several_analyses"]) == ("train", 1, 0)
+    # From 15 August 2001 to the middle of August 2023.
+    assert age["youngest_years"] == age["oldest_years"] == pytest.approx(22, abs=0.01)
+
+
+def test_label_age_without_outlines():
+    class Ready:
+        def outlines(self, area, date=None):
+            return None
+
+    age = exploration.label_age(Ready(), "train", "2023-08")
+    assert age["glaciers"] == 0
+    assert np.isnan(age["youngest_years"])
+
+
+def test_repeated_analyses_are_one_row_each():
+    rows = [
+        # glacier, analysis, kind, date, area: G1 twice, once in two polygons; G2 once
+        ("G1", "1", "glacier", "2001-08-15", 2.0),
+        ("G1", "1", "glacier", "2001-08-15", 0.5),
+        ("G1", "1", "internal_rock", "2001-08-15", 0.1),
+        ("G1", "2", "glacier", "2015-08-15", 1.904),
+        ("G2", "3", "glacier", "2001-08-15", 4.0),
+    ]
+    columns = ["glacier_id", "analysis_id", "kind", "source_date", "area_km2"]
+    table = gpd.GeoDataFrame(pd.DataFrame(rows, columns=columns), geometry=[None] * 5)
+    table["source_date"], table["name"] = pd.to_datetime(table["source_date"]), "Sermeq"
+    chosen = table[table["analysis_id"].isin(["2", "3"])]
+    found = exploration.repeated_analyses(table, chosen)
+    assert found["analysis_id"].tolist() == ["1", "2"]
+    assert found["area_km2"].tolist() == [2.5, 1.9]
+    assert found["chosen"].tolist() == [False, True]
+    none = exploration.repeated_analyses(table[table["glacier_id"] == "G2"], chosen)
+    assert none.empty
+    assert "chosen" in none
+
+
+def test_doubtful_windows_are_the_worst_of_both_kinds():
+    codes, surface = np.zeros((32, 48), np.uint8), np.zeros((32, 48), int)
+    codes[:16, :16] = 1  # a labelled window of rock
+    codes[16:24, :16] = 1  # half a window
+    surface[16:, 32:] = 1  # a window of ice without label
+    found = exploration.doubtful_windows(Data(surface, codes), "a", "d", count=2, size=16)
+    assert [title for *_, title in found] == [
+        "labelled, not icy: 100 %",
+        "labelled, not icy: 50 %",
+        "icy, not labelled: 100 %",
+        "icy, not labelled: 0 %",
+    ]
+    picture, label, _ = found[2]
+    assert label.shape == picture.valid.shape == (16, 16)
+    np.testing.assert_allclose(picture.reflectance[:, 0, 0], ICE)
+
+
+def test_doubtful_windows_of_a_frame_that_is_no_multiple(make_dataset):
+    data = open_dataset(make_dataset(patches=(2, 3), size=16))
+    found = exploration.doubtful_windows(data, "train", "2023-08", count=1, size=20)
+    assert [label.shape for _, label, _ in found] == [(20, 20)] * 2
+
+
+def test_brightness_difference_is_nan_where_one_date_is_invalid():
+    before, after = np.full((4, 3, 5), 0.2), np.full((4, 3, 5), 0.5)
+    valid = np.ones((3, 5), bool)
+    valid[1, 2] = False
+    difference = exploration.brightness_difference(image(before), image(after, valid=valid))
+    np.testing.assert_allclose(difference[valid], 0.3, rtol=1e-5)
+    assert np.isnan(difference[1, 2])
+    with pytest.raises(GlacierError, match="two dates do not lie on one grid"):
+        exploration.brightness_difference(image(before), image(after, left=10.0))
