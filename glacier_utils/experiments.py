@@ -98,16 +98,20 @@ def best_network(table: pd.DataFrame) -> str:
     Only models of the first seed are compared: choosing the luckiest of many seeds would overstate
     its validation score most.
     """
-    first = table[table["seed"] == table["seed"].iloc[0]]
+    first = _first_seed(table)
     networks = first[first["kind"] == "network"]
     return _best(networks if len(networks) else first)
 
 
 def best_baseline(table: pd.DataFrame) -> str:
-    """Return the baseline with the best validation IoU; where there is none, the worst network."""
-    baselines = table[table["kind"] == "baseline"]
+    """Return the baseline with the best validation IoU; where there is none, the worst network.
+
+    As in `best_network`, only models of the first seed are compared.
+    """
+    first = _first_seed(table)
+    baselines = first[first["kind"] == "baseline"]
     if baselines.empty:
-        return str(table.sort_values("validation_iou", kind="stable")["model"].iloc[0])
+        return str(first.sort_values("validation_iou", kind="stable")["model"].iloc[0])
     return _best(baselines)
 
 
@@ -121,6 +125,10 @@ def checkpoint(table: pd.DataFrame, model: str) -> Path:
     if rows.empty:
         raise GlacierError(f"model {model!r}: not trained in this run; see metrics/models.csv")
     return runs.project_root() / rows["checkpoint"].iloc[0]
+
+
+def _first_seed(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["seed"] == table["seed"].iloc[0]]
 
 
 def _best(table: pd.DataFrame) -> str:

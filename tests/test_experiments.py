@@ -1,0 +1,128 @@
+"""Several models side by side: what is trained, the table of fits, the choice of the best."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+from stubs import Store
+
+from glacier_utils import experiments, models, training
+from glacier_utils.checkpoints import load_checkpoint
+from glacier_utils.errors import GlacierError
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project's folder, which the relative paths of checkpoints start from."""
+    monkeypatch.setenv("GLACIER_HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def fits(monkeypatch):
+    """Record what would be trained."""
+    monkeypatch.setattr(models, "describe", lambda name: name)
+    calls = []
+
+    def fit(name, store, folder, *, dates, settings, progress):
+        calls.append((name, folder.name, settings.seed, settings.epochs, list(dates)))
+        return folder.name
+
+    monkeypatch.setattr(training, "fit", fit)
+    return calls
+
+
+def table(*rows: tuple) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["model", "kind", "seed", "validation_iou"])
+
+
+MODELS = (
+    ("threshold", "baseline", 0, 0.5),
+    ("random_forest", "baseline", 0, 0.6),
+    ("random_forest-seed1", "baseline", 1, 0.65),
+    ("unet", "network", 0, 0.7),
+    ("unet-seed1", "network", 1, 0.9),
+    ("segformer", "network", 0, 0.8),
+)
+
+
+def test_networks_train_once_a_seed_and_the_threshold_once(fits, tmp_path):
+    settings = training.Settings(epochs=7)
+    found = experiments.fit_all(
+        ["threshold", "unet-resnet18"], [3, 4], None, tmp_path, dates=["2023-08"], settings=settings
+    )
+    assert list(found) == ["threshold", "unet-resnet18", "unet-resnet18-seed4"]
+    assert fits == [
+        ("threshold", "threshold", 3, 7, ["2023-08"]),
+        ("unet-resnet18", "unet-resnet18", 3, 7, ["2023-08"]),
+        ("unet-resnet18", "unet-resnet18-seed4", 4, 7, ["2023-08"]),
+    ]
+
+
+@pytest.mark.parametrize(("names", "seeds"), [([], [0]), (["threshold"], [])])
+def test_no_model_or_no_seed_is_an_error(names, seeds, tmp_path):
+    with pytest.raises(GlacierError, match="name at least one of each"):
+        experiments.fit_all(names, seeds, None, tmp_path, dates=["2023-08"])
+
+
+def test_an_unknown_name_is_noticed_before_anything_trains(fits, tmp_path, monkeypatch):
+    def describe(name):
+        if name != "threshold":
+            raise GlacierError(f"model {name!r}: not known")
+
+    monkeypatch.setattr(models, "describe", describe)
+    with pytest.raises(GlacierError, match="'treshold': not known"):
+        experiments.fit_all(["threshold", "treshold"], [0], None, tmp_path, dates=["2023-08"])
+    assert fits == []
+
+
+def test_summary_leads_back_to_the_checkpoint(project):
+    found = experiments.fit_all(
+        ["threshold"], [0], Store(), project / "models", dates=["2023-08"], progress=False
+    )
+    summary = experiments.summary(found)
+    row = summary.iloc[0]
+    assert (row["model"], row["architecture"], row["kind"], row["seed"]) == (
+        "threshold", "threshold", "baseline", 0,
+    )  # fmt: skip
+    assert row["checkpoint"] == "models/threshold/checkpoint.pt"
+    assert row["validation_iou"] > 0.9
+    assert row["epochs"] == 1
+    assert row["parameters"] == 3
+    path = experiments.checkpoint(summary, "threshold")
+    assert path == project / "models/threshold/checkpoint.pt"
+    assert load_checkpoint(path).threshold == row["threshold"]
+    # The later notebooks read the table from a file.
+    summary.to_csv(project / "models.csv", index=False)
+    assert experiments.checkpoint(pd.read_csv(project / "models.csv"), "threshold") == path
+
+
+def test_a_model_that_was_not_trained_is_an_error(project):
+    known = table(*MODELS).assign(checkpoint="a.pt")
+    with pytest.raises(GlacierError, match="'unets': not trained in this run"):
+        experiments.checkpoint(known, "unets")
+
+
+def test_overview_describes_each_model():
+    names = models.names()
+    found = experiments.overview(names)
+    assert found["model"].tolist() == names
+    assert found["what it is"].str.len().gt(10).all()
+
+
+def test_best_models_are_chosen_among_the_first_seed():
+    known = table(*MODELS)
+    assert experiments.best_network(known) == "segformer"
+    assert experiments.best_baseline(known) == "random_forest"
+
+
+def test_best_models_where_a_kind_is_missing():
+    known = table(*MODELS)
+    assert experiments.best_network(known[known["kind"] == "baseline"]) == "random_forest"
+    assert experiments.best_baseline(known[known["kind"] == "network"]) == "unet"
+
+
+def test_an_undefined_score_is_never_the_best():
+    known = table(("unet", "network", 0, float("nan")), ("segformer", "network", 0, 0.1))
+    assert experiments.best_network(known) == "segformer"
+    assert experiments.best_network(known.iloc[:1]) == "unet"
