@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from affine import Affine
+from rasterio.crs import CRS
 
 from glacier_utils import experiments, metrics
 from glacier_utils.checkpoints import load_checkpoint
 from glacier_utils.errors import GlacierError
+from glacier_utils.grids import Grid
 from glacier_utils.postprocess import clean
 from glacier_utils.prediction import predict_patches
 from glacier_utils.store import PatchStore
@@ -44,9 +47,11 @@ def predict_models(
     Returns:
         model -> probability float32 [n, row, col].
     """
-    images = store.images[positions]
+    # The positions go along with the array, so that only a batch of it is in memory.
     return {
-        name: predict_patches(load_checkpoint(experiments.checkpoint(table, name)), images)
+        name: predict_patches(
+            load_checkpoint(experiments.checkpoint(table, name)), store.images, positions=positions
+        )
         for name in table["model"]
     }
 
@@ -66,6 +71,9 @@ def classify_models(
 
     Returns:
         model -> uint8 [n, row, col]: 0, 1, 255 where not predicted.
+
+    Raises:
+        GlacierError: the rules are asked for, but nobody told the size of a pixel.
     """
     thresholds = table.set_index("model")["threshold"]
     masks = {
@@ -74,12 +82,18 @@ def classify_models(
     }
     if not post_process:
         return masks
+    pixel = pixel_area_km2(store)
+    if not np.isfinite(pixel):
+        raise GlacierError(
+            f"{store.folder}: the clean-up rules are in km2, but the images do not tell the size "
+            "of a pixel; add `resolution` to dataset.yaml or leave post_process off"
+        )
     areas = store.index["area"].to_numpy()[positions]
     for name, mask in masks.items():
         for area in dict.fromkeys(areas):
             here = areas == area
             whole, _ = assemble(mask[here], store, positions[here])
-            masks[name][here] = cut(clean(whole, pixel_area_km2(store)), store, positions[here])
+            masks[name][here] = cut(clean(whole, pixel), store, positions[here])
     return masks
 
 
@@ -146,7 +160,8 @@ def differences(best: str, masks: Masks, store: PatchStore, positions: np.ndarra
                     "verdict": verdict(low, high),
                 }
             )
-    return pd.DataFrame(rows)
+    columns = ["model", "against", "reference", "difference", "low", "high", "verdict"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def verdict(low: float, high: float) -> str:
@@ -196,14 +211,14 @@ def best_median_worst(scores: pd.DataFrame, model: str, *, each: int = 3) -> pd.
     """Pick patches of one model by IoU, among those that hold enough glacier to judge.
 
     Returns:
-        which (``best``, ``median``, ``worst``), patch and iou, at most ``each`` rows a kind. A
-        patch counts when label or map hold at least 2 % glacier.
+        which (``best``, ``median``, ``worst``), patch and iou, at most ``each`` rows a kind and no
+        patch twice. A patch counts when label or map hold at least 2 % glacier.
     """
     own = scores[scores["model"] == model]
     total = own[["tp", "fp", "fn", "tn"]].sum(axis=1)
     own = own[own[["tp", "fp", "fn"]].sum(axis=1) >= 0.02 * total]
     own = own.dropna(subset=["iou"]).sort_values("iou", ascending=False, kind="stable")
-    each = min(each, len(own) // 3)
+    each = min(each, max(1, len(own) // 3))
     middle = (len(own) - each) // 2
     parts = {
         "best": own.iloc[:each],
@@ -211,6 +226,7 @@ def best_median_worst(scores: pd.DataFrame, model: str, *, each: int = 3) -> pd.
         "worst": own.iloc[len(own) - each :],
     }
     picked = pd.concat([part.assign(which=which) for which, part in parts.items()])
+    picked = picked.drop_duplicates("patch")  # of one or two patches
     return picked[["which", "patch", "iou"]].reset_index(drop=True)
 
 
@@ -256,17 +272,19 @@ def label_bias(
         scores: from `spatial_scores`, one seed.
 
     Returns:
-        model, labels, truth, ``truth - labels``, the ranks by either; a last row scores the labels
-        themselves against the truth. None where no truth is known.
+        model, labels, truth, ``truth - labels``, the ranks by either (1 the best, equal scores
+        share the better rank); a last row scores the labels themselves against the truth. None
+        where no truth is known.
     """
     found = references(store, positions)
     if "truth" not in found:
         return None
-    wide = scores.pivot_table(index="model", columns="reference", values="iou", sort=False)
-    table = wide[["labels", "truth"]].reset_index().rename_axis(columns=None)
+    wide = scores.groupby(["model", "reference"], sort=False)["iou"].mean().unstack()
+    wide = wide.reindex(index=scores["model"].unique(), columns=["labels", "truth"])
+    table = wide.reset_index().rename_axis(columns=None)
     table["truth - labels"] = table["truth"] - table["labels"]
     for name in ("labels", "truth"):
-        table[f"rank by {name}"] = table[name].rank(ascending=False).astype(int)
+        table[f"rank by {name}"] = table[name].rank(ascending=False, method="min")
     ceiling = metrics.count(found["labels"], found["truth"]).iou
     table.loc[len(table), ["model", "truth"]] = ["the labels themselves", ceiling]
     return table.astype({"rank by labels": "Int64", "rank by truth": "Int64"})
@@ -295,8 +313,12 @@ def boundary_table(
 
 
 def pixel_area_km2(store: PatchStore) -> float:
-    """Return the area of a pixel of the first patch, from its box in a CRS in metres."""
-    return float(store.index.geometry.iloc[0].area) / store.images.shape[-1] ** 2 / 1e6
+    """Return the area of a pixel of the first patch; nan where nobody told it (see `Grid`)."""
+    size = store.images.shape[-1]
+    xmin, ymin, xmax, ymax = store.index.geometry.iloc[0].bounds
+    crs = store.index.crs and CRS.from_user_input(store.index.crs)
+    transform = Affine((xmax - xmin) / size, 0, xmin, 0, (ymin - ymax) / size, ymax)
+    return Grid(crs, transform, size, size).pixel_area_km2
 
 
 def same_support(masks: Masks, store: PatchStore, positions: np.ndarray) -> bool:

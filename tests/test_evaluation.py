@@ -1,0 +1,391 @@
+"""Spatial evaluation on a small store of patches whose scores are known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pytest
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stubs import BANDS
+
+from glacier_utils import evaluation, metrics
+from glacier_utils.checkpoints import Segmenter, save_checkpoint
+from glacier_utils.errors import GlacierError
+from glacier_utils.store import PatchStore
+
+SIZE, PIXEL = 8, 10.0
+
+
+def make_store(
+    rows: int = 3,
+    cols: int = 4,
+    *,
+    areas=("test",),
+    truth: bool = True,
+    pixel: float = PIXEL,
+    crs: str | None = "EPSG:32623",
+    order: np.ndarray | None = None,
+) -> PatchStore:
+    """A store of ``rows`` x ``cols`` patches an area; glacier is the left half of each area.
+
+    The truth holds one column less of it than the labels.
+    """
+    index, labels, true = [], [], []
+    for number, area in enumerate(areas):
+        label = np.zeros((rows * SIZE, cols * SIZE), np.uint8)
+        label[:, : cols * SIZE // 2] = 1
+        known = label.copy()
+        known[:, cols * SIZE // 2 - 1] = 0
+        for row in range(0, rows * SIZE, SIZE):
+            for col in range(0, cols * SIZE, SIZE):
+                part = np.s_[row : row + SIZE, col : col + SIZE]
+                labels.append(label[part])
+                true.append(known[part])
+                left, top = 500_000 + number * 90_000 + col * pixel, 6_800_000 - row * pixel
+                box = shapely.box(left, top - SIZE * pixel, left + SIZE * pixel, top)
+                block = f"{area}:{row // SIZE}"
+                index.append((area, "2023-08", row, col, "test", block, box))
+    names = ["area", "date", "row", "col", "split", "block", "geometry"]
+    table = gpd.GeoDataFrame(pd.DataFrame(index, columns=names), geometry="geometry", crs=crs)
+    order = np.arange(len(table)) if order is None else order
+    table = table.iloc[order].reset_index(drop=True)
+    table.insert(0, "patch", np.arange(len(table)))
+    labels, true = np.stack(labels)[order], np.stack(true)[order]
+    images = np.where(labels[:, None] == 1, 0.5, 0.1).repeat(4, axis=1).astype(np.float32)
+    return PatchStore(
+        Path("patches/stub"), "stub", BANDS, {}, images, labels, true if truth else None, None,
+        table, {"mean": [0.0] * 4, "std": [1.0] * 4}, pd.DataFrame(),
+    )  # fmt: skip
+
+
+def everything(store: PatchStore) -> np.ndarray:
+    return np.arange(len(store))
+
+
+def models(*names: str, seed: int = 0) -> pd.DataFrame:
+    return pd.DataFrame(
+        {"model": names, "architecture": names, "seed": seed, "threshold": 0.5, "kind": "network"}
+    )
+
+
+# ---- patches to a map and back
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 5), st.integers(1, 5), st.randoms(use_true_random=False), st.data())
+def test_assemble_and_cut_are_each_others_inverse(rows, cols, random, data):
+    order = np.array(random.sample(range(rows * cols), rows * cols))
+    store = make_store(rows, cols, order=order)
+    chosen = data.draw(st.sets(st.sampled_from(range(len(store))), min_size=1).map(sorted))
+    positions = np.array(random.sample(chosen, len(chosen)))
+    dtype = data.draw(st.sampled_from([np.uint8, np.float32]))
+    values = np.random.default_rng(0).integers(0, 2, (len(positions), SIZE, SIZE)).astype(dtype)
+    whole, bounds = evaluation.assemble(values, store, positions)
+    np.testing.assert_array_equal(evaluation.cut(whole, store, positions), values)
+    assert whole.dtype == dtype
+    # What no patch covers is unknown, and the bounds are those of the map.
+    gaps = np.isnan(whole) if dtype == np.float32 else whole == 255
+    assert gaps.sum() == whole.size - values.size
+    xmin, ymin, xmax, ymax = bounds
+    assert ((ymax - ymin) / PIXEL, (xmax - xmin) / PIXEL) == whole.shape
+
+
+def test_assemble_puts_each_patch_in_its_place():
+    store = make_store(2, 3)
+    whole, bounds = evaluation.assemble(store.labels, store, everything(store))
+    assert (whole[:, :12] == 1).all()
+    assert (whole[:, 12:] == 0).all()
+    assert bounds == (500_000, 6_800_000 - 160, 500_240, 6_800_000)
+
+
+def test_assemble_takes_one_area_only():
+    store = make_store(areas=("one", "two"))
+    with pytest.raises(ValueError, match="one area and one date"):
+        evaluation.assemble(store.labels, store, everything(store))
+
+
+# ---- references, predictions, masks
+
+
+def test_references_are_labels_and_truth_where_known():
+    store = make_store()
+    assert list(evaluation.references(store, everything(store))) == ["labels", "truth"]
+    assert list(evaluation.references(make_store(truth=False), np.array([0, 3]))) == ["labels"]
+
+
+def test_no_patch_to_judge_is_an_error():
+    with pytest.raises(GlacierError, match=r"stub: no test patches of this date.*test_areas"):
+        evaluation.references(make_store(), np.array([], int))
+
+
+def test_models_predict_the_chosen_patches(tmp_path, monkeypatch):
+    monkeypatch.setenv("GLACIER_HOME", str(tmp_path))
+    rule = Segmenter("threshold", BANDS, [0] * 4, [1] * 4)
+    rule.network.thresholds[0] = 0.3
+    save_checkpoint(tmp_path / "rule.pt", rule)
+    table = models("threshold").assign(checkpoint="rule.pt")
+    store, positions = make_store(), np.array([5, 0, 3])
+    probabilities = evaluation.predict_models(table, store, positions)
+    masks = evaluation.classify_models(table, probabilities, store, positions)
+    np.testing.assert_array_equal(masks["threshold"], store.labels[positions])
+
+
+def test_each_model_has_its_own_threshold():
+    store = make_store(1, 1)
+    table = models("low", "high").assign(threshold=[0.2, 0.8])
+    probability = np.full((1, SIZE, SIZE), 0.5, np.float32)
+    probability[0, 0, 0] = np.nan
+    masks = evaluation.classify_models(
+        table, {"low": probability, "high": probability}, store, np.array([0])
+    )
+    assert np.unique(masks["low"]).tolist() == [1, 255]
+    assert np.unique(masks["high"]).tolist() == [0, 255]
+
+
+def test_clean_up_works_on_the_whole_area():
+    # Pixels of 100 m: a region of 8 x 16 px is 1.28 km2, its half in one patch is too small.
+    store = make_store(1, 4, areas=("one", "two"), pixel=100.0)
+    probability = np.zeros((8, SIZE, SIZE), np.float32)
+    probability[1:3] = 1
+    probability[4, 2:4, 2:4] = 1  # a region of 0.04 km2 in the other area
+    masks = evaluation.classify_models(
+        models("a"), {"a": probability}, store, everything(store), post_process=True
+    )["a"]
+    assert (masks[1:3] == 1).all()
+    assert masks.sum() == 2 * SIZE**2
+
+
+def test_clean_up_without_the_size_of_a_pixel_is_an_error():
+    store = make_store(1, 1, crs=None, pixel=1.0)
+    with pytest.raises(GlacierError, match="add `resolution` to dataset"):
+        evaluation.classify_models(
+            models("a"), {"a": np.ones((1, SIZE, SIZE))}, store, np.array([0]), post_process=True
+        )
+
+
+def test_pixel_area():
+    assert evaluation.pixel_area_km2(make_store()) == pytest.approx(1e-4)
+    assert evaluation.pixel_area_km2(make_store(pixel=30.0)) == pytest.approx(9e-4)
+    # A resolution in dataset.yaml makes metres of a grid without georeference; 1 is pixels.
+    assert evaluation.pixel_area_km2(make_store(crs=None)) == pytest.approx(1e-4)
+    assert np.isnan(evaluation.pixel_area_km2(make_store(crs=None, pixel=1.0)))
+
+
+# ---- scores
+
+
+def test_scores_of_a_perfect_and_of_a_half_right_map():
+    store = make_store(areas=("one", "two"))
+    positions = everything(store)
+    half = store.labels.copy()
+    half[:, : SIZE // 2] = 0  # the upper half of every patch is missed
+    masks = {"whole": store.labels, "half": half}
+    scores = evaluation.spatial_scores(models("whole", "half"), masks, store, positions)
+    assert len(scores) == 2 * 2 * 2
+    labels = scores[scores["reference"] == "labels"].set_index(["model", "area"])
+    assert (labels.loc["whole", ["iou", "iou_low", "iou_high", "f1"]] == 1).all(axis=None)
+    assert (labels.loc["half", "iou"] == 0.5).all()
+    assert (labels.loc["half", "precision"] == 1).all()
+    # The truth is 15 of the 16 columns.
+    truth = scores[scores["reference"] == "truth"].set_index(["model", "area"])
+    assert (truth.loc["whole", "iou"] == 15 / 16).all()
+    assert evaluation.same_support(masks, store, positions)
+
+
+def test_support_differs_where_one_map_has_gaps():
+    store = make_store()
+    gap = store.labels.copy()
+    gap[0, 0, 0] = 255
+    assert not evaluation.same_support({"a": store.labels, "b": gap}, store, everything(store))
+
+
+def test_differences_and_their_verdicts():
+    store = make_store(6, 4, truth=False)
+    worse = store.labels.copy()
+    worse[:, : SIZE // 2] = 0
+    masks = {"best": store.labels, "same": store.labels.copy(), "worse": worse}
+    table = evaluation.differences("best", masks, store, everything(store)).set_index("against")
+    assert table.loc["same", ["difference", "verdict"]].tolist() == [0, "not distinguishable"]
+    assert table.loc["worse", ["difference", "low", "verdict"]].tolist() == [0.5, 0.5, "better"]
+    alone = evaluation.differences("best", {"best": store.labels}, store, everything(store))
+    assert alone.empty
+    assert "verdict" in alone
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"),
+    [
+        (0.1, 0.2, "better"),
+        (-0.2, -0.1, "worse"),
+        (-0.1, 0.1, "not distinguishable"),
+        (0.0, 0.1, "not distinguishable"),
+        (np.nan, np.nan, "not distinguishable"),
+    ],
+)
+def test_verdict(low, high, word):
+    assert evaluation.verdict(low, high) == word
+
+
+def test_curves_pass_through_the_models_own_points():
+    store = make_store(truth=False)
+    probability = np.random.default_rng(0).random(store.labels.shape).astype(np.float32)
+    masks = {"a": metrics.classify(probability, 0.5)}
+    lines, points = evaluation.curves(["a"], {"a": probability}, masks, store, everything(store))
+    ((title, line),) = lines.items()
+    assert title.startswith("a (average precision 0.")
+    at_half = line[line["threshold"] == 0.5].iloc[0]
+    assert points[title] == pytest.approx((at_half["recall"], at_half["precision"]))
+
+
+def test_patch_scores_name_the_stores_patches():
+    store, positions = make_store(), np.array([7, 1])
+    masks = {"a": store.labels[positions]}
+    scores = evaluation.patch_scores(["a"], masks, store, positions)
+    assert scores["patch"].tolist() == [7, 1]
+    # Patch 7 lies on ground: without glacier in label and map there is no IoU.
+    assert np.isnan(scores["iou"].iloc[0])
+    assert scores["iou"].iloc[1] == 1
+    pairs = evaluation.error_patches(masks["a"], store, positions, [1])
+    np.testing.assert_array_equal(pairs[0][0], store.labels[1])
+    np.testing.assert_array_equal(pairs[0][1], store.labels[1])
+
+
+def ranked(ious: list[float]) -> pd.DataFrame:
+    """Scores of patches of 100 px with the IoUs given."""
+    tp = np.array([round(100 * iou) for iou in ious])
+    columns = {"model": "a", "patch": np.arange(len(ious)), "tp": tp, "fp": 100 - tp, "fn": 0}
+    return metrics.score_patches(pd.DataFrame({**columns, "tn": 0}))
+
+
+def test_best_median_and_worst_of_many():
+    picked = evaluation.best_median_worst(ranked([0.1, 0.9, 0.5, 0.7, 0.3, 0.2, 0.8]), "a", each=2)
+    assert picked["which"].tolist() == ["best"] * 2 + ["median"] * 2 + ["worst"] * 2
+    assert picked["iou"].tolist() == [0.9, 0.8, 0.7, 0.5, 0.2, 0.1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(0, 1), max_size=20), st.integers(1, 5))
+def test_no_patch_is_picked_twice(ious, each):
+    picked = evaluation.best_median_worst(ranked(ious), "a", each=each)
+    assert picked["patch"].is_unique
+    assert len(picked) == (len(ious) if len(ious) < 3 else 3 * min(each, len(ious) // 3))
+    assert picked["iou"].is_monotonic_decreasing
+    if ious:
+        assert picked["iou"].iloc[0] == pytest.approx(max(ious), abs=0.005)
+        assert picked["iou"].iloc[-1] == pytest.approx(min(ious), abs=0.005)
+
+
+def test_patches_with_next_to_no_glacier_are_not_picked():
+    table = pd.DataFrame(
+        {"model": "a", "patch": [0, 1], "tp": [0, 2], "fp": [1, 0], "fn": 0, "tn": [99, 98]}
+    )
+    picked = evaluation.best_median_worst(metrics.score_patches(table), "a")
+    assert picked["patch"].tolist() == [1]
+
+
+# ---- labels against truth
+
+
+def scores(labels: dict[str, float], truth: dict[str, float]) -> pd.DataFrame:
+    rows = [
+        {"model": model, "area": "test", "reference": reference, "iou": value, "seed": 0}
+        for reference, values in (("labels", labels), ("truth", truth))
+        for model, value in values.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_bias_of_the_labels_with_ranks():
+    store = make_store()
+    table = evaluation.label_bias(
+        scores({"a": 0.5, "b": 0.8, "c": 0.6}, {"a": 0.9, "b": 0.7, "c": 0.7}),
+        store,
+        everything(store),
+    )
+    assert table["model"].tolist() == ["a", "b", "c", "the labels themselves"]
+    assert table["rank by labels"].tolist()[:3] == [3, 1, 2]
+    assert table["rank by truth"].tolist()[:3] == [1, 2, 2]
+    assert table["rank by labels"].isna().tolist() == [False] * 3 + [True]
+    assert table["truth - labels"].iloc[:3].tolist() == pytest.approx([0.4, -0.1, 0.1])
+    assert table["truth"].iloc[-1] == 15 / 16
+    text = evaluation.conclusions(
+        "a",
+        pd.DataFrame(
+            [{"model": "a", "area": "test", "date": "2023-08", "reference": "labels", "seed": 0,
+              "iou": 0.5, "iou_low": 0.4, "iou_high": 0.6}]
+        ),
+        pd.DataFrame(
+            [{"model": "a", "against": "b", "reference": "labels", "difference": -0.3,
+              "low": -0.4, "high": -0.2, "verdict": "worse"}]
+        ),
+        table,
+    )  # fmt: skip
+    assert "**a**, chosen on validation, reaches an IoU of 0.50 (0.40 to 0.60)" in text
+    assert "Against b, by the labels: worse (-0.30, interval -0.40 to -0.20)." in text
+    assert "an IoU of 0.94. 2 of 3 models score higher" in text
+    assert "the ranking by labels is not the ranking by truth" in text
+    assert "with 1 seed;" in text
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.sampled_from([0.1, 0.2, 0.3, 0.4]), min_size=1, max_size=6))
+def test_equal_scores_share_the_better_rank(ious):
+    store = make_store()
+    values = {f"m{i}": iou for i, iou in enumerate(ious)}
+    table = evaluation.label_bias(scores(values, values), store, everything(store))
+    expected = [1 + sum(other > iou for other in ious) for iou in ious]
+    assert table["rank by truth"].tolist()[:-1] == expected
+    assert "ranking by labels is the ranking" in evaluation._bias_sentence(table)
+
+
+def test_bias_where_the_labels_say_nothing():
+    store = make_store()
+    store.labels[:] = 255
+    nan = float("nan")
+    table = evaluation.label_bias(scores({"a": nan}, {"a": 0.7}), store, everything(store))
+    assert table["rank by truth"].iloc[0] == 1
+    assert pd.isna(table["rank by labels"].iloc[0])
+    assert np.isnan(table["truth"].iloc[-1])
+
+
+def test_bias_without_truth_is_none():
+    store = make_store(truth=False)
+    assert evaluation.label_bias(scores({"a": 1.0}, {}), store, everything(store)) is None
+
+
+def test_conclusions_without_truth_or_another_model():
+    spatial = pd.DataFrame(
+        [{"model": "a", "area": "test", "date": "2023-08", "reference": "labels", "seed": seed,
+          "iou": 0.5, "iou_low": 0.4, "iou_high": 0.6} for seed in (3, 1)]
+    )  # fmt: skip
+    text = evaluation.conclusions("a", spatial, pd.DataFrame(), None)
+    assert len(text.splitlines()) == 2
+    assert "2 seeds" in text
+
+
+# ---- outlines, areas
+
+
+def test_boundaries_lie_off_by_what_the_map_was_moved():
+    store = make_store(areas=("one", "two"))
+    moved = store.labels.copy()
+    for area in ("one", "two"):
+        here = store.select(area=area)
+        whole, _ = evaluation.assemble(store.labels[here], store, here)
+        whole[:, 13:16] = 0  # the outline moves three pixels to the left, across a patch border
+        moved[here] = evaluation.cut(whole, store, here)
+    table = evaluation.boundary_table({"a": moved}, store, everything(store), names=["a"])
+    assert table[["area", "reference"]].to_numpy().tolist() == [
+        ["one", "labels"], ["two", "labels"], ["one", "truth"], ["two", "truth"],
+    ]  # fmt: skip
+    assert table["median_m"].tolist() == pytest.approx([30, 30, 20, 20])
+
+
+def test_first_area():
+    store = make_store(1, 2, areas=("one", "two"))
+    assert evaluation.first_area(store, np.array([3, 0, 2])).tolist() == [True, False, True]
