@@ -129,14 +129,16 @@ def explain_all(
         change.explain(codes, views[area, dates[0]], views[area, dates[-1]]).assign(area=area)
         for area, codes in changes.items()
     ]
-    return pd.concat(tables)[columns] if tables else pd.DataFrame(columns=columns)
+    return (
+        pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
+    )
 
 
 def cause_shares(explained: pd.DataFrame) -> pd.DataFrame:
     """Return km2 by cause (columns) for each area and direction (rows), for a stacked chart."""
     named = explained.assign(bar=explained["area"] + ", " + explained["direction"])
-    wide = named.pivot_table(index="bar", columns="cause", values="area_km2", sort=False)
-    return wide[list(change.CAUSES.values())]
+    wide = named.pivot(index="bar", columns="cause", values="area_km2")
+    return wide.reindex(index=named["bar"].unique(), columns=list(change.CAUSES.values()))
 
 
 def statements(
@@ -195,7 +197,9 @@ def robustness(maps: Mapping[Key, Map], data: Dataset) -> pd.DataFrame:
 
 
 def block_counts(mask: np.ndarray, reference: np.ndarray, grid: Grid) -> pd.DataFrame:
-    """Count hits and errors per square block of about 3.84 km, at least 3 x 3 blocks a scene.
+    """Count hits and errors per square block of 3.84 km, or of a third of a smaller scene.
+
+    Where nobody told the size of a pixel, a third of the shorter side is taken.
 
     Args:
         mask, reference: uint8 [row, col]: 0, 1, 255.
@@ -203,7 +207,9 @@ def block_counts(mask: np.ndarray, reference: np.ndarray, grid: Grid) -> pd.Data
     Returns:
         block, tp, fp, fn, tn.
     """
-    side = min(round(BLOCK_M / grid.resolution), -(-min(mask.shape) // 3))
+    side = -(-min(mask.shape) // 3)
+    if np.isfinite(grid.resolution):
+        side = max(1, min(round(BLOCK_M / grid.resolution), side))
     rows = []
     for row in range(0, mask.shape[0], side):
         for col in range(0, mask.shape[1], side):

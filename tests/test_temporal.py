@@ -1,0 +1,248 @@
+"""Temporal comparison: maps of several dates, what changed between them and why."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rasterio.crs import CRS
+from stubs import BANDS
+
+from glacier_utils import change, metrics, temporal
+from glacier_utils.checkpoints import Segmenter, save_checkpoint
+from glacier_utils.datasets import open_dataset
+from glacier_utils.errors import GlacierError
+from glacier_utils.grids import Grid, Image
+from glacier_utils.temporal import Map
+
+DATES = ("2023-07", "2023-08")
+ICE, SNOW = (0.35, 0.37, 0.38, 0.30), (0.8, 0.8, 0.8, 0.7)
+
+
+def grid(shape, *, pixel: float = 10.0, crs="EPSG:32623") -> Grid:
+    crs = None if crs is None else CRS.from_string(crs)
+    return Grid(crs, Affine(pixel, 0, 0, 0, -pixel, 0), *shape)
+
+
+def square_map(side: int, shape=(30, 30), *, threshold: float = 0.5, **place) -> Map:
+    """A map of a square glacier that starts at row and column 5."""
+    probability = np.full(shape, 0.1, np.float32)
+    probability[5 : 5 + side, 5 : 5 + side] = 0.9
+    return Map(probability, threshold, grid(shape, **place))
+
+
+def view(colours: np.ndarray, place: Grid) -> Image:
+    return Image(np.moveaxis(colours, -1, 0).astype(np.float32), np.ones(place.shape, bool),
+                 BANDS, place)  # fmt: skip
+
+
+@pytest.fixture
+def shrinking():
+    """A glacier of 20 px, a month later 16 px: maps, transition, images with snow on the rim."""
+    maps = {
+        ("net", "test", date): square_map(side) for date, side in zip(DATES, (20, 16), strict=True)
+    }
+    place = grid((30, 30))
+    before = np.full((30, 30, 4), ICE)
+    before[21:25, 5:25] = SNOW  # the lost rows were snow, the lost columns ice
+    views = {
+        ("test", DATES[0]): view(before, place),
+        ("test", DATES[1]): view(np.full((30, 30, 4), ICE), place),
+    }
+    changes = {"test": temporal.transition(maps, "net", "test", DATES)}
+    return maps, changes, views
+
+
+def test_a_dataset_is_mapped_and_scored(make_dataset, tmp_path):
+    data = open_dataset(make_dataset(patches=(2, 3), size=16))
+    rule = Segmenter("threshold", BANDS, [0] * 4, [1] * 4)
+    rule.network.thresholds[0] = 0.23  # between ground and ice
+    path = save_checkpoint(tmp_path / "rule.pt", rule)
+    maps = temporal.predict({"rule": path}, data, data.areas, DATES, window=32, overlap=8)
+    assert list(maps) == [("rule", area, date) for area in ("train", "test") for date in DATES]
+    found = maps["rule", "test", DATES[1]]
+    assert found.grid.matches(data.source("test", DATES[1]).grid)
+    np.testing.assert_array_equal(found.mask, data.labels("test", DATES[1]).read())
+    table = temporal.robustness(maps, data)
+    assert len(table) == 4  # one reference: no truth is known
+    assert (table["reference"] == "labels").all()
+    assert (table[["iou", "iou_low", "iou_high", "f1", "precision", "recall"]] == 1).all(axis=None)
+    areas = temporal.area_table(maps)
+    assert (areas["change_km2"] == 0).all()
+    assert areas.eval("low < area_km2 and area_km2 < high").all()
+
+
+def test_dates_on_different_grids_are_an_error():
+    class Data:
+        name = "stub"
+
+        def source(self, area, date):
+            found = type("Source", (), {})()
+            found.grid = grid((10, 10 if date == DATES[0] else 12))
+            return found
+
+    with pytest.raises(GlacierError, match="stub, area test: its dates lie on different grids"):
+        temporal.predict({}, Data(), ["test"], DATES)
+    assert temporal.predict({}, Data(), ["test"], DATES[:1]) == {}
+
+
+def test_a_map_knows_its_mask():
+    found = Map(np.array([[0.2, 0.5, np.nan]], np.float32), 0.5, grid((1, 3)))
+    assert found.mask.tolist() == [[0, 1, 255]]
+
+
+def test_areas_and_their_change_by_hand(shrinking):
+    maps, _, _ = shrinking
+    table = temporal.area_table(maps).set_index("date")
+    # 400 and 256 pixels of 100 m2; a rim of 80 + 76 and 64 + 60 pixels.
+    assert table["area_km2"].tolist() == pytest.approx([0.04, 0.0256])
+    assert (table["high"] - table["area_km2"]).tolist() == pytest.approx([0.0078, 0.0062])
+    assert table["change_km2"].tolist() == pytest.approx([0, -0.0144])
+    assert table.loc[DATES[0], ["change_low", "change_high"]].tolist() == [0, 0]
+    error = np.hypot(0.0078, 0.0062)
+    assert table.loc[DATES[1], "change_low"] == pytest.approx(-0.0144 - error)
+    assert table.loc[DATES[1], "change_high"] == pytest.approx(-0.0144 + error)
+
+
+def test_the_first_date_is_the_earliest_whatever_the_order(shrinking):
+    maps, _, _ = shrinking
+    table = temporal.area_table(dict(reversed(maps.items())))
+    assert table["date"].tolist() == list(reversed(DATES))
+    assert table["change_km2"].tolist() == pytest.approx([-0.0144, 0])
+
+
+def test_unknown_pixels_are_told_apart():
+    found = square_map(10)
+    found.probability[:6] = np.nan
+    row = temporal.area_table({("net", "test", "2023-08"): found}).iloc[0]
+    assert row["unknown_km2"] == pytest.approx(6 * 30 * 1e-4)
+    assert row["area_km2"] == pytest.approx(9 * 10 * 1e-4)
+
+
+def test_matrix_holds_all_known_pixels(shrinking):
+    _, changes, _ = shrinking
+    table = temporal.matrix(changes["test"], 1e-4, DATES)
+    assert (table.index.name, table.columns.name) == DATES
+    assert table.loc["glacier"].tolist() == pytest.approx([0.0256, 0.0144])
+    assert table.loc["not glacier"].tolist() == pytest.approx([0, 0.05])
+
+
+def test_causes_by_hand(shrinking):
+    _, changes, views = shrinking
+    table = temporal.explain_all(changes, views, DATES)
+    assert table.index.is_unique
+    assert temporal.causes_are_complete(table, changes)
+    lost = table[table["direction"] == "lost"].set_index("cause")["pixels"]
+    # 4 x 20 pixels were snow; of the 16 x 4 others the right column and the top row lie at the
+    # old outline.
+    assert lost.to_dict() == {"snow": 80, "shadow": 0, "water": 0, "edge": 19, "rest": 45}
+    shares = temporal.cause_shares(table)
+    assert list(shares.columns) == list(change.CAUSES.values())
+    assert list(shares.index) == ["test, lost", "test, gained"]
+    assert shares.loc["test, lost", "snow"] == pytest.approx(0.008)
+    assert shares.loc["test, gained"].sum() == 0
+
+
+def test_completeness_notices_a_pixel_without_a_cause(shrinking):
+    _, changes, views = shrinking
+    table = temporal.explain_all(changes, views, DATES)
+    table.loc[0, "pixels"] -= 1
+    assert not temporal.causes_are_complete(table, changes)
+
+
+def test_areas_keep_their_order_in_the_chart(shrinking):
+    _, changes, views = shrinking
+    changes = {"z": changes["test"], "a": changes["test"]}
+    views = {(area, date): views["test", date] for area in changes for date in DATES}
+    shares = temporal.cause_shares(temporal.explain_all(changes, views, DATES))
+    assert list(shares.index) == ["z, lost", "z, gained", "a, lost", "a, gained"]
+
+
+def test_causes_where_nobody_told_the_size_of_a_pixel(shrinking):
+    _, changes, views = shrinking
+    plain = {
+        key: view(np.moveaxis(image.reflectance, 0, -1), grid((30, 30), pixel=1.0, crs=None))
+        for key, image in views.items()
+    }
+    table = temporal.explain_all(changes, plain, DATES)
+    assert table["pixels"].sum() == 144
+    assert temporal.cause_shares(table).isna().all(axis=None)
+
+
+def test_nothing_to_compare():
+    table = temporal.explain_all({}, {}, DATES[:1])
+    assert table.empty
+    assert temporal.causes_are_complete(table, {})
+    assert temporal.cause_shares(table).empty
+    (sentence,) = temporal.statements({}, "net", {}, {}, DATES[:1])
+    assert "one date only" in sentence
+
+
+def test_statements_follow_from_the_numbers(shrinking):
+    maps, changes, views = shrinking
+    (sentence,) = temporal.statements(maps, "net", changes, views, DATES)
+    assert sentence.startswith("Area test: The mapped glacier area is 0.04")
+    assert "smaller by more than its uncertainty" in sentence
+    assert "snow that lay on one date only" in sentence
+    assert "not as retreat" in sentence
+    maps["net", "test", DATES[1]] = maps["net", "test", DATES[0]]
+    changes = {"test": temporal.transition(maps, "net", "test", DATES)}
+    (sentence,) = temporal.statements(maps, "net", changes, views, DATES)
+    assert "no change can be shown" in sentence
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    height=st.integers(5, 70),
+    width=st.integers(5, 70),
+    pixel=st.sampled_from([1.0, 10.0, 100.0, 5000.0]),
+    crs=st.sampled_from([None, "EPSG:32623"]),
+    seed=st.integers(0, 99),
+)
+def test_counts_of_the_blocks_add_up_to_those_of_the_whole(height, width, pixel, crs, seed):
+    generator = np.random.default_rng(seed)
+    mask, reference = generator.choice([0, 1, 255], (2, height, width)).astype(np.uint8)
+    counts = temporal.block_counts(mask, reference, grid((height, width), pixel=pixel, crs=crs))
+    assert counts["block"].is_unique
+    assert len(counts) >= 9
+    whole = metrics.count(mask, reference)
+    assert counts[["tp", "fp", "fn", "tn"]].sum().tolist() == [
+        whole.tp, whole.fp, whole.fn, whole.tn,
+    ]  # fmt: skip
+
+
+def test_blocks_of_a_large_scene_measure_3840_m():
+    mask = np.ones((400, 1300), np.uint8)
+    counts = temporal.block_counts(mask, mask, grid((400, 1300), pixel=30.0))
+    side = 128  # 3840 m
+    assert len(counts) == -(-400 // side) * -(-1300 // side)
+    assert counts["tp"].max() == side**2
+
+
+def test_robustness_scores_labels_and_truth():
+    found = square_map(20)
+    truth = square_map(16).mask
+
+    class Mask:
+        def __init__(self, codes):
+            self.codes = codes
+
+        def read(self):
+            return self.codes
+
+    class Data:
+        def labels(self, area, date):
+            return Mask(found.mask)
+
+        def truth(self, area, date):
+            return Mask(truth)
+
+    table = temporal.robustness({("net", "test", "2023-08"): found}, Data())
+    assert table["reference"].tolist() == ["labels", "truth"]
+    assert table["iou"].tolist() == pytest.approx([1, 256 / 400])
+    assert table["recall"].tolist() == [1, 1]
+    assert table.eval("iou_low <= iou and iou <= iou_high").all()
+    assert isinstance(table, pd.DataFrame)
