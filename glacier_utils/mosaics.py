@@ -120,13 +120,14 @@ def worst_seam(values: np.ndarray, size: int) -> tuple[int, int]:
 
     Returns:
         (row, col) of the upper left corner of a window of ``size`` centred on the corner with the
-        largest mean jump across its borders; (0, 0) where the map is a single patch.
+        largest mean jump across its borders; (0, 0) where no four patches meet.
     """
     best, place = -1.0, (0, 0)
     half = size // 2
-    for row in range(size, values.shape[0] - half + 1, size):
-        for col in range(size, values.shape[1] - half + 1, size):
-            part = values[row - half : row + half, col - half : col + half]
+    after = size - half
+    for row in range(size, values.shape[0] - after + 1, size):
+        for col in range(size, values.shape[1] - after + 1, size):
+            part = values[row - half : row + after, col - half : col + after]
             jumps = np.r_[
                 np.abs(part[half] - part[half - 1]), np.abs(part[:, half] - part[:, half - 1])
             ]
@@ -140,15 +141,17 @@ def check_products(products: Mapping[object, Product]) -> dict[str, object]:
     """Read the written files back and say whether they hold what they should.
 
     Returns:
-        files (number), and True or False for ``grids`` (place and shape of the scene), ``nodata``
-        (probability nan exactly where the image is), ``outlines`` (valid, EPSG:4326).
+        files (number), and True or False for ``grids`` (place and shape of the scene, overviews
+        where it is larger than a block), ``nodata`` (probability nan exactly where the image has no
+        data), ``outlines`` (valid, EPSG:4326).
     """
     grids, nodata, outlines = [], [], []
     for product in products.values():
         for kind in ("image", "probability", "class"):
             with rasterio.open(product.files[kind]) as file:
                 grid = Grid(file.crs, file.transform, file.height, file.width)
-                grids.append(grid.matches(product.grid))
+                overviews = file.overviews(1) or max(file.shape) <= max(file.block_shapes[0])
+                grids.append(grid.matches(product.grid) and bool(overviews))
                 if kind == "probability":
                     nodata.append(np.array_equal(np.isnan(file.read(1)), ~product.valid))
         if "outlines" in product.files:
