@@ -1,10 +1,10 @@
-"""Running the notebooks in order with papermill, and turning them into HTML reports."""
+"""Running the notebooks in order with papermill, each with the parameters that it has."""
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import difflib
-import html
 import os
 import time
 from collections.abc import Iterable
@@ -16,15 +16,17 @@ from typing import Any
 import nbformat
 import papermill
 import yaml
-from nbconvert import HTMLExporter
-from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+from nbclient.exceptions import DeadKernelError
+from traitlets.config import Config
 
-from glacier_utils import runs
+from glacier_utils import pages, runs
 from glacier_utils.errors import GlacierError
-from glacier_utils.files import fingerprint, write_text
+from glacier_utils.files import fingerprint
 
 # The kernel of this very environment, even where the user has others of the same name.
 os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
+# Other users of a machine could read along on an open line, of which the kernel warns.
+_KERNEL = Config({"KernelManager": {"transport_encryption": "auto"}})
 
 
 class NotebookFailed(Exception):
@@ -57,13 +59,15 @@ def notebook_paths(root: Path) -> list[Path]:
 
 def notebook_parameters(path: Path) -> dict[str, Any]:
     """Return name and default of each parameter in the notebook's cell tagged ``parameters``."""
-    notebook = nbformat.read(path, as_version=4)
-    for cell in notebook.cells:
+    for cell in _read(path).cells:
         if "parameters" in cell.metadata.get("tags", []):
-            assignments = [
-                node for node in ast.parse(cell.source).body if isinstance(node, ast.Assign)
-            ]
-            return {node.targets[0].id: ast.literal_eval(node.value) for node in assignments}
+            try:
+                return dict(_assigned(node) for node in ast.parse(cell.source).body)
+            except (ValueError, SyntaxError) as error:
+                raise GlacierError(
+                    f"{path}: its cell tagged 'parameters' may hold nothing but lines such as "
+                    f"'epochs = 40' ({error}); correct it"
+                ) from error
     raise GlacierError(
         f"{path}: no cell tagged 'parameters'; restore the notebook from the project"
     )
@@ -90,12 +94,13 @@ def load_parameters(path: str | Path, known: dict[str, Any]) -> ParameterSet:
         raise GlacierError(f"{path}: not valid YAML ({reason}); correct it") from error
     if not isinstance(values, dict):
         raise GlacierError(f"{path}: holds no mapping; write lines such as 'epochs: 40'")
-    values = {name: _iso_dates(value) for name, value in values.items()}
-    for name, value in values.items():
+    for name in values:
         if name not in known:
             near = difflib.get_close_matches(str(name), known, n=1)
             hint = f"did you mean {near[0]!r}" if near else f"known are {', '.join(sorted(known))}"
             raise GlacierError(f"{path}: no notebook has a parameter {name!r}; {hint}")
+    values = {name: _without_yaml_habits(value, known[name]) for name, value in values.items()}
+    for name, value in values.items():
         if not _same_kind(value, known[name]):
             raise GlacierError(
                 f"{path}: {name} is {value!r}, but the notebooks take a value like {known[name]!r}"
@@ -106,8 +111,8 @@ def load_parameters(path: str | Path, known: dict[str, Any]) -> ParameterSet:
 def execute(parameters: ParameterSet, *, root: Path | None = None, fresh: bool = False) -> runs.Run:
     """Execute all notebooks with one parameter set into ``reports/<run>/`` and export their HTML.
 
-    A notebook whose source, parameters, package code, data and predecessors are what they were when
-    it last finished is not executed again.
+    A notebook whose source, own parameters, package code, data and predecessors are what they were
+    when it last finished is not executed again.
 
     Args:
         parameters: as from `load_parameters`.
@@ -119,32 +124,35 @@ def execute(parameters: ParameterSet, *, root: Path | None = None, fresh: bool =
     """
     root = root or runs.project_root()
     run = runs.open_run(parameters.run, root)
-    paths = notebook_paths(root)
-    if fresh:
-        run.record(steps=None)
-    run.record(parameters=parameters.values, provenance=runs.provenance())
-    done = run.recorded().get("steps") or {}
-    above = [_code_fingerprint(), parameters.values]
-    for path in paths:
-        above = [fingerprint([above, _source(path), _data_fingerprint(path, parameters)])]
+    defaults = all_parameters(root)
+    run.replace(parameters=defaults | parameters.values | {"run": parameters.run})
+    before = {} if fresh else run.recorded().get("steps") or {}
+    steps: dict[str, Any] = {}
+    key = _code_fingerprint()
+    for path in notebook_paths(root):
+        values = _values_for(path, parameters)
+        key = fingerprint([key, _source(path), values, _data_fingerprint(path, parameters, root)])
         target = run.folder / path.name
-        finished = done.get(path.stem, {})
-        if finished.get("fingerprint") == above[0] and target.with_suffix(".html").exists():
+        finished = before.get(path.stem, {})
+        if finished.get("fingerprint") == key and _is_there(target):
+            steps[path.stem] = finished
             print(f"{path.stem}: unchanged, not executed again", flush=True)
             continue
-        seconds = _execute_one(path, target, parameters)
-        export_html(target)
-        run.record(steps={path.stem: {"fingerprint": above[0], "seconds": round(seconds, 1)}})
+        # From here on the later notebooks' results follow from something that is no more, even
+        # where this run stops and an earlier one's parameters come back.
+        run.replace(steps=steps, provenance=runs.provenance())
+        seconds = _execute_one(path, target, values, root)
+        pages.export_html(target)
+        steps[path.stem] = {"fingerprint": key, "seconds": round(seconds, 1)}
+        run.replace(steps=steps)
         print(f"{path.stem}: {seconds:.0f} s", flush=True)
-    write_index(run)
+    pages.write_index(run, defaults)
     return run
 
 
-def _execute_one(path: Path, target: Path, parameters: ParameterSet) -> float:
-    """Execute one notebook into ``target``; return the seconds it took."""
+def _execute_one(path: Path, target: Path, values: dict[str, Any], root: Path) -> float:
+    """Execute one notebook with ``values`` into ``target``; return the seconds it took."""
     own = notebook_parameters(path)
-    values = {name: value for name, value in parameters.values.items() if name in own}
-    values["run"] = parameters.run
     if values == {name: own[name] for name in values}:
         values = {}  # Defaults only: no injected cell between the reader and the notebook.
     running = target.with_suffix(".running.ipynb")
@@ -153,68 +161,35 @@ def _execute_one(path: Path, target: Path, parameters: ParameterSet) -> float:
     start = time.perf_counter()
     try:
         papermill.execute_notebook(
-            path, running, values, cwd=path.parent, kernel_name="python3", log_output=False
+            _literal(path),
+            _literal(running),
+            values,
+            cwd=path.parent,
+            kernel_name="python3",
+            log_output=False,
+            config=_KERNEL,
         )
     except papermill.PapermillExecutionError as error:
         running.replace(failed)
-        reason = " ".join(str(error.evalue).split())
+        reason = " ".join(f"{error.ename}: {error.evalue}".split())
         raise NotebookFailed(
-            f"{path.stem}: cell {error.cell_index} failed ({error.ename}: {reason}); "
-            f"see {runs.relative(failed)}",
+            f"{path.stem}: cell [{error.exec_count}] failed ({reason}); "
+            f"see {runs.relative(failed, root)}",
             user_error=error.ename == GlacierError.__name__,
+        ) from error
+    except DeadKernelError as error:
+        running.replace(failed)
+        raise NotebookFailed(
+            f"{path.stem}: cell [{_stopped_at(failed)}] ended the kernel, most often because "
+            f"memory ran out; see {runs.relative(failed, root)}",
+            user_error=False,
         ) from error
     except BaseException:
         running.unlink(missing_ok=True)
         raise
+    _forget_paths(running, target)
     running.replace(target)
     return time.perf_counter() - start
-
-
-def export_html(notebook: Path) -> Path:
-    """Write the notebook as one HTML file beside it, figures embedded, nothing loaded from afar."""
-    content = nbformat.read(notebook, as_version=4)
-    # A progress bar is one line that was overwritten many times; show what it came to.
-    content, _ = CoalesceStreamsPreprocessor(enabled=True).preprocess(content, {})
-    exporter = HTMLExporter(
-        template_name="lab",
-        embed_images=True,
-        exclude_input_prompt=True,
-        exclude_output_prompt=True,
-        mathjax_url="",
-        require_js_url="",
-        jquery_url="",
-        mermaid_js_url="",
-    )
-    resources = {"metadata": {"name": _title(content, notebook.stem)}}
-    body, _ = exporter.from_notebook_node(content, resources=resources)
-    return write_text(notebook.with_suffix(".html"), body)
-
-
-def write_index(run: runs.Run) -> Path:
-    """Write ``index.html``: the run's notebooks, its tables and its figures on one page."""
-    record = run.recorded()
-    rows = [
-        f'<li><a href="{html.escape(path.name)}">{html.escape(_first_title(path))}</a></li>'
-        for path in sorted(run.folder.glob("[0-9][0-9]_*.html"))
-    ]
-    return write_text(
-        run.folder / "index.html",
-        _PAGE.format(
-            run=html.escape(run.name),
-            started=html.escape(str(record.get("provenance", {}).get("started", ""))),
-            commit=html.escape(str(record.get("provenance", {}).get("commit") or "not in git")),
-            parameters=html.escape(yaml.safe_dump(record.get("parameters") or {}) or "defaults"),
-            notebooks="\n".join(rows),
-            tables="\n".join(_links(run, "metrics", "*.csv")),
-            maps="\n".join(_links(run, "maps", "*")),
-            figures="\n".join(
-                f'<figure><a href="figures/{html.escape(path.name)}"><img loading="lazy" '
-                f'src="figures/{html.escape(path.name)}" alt=""></a>'
-                f"<figcaption>{html.escape(path.stem.replace('_', ' '))}</figcaption></figure>"
-                for path in sorted(run.figures.glob("*.png"))
-            ),
-        ),
-    )
 
 
 def all_parameters(root: Path) -> dict[str, Any]:
@@ -249,6 +224,10 @@ def run_all(files: Iterable[str | Path], *, root: Path | None = None, fresh: boo
     known = all_parameters(root)
     files = list(files) or [root / "notebooks" / "parameters" / "default.yaml"]
     sets = [load_parameters(path, known) for path in files]
+    for parameters in sets:
+        runs.check_name("run", parameters.run)
+        if (name := parameters.values.get("dataset", known.get("dataset"))) is not None:
+            runs.open_data(name, root)
     names = [parameters.run for parameters in sets]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -258,80 +237,88 @@ def run_all(files: Iterable[str | Path], *, root: Path | None = None, fresh: boo
     return [execute(parameters, root=root, fresh=fresh) for parameters in sets]
 
 
-def _iso_dates(value: Any) -> Any:
-    """Undo YAML's habit of turning 2023-08-24 into a date: the notebooks take text."""
+def _read(path: Path) -> nbformat.NotebookNode:
+    try:
+        return nbformat.read(path, as_version=4)
+    except (ValueError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise GlacierError(f"{path}: not a readable notebook ({reason}); restore it") from error
+
+
+def _assigned(node: ast.stmt) -> tuple[str, Any]:
+    """Return name and value of a line such as ``epochs = 40``; ValueError for anything else."""
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    if len(targets) != 1 or not isinstance(targets[0], ast.Name) or node.value is None:
+        raise ValueError(f"line {node.lineno} is no assignment of one name")
+    return targets[0].id, ast.literal_eval(node.value)
+
+
+def _without_yaml_habits(value: Any, default: Any) -> Any:
+    """Undo what YAML makes of 2023-08-24 (a date) and of 1e-3 (text)."""
     if isinstance(value, date):
         return value.isoformat()
-    return [_iso_dates(item) for item in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        first = default[0] if isinstance(default, list) and default else None
+        return [_without_yaml_habits(item, first) for item in value]
+    if isinstance(value, str) and isinstance(default, float):
+        with contextlib.suppress(ValueError):
+            return float(value)
+    return value
 
 
 def _same_kind(value: Any, default: Any) -> bool:
     """Say whether ``value`` may stand where ``default`` stood; an int may stand for a float."""
-    if default is None or value is None:
+    if default is None:
         return True
     if isinstance(default, bool) or isinstance(value, bool):
         return isinstance(default, bool) and isinstance(value, bool)
     if isinstance(default, float):
         return isinstance(value, int | float)
+    if isinstance(default, list) and default and isinstance(value, list):
+        return all(_same_kind(item, default[0]) for item in value)
     return isinstance(value, type(default))
 
 
+def _values_for(path: Path, parameters: ParameterSet) -> dict[str, Any]:
+    """Return those of the parameters that the notebook has."""
+    values = parameters.values | {"run": parameters.run}
+    return {name: values[name] for name in notebook_parameters(path) if name in values}
+
+
+def _is_there(target: Path) -> bool:
+    return target.exists() and target.with_suffix(".html").exists()
+
+
+def _literal(path: Path) -> str:
+    """Return a path as papermill wants it, which fills in whatever stands in braces."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def _stopped_at(notebook: Path) -> int:
+    """Return the number of the cell that was being executed, counted as Jupyter does."""
+    cells = [cell for cell in nbformat.read(notebook, as_version=4).cells if cell.source.strip()]
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    done = [cell.metadata.get("papermill", {}).get("status") == "completed" for cell in code]
+    return done.index(False) + 1 if False in done else len(done)
+
+
+def _forget_paths(notebook: Path, target: Path) -> None:
+    """Take the machine's folders out of the notebook: it is there to be passed on."""
+    content = nbformat.read(notebook, as_version=4)
+    content.metadata.papermill.update(input_path=target.name, output_path=target.name)
+    nbformat.write(content, notebook)
+
+
 def _source(path: Path) -> list[str]:
-    return [cell.source for cell in nbformat.read(path, as_version=4).cells]
+    return [cell.source for cell in _read(path).cells]
 
 
 def _code_fingerprint() -> str:
-    """Return the hash of the package's source: results follow the code that made them."""
-    folder = Path(__file__).parent
-    return fingerprint([path.read_text("utf-8") for path in sorted(folder.glob("*.py"))])
+    """Return the hash of the code that makes the results: the package's source, and versions."""
+    sources = [path.read_text("utf-8") for path in sorted(Path(__file__).parent.glob("*.py"))]
+    return fingerprint([sources, runs.versions()])
 
 
-def _data_fingerprint(path: Path, parameters: ParameterSet) -> str:
+def _data_fingerprint(path: Path, parameters: ParameterSet, root: Path) -> str:
     name = parameters.values.get("dataset", notebook_parameters(path).get("dataset"))
-    return "" if name is None else runs.open_data(name).fingerprint
-
-
-def _title(notebook: nbformat.NotebookNode, default: str) -> str:
-    """Return the first heading of a notebook."""
-    for cell in notebook.cells:
-        for line in cell.source.splitlines():
-            if cell.cell_type == "markdown" and line.startswith("# "):
-                return line[2:].strip()
-    return default
-
-
-def _first_title(page: Path) -> str:
-    notebook = page.with_suffix(".ipynb")
-    title = _title(nbformat.read(notebook, as_version=4), page.stem)
-    return title if title.startswith(page.stem[:2]) else f"{page.stem[:2]} {title}"
-
-
-def _links(run: runs.Run, folder: str, pattern: str) -> list[str]:
-    paths = sorted(path for path in (run.folder / folder).glob(pattern) if path.is_file())
-    return [
-        f'<li><a href="{folder}/{html.escape(path.name)}">{html.escape(path.name)}</a></li>'
-        for path in paths
-    ]
-
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Run {run}</title>
-<style>
-body {{ font-family: system-ui, sans-serif; line-height: 1.5; margin: 2rem auto; max-width: 72rem;
-       padding: 0 1rem; color: #1b1b1b; }}
-figure {{ display: inline-block; margin: .5rem; width: 20rem; vertical-align: top; }}
-img {{ max-width: 100%; border: 1px solid #ddd; }}
-figcaption {{ color: #555; font-size: .9rem; }}
-pre {{ background: #f5f5f5; padding: 1rem; overflow-x: auto; }}
-</style></head><body>
-<h1>Run {run}</h1>
-<p>Started {started} (UTC), commit {commit}.</p>
-<h2>Notebooks</h2><ul>{notebooks}</ul>
-<h2>Parameters that differ from the defaults</h2><pre>{parameters}</pre>
-<h2>Tables</h2><ul>{tables}</ul>
-<h2>Maps</h2><ul>{maps}</ul>
-<h2>Figures</h2>{figures}
-</body></html>
-"""
+    return "" if name is None else runs.open_data(name, root).fingerprint

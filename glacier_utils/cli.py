@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
 
     sample = commands.add_parser("sample", help="make the synthetic sample with known truth")
     sample.add_argument("--name", default="sample", help="folder under data/ (default: sample)")
-    sample.add_argument("--seed", type=int, default=0, help="another seed, another world")
+    sample.add_argument("--seed", type=_seed, default=0, help="another seed, another world")
     sample.set_defaults(call=_sample)
 
     check = commands.add_parser("check", help="say what is in a dataset and what is wrong with it")
@@ -59,15 +59,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except GlacierError as error:
         print(f"glacier: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        # No permission, a full disk, a folder where a file should go: not ours to mend.
+        if error.filename is None or error.strerror is None:
+            raise
+        print(f"glacier: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("glacier: interrupted", file=sys.stderr)
         return 130
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 upwards")
+    return int(text)
 
 
 def _sample(options: argparse.Namespace) -> int:
     from glacier_utils import runs
     from glacier_utils.sample import make_sample
 
+    runs.check_name("dataset", options.name)
     folder = runs.project_root() / "data" / options.name
     if (folder / "dataset.yaml").exists():
         print(f"{runs.relative(folder)}: already there; remove it to make it anew")
@@ -80,7 +93,9 @@ def _sample(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     from glacier_utils import datasets, runs
 
-    table = datasets.check(datasets.open_dataset(options.dataset, root=runs.project_root()))
+    # A path needs no project around it, a name does.
+    root = None if Path(options.dataset).exists() else runs.project_root()
+    table = datasets.check(datasets.open_dataset(options.dataset, root=root))
     print(table.to_string(index=False))
     problems = int((table["problems"].fillna("") != "").sum())
     print(f"\n{problems} of {len(table)} have problems" if problems else "\nno problems found")
@@ -123,7 +138,8 @@ def _compare(options: argparse.Namespace) -> int:
 
     root = runs.project_root()
     folders = [
-        Path(name) if Path(name).is_dir() else root / "reports" / name for name in options.runs
+        Path(name).resolve() if Path(name).is_dir() else root / "reports" / name
+        for name in options.runs
     ]
     for folder in folders:
         if not folder.is_dir():

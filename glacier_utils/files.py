@@ -29,10 +29,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
         yield temporary
-        # os.replace cannot put a folder over one that is not empty.
         if temporary.is_dir() and path.is_dir():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
+            _replace_folder(temporary, path)
+        else:
+            os.replace(temporary, path)
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
@@ -43,7 +43,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 def write_text(path: str | Path, text: str) -> Path:
     """Write ``text`` as UTF-8, whole or not at all."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        # Not the system's line ends: the same bytes everywhere.
+        temporary.write_text(text, encoding="utf-8", newline="\n")
     return Path(path)
 
 
@@ -70,12 +71,25 @@ def file_fingerprint(path: str | Path) -> list[Any]:
     return [Path(path).name, stat.st_size, stat.st_mtime_ns]
 
 
+def _replace_folder(new: Path, path: Path) -> None:
+    """Put ``new`` in the place of the folder ``path``, which ``os.replace`` cannot do alone."""
+    old = new.with_name(f"{new.name}.old")
+    os.replace(path, old)
+    try:
+        os.replace(new, path)
+    except BaseException:
+        os.replace(old, path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def _plain(content: Any) -> Any:
     """Turn NumPy scalars, paths, tuples and mappings into what JSON knows."""
     if isinstance(content, dict):
         return {str(key): _plain(value) for key, value in content.items()}
     if isinstance(content, list | tuple | set | frozenset):
-        items = sorted(content) if isinstance(content, set | frozenset) else content
+        # By repr, since values of different kinds have no order of their own.
+        items = sorted(content, key=repr) if isinstance(content, set | frozenset) else content
         return [_plain(item) for item in items]
     if hasattr(content, "tolist"):
         return _plain(content.tolist())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ PACKAGES = (
     "numpy",
     "scikit-learn",
 )
+SCORES = ("iou", "f1", "precision", "recall")
 
 
 def project_root(start: str | Path | None = None) -> Path:
@@ -39,9 +41,12 @@ def project_root(start: str | Path | None = None) -> Path:
     environment variable ``GLACIER_HOME`` overrides the search.
 
     Raises:
-        GlacierError: no such folder lies above ``start`` (default: the working directory).
+        GlacierError: no such folder lies above ``start`` (default: the working directory), or
+            ``GLACIER_HOME`` is none.
     """
     if home := os.environ.get("GLACIER_HOME"):
+        if not Path(home).is_dir():
+            raise GlacierError(f"GLACIER_HOME: {home} is no folder; set it to your clone")
         return Path(home).resolve()
     here = Path(start or Path.cwd()).resolve()
     for folder in (here, *here.parents):
@@ -85,30 +90,35 @@ class Run:
 
     def save_figure(self, figure: matplotlib.figure.Figure, name: str) -> matplotlib.figure.Figure:
         """Write ``figure`` to ``figures/<name>.png`` and hand it back, so that a cell shows it."""
-        with atomic_path(self.figures / f"{name}.png") as path:
+        with atomic_path(self.figures / f"{file_name(name)}.png") as path:
             figure.savefig(path, dpi=110, bbox_inches="tight")
         return figure
 
     def save_table(self, table: pd.DataFrame, name: str) -> pd.DataFrame:
         """Write ``table`` to ``metrics/<name>.csv`` and hand it back."""
-        write_csv(self.metrics / f"{name}.csv", table)
+        write_csv(self.metrics / f"{file_name(name)}.csv", table)
         return table
 
     def save_text(self, text: str, name: str) -> Path:
         """Write ``text`` to ``metrics/<name>``."""
-        return write_text(self.metrics / name, text)
+        return write_text(self.metrics / file_name(name), text)
 
     def table(self, name: str) -> pd.DataFrame:
         """Read ``metrics/<name>.csv``, written by an earlier notebook of this run."""
-        path = self.metrics / f"{name}.csv"
+        path = self.metrics / f"{file_name(name)}.csv"
         if not path.exists():
             raise GlacierError(
                 f"{path}: not there yet; run the earlier notebooks of this run first"
             )
-        return pd.read_csv(path)
+        try:
+            return pd.read_csv(path)
+        except (ValueError, OSError) as error:
+            reason = " ".join(str(error).split())
+            raise GlacierError(f"{path}: cannot be read ({reason}); run again") from error
 
     def save_vector(self, table: gpd.GeoDataFrame, name: str) -> Path:
         """Write ``table`` to ``maps/<name>.gpkg``."""
+        name = file_name(name)
         path = self.maps / f"{name}.gpkg"
         with atomic_path(path) as temporary:
             table.to_file(temporary, driver="GPKG", layer=name)
@@ -119,10 +129,12 @@ class Run:
         content = self.recorded()
         for key, value in entries.items():
             if isinstance(value, dict) and isinstance(content.get(key), dict):
-                content[key] = content[key] | value
-            else:
-                content[key] = value
-        write_json(self.folder / "run.json", content)
+                entries[key] = content[key] | value
+        self.replace(**entries)
+
+    def replace(self, **entries: Any) -> None:
+        """Put ``entries`` into ``run.json`` in the place of what stood there under their names."""
+        write_json(self.folder / "run.json", self.recorded() | entries)
 
     def recorded(self) -> dict[str, Any]:
         """Return the content of ``run.json`` (empty before the first entry)."""
@@ -130,11 +142,14 @@ class Run:
         if not path.exists():
             return {}
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
             raise GlacierError(
                 f"{path}: not valid JSON ({error}); remove it and run again"
             ) from error
+        if not isinstance(content, dict):
+            raise GlacierError(f"{path}: not the record of a run; remove it and run again")
+        return content
 
     def patch_store(self) -> patches.PatchStore:
         """Open the patch store that notebook 02 of this run made."""
@@ -170,8 +185,7 @@ def open_run(name: str, root: str | Path | None = None) -> Run:
     Raises:
         GlacierError: the name would lead out of ``reports/``.
     """
-    if not name or Path(name).name != name or name.startswith("."):
-        raise GlacierError(f"run {name!r}: not a plain folder name; choose one such as 'default'")
+    check_name("run", name)
     run = Run(Path(root or project_root()) / "reports" / name)
     run.folder.mkdir(parents=True, exist_ok=True)
     if "provenance" not in run.recorded():
@@ -179,13 +193,32 @@ def open_run(name: str, root: str | Path | None = None) -> Run:
     return run
 
 
-def open_data(name: str) -> datasets.Dataset:
-    """Open a dataset by name or path; the built-in ``sample`` is made when it is not there yet."""
-    root = project_root()
+def check_name(what: str, name: str) -> None:
+    """Raise GlacierError where ``name`` could not be one folder's name on every system."""
+    if not name or name != file_name(name) or name[0] in ". " or name[-1] in ". ":
+        raise GlacierError(
+            f"{what} {name!r}: not a plain folder name; choose one such as 'default'"
+        )
+
+
+def file_name(name: str) -> str:
+    """Return ``name`` with an underscore for each character that some system keeps for itself."""
+    return re.sub(r'[\x00-\x1f<>:"/\\|?*]', "_", name)
+
+
+def open_data(name: str, root: str | Path | None = None) -> datasets.Dataset:
+    """Open a dataset by name or path; the built-in ``sample`` is made when it is not there yet.
+
+    A relative path starts at the project's folder, so that it means the same to the command line
+    and to the notebooks.
+    """
+    root = Path(root or project_root())
     if name == "sample" and not (root / "data" / "sample" / "dataset.yaml").exists():
         from glacier_utils.sample import make_sample
 
         make_sample(root / "data" / "sample")
+    if (root / name).is_file() or (root / name / datasets.MANIFEST).is_file():
+        return datasets.open_dataset(root / name)
     return datasets.open_dataset(name, root=root)
 
 
@@ -195,7 +228,7 @@ def provenance() -> dict[str, Any]:
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": versions(),
         "host": {
             "system": platform.system(),
             "machine": platform.machine(),
@@ -205,10 +238,15 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def relative(path: str | Path) -> str:
+def versions() -> dict[str, str]:
+    """Return the version of each package that the numbers depend on."""
+    return {name: version(name) for name in PACKAGES}
+
+
+def relative(path: str | Path, root: str | Path | None = None) -> str:
     """Return ``path`` relative to the project where it lies inside it, else as it is."""
     path = Path(path).resolve()
-    root = project_root()
+    root = Path(root or project_root()).resolve()
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
@@ -220,14 +258,23 @@ def compare(runs: list[Run]) -> pd.DataFrame:
         the number of seeds.
 
     Raises:
-        GlacierError: a run has no ``metrics/spatial.csv``.
+        GlacierError: a run has no ``metrics/spatial.csv``, or one without these columns.
     """
-    tables = [run.table("spatial").assign(run=run.name) for run in runs]
+    # Runs of different projects may share a name; their folders then tell them apart.
+    names = [run.name for run in runs]
+    labels = [str(run.folder) if names.count(run.name) > 1 else run.name for run in runs]
     keys = ["run", "model", "area", "date", "reference"]
-    scores = ["iou", "f1", "precision", "recall"]
-    together = pd.concat(tables, ignore_index=True)
-    grouped = together.groupby(keys, sort=False)
-    result = grouped[scores].mean()
+    tables = []
+    for run, label in zip(runs, labels, strict=True):
+        table = run.table("spatial").assign(run=label)
+        missing = [name for name in (*keys, "seed", *SCORES) if name not in table]
+        if missing:
+            raise GlacierError(
+                f"{run.metrics / 'spatial.csv'}: has no column {missing[0]}; run 04 again"
+            )
+        tables.append(table)
+    grouped = pd.concat(tables, ignore_index=True).groupby(keys, sort=False)
+    result = grouped[list(SCORES)].mean()
     result.insert(0, "seeds", grouped["seed"].nunique())
     return result.reset_index()
 

@@ -1,0 +1,420 @@
+"""Parameter sets, and the notebooks executed with them, on a project of two tiny notebooks."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+from glacier_utils import batch, cli, pages, runs
+from glacier_utils.errors import GlacierError
+
+KNOWN = {
+    "run": "default",
+    "main_date": "2023-08",
+    "train_dates": ["2023-08"],
+    "epochs": 40,
+    "learning_rate": 1e-3,
+    "flips": False,
+    "compare_date": "2023-07",
+}
+FIRST = """\
+run = "default"  # results go to reports/<run>/
+word = "ice"  # anything"""
+SECOND = """\
+run = "default"  # results go to reports/<run>/
+number = 1  # below 90, or it fails in one way or another"""
+LOG = 'from pathlib import Path\nwith Path("../calls.txt").open("a") as log:\n    log.write({!r})'
+WAYS_TO_FAIL = """\
+import os
+from glacier_utils.errors import GlacierError
+if number == 90:
+    raise GlacierError("data: no such\\n  dataset")
+if number == 91:
+    raise ZeroDivisionError("division by zero")
+if number == 92:
+    os._exit(1)"""
+
+
+def write_notebook(path: Path, title: str, *sources: str, tags: str = "parameters") -> Path:
+    """Write a notebook whose first code cell holds its parameters."""
+    cells = [nbformat.v4.new_markdown_cell(f"# {title}\n\nReads nothing.")]
+    cells += [nbformat.v4.new_code_cell(source) for source in sources]
+    cells[1].metadata["tags"] = [tags]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
+    return path
+
+
+def write_project(root: Path) -> Path:
+    """Write two notebooks that say in calls.txt when they run."""
+    notebooks = root / "notebooks"
+    first = LOG.format("first ") + "\nimport glacier_utils, tqdm.auto\nprint(word, Path.cwd().name)"
+    write_notebook(notebooks / "01_first.ipynb", "01 First & <best>", FIRST, first)
+    write_notebook(
+        notebooks / "02_second.ipynb", "02 Second", SECOND, LOG.format("second "), WAYS_TO_FAIL
+    )
+    write_notebook(notebooks / "draft.ipynb", "Not numbered", "run = 'draft'")
+    write_set(root, "default", run="default")
+    return root
+
+
+def write_set(root: Path, name: str, **values) -> Path:
+    path = root / "notebooks" / "parameters" / f"{name}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def calls(root: Path) -> str:
+    return (root / "calls.txt").read_text()
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory) -> Path:
+    """A project whose default run is done; its path has braces, which papermill would fill in."""
+    root = write_project(tmp_path_factory.mktemp("batch") / "{clone}")
+    batch.run_all([], root=root)
+    return root
+
+
+@pytest.fixture
+def project(executed, tmp_path, monkeypatch) -> Path:
+    """An own copy of that project, which is the command line's."""
+    root = shutil.copytree(executed, tmp_path / "{clone}")
+    monkeypatch.setenv("GLACIER_HOME", str(root))
+    return root
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Load a parameter set from its text."""
+
+    def load(text: str, known=KNOWN) -> batch.ParameterSet:
+        path = tmp_path / "longer.yaml"
+        path.write_text(text, encoding="utf-8")
+        return batch.load_parameters(path, known)
+
+    return load
+
+
+# Parameter sets
+
+
+def test_parameters_load_and_the_file_names_the_run(load):
+    parameters = load("epochs: 80\nlearning_rate: 1\nflips: true\n")
+    assert parameters == batch.ParameterSet(
+        "longer", {"epochs": 80, "learning_rate": 1, "flips": True}
+    )
+    assert load("run: other").run == "other"
+    assert load("") == batch.ParameterSet("longer", {})
+
+
+def test_dates_stay_text(load):
+    parameters = load("main_date: 2000-10-30\ntrain_dates: [2000-10-30, 2023-08]\ncompare_date: ''")
+    assert parameters.values == {
+        "main_date": "2000-10-30",
+        "train_dates": ["2000-10-30", "2023-08"],
+        "compare_date": "",
+    }
+
+
+def test_numbers_with_an_exponent_are_numbers(load):
+    assert load("learning_rate: 1e-4").values == {"learning_rate": 0.0001}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch: 3", r"no notebook has a parameter 'epoch'; did you mean 'epochs'"),
+        ("zzz: 3", r"no notebook has a parameter 'zzz'; known are .*epochs.*main_date"),
+        ("7: 3", r"no notebook has a parameter 7"),
+        ("epochs: many", r"epochs is 'many', but the notebooks take a value like 40"),
+        ("epochs: 4.5", r"epochs is 4\.5"),
+        ("epochs: true", r"epochs is True"),
+        ("epochs:", r"epochs is None"),
+        ("run:", r"run is None"),
+        ("flips: 1", r"flips is 1, but the notebooks take a value like False"),
+        ("learning_rate: slow", r"learning_rate is 'slow'"),
+        ("train_dates: 2023-08", r"train_dates is '2023-08', .* like \['2023-08'\]"),
+        ("train_dates: [2023]", r"train_dates is \[2023\]"),
+        ("main_date: 2023", r"main_date is 2023, .* like '2023-08'"),
+        ("epochs: [", r"not valid YAML \(.*\); correct it"),
+        ("a: b: c", r"not valid YAML"),
+        ("!!python/object/apply:os.getcwd []", r"not valid YAML"),
+        ("- epochs", r"holds no mapping; write lines such as"),
+        ("epochs", r"holds no mapping"),
+    ],
+)
+def test_wrong_parameters_are_refused_in_one_line(load, text, message):
+    with pytest.raises(GlacierError, match=rf"longer\.yaml: {message}") as error:
+        load(text)
+    assert "\n" not in str(error.value)
+
+
+def test_a_parameter_file_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(GlacierError, match=r"none\.yaml: cannot be read \(No such file"):
+        batch.load_parameters(tmp_path / "none.yaml", KNOWN)
+    (tmp_path / "latin.yaml").write_bytes(b"run: \xe9t\xe9")
+    with pytest.raises(GlacierError, match=r"latin\.yaml: not valid YAML"):
+        batch.load_parameters(tmp_path / "latin.yaml", KNOWN)
+
+
+def test_parameters_of_a_notebook_are_read_without_running_it(tmp_path):
+    source = 'run = "default"  # name\nblock_m: float = 3840.0\nlimits = [-1, 2]\n# the end'
+    path = write_notebook(tmp_path / "01.ipynb", "One", source)
+    assert batch.notebook_parameters(path) == {
+        "run": "default",
+        "block_m": 3840.0,
+        "limits": [-1, 2],
+    }
+
+
+@pytest.mark.parametrize(
+    "source", ["size = 4 * 32", "import os", "a = b = 1", "a, b = 1, 2", "a ="]
+)
+def test_a_parameters_cell_with_more_than_values_is_refused(tmp_path, source):
+    path = write_notebook(tmp_path / "01.ipynb", "One", source)
+    with pytest.raises(GlacierError, match=r"01\.ipynb: its cell tagged 'parameters'"):
+        batch.notebook_parameters(path)
+
+
+def test_a_notebook_without_parameters_or_without_sense_is_named(tmp_path):
+    path = write_notebook(tmp_path / "01.ipynb", "One", "run = 1", tags="other")
+    with pytest.raises(GlacierError, match=r"01\.ipynb: no cell tagged 'parameters'"):
+        batch.notebook_parameters(path)
+    path.write_text("<<<<<<< HEAD")
+    with pytest.raises(GlacierError, match=r"01\.ipynb: not a readable notebook"):
+        batch.notebook_parameters(path)
+
+
+def test_notebooks_come_in_order_and_only_numbered_ones(project, tmp_path):
+    assert [path.name for path in batch.notebook_paths(project)] == [
+        "01_first.ipynb",
+        "02_second.ipynb",
+    ]
+    with pytest.raises(GlacierError, match="no numbered notebooks"):
+        batch.notebook_paths(tmp_path)
+
+
+def test_two_notebooks_with_different_defaults_are_refused(project):
+    assert batch.all_parameters(project) == {"run": "default", "word": "ice", "number": 1}
+    write_notebook(project / "notebooks" / "03_third.ipynb", "03", 'word = "snow"')
+    with pytest.raises(
+        GlacierError, match=r"03_third.*word is 'snow' here and 'ice' in an earlier"
+    ):
+        batch.all_parameters(project)
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        ({"a": {"run": "same"}, "b": {"run": "same"}}, "'same' stands in two parameter files"),
+        ({"a": {"word": "snow"}, "b": {"wrod": "x"}}, r"b\.yaml.*did you mean 'word'"),
+        ({"a": {"word": "snow"}, "b": {"run": "../up"}}, r"'\.\./up': not a plain folder name"),
+    ],
+)
+def test_all_sets_are_checked_before_the_first_runs(project, sets, message):
+    files = [write_set(project, name, **values) for name, values in sets.items()]
+    with pytest.raises(GlacierError, match=message):
+        batch.run_all(files, root=project)
+    assert calls(project) == "first second "
+    assert [path.name for path in (project / "reports").iterdir()] == ["default"]
+
+
+def test_a_missing_dataset_is_noticed_before_the_first_run(project):
+    write_notebook(project / "notebooks" / "03_data.ipynb", "03", 'dataset = "tiny"')
+    (project / "data").mkdir()
+    with pytest.raises(GlacierError, match="tiny: no such dataset"):
+        batch.run_all([], root=project)
+    assert calls(project) == "first second "
+
+
+# Runs
+
+
+def test_a_run_leaves_notebooks_pages_and_a_record(executed):
+    folder = executed / "reports" / "default"
+    assert calls(executed) == "first second "
+    assert {path.name for path in folder.iterdir()} == {
+        *("01_first.ipynb", "01_first.html", "02_second.ipynb", "02_second.html"),
+        *("index.html", "run.json"),
+    }
+    record = json.loads((folder / "run.json").read_text())
+    assert list(record["steps"]) == ["01_first", "02_second"]
+    assert all(step["seconds"] > 0 for step in record["steps"].values())
+    assert record["parameters"] == {"run": "default", "word": "ice", "number": 1}
+    assert record["provenance"]["packages"]["numpy"]
+
+
+def test_an_executed_notebook_holds_its_outputs_and_no_folder_of_the_machine(executed):
+    path = executed / "reports" / "default" / "01_first.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    # Defaults only: no cell was injected; it ran in notebooks/; tqdm did not complain.
+    assert len(notebook.cells) == 3
+    assert [output.text for output in notebook.cells[2].outputs] == ["ice notebooks\n"]
+    assert str(executed) not in path.read_text()
+
+
+def test_a_second_run_executes_nothing(project, capfd):
+    before = (project / "reports" / "default" / "run.json").read_bytes()
+    assert cli.main(["run"]) == 0
+    assert calls(project) == "first second "
+    assert (project / "reports" / "default" / "run.json").read_bytes() == before
+    out = capfd.readouterr().out
+    assert out.count("unchanged, not executed again") == 2
+    assert out.endswith("open reports/default/index.html\n")
+
+
+def test_a_changed_parameter_executes_the_notebooks_it_reaches(project, capfd):
+    changed = write_set(project, "other", run="default", number=2)
+    (run,) = batch.run_all([changed], root=project)
+    # 01 does not have the parameter, so it keeps its results.
+    assert calls(project) == "first second second "
+    assert run.recorded()["parameters"] == {"run": "default", "word": "ice", "number": 2}
+    injected = nbformat.read(run.folder / "02_second.ipynb", as_version=4).cells[2]
+    assert injected.metadata["tags"] == ["injected-parameters"]
+    assert "number = 2" in injected.source
+    assert "number: 2" in (run.folder / "index.html").read_text()
+    # The kernel writes to the terminal itself, so whatever it has to complain of stands there.
+    assert "WARNING" not in capfd.readouterr().err
+    # And now they are what is there.
+    batch.run_all([changed], root=project)
+    assert calls(project) == "first second second "
+
+
+def test_a_mistake_in_a_cell_keeps_the_copy_and_ends_with_2(project, capsys):
+    wrong = write_set(project, "wrong", number=90)
+    folder = project / "reports" / "wrong"
+    shutil.copytree(project / "reports" / "default", folder)
+    page = (folder / "02_second.html").read_bytes()
+    assert cli.main(["run", str(wrong)]) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message == (
+        "glacier: 02_second: cell [4] failed (GlacierError: data: no such dataset); "
+        "see reports/wrong/02_second.failed.ipynb"
+    )
+    failed = nbformat.read(folder / "02_second.failed.ipynb", as_version=4)
+    (cell,) = (cell for cell in failed.cells if cell.get("execution_count") == 4)
+    assert cell.source == WAYS_TO_FAIL
+    assert cell.outputs[0].ename == "GlacierError"
+    assert not list(folder.glob("*.running.ipynb"))
+    assert (folder / "02_second.html").read_bytes() == page
+    assert "02_second" not in runs.Run(folder).recorded()["steps"]
+
+
+def test_after_a_failure_the_earlier_results_are_not_taken_for_finished(project):
+    wrong = write_set(project, "wrong", run="default", number=91)
+    with pytest.raises(batch.NotebookFailed, match="ZeroDivisionError: division by zero") as error:
+        batch.run_all([wrong], root=project)
+    assert not error.value.user_error
+    folder = project / "reports" / "default"
+    assert (folder / "02_second.failed.ipynb").exists()
+    # 02 may have left half of its tables before it failed: with the old parameters, do it again.
+    batch.run_all([], root=project)
+    assert calls(project).split() == ["first", "second", "second", "second"]
+    assert not (folder / "02_second.failed.ipynb").exists()
+
+
+def test_a_kernel_that_dies_is_reported_and_ends_with_1(project, capfd):
+    wrong = write_set(project, "wrong", number=92, run="default")
+    assert cli.main(["run", str(wrong)]) == 1
+    message = capfd.readouterr().err.splitlines()[-1]
+    assert message == (
+        "glacier: 02_second: cell [4] ended the kernel, most often because memory ran out; "
+        "see reports/default/02_second.failed.ipynb"
+    )
+    assert not list((project / "reports" / "default").glob("*.running.ipynb"))
+
+
+def test_fresh_executes_everything(project, monkeypatch):
+    done = []
+
+    def execute(path, target, values, root):
+        done.append(path.stem)
+        return 0.1
+
+    monkeypatch.setattr(batch, "_execute_one", execute)
+    batch.run_all([], root=project)
+    assert done == []
+    batch.run_all([], root=project, fresh=True)
+    assert done == ["01_first", "02_second"]
+
+
+def test_a_page_that_was_removed_is_made_again(project, monkeypatch):
+    done = []
+    monkeypatch.setattr(batch, "_execute_one", lambda path, *_: done.append(path.stem) or 0.1)
+    (project / "reports" / "default" / "02_second.html").unlink()
+    (run,) = batch.run_all([], root=project)
+    assert done == ["02_second"]
+    assert (run.folder / "02_second.html").exists()
+
+
+# Pages
+
+SCRIPT = "<script>alert(1)</script>"
+
+
+def test_the_index_escapes_what_users_name(project):
+    run = runs.open_run("default", project)
+    run.replace(parameters={"word": SCRIPT}, provenance={"commit": SCRIPT})
+    for folder, name in (("metrics", "a<b>#1.csv"), ("maps", "a&b.tif"), ("figures", "x<i>.png")):
+        path = run.folder / folder / name
+        path.parent.mkdir()
+        path.touch()
+    text = pages.write_index(run).read_text(encoding="utf-8")
+    assert "<script" not in text
+    assert "<i>" not in text
+    assert text.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 2
+    assert "01 First &amp; &lt;best&gt;" in text
+    assert 'href="metrics/a%3Cb%3E%231.csv">a&lt;b&gt;#1.csv<' in text
+    assert 'src="figures/x%3Ci%3E.png"' in text
+
+
+def test_the_index_survives_a_page_without_its_notebook(project):
+    run = runs.open_run("default", project)
+    (run.folder / "02_second.ipynb").unlink()
+    assert ">02_second</a>" in pages.write_index(run).read_text()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> str:
+    """A notebook with every kind of output as HTML."""
+    path = tmp_path_factory.mktemp("page") / "01_look.ipynb"
+    write_notebook(path, "Look & <i>see</i>", f"word = {SCRIPT!r}", "print(word)")
+    notebook = nbformat.read(path, as_version=4)
+    output = nbformat.v4.new_output
+    notebook.cells[2].outputs = [
+        output("stream", text=f"{SCRIPT}\n"),
+        output("stream", name="stderr", text="\r 10% of it\r100% of it\n"),
+        output("execute_result", data={"text/plain": f"'{SCRIPT}'"}),
+        output("display_data", data={"image/png": "iVBORw0KGgo=", "text/plain": "<Figure>"}),
+    ]
+    notebook.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": {"state": {}}}
+    nbformat.write(notebook, path)
+    html = pages.export_html(path)
+    assert html == path.with_suffix(".html")
+    return html.read_text(encoding="utf-8")
+
+
+def test_a_page_escapes_outputs_and_its_title(page):
+    assert "alert(1)" in page
+    assert "<script>alert(1)" not in page
+    assert "<title>Look &amp; &lt;i&gt;see&lt;/i&gt;</title>" in page
+
+
+def test_a_page_loads_nothing(page):
+    assert 'src="data:image/png;base64,iVBORw0KGgo="' in page
+    assert not re.findall(r"<(?:script(?! type=.application/vnd)|link|iframe)", page)
+    assert not re.findall(r"""(?:src\s*=|import|url\()\s*["'(]*(?:https?:)?//""", page)
+
+
+def test_a_page_shows_the_end_of_a_progress_bar(page):
+    assert "100% of it" in page
+    assert " 10% of it" not in page

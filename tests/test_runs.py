@@ -1,0 +1,232 @@
+"""Run folders: where they lie, what they record, what they refuse."""
+
+from __future__ import annotations
+
+import platform
+import socket
+from pathlib import Path
+
+import geopandas as gpd
+import matplotlib.figure
+import numpy as np
+import pandas as pd
+import pytest
+import shapely
+
+from glacier_utils import runs
+from glacier_utils.errors import GlacierError
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    """An empty project, which is the working directory."""
+    root = tmp_path / "project"
+    (root / "notebooks" / "parameters").mkdir(parents=True)
+    monkeypatch.delenv("GLACIER_HOME", raising=False)
+    monkeypatch.chdir(root)
+    return root
+
+
+@pytest.fixture
+def run(project) -> runs.Run:
+    return runs.open_run("default")
+
+
+def spatial(**columns) -> pd.DataFrame:
+    """Two models, two seeds, with known scores."""
+    table = pd.DataFrame(
+        {
+            "model": ["unet", "unet", "threshold"],
+            "area": "test",
+            "date": "2023-08",
+            "reference": "truth",
+            "seed": [0, 1, 0],
+            "iou": [0.7, 0.8, 0.5],
+            "f1": [0.8, 0.9, 0.6],
+            "precision": [0.9, 0.7, 0.5],
+            "recall": [0.6, 1.0, 0.4],
+        }
+    )
+    return table.assign(**columns)
+
+
+def test_project_root_is_found_from_any_folder_inside(project, monkeypatch):
+    deep = project / "notebooks" / "parameters"
+    assert runs.project_root() == project
+    assert runs.project_root(deep) == project
+    monkeypatch.chdir(deep)
+    assert runs.project_root() == project
+
+
+def test_project_root_can_be_named(project, tmp_path, monkeypatch):
+    monkeypatch.setenv("GLACIER_HOME", str(tmp_path))
+    assert runs.project_root() == tmp_path
+    monkeypatch.setenv("GLACIER_HOME", str(tmp_path / "typing error"))
+    with pytest.raises(GlacierError, match=r"GLACIER_HOME.*typing error"):
+        runs.project_root()
+
+
+def test_project_root_outside_says_what_to_do(project, tmp_path):
+    with pytest.raises(GlacierError, match=r"not inside the project.*GLACIER_HOME"):
+        runs.project_root(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", "../x", "a/b", "/x", "a\\b", ".hidden", "x/", "a:b", "what?", "a\nb", "x."],
+)
+def test_open_run_refuses_names_that_are_no_folder(project, name):
+    with pytest.raises(GlacierError, match="not a plain folder name") as error:
+        runs.open_run(name)
+    assert "\n" not in str(error.value)
+    assert not (project / "reports").exists()
+
+
+def test_open_run_makes_the_folder_and_keeps_what_is_there(project):
+    run = runs.open_run("both dates-2", root=project)
+    assert run.folder == project / "reports" / "both dates-2"
+    assert run.name == run.recorded()["run"] == "both dates-2"
+    run.record(provenance={"started": "then"})
+    assert runs.open_run("both dates-2").recorded()["provenance"]["started"] == "then"
+
+
+def test_provenance_tells_versions_but_not_the_machine(run):
+    record = run.recorded()["provenance"]
+    assert record["python"] == platform.python_version()
+    assert record["packages"]["torch"].startswith("2.")
+    assert set(record["packages"]) == set(runs.PACKAGES)
+    assert record["commit"] is None  # an empty folder outside git
+    assert set(record["host"]) == {"system", "machine", "cores"}
+    assert socket.gethostname() not in record["host"].values()
+
+
+def test_record_merges_one_level_deep(run):
+    run.record(steps={"01": {"seconds": 1}}, seeds=[0])
+    run.record(steps={"02": {"seconds": 2}}, seeds=[1])
+    run.record(steps={"01": {"done": True}})
+    record = run.recorded()
+    assert record["steps"] == {"01": {"done": True}, "02": {"seconds": 2}}
+    assert record["seeds"] == [1]
+    assert record["run"] == "default"
+
+
+def test_replace_forgets_what_stood_there(run):
+    run.record(parameters={"epochs": 1, "seeds": [0]})
+    run.replace(parameters={"seeds": [1]})
+    assert run.recorded()["parameters"] == {"seeds": [1]}
+    assert run.recorded()["run"] == "default"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", ""])
+def test_a_broken_record_names_the_file(run, text):
+    (run.folder / "run.json").write_text(text)
+    with pytest.raises(GlacierError, match=r"run\.json.*remove it"):
+        run.recorded()
+
+
+def test_save_figure_and_table_hand_back_what_they_were_given(run):
+    figure = matplotlib.figure.Figure()
+    figure.subplots().plot([0, 1])
+    assert run.save_figure(figure, "curve") is figure
+    assert (run.figures / "curve.png").read_bytes().startswith(b"\x89PNG")
+    table = spatial()
+    assert run.save_table(table, "spatial") is table
+    pd.testing.assert_frame_equal(run.table("spatial"), table)
+    run.save_text("retreat\n", "conclusions.md")
+    assert (run.metrics / "conclusions.md").read_text() == "retreat\n"
+
+
+def test_save_vector_writes_a_geopackage(run):
+    table = gpd.GeoDataFrame({"glacier": [1]}, geometry=[shapely.box(0, 0, 9, 9)], crs=32623)
+    path = run.save_vector(table, "outlines")
+    assert path == run.maps / "outlines.gpkg"
+    read = gpd.read_file(path, layer="outlines")
+    assert read.crs == table.crs
+    assert read.area.tolist() == [81.0]
+    assert [file.name for file in run.maps.iterdir()] == ["outlines.gpkg"]
+
+
+def test_names_from_the_data_stay_inside_the_run(run):
+    # Areas name figures and tables, and users name areas.
+    run.save_table(spatial(), "../../north/west")
+    assert [path.name for path in run.metrics.iterdir()] == [".._.._north_west.csv"]
+    assert len(run.table("../../north/west")) == 3
+
+
+def test_a_missing_or_broken_table_says_what_to_do(run):
+    with pytest.raises(GlacierError, match=r"spatial\.csv: not there yet; run the earlier"):
+        run.table("spatial")
+    run.metrics.mkdir()
+    (run.metrics / "spatial.csv").touch()
+    with pytest.raises(GlacierError, match=r"spatial\.csv: cannot be read"):
+        run.table("spatial")
+
+
+def test_patches_and_data_before_notebook_02_say_what_to_run(run):
+    for opener in (run.patch_store, run.data):
+        with pytest.raises(GlacierError, match="02_preprocessing with run='default'"):
+            opener()
+
+
+def test_a_patch_store_that_was_removed_is_named(run):
+    run.record(patch_store="data/tiny/patches/123")
+    with pytest.raises(GlacierError, match=r"data.tiny.patches.123"):
+        run.patch_store()
+
+
+def test_data_opens_by_name_and_by_a_path_that_starts_at_the_project(
+    run, project, make_dataset, monkeypatch
+):
+    folder = make_dataset(patches=(1, 1), size=8)
+    (project / "data").mkdir()
+    folder.rename(project / "data" / "tiny")
+    monkeypatch.chdir(project / "notebooks")  # where the notebooks run
+    for name in ("tiny", "data/tiny", "data/tiny/dataset.yaml", str(project / "data" / "tiny")):
+        run.record(dataset=name)
+        assert run.data().folder == project / "data" / "tiny"
+    run.record(dataset="tyni")
+    with pytest.raises(GlacierError, match=r"tyni.*tiny"):
+        run.data()
+
+
+def test_relative_paths_only_inside_the_project(project, tmp_path):
+    assert runs.relative(project / "data" / "x") == "data/x"
+    assert runs.relative("reports") == "reports"
+    assert runs.relative(tmp_path) == str(tmp_path)
+    assert runs.relative(tmp_path / "x", root=tmp_path) == "x"
+
+
+def test_compare_takes_means_over_seeds(project):
+    default, longer = runs.open_run("default"), runs.open_run("longer")
+    default.save_table(spatial(), "spatial")
+    longer.save_table(spatial(iou=[0.9, 0.9, np.nan]), "spatial")
+    table = runs.compare([default, longer])
+    assert table["run"].tolist() == ["default"] * 2 + ["longer"] * 2
+    assert table["model"].tolist() == ["unet", "threshold"] * 2
+    assert table["seeds"].tolist() == [2, 1, 2, 1]
+    np.testing.assert_allclose(table["iou"], [0.75, 0.5, 0.9, np.nan])
+    np.testing.assert_allclose(table["recall"][:2], [0.8, 0.4])
+
+
+def test_compare_keeps_runs_of_one_name_apart(project, tmp_path):
+    here, there = runs.open_run("default"), runs.open_run("default", root=tmp_path)
+    here.save_table(spatial(), "spatial")
+    there.save_table(spatial(iou=0.1), "spatial")
+    table = runs.compare([here, there])
+    assert table["run"].tolist() == [str(here.folder)] * 2 + [str(there.folder)] * 2
+    np.testing.assert_allclose(table["iou"], [0.75, 0.5, 0.1, 0.1])
+
+
+def test_compare_names_a_table_without_a_column(run):
+    run.save_table(spatial().drop(columns="seed"), "spatial")
+    with pytest.raises(GlacierError, match=r"spatial\.csv: has no column seed"):
+        runs.compare([run])
+
+
+def test_rounded_leaves_whole_numbers_and_text():
+    table = pd.DataFrame({"iou": [0.12345], "patches": [12345], "area": ["test"]})
+    assert runs.rounded(table).to_dict("list") == {
+        "iou": [0.123],
+        "patches": [12345],
+        "area": ["test"],
+    }
