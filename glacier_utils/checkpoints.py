@@ -21,14 +21,13 @@ FORMAT = 1
 class Segmenter(nn.Module):
     """A network together with bands, normalisation, threshold and temperature.
 
-    Parameters
-    ----------
-    name, arguments: of ``models.build``.
-    bands: names of the bands in the order in which the network takes them.
-    mean, std: of each band's reflectance over the training pixels.
-    threshold: probability from which a pixel is called glacier.
-    temperature: the logits are divided by it, to calibrate the probabilities.
-    provenance: what it was trained on, JSON-able.
+    Args:
+        name, arguments: of ``models.build``.
+        bands: names of the bands in the order in which the network takes them.
+        mean, std: of each band's reflectance over the training pixels.
+        threshold: probability from which a pixel is called glacier.
+        temperature: the logits are divided by it, to calibrate the probabilities.
+        provenance: what it was trained on, JSON-able.
 
     Calling it turns reflectance [n, band, row, col], invalid pixels 0 in every band, into logits
     [n, row, col]; ``sigmoid`` of them is the probability.
@@ -93,8 +92,10 @@ def save_checkpoint(path: str | Path, segmenter: Segmenter) -> Path:
 def load_checkpoint(path: str | Path) -> Segmenter:
     """Read a segmenter, ready for prediction (``eval``), on the CPU.
 
-    Loaded with ``weights_only=True``: a file from elsewhere can run no code. Raises GlacierError
-    where the file is missing, is no checkpoint, or does not fit this version's network.
+    Loaded with ``weights_only=True``: a file from elsewhere can run no code.
+
+    Raises:
+        GlacierError: the file is missing, is no checkpoint, or does not fit the network.
     """
     path = Path(path)
     if not path.is_file():
@@ -123,7 +124,7 @@ def load_checkpoint(path: str | Path) -> Segmenter:
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise GlacierError(f"{path}: its weights do not fit the network: {reason}") from error
-    return segmenter.eval()
+    return segmenter.eval().to(memory_format=torch.channels_last)
 
 
 def _column(values: Sequence[float] | np.ndarray) -> torch.Tensor:

@@ -24,8 +24,12 @@ class GlacierNet(nn.Module):
     Access 8, 83495-83510. SegNet: Badrinarayanan, V., Kendall, A., Cipolla, R. (2017), IEEE
     TPAMI 39, 2481-2495.
 
-    Parameters: ``bands`` input bands; ``filters`` one number a stage. Input [n, band, row, col]
-    with rows and columns divisible by ``multiple``; output logits [n, 1, row, col].
+    Args:
+        bands: number of input bands.
+        filters: channels of each stage.
+
+    Input [n, band, row, col] with rows and columns divisible by ``multiple``; output logits
+    [n, 1, row, col].
     """
 
     def __init__(self, bands: int, filters: Sequence[int] = (16, 32, 64, 128, 128)) -> None:

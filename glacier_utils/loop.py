@@ -44,6 +44,7 @@ def train_network(
     ``train`` and ``validation`` are positions in the store. Returns the history, a row an epoch.
     """
     task = Task(segmenter, settings).to(memory_format=torch.channels_last)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     history = History(settings.epochs, segmenter.name, progress)
     best = ModelCheckpoint(
         folder / "best", monitor="validation_iou", mode="max", save_weights_only=True
@@ -52,7 +53,8 @@ def train_network(
     with _quiet():
         trainer = lightning.Trainer(
             max_epochs=settings.epochs,
-            precision="bf16-mixed" if _bf16(settings) else "32-true",
+            accelerator=device,
+            precision="bf16-mixed" if resolve(settings.precision, device) == "bf16" else "32-true",
             gradient_clip_val=settings.gradient_clip,
             callbacks=[history, best, stop],
             default_root_dir=folder,
@@ -211,11 +213,6 @@ def _channels_last(images: torch.Tensor) -> torch.Tensor:
 def _mix(numbers: list[int]) -> int:
     """Turn several small numbers into one seed."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
-
-
-def _bf16(settings: Settings) -> bool:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return resolve(settings.precision, device) == "bf16"
 
 
 @contextmanager

@@ -33,16 +33,18 @@ class Entry:
 def build(name: str, bands: int, **arguments: Any) -> nn.Module:
     """Build an untrained model.
 
-    Parameters
-    ----------
-    name: one of ``names()``, or any ``decoder-encoder`` of segmentation-models-pytorch.
-    bands: number of input bands.
-    arguments: passed to the builder (filters, trees, ``decoder_channels`` ...).
+    Args:
+        name: one of ``names()``, or any ``decoder-encoder`` of segmentation-models-pytorch.
+        bands: number of input bands.
+        arguments: passed to the builder (filters, trees, ``decoder_channels`` ...).
 
-    Returns a module: normalised float32 [n, band, row, col] -> logits float32 [n, row, col], for
-    any number of rows and columns. Weights come from the global torch seed; nothing is
-    downloaded. Raises GlacierError for an unknown name (the nearest one is suggested) and for
-    arguments that the builder does not take.
+    Returns:
+        A module: normalised float32 [n, band, row, col] -> logits [n, row, col], for any number of
+        rows and columns. Weights come from torch's global seed; nothing is downloaded.
+
+    Raises:
+        GlacierError: an unknown name (the nearest one is suggested), or arguments that the model
+            does not take.
     """
     entry = _entry(name)
     try:

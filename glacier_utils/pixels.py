@@ -31,8 +31,12 @@ class PixelModel(nn.Module):
     ) -> None:
         """Fit to pixels with a known label.
 
-        ``pixels`` float32 [n, band] normalised, ``labels`` uint8 [n] of 0 and 1, ``bands`` their
-        names, ``mean`` and ``std`` [band] what they were normalised with (reflectance).
+        Args:
+            pixels: float32 [n, band], normalised.
+            labels: uint8 [n] of 0 and 1.
+            bands: their names.
+            mean, std: [band], what the reflectance was normalised with.
+            seed: where the fit draws at random.
         """
         raise NotImplementedError
 

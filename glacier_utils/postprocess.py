@@ -23,17 +23,21 @@ def clean(
 ) -> np.ndarray:
     """Remove small glacier regions, then fill small holes, as GlacierNet does afterwards.
 
-    Parameters
-    ----------
-    mask: bool or uint8 [row, col]; 0 not glacier, 1 glacier, 255 unknown.
-    pixel_area_km2: area of one pixel.
-    min_area_km2: glacier regions (8-neighbourhood) smaller than this become 0.
-    max_hole_km2: regions of 0 (4-neighbourhood) smaller than this become 1, unless they touch the
-        frame or an unknown pixel: there nobody knows that they are holes.
+    The original also asks for a mean slope under 30 degrees, which needs a terrain model and is
+    left out.
 
-    Returns a new mask of the same type; unknown pixels stay unknown. The original also asks for a
-    mean slope under 30 degrees, which needs a terrain model and is left out. Raises ValueError
-    for a mask that is not two-dimensional.
+    Args:
+        mask: bool or uint8 [row, col]; 0 not glacier, 1 glacier, 255 unknown.
+        pixel_area_km2: area of one pixel.
+        min_area_km2: glacier regions (8-neighbourhood) smaller than this become 0.
+        max_hole_km2: regions of 0 (4-neighbourhood) smaller than this become 1, unless they touch
+            the frame or an unknown pixel: there nobody knows that they are holes.
+
+    Returns:
+        A new mask of the same type; unknown pixels stay unknown.
+
+    Raises:
+        ValueError: the mask is not two-dimensional.
     """
     mask = np.asarray(mask)
     if mask.ndim != 2:

@@ -56,8 +56,8 @@ class Settings:
         pixels: size of the sample of pixels that the pixel baselines are fitted to.
     """
 
-    epochs: int = 60
-    batch_size: int = 16
+    epochs: int = 20
+    batch_size: int = 8
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     patience: int = 20
