@@ -10,6 +10,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from glacier_utils.errors import GlacierError
+
 # Okabe & Ito (2008): eight colours that stay apart for readers with any common colour blindness.
 OKABE_ITO = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442", "#000000")
 CLASS_LINES = {"glacier": "#0072b2", "not glacier": "#d55e00"}
@@ -19,6 +21,11 @@ BAND_ORDER = ("blue", "green", "red", "nir")
 def palette(names: Sequence[str]) -> dict[str, str]:
     """Give each name a colour, the same one wherever the names come in the same order."""
     return {name: OKABE_ITO[i % len(OKABE_ITO)] for i, name in enumerate(names)}
+
+
+def plain(text: str) -> str:
+    """Return a user's name so that Matplotlib writes it as it is: two ``$`` make no formula."""
+    return str(text).replace("$", r"\$")
 
 
 def _bands(pixels: pd.DataFrame, bands: Sequence[str]) -> list[str]:
@@ -68,13 +75,17 @@ def band_histograms(pixels: pd.DataFrame, bands: Sequence[str]) -> Figure:
             if row == 0:
                 ax.set_title(band, fontsize=10)
             if column == 0:
-                ax.set_ylabel(f"{area}\ndensity", fontsize=9)
+                ax.set_ylabel(f"{plain(area)}\ndensity", fontsize=9)
             if row == len(areas) - 1:
                 ax.set_xlabel("reflectance (1)", fontsize=9)
             sns.despine(ax=ax, left=True)
-    handles, names = axes[0, 0].get_legend_handles_labels()
+    # A class may be too rare for a line in one area and not in another.
+    lines = {line.get_label(): line for ax in axes.flat for line in ax.get_lines()}
     figure.legend(
-        handles, names, loc="outside lower center", ncols=min(4, len(names)), frameon=False
+        handles=list(lines.values()),
+        loc="outside lower center",
+        ncols=min(4, max(1, len(lines))),
+        frameon=False,
     )
     return figure
 
@@ -86,7 +97,7 @@ def class_balance(balance: pd.DataFrame) -> Figure:
         balance: area, date, glacier, not glacier, unknown (shares that add up to 1).
     """
     colours = {"glacier": "#56b4e9", "not glacier": "#d8d2c4", "unknown": "#7f7f7f"}
-    names = balance["area"] + " " + balance["date"]
+    names = (balance["area"] + " " + balance["date"]).map(plain)
     figure, ax = plt.subplots(figsize=(7, 0.45 * len(balance) + 1.2), layout="constrained")
     left = np.zeros(len(balance))
     for name, colour in colours.items():
@@ -109,10 +120,15 @@ def shift_heatmap(table: pd.DataFrame, value: str, *, label: str) -> Figure:
     Args:
         table: from `exploration.domain_shift`: class, band and the column ``value``.
         label: text of the colour bar, with the unit.
+
+    Raises:
+        GlacierError: the table is empty.
     """
     wide = table.pivot(index="class", columns="band", values=value)
     wide = wide[_bands(table, list(wide.columns))]
-    top = float(np.nanmax(np.abs(wide.to_numpy()))) or 1.0
+    if wide.empty:
+        raise GlacierError("the two groups have no class in common: there is no shift to show")
+    top = float(np.nanmax(np.abs(wide.to_numpy()), initial=0.0)) or 1.0
     figure, ax = plt.subplots(figsize=(6.4, 0.6 * len(wide) + 1.4), layout="constrained")
     sns.heatmap(
         wide,
@@ -141,8 +157,10 @@ def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
         left.plot(history["epoch"], history["train_loss"], "--", color=colours[name], linewidth=1)
         left.plot(history["epoch"], history["validation_loss"], color=colours[name], label=name)
         right.plot(history["epoch"], history["validation_iou"], color=colours[name], label=name)
-        best = history.loc[history["validation_iou"].idxmax()]
-        right.plot(best["epoch"], best["validation_iou"], "o", color=colours[name])
+        known = history.dropna(subset=["validation_iou"])
+        if len(known):  # no IoU where validation holds no glacier
+            best = known.loc[known["validation_iou"].idxmax()]
+            right.plot(best["epoch"], best["validation_iou"], "o", color=colours[name])
     left.set(xlabel="epoch", ylabel="loss (1)", title="loss: validation solid, training dashed")
     right.set(xlabel="epoch", ylabel="IoU (1)", title="validation IoU, the kept epoch marked")
     right.legend(frameon=False, fontsize=9)
@@ -224,14 +242,25 @@ def patch_scores(table: pd.DataFrame, *, score: str = "iou") -> Figure:
     """
     models = list(dict.fromkeys(table["model"]))
     figure, ax = plt.subplots(figsize=(7.5, 0.55 * len(models) + 1.2), layout="constrained")
-    known = table.dropna(subset=[score])
-    sns.boxplot(
-        known, x=score, y="model", order=models, color="#dddddd", fliersize=0, width=0.5, ax=ax
+    values = [table.loc[table["model"] == model, score].dropna().to_numpy() for model in models]
+    ax.boxplot(
+        values,
+        positions=range(len(models)),
+        orientation="horizontal",
+        widths=0.5,
+        showfliers=False,
+        patch_artist=True,
+        boxprops={"facecolor": "#dddddd"},
+        medianprops={"color": "black"},
     )
-    sns.stripplot(
-        known, x=score, y="model", order=models, color="#0072b2", size=3, alpha=0.5, ax=ax
-    )
-    ax.set(xlabel=f"{'IoU' if score == 'iou' else score} of a patch (1)", ylabel="")
+    # A generator of its own, so that the same table gives the same picture.
+    generator = np.random.default_rng(0)
+    for position, scores in enumerate(values):
+        heights = position + generator.uniform(-0.12, 0.12, len(scores))
+        ax.plot(scores, heights, "o", color="#0072b2", markersize=3, alpha=0.5)
+    ax.set_yticks(range(len(models)), models)
+    ax.invert_yaxis()
+    ax.set_xlabel(f"{'IoU' if score == 'iou' else score} of a patch (1)")
     sns.despine(ax=ax)
     return figure
 
@@ -265,7 +294,7 @@ def area_by_date(table: pd.DataFrame) -> Figure:
             )
         ax.set_xticks(range(len(dates)), dates)
         ax.set_xlim(-0.5, len(dates) - 0.5)
-        ax.set(title=area, ylabel="mapped glacier area (km²)")
+        ax.set(title=plain(area), ylabel="mapped glacier area (km²)")
         ax.set_ylim(bottom=0)
         sns.despine(ax=ax)
     axes[0, -1].legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8)
@@ -283,7 +312,7 @@ def transition_matrices(tables: Mapping[str, pd.DataFrame]) -> Figure:
     )
     for ax, (title, table) in zip(axes[0], tables.items(), strict=True):
         sns.heatmap(table, annot=True, fmt=".2f", cmap="crest", cbar=False, ax=ax, square=True)
-        ax.set_title(f"{title} (km²)", fontsize=10)
+        ax.set_title(f"{plain(title)} (km²)", fontsize=10)
         ax.tick_params(axis="y", rotation=90)
     return figure
 
@@ -295,11 +324,12 @@ def stacked_shares(table: pd.DataFrame, *, label: str) -> Figure:
         table: index = bar, columns = parts, values in the unit that ``label`` names.
     """
     colours = palette(list(table.columns))
+    names = [plain(name) for name in table.index]
     figure, ax = plt.subplots(figsize=(8, 0.5 * len(table) + 1.4), layout="constrained")
     left = np.zeros(len(table))
     for name in table.columns:
         values = table[name].to_numpy(dtype=float)
-        ax.barh(table.index, values, left=left, color=colours[name], label=name, edgecolor="white")
+        ax.barh(names, values, left=left, color=colours[name], label=name, edgecolor="white")
         left += values
     ax.invert_yaxis()
     ax.set_xlabel(label)
