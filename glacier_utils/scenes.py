@@ -105,13 +105,13 @@ def surfaces(
     slope = np.hypot(*gradient(height, PIXEL_M))
     hollow = ndimage.gaussian_filter(height, 10) - ndimage.gaussian_filter(height, 2)
     # Snow lies where it drifted in spring, so both dates share most of their pattern.
-    drift = power_noise(shape, ground, exponent=2.2, longest=150)
+    drift = power_noise(shape, ground, exponent=1.8, longest=70)
     drift = 0.9 * drift + 0.4 * power_noise(shape, weather, exponent=2, longest=40)
     turned = north_facing(height)
     line = world.equilibrium_m + season.snow_line_m
     off_ice = height - line + look.patchiness * drift + 140 * turned + 9 * np.clip(hollow, -15, 15)
-    off_ice -= 260 * np.clip(slope - 0.75, 0, 1)
-    on_ice = height - line + 0.45 * look.patchiness * drift + 70 * turned + 60
+    off_ice -= 550 * np.clip(slope - 0.6, 0, 1)
+    on_ice = height - line + 0.45 * look.patchiness * drift + 70 * turned + 110
     on_ice += 18 * world.stripes + 4 * np.clip(hollow, -15, 15)
     snow_off = np.clip(off_ice / 90 + 0.2, 0, 1)
     snow_on = np.clip(on_ice / 120 + 0.5, 0, 1)
@@ -176,12 +176,12 @@ def _albedo(
         1: ("rock", rock),
         2: ("tundra", 0.6 * broad + 0.5 * fine),
         3: ("gravel", 0.5 * look.rock_level + 0.5 * broad + 0.5 * fine),
-        4: ("water", -0.9 + 0.5 * broad),
+        4: ("water", -0.8 + 0.3 * broad),
         5: ("water", -1.4 + 0.3 * broad),
         6: ("water", 0.9 + 0.4 * broad),
         7: ("ice", 0.6 * world.stripes + crevassed * fine + 0.3 * broad + 0.5 * ramp),
         8: ("snow", 0.45 * fresh + 0.3 * fine + 0.5 * ramp),
-        9: ("rock", 0.7 * rock + 0.4 * world.stripes + 0.2 * fine - 0.1),
+        9: ("rock", 0.8 * look.rock_level + 0.4 * world.stripes + 0.3 * broad + 0.3 * fine - 0.2),
         10: ("snow", 0.45 * fresh + 0.35 * fine + 0.4 * ramp - 0.35),
     }
     tint = np.array(look.rock_tint, np.float32)

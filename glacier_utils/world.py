@@ -149,9 +149,9 @@ def _on_fine(
 
 
 def _drop_small(ice: np.ndarray) -> np.ndarray:
-    """Leave out glaciers below ``LEAST_GLACIER_KM2`` and windows in the ice below a tenth of it."""
+    """Leave out glaciers below ``LEAST_GLACIER_KM2`` and windows in the ice below a fifth of it."""
     least = LEAST_GLACIER_KM2 * 1e6 / PIXEL_M**2
-    for mask, size in ((ice, least), (~ice, least / 10)):
+    for mask, size in ((ice, least), (~ice, least / 5)):
         labels, _ = ndimage.label(mask)
         small = np.bincount(labels.ravel()) < size
         small[0] = False
