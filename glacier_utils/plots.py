@@ -7,6 +7,7 @@ readers with any common colour blindness (Okabe & Ito 2008; error colours checke
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import geopandas as gpd
 import matplotlib.pyplot as plt
@@ -17,6 +18,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib_scalebar.scalebar import ScaleBar
+
+from glacier_utils.charts import plain
+from glacier_utils.quality import band
 
 Bounds = tuple[float, float, float, float]
 
@@ -67,8 +71,11 @@ def composite(
 
     Returns:
         float32 [row, col, 3] in 0..1, with a gamma of 1/1.4 that opens the shadows.
+
+    Raises:
+        GlacierError: a band to show is missing.
     """
-    picked = image[[list(bands).index(name) for name in shown]]
+    picked = np.stack([band(image, bands, name) for name in shown])
     if valid is None:
         valid = np.any(picked != 0, axis=0)
     if limits is None:
@@ -81,9 +88,10 @@ def composite(
 
 
 def shared_limits(images: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Return one pair of display limits for images that are to be compared."""
-    known = np.concatenate([image[:, np.any(image != 0, axis=0)].ravel()[::7] for image in images])
-    return tuple(np.percentile(known, (1, 99)))
+    """Return one pair of display limits for images that are to be compared; (0, 1) for none."""
+    known = [image[:, np.any(image != 0, axis=0)].ravel()[::7] for image in images]
+    values = np.concatenate([*known, np.empty(0)])
+    return tuple(np.percentile(values, (1, 99))) if values.size else (0.0, 1.0)
 
 
 def pictures(images: Sequence[np.ndarray], bands: Sequence[str]) -> list[np.ndarray]:
@@ -101,7 +109,7 @@ def extent_km(bounds: Bounds) -> tuple[float, float, float, float]:
 def map_axes(ax: Axes, title: str = "", *, labels: bool = True, scale_bar: bool = False) -> Axes:
     """Give an axes what a map needs: equal axes in km, a title, a scale bar when asked for."""
     ax.set_aspect("equal")
-    ax.set_title(title, fontsize=10)
+    ax.set_title(plain(title), fontsize=10)
     ax.ticklabel_format(useOffset=False, style="plain")
     ax.tick_params(labelsize=8)
     ax.locator_params(nbins=5)
@@ -117,8 +125,8 @@ def map_axes(ax: Axes, title: str = "", *, labels: bool = True, scale_bar: bool 
 
 def _grid(count: int, columns: int, panel: float, ratio: float = 1.0) -> tuple[Figure, np.ndarray]:
     """Return a figure with ``count`` axes in at most ``columns`` columns, spare axes hidden."""
-    columns = min(columns, count)
-    rows = -(-count // columns)
+    columns = max(1, min(columns, count))
+    rows = max(1, -(-count // columns))
     figure, axes = plt.subplots(
         rows,
         columns,
@@ -133,8 +141,10 @@ def _grid(count: int, columns: int, panel: float, ratio: float = 1.0) -> tuple[F
     return figure, flat[:count]
 
 
-def _ratio(bounds: Bounds) -> float:
-    """Return height over width, within what a page can show."""
+def _ratio(bounds: Bounds | Mapping[str, Bounds]) -> float:
+    """Return height over width of the first map, within what a page can show."""
+    if isinstance(bounds, Mapping):
+        bounds = next(iter(bounds.values()), (0, 0, 1, 1))
     xmin, ymin, xmax, ymax = bounds
     return float(np.clip((ymax - ymin) / (xmax - xmin), 0.4, 2.0))
 
@@ -169,8 +179,7 @@ def scenes(
         bounds: (xmin, ymin, xmax, ymax) in m, one for all or one a title.
         outlines: drawn on top, in the maps' CRS; one for all or one a title.
     """
-    first = bounds if isinstance(bounds, tuple) else next(iter(bounds.values()))
-    figure, axes = _grid(len(pictures), columns, panel, _ratio(first))
+    figure, axes = _grid(len(pictures), columns, panel, _ratio(bounds))
     for ax, (title, picture) in zip(axes, pictures.items(), strict=True):
         box = bounds if isinstance(bounds, tuple) else bounds[title]
         extent = extent_km(box)
@@ -194,11 +203,11 @@ def coded(
 
 def error_codes(prediction: np.ndarray, label: np.ndarray) -> np.ndarray:
     """Return 0 correct background, 1 hit, 2 miss, 3 false alarm, 255 unknown; shapes as given."""
-    predicted, reference = prediction.astype(bool), label == 1
+    predicted, reference = prediction == 1, label == 1
     codes = np.select(
         [predicted & reference, ~predicted & reference, predicted & ~reference], [1, 2, 3], 0
     )
-    return np.where(label == 255, 255, codes).astype(np.uint8)
+    return np.where((label == 255) | (prediction == 255), 255, codes).astype(np.uint8)
 
 
 def _code_panel(ax: Axes, codes: np.ndarray, colours: Mapping[str, str], values, **kwargs) -> None:
@@ -236,8 +245,7 @@ def code_maps(
         values: the codes; the last one also stands for every code not named.
         outlines: drawn on top in black; one for all or one a title.
     """
-    first = bounds if isinstance(bounds, tuple) else next(iter(bounds.values()))
-    figure, axes = _grid(len(maps), columns, panel, _ratio(first))
+    figure, axes = _grid(len(maps), columns, panel, _ratio(bounds))
     for ax, (title, codes) in zip(axes, maps.items(), strict=True):
         extent = extent_km(bounds if isinstance(bounds, tuple) else bounds[title])
         _code_panel(ax, codes, colours, values, extent=extent)
@@ -289,8 +297,7 @@ def probability_maps(
     panel: float = 4.6,
 ) -> Figure:
     """Show continuous maps [row, col] with one colour bar; nan is drawn grey."""
-    first = bounds if isinstance(bounds, tuple) else next(iter(bounds.values()))
-    figure, axes = _grid(len(maps), columns, panel, _ratio(first))
+    figure, axes = _grid(len(maps), columns, panel, _ratio(bounds))
     colours = plt.get_cmap(cmap).with_extremes(bad=CLASS_COLOURS["unknown"])
     for ax, (title, values) in zip(axes, maps.items(), strict=True):
         extent = extent_km(bounds if isinstance(bounds, tuple) else bounds[title])
@@ -330,21 +337,25 @@ def area_overview(
     """Show where the areas and their patches lie, in one map.
 
     Args:
-        tiles: area -> patch boxes, all in one CRS in metres.
-        outlines: glaciers in the same CRS.
+        tiles: area -> patch boxes in a CRS in metres; all are drawn in that of the first.
+        outlines: glaciers, in any CRS.
     """
     figure, ax = plt.subplots(figsize=(9, 5), layout="constrained")
-    palette = dict(zip(tiles, ("#0072b2", "#d55e00", "#009e73", "#cc79a7") * 9, strict=False))
+    palette = dict(zip(tiles, cycle(("#0072b2", "#d55e00", "#009e73", "#cc79a7")), strict=False))
+    crs = next(iter(tiles.values())).crs
+    if outlines is not None and crs is not None:
+        outlines = outlines.to_crs(crs)
     if outlines is not None:
         glaciers = outlines[outlines["kind"] == "glacier"] if "kind" in outlines else outlines
         scaled = glaciers.geometry.affine_transform([1e-3, 0, 0, 1e-3, 0, 0])
         scaled.plot(ax=ax, color=CLASS_COLOURS["glacier"], aspect=None)
     for area, boxes in tiles.items():
+        boxes = boxes if boxes.crs is None or crs is None else boxes.to_crs(crs)
         scaled = boxes.geometry.affine_transform([1e-3, 0, 0, 1e-3, 0, 0])
         scaled.boundary.plot(ax=ax, color=palette[area], linewidth=0.7, aspect=None)
         xmin, _, _, ymax = scaled.total_bounds
         ax.annotate(
-            f"{area} ({len(boxes)} patches)",
+            f"{plain(area)} ({len(boxes)} patches)",
             (xmin, ymax),
             xytext=(0, 4),
             textcoords="offset points",
@@ -353,7 +364,8 @@ def area_overview(
         )
     ax.margins(0.08)
     map_axes(ax, scale_bar=True)
-    _legend(figure, {"glacier outlines": CLASS_COLOURS["glacier"]})
+    if outlines is not None:
+        _legend(figure, {"glacier outlines": CLASS_COLOURS["glacier"]})
     return figure
 
 
@@ -375,9 +387,9 @@ def patch_gallery(
         codes: uint8 [row, col] each, drawn with ``colours`` in the order of ``values``.
         note: written above the figure, for example the patches' size on the ground.
     """
-    columns = min(columns, len(pictures))
+    columns = max(1, min(columns, len(pictures)))
     bands = 1 if codes is None else 2
-    rows = -(-len(pictures) // columns)
+    rows = max(1, -(-len(pictures) // columns))
     figure, axes = plt.subplots(
         rows * bands,
         columns,
@@ -390,13 +402,13 @@ def patch_gallery(
     for position, (picture, title) in enumerate(zip(pictures, titles, strict=True)):
         row, column = divmod(position, columns)
         axes[row * bands, column].imshow(picture)
-        axes[row * bands, column].set_title(title, fontsize=8)
+        axes[row * bands, column].set_title(plain(title), fontsize=8)
         if codes is not None:
             _code_panel(axes[row * bands + 1, column], codes[position], colours, values)
     if codes is not None:
         _legend(figure, colours)
     if note:
-        figure.suptitle(note, fontsize=9)
+        figure.suptitle(plain(note), fontsize=9)
     return figure
 
 
