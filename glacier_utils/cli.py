@@ -116,6 +116,11 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
+    # Before the work, not after it.
+    if options.out.is_dir():
+        raise GlacierError(f"{options.out}: is a folder; name a file in it, such as glaciers.tif")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+
     from glacier_utils.prediction import predict_file
 
     written = predict_file(

@@ -1,0 +1,285 @@
+"""The command ``glacier``: what it prints, how it ends, and what it must not touch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+import torch
+from stubs import BANDS
+
+from glacier_utils import cli, runs
+from glacier_utils.checkpoints import Segmenter, save_checkpoint
+
+ICE, GROUND = 5000, 1200  # digital numbers of a scene in 10000 x reflectance
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    """An empty project with one notebook; the working directory lies outside."""
+    root = tmp_path / "project"
+    (root / "notebooks" / "parameters").mkdir(parents=True)
+    cell = nbformat.v4.new_code_cell("epochs = 40", metadata={"tags": ["parameters"]})
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    nbformat.write(notebook, root / "notebooks" / "01_first.ipynb")
+    monkeypatch.setenv("GLACIER_HOME", str(root))
+    monkeypatch.chdir(tmp_path)
+    return root
+
+
+@pytest.fixture
+def checkpoint(tmp_path) -> Path:
+    """A threshold model that calls glacier what is brighter than 0.3."""
+    segmenter = Segmenter("threshold", BANDS, [0.0] * 4, [1.0] * 4)
+    segmenter.network.thresholds.copy_(torch.tensor([0.3, -2.0, 2.0]))
+    return save_checkpoint(tmp_path / "checkpoint.pt", segmenter)
+
+
+@pytest.fixture
+def scene(tmp_path, write_tif) -> Path:
+    """A scene of 48 x 40 pixels: ice in the upper half, ground below, a corner without image."""
+    numbers = np.full((4, 48, 40), GROUND, dtype=np.uint16)
+    numbers[:, :24] = ICE
+    numbers[:, :4, :4] = 0
+    return write_tif(tmp_path / "scene.tif", numbers, nodata=0)
+
+
+def fails(capsys, *arguments: str | Path) -> str:
+    """Run a command that must end with status 2 and one line; give the line."""
+    assert cli.main([str(argument) for argument in arguments]) == 2
+    # A progress bar may stand before it.
+    message = capsys.readouterr().err.split("row/s]\n")[-1]
+    assert message.startswith("glacier: ")
+    assert message.count("\n") == 1
+    return message
+
+
+# What argparse says
+
+
+def test_help_is_there_at_once():
+    # Startup is what a mistyped argument costs: nothing heavy may be imported for it.
+    code = (
+        "import sys\n"
+        "from glacier_utils import cli\n"
+        "try:\n"
+        "    cli.main(['--help'])\n"
+        "except SystemExit as end:\n"
+        "    heavy = {'torch', 'numpy', 'rasterio', 'papermill'} & set(sys.modules)\n"
+        "    print('status', end.code, 'imported', sorted(heavy))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for command in ("sample", "check", "run", "predict", "compare"):
+        assert f"\n    {command} " in done.stdout
+    assert done.stdout.endswith("status 0 imported []\n")
+
+
+def test_the_package_runs_as_a_module():
+    done = subprocess.run(
+        [sys.executable, "-m", "glacier_utils.cli", "compare", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("usage: glacier compare")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["bogus"], ["check"], ["predict", "a.pt"], ["sample", "--seed", "-1"], ["compare"]],
+)
+def test_wrong_arguments_end_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(arguments)
+    assert end.value.code == 2
+    assert "glacier" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["sample", "check", "run", "predict", "compare"])
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main([command, "--help"])
+    assert end.value.code == 0
+    assert f"usage: glacier {command}" in capsys.readouterr().out
+
+
+# check
+
+
+def test_check_accepts_a_good_dataset_by_path_and_by_name(project, make_dataset, capsys):
+    folder = make_dataset(patches=(2, 2), size=16)
+    assert cli.main(["check", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert out.endswith("no problems found\n")
+    assert out.count("2023-07") == out.count("2023-08") == 2
+    (project / "data").mkdir()
+    folder.rename(project / "data" / "tiny")
+    assert cli.main(["check", "tiny"]) == 0
+
+
+def test_check_of_a_path_needs_no_project(make_dataset, tmp_path, monkeypatch):
+    monkeypatch.delenv("GLACIER_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["check", str(make_dataset(patches=(1, 1), size=16))]) == 0
+
+
+def test_check_tells_what_is_wrong_and_ends_with_2(project, make_dataset, capsys):
+    folder = make_dataset(patches=(2, 2), size=16)
+    for path in (folder / "images" / "test" / "2023-08").glob("*.tif"):
+        path.unlink()
+    assert cli.main(["check", str(folder)]) == 2
+    captured = capsys.readouterr()
+    assert "1 of 4 have problems" in captured.out
+    assert "Traceback" not in captured.err
+
+
+def test_check_names_a_dataset_that_is_not_there(project, make_dataset, capsys):
+    (project / "data").mkdir()
+    make_dataset(patches=(1, 1), size=8).rename(project / "data" / "tiny")
+    assert "did you mean 'tiny'" in fails(capsys, "check", "tinny")
+    assert "make it with `glacier sample`" in fails(capsys, "check", "sample")
+    assert "has no dataset.yaml" in fails(capsys, "check", project)
+
+
+def test_check_names_a_broken_manifest(project, make_dataset, capsys):
+    manifest = make_dataset(patches=(1, 1), size=8) / "dataset.yaml"
+    manifest.write_text("areas: {train: ")
+    assert "dataset.yaml: is not readable YAML" in fails(capsys, "check", manifest)
+
+
+def test_outside_a_project_names_say_where_to_go(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("GLACIER_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    for arguments in (["check", "tiny"], ["run"], ["sample"], ["compare", "default"]):
+        assert "not inside the project" in fails(capsys, *arguments)
+
+
+# sample
+
+
+def test_sample_does_not_touch_one_that_is_there(project, capsys):
+    manifest = project / "data" / "mine" / "dataset.yaml"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("name: mine\n")
+    assert cli.main(["sample", "--name", "mine"]) == 0
+    assert "data/mine: already there; remove it" in capsys.readouterr().out
+    assert manifest.read_text() == "name: mine\n"
+    assert list(manifest.parent.iterdir()) == [manifest]
+
+
+def test_sample_makes_what_is_not_there(project, monkeypatch, capsys):
+    made = []
+
+    def make_sample(folder, *, seed, progress):
+        made.append((folder, seed))
+        return folder / "dataset.yaml"
+
+    monkeypatch.setattr("glacier_utils.sample.make_sample", make_sample)
+    assert cli.main(["sample", "--seed", "7"]) == 0
+    assert made == [(project / "data" / "sample", 7)]
+    assert capsys.readouterr().out == "data/sample/dataset.yaml: made with seed 7\n"
+
+
+def test_sample_stays_in_data_and_spares_other_folders(project, capsys):
+    assert "not a plain folder name" in fails(capsys, "sample", "--name", "../notebooks")
+    notes = project / "data" / "sample" / "notes.txt"
+    notes.parent.mkdir(parents=True)
+    notes.touch()
+    assert "holds something other than the synthetic sample" in fails(capsys, "sample")
+    assert notes.exists()
+
+
+# run
+
+
+def test_run_refuses_a_parameter_that_no_notebook_has(project, capsys):
+    path = project / "notebooks" / "parameters" / "longer.yaml"
+    path.write_text("epoch: 3\n")
+    message = fails(capsys, "run", path)
+    assert "longer.yaml: no notebook has a parameter 'epoch'; did you mean 'epochs'" in message
+    assert "none.yaml: cannot be read" in fails(capsys, "run", project / "none.yaml")
+    assert not (project / "reports").exists()
+
+
+# predict
+
+
+def test_predict_maps_a_scene(project, checkpoint, scene, tmp_path, capsys):
+    out = tmp_path / "maps" / "glaciers.tif"
+    assert cli.main(["predict", *map(str, (checkpoint, scene, out))]) == 0
+    assert capsys.readouterr().out.endswith(f"{out}\n")
+    with rasterio.open(out) as written, rasterio.open(scene) as source:
+        assert (written.crs, written.transform) == (source.crs, source.transform)
+        assert np.isnan(written.nodata)
+        assert written.tags()["MODEL"] == "threshold"
+        probability = written.read(1)
+    assert probability.dtype == np.float32
+    assert np.isnan(probability[:4, :4]).all()
+    assert np.isfinite(probability).sum() == probability.size - 16
+    assert (probability[4:24] > 0.99).all()
+    assert (probability[24:] < 0.01).all()
+
+
+def test_predict_takes_the_scale_from_the_command_line(project, checkpoint, scene, tmp_path):
+    out = tmp_path / "dark.tif"
+    arguments = ["predict", *map(str, (checkpoint, scene, out)), "--scale", "100000"]
+    assert cli.main([*arguments, "--window", "16", "--overlap", "4"]) == 0
+    with rasterio.open(out) as written:
+        assert np.nanmax(written.read(1)) < 0.01
+
+
+def test_predict_names_what_is_missing_or_broken(project, checkpoint, scene, tmp_path, capsys):
+    out = tmp_path / "out.tif"
+    none = tmp_path / "none"
+    assert "none: no such checkpoint" in fails(capsys, "predict", none, scene, out)
+    assert "scene.tif: not a readable checkpoint" in fails(capsys, "predict", scene, scene, out)
+    assert str(none) in fails(capsys, "predict", checkpoint, none, out)
+    text = tmp_path / "notes.tif"
+    text.write_text("no image")
+    assert "notes.tif" in fails(capsys, "predict", checkpoint, text, out)
+    assert "overlap 64: must be" in fails(
+        capsys, "predict", checkpoint, scene, out, "--window", "32"
+    )
+    assert "scale" in fails(capsys, "predict", checkpoint, scene, out, "--scale", "0")
+    assert not out.exists()
+
+
+def test_predict_says_where_it_cannot_write(project, checkpoint, scene, tmp_path, capsys):
+    folder = tmp_path / "folder.tif"
+    folder.mkdir()
+    assert "folder.tif: is a folder; name a file" in fails(
+        capsys, "predict", checkpoint, scene, folder
+    )
+    assert "scene.tif" in fails(capsys, "predict", checkpoint, scene, scene / "out.tif")
+
+
+# compare
+
+
+def spatial(iou: float) -> pd.DataFrame:
+    row = {"model": "unet", "area": "test", "date": "2023-08", "reference": "truth", "seed": 0}
+    return pd.DataFrame([row | dict.fromkeys(runs.SCORES, iou)])
+
+
+def test_compare_takes_names_and_folders(project, capsys):
+    runs.open_run("default").save_table(spatial(0.5), "spatial")
+    longer = runs.open_run("longer")
+    longer.save_table(spatial(0.75), "spatial")
+    assert cli.main(["compare", "default", str(longer.folder)]) == 0
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.split()[:2] == ["run", "model"]
+    assert [row.split()[0] for row in rows] == ["default", "longer"]
+    assert [row.split()[-1] for row in rows] == ["0.50", "0.75"]
+
+
+def test_compare_names_a_run_that_is_not_there(project, capsys):
+    runs.open_run("default")
+    assert "longer: no such run" in fails(capsys, "compare", "default", "longer")
+    message = fails(capsys, "compare", "default")
+    assert "spatial.csv: not there yet; run the earlier notebooks" in message
