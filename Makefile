@@ -31,8 +31,9 @@ lab: $(STAMP)
 # Execute the notebooks in place, so that the committed copies carry the default run's outputs.
 notebooks: $(STAMP)
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
-		--ExecutePreprocessor.record_timing=False --ExecutePreprocessor.timeout=1800 \
-		--CoalesceStreamsPreprocessor.enabled=True notebooks/0*.ipynb
+		--KernelManager.transport_encryption=auto --ExecutePreprocessor.record_timing=False \
+		--ExecutePreprocessor.timeout=1800 --CoalesceStreamsPreprocessor.enabled=True \
+		notebooks/0*.ipynb
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
