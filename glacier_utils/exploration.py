@@ -5,6 +5,8 @@ Everything reads windows, so that a whole Sentinel-2 tile costs no more memory t
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import geopandas as gpd
 import numpy as np
 import pandas as pd
@@ -353,6 +355,24 @@ def snow_shares(dataset: Dataset, area: str, date: str) -> dict[str, float]:
             snow[code] += (known & white).sum()
     share = np.divide(snow, total, out=np.full(2, np.nan), where=total > 0)
     return {"snow outside": share[0], "snow inside": share[1]}
+
+
+def brightness_maps(
+    views: Mapping[str, Mapping[str, Image]], dates: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Return the `brightness_difference` of each area between the first and the last date.
+
+    Args:
+        views: area -> date -> image.
+
+    Returns:
+        title, which begins with the area's name and a comma -> map [row, col].
+    """
+    first, last = dates[0], dates[-1]
+    return {
+        f"{area}, {last} minus {first}": brightness_difference(own[first], own[last])
+        for area, own in views.items()
+    }
 
 
 def brightness_difference(before: Image, after: Image) -> np.ndarray:

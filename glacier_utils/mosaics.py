@@ -90,6 +90,20 @@ def write_products(
     return Product(files, source.grid, mask, outlines, image.valid)
 
 
+def product_table(products: Mapping[tuple[str, str], Product]) -> pd.DataFrame:
+    """Return area, date, number of predicted glaciers and their area in km2, a row a product."""
+    rows = [
+        {
+            "area": area,
+            "date": date,
+            "glaciers": len(product.outlines),
+            "area_km2": round(float(product.outlines["area_km2"].sum()), 1),
+        }
+        for (area, date), product in products.items()
+    ]
+    return pd.DataFrame(rows)
+
+
 def seam_profile(values: np.ndarray, size: int, *, farthest: int = 24) -> pd.DataFrame:
     """Measure jumps between neighbouring pixels by their distance from the patch borders.
 

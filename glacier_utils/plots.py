@@ -20,6 +20,7 @@ from matplotlib.patches import Patch
 from matplotlib_scalebar.scalebar import ScaleBar
 
 from glacier_utils.charts import plain
+from glacier_utils.grids import Image
 from glacier_utils.quality import band
 
 Bounds = tuple[float, float, float, float]
@@ -190,6 +191,28 @@ def scenes(
     return figure
 
 
+def area_scenes(
+    views: Mapping[str, Image], area: str, outlines: gpd.GeoDataFrame | None = None
+) -> Figure:
+    """Show an area in true and in false colour, a row per date, all with one stretch.
+
+    Args:
+        views: date -> image, for example from `exploration.thumbnail`.
+        area: its name, for the titles.
+        outlines: drawn on top, in the images' CRS.
+    """
+    limits = shared_limits([image.reflectance for image in views.values()])
+    pictures, bounds = {}, {}
+    for date, image in views.items():
+        for name, shown in (("true colour", BANDS_TRUE), ("false colour", BANDS_FALSE)):
+            title = f"{area}, {date}, {name}"
+            bounds[title] = image.grid.bounds
+            pictures[title] = composite(
+                image.reflectance, image.bands, shown, valid=image.valid, limits=limits
+            )
+    return scenes(pictures, bounds, outlines=outlines)
+
+
 def coded(
     codes: np.ndarray, colours: Mapping[str, str], values: Sequence[int]
 ) -> tuple[np.ndarray, ListedColormap, BoundaryNorm]:
@@ -210,12 +233,14 @@ def error_codes(prediction: np.ndarray, label: np.ndarray) -> np.ndarray:
     return np.where((label == 255) | (prediction == 255), 255, codes).astype(np.uint8)
 
 
-def _code_panel(ax: Axes, codes: np.ndarray, colours: Mapping[str, str], values, **kwargs) -> None:
+def code_panel(ax: Axes, codes: np.ndarray, colours: Mapping[str, str], values, **kwargs) -> None:
+    """Draw class codes into an axes; ``kwargs`` go to imshow."""
     drawn, cmap, norm = coded(codes, colours, values)
     ax.imshow(drawn, cmap=cmap, norm=norm, interpolation="nearest", **kwargs)
 
 
-def _legend(figure: Figure, colours: Mapping[str, str], extra: Sequence = ()) -> None:
+def class_legend(figure: Figure, colours: Mapping[str, str], extra: Sequence = ()) -> None:
+    """Put one legend of classes, and of ``extra`` handles, below a figure."""
     handles = [Patch(facecolor=c, edgecolor="#555", label=name) for name, c in colours.items()]
     figure.legend(
         handles=[*handles, *extra],
@@ -248,7 +273,7 @@ def code_maps(
     figure, axes = _grid(len(maps), columns, panel, _ratio(bounds))
     for ax, (title, codes) in zip(axes, maps.items(), strict=True):
         extent = extent_km(bounds if isinstance(bounds, tuple) else bounds[title])
-        _code_panel(ax, codes, colours, values, extent=extent)
+        code_panel(ax, codes, colours, values, extent=extent)
         own = outlines.get(title) if isinstance(outlines, Mapping) else outlines
         draw_outlines(ax, own, colour="black")
         ax.set(xlim=extent[:2], ylim=extent[2:])
@@ -258,7 +283,7 @@ def code_maps(
         if outlines is not None
         else []
     )
-    _legend(figure, colours, extra)
+    class_legend(figure, colours, extra)
     return figure
 
 
@@ -327,7 +352,7 @@ def split_map(index: gpd.GeoDataFrame, pictures: Mapping[str, tuple[np.ndarray, 
         text = ", ".join(f"{n} {name}" for name, n in counts.items())
         map_axes(ax, f"{area}: {text}", scale_bar=True)
     present = {name: c for name, c in SPLIT_COLOURS.items() if name in set(index["split"])}
-    _legend(figure, present)
+    class_legend(figure, present)
     return figure
 
 
@@ -365,74 +390,5 @@ def area_overview(
     ax.margins(0.08)
     map_axes(ax, scale_bar=True)
     if outlines is not None:
-        _legend(figure, {"glacier outlines": CLASS_COLOURS["glacier"]})
-    return figure
-
-
-def patch_gallery(
-    pictures: Sequence[np.ndarray],
-    titles: Sequence[str],
-    *,
-    codes: Sequence[np.ndarray] | None = None,
-    colours: Mapping[str, str] = ERROR_COLOURS,
-    values: Sequence[int] = (0, 1, 2, 3, 255),
-    columns: int = 6,
-    note: str = "",
-) -> Figure:
-    """Show patches, each with the map of codes below it where given.
-
-    Args:
-        pictures: [row, col, 3] each.
-        titles: a line a patch.
-        codes: uint8 [row, col] each, drawn with ``colours`` in the order of ``values``.
-        note: written above the figure, for example the patches' size on the ground.
-    """
-    columns = max(1, min(columns, len(pictures)))
-    bands = 1 if codes is None else 2
-    rows = max(1, -(-len(pictures) // columns))
-    figure, axes = plt.subplots(
-        rows * bands,
-        columns,
-        figsize=(1.9 * columns, (1.9 * bands + 0.35) * rows),
-        squeeze=False,
-        layout="constrained",
-    )
-    for ax in axes.ravel():
-        ax.axis("off")
-    for position, (picture, title) in enumerate(zip(pictures, titles, strict=True)):
-        row, column = divmod(position, columns)
-        axes[row * bands, column].imshow(picture)
-        axes[row * bands, column].set_title(plain(title), fontsize=8)
-        if codes is not None:
-            _code_panel(axes[row * bands + 1, column], codes[position], colours, values)
-    if codes is not None:
-        _legend(figure, colours)
-    if note:
-        figure.suptitle(plain(note), fontsize=9)
-    return figure
-
-
-def exploded(picture: np.ndarray, *, patch_size: int, gap: float = 0.12) -> Figure:
-    """Show a picture as the patches it was cut into, with gaps between them.
-
-    Args:
-        picture: [row, col, 3].
-        patch_size: side of a patch in px.
-        gap: width of a gap as a part of a patch.
-    """
-    step = max(1, patch_size // 64)
-    tile, space = -(-patch_size // step), max(1, round(gap * patch_size / step))
-    rows, cols = (-(-length // patch_size) for length in picture.shape[:2])
-    canvas = np.ones((rows * (tile + space), cols * (tile + space), 3), dtype=np.float32)
-    for row in range(rows):
-        for col in range(cols):
-            part = picture[
-                row * patch_size : (row + 1) * patch_size : step,
-                col * patch_size : (col + 1) * patch_size : step,
-            ]
-            top, left = row * (tile + space), col * (tile + space)
-            canvas[top : top + part.shape[0], left : left + part.shape[1]] = part
-    figure, ax = plt.subplots(figsize=(7, 7 * rows / cols), layout="constrained")
-    ax.imshow(canvas, interpolation="none")
-    ax.axis("off")
+        class_legend(figure, {"glacier outlines": CLASS_COLOURS["glacier"]})
     return figure

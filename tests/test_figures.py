@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from glacier_utils import change, charts, plots
+from glacier_utils import change, charts, gallery, plots
 from glacier_utils.errors import GlacierError
 
 BANDS = ("red", "green", "blue", "nir")
@@ -439,10 +439,10 @@ def test_area_overview(glaciers):
 def test_patch_gallery(count):
     squares = [picture()[:16, :16]] * count
     titles = [f"best, IoU {number}" for number in range(count)]
-    figure = drawn(plots.patch_gallery(squares, titles, columns=3, note="windows of 16 px"))
+    figure = drawn(gallery.patch_gallery(squares, titles, columns=3, note="windows of 16 px"))
     assert [ax.get_title() for ax in figure.axes if ax.get_images()] == titles
     assert figure.get_suptitle() == "windows of 16 px"
-    both = drawn(plots.patch_gallery(squares, titles, codes=[codes(0, 1, 255)[:16, :16]] * count))
+    both = drawn(gallery.patch_gallery(squares, titles, codes=[codes(0, 1, 255)[:16, :16]] * count))
     assert sum(bool(ax.get_images()) for ax in both.axes) == 2 * count
     assert legend(both) == list(plots.ERROR_COLOURS)
 
@@ -451,7 +451,7 @@ def test_patch_gallery(count):
 @given(st.integers(1, 50), st.integers(1, 50), st.integers(2, 80))
 def test_exploded_keeps_every_pixel_of_small_patches(height, width, size):
     whole = np.random.default_rng(0).uniform(0, 0.9, (height, width, 3)).astype(np.float32)
-    figure = plots.exploded(whole, patch_size=size)
+    figure = gallery.exploded(whole, patch_size=size)
     step = max(1, size // 64)
     canvas = figure.axes[0].get_images()[0].get_array()
     # The gaps are white, which no pixel here is.

@@ -1,0 +1,81 @@
+"""Patches as pictures: galleries with their class codes, and a scene taken apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from glacier_utils.charts import plain
+from glacier_utils.plots import ERROR_COLOURS, class_legend, code_panel
+
+
+def patch_gallery(
+    pictures: Sequence[np.ndarray],
+    titles: Sequence[str],
+    *,
+    codes: Sequence[np.ndarray] | None = None,
+    colours: Mapping[str, str] = ERROR_COLOURS,
+    values: Sequence[int] = (0, 1, 2, 3, 255),
+    columns: int = 6,
+    note: str = "",
+) -> Figure:
+    """Show patches, each with the map of codes below it where given.
+
+    Args:
+        pictures: [row, col, 3] each.
+        titles: a line a patch.
+        codes: uint8 [row, col] each, drawn with ``colours`` in the order of ``values``.
+        note: written above the figure, for example the patches' size on the ground.
+    """
+    columns = max(1, min(columns, len(pictures)))
+    bands = 1 if codes is None else 2
+    rows = max(1, -(-len(pictures) // columns))
+    figure, axes = plt.subplots(
+        rows * bands,
+        columns,
+        figsize=(1.9 * columns, (1.9 * bands + 0.35) * rows),
+        squeeze=False,
+        layout="constrained",
+    )
+    for ax in axes.ravel():
+        ax.axis("off")
+    for position, (picture, title) in enumerate(zip(pictures, titles, strict=True)):
+        row, column = divmod(position, columns)
+        axes[row * bands, column].imshow(picture)
+        axes[row * bands, column].set_title(plain(title), fontsize=8)
+        if codes is not None:
+            code_panel(axes[row * bands + 1, column], codes[position], colours, values)
+    if codes is not None:
+        class_legend(figure, colours)
+    if note:
+        figure.suptitle(plain(note), fontsize=9)
+    return figure
+
+
+def exploded(picture: np.ndarray, *, patch_size: int, gap: float = 0.12) -> Figure:
+    """Show a picture as the patches it was cut into, with gaps between them.
+
+    Args:
+        picture: [row, col, 3].
+        patch_size: side of a patch in px.
+        gap: width of a gap as a part of a patch.
+    """
+    step = max(1, patch_size // 64)
+    tile, space = -(-patch_size // step), max(1, round(gap * patch_size / step))
+    rows, cols = (-(-length // patch_size) for length in picture.shape[:2])
+    canvas = np.ones((rows * (tile + space), cols * (tile + space), 3), dtype=np.float32)
+    for row in range(rows):
+        for col in range(cols):
+            part = picture[
+                row * patch_size : (row + 1) * patch_size : step,
+                col * patch_size : (col + 1) * patch_size : step,
+            ]
+            top, left = row * (tile + space), col * (tile + space)
+            canvas[top : top + part.shape[0], left : left + part.shape[1]] = part
+    figure, ax = plt.subplots(figsize=(7, 7 * rows / cols), layout="constrained")
+    ax.imshow(canvas, interpolation="none")
+    ax.axis("off")
+    return figure
