@@ -66,9 +66,11 @@ def _as_seen(world: World, rng: np.random.Generator) -> np.ndarray:
     """Return what looked like glacier in 2001: the ice, and here and there snow against it."""
     ice, height = world.ice_2001_around, world.height_around
     drift = power_noise(ice.shape, rng, exponent=2.5, longest=120)
-    score = (height - world.equilibrium_m) / 120 + 0.8 * drift + north_facing(height)
+    score = (
+        np.clip((height - world.equilibrium_m) / 120, -3, 0.5) + 0.8 * drift + north_facing(height)
+    )
     near = ndimage.distance_transform_edt(~ice) * PIXEL_M < 80
-    seen = ice | (near & (score > 1.7) & (height > 5))
+    seen = ice | (near & (score > 1.4) & (height > 5))
     return ndimage.binary_opening(seen, iterations=2)
 
 

@@ -64,7 +64,7 @@ AREAS = (
         Setting(
             Relief(summit=2000, fjord=((1.05, 0.1), (0.75, 1.05)), fjord_km=1.8, grain_km=7,
                    roughness=1.0),
-            share_above=0.26, warming_m=50, debris=0.40,
+            share_above=0.26, warming_m=35, debris=0.40,
         ),
         Look((1.0, 1.0, 1.0, 1.0), 0.0, 0.5, 0.020, (1.0, 1.0, 1.0, 1.0), 90),
         swath_edge="2023-08",
@@ -74,7 +74,7 @@ AREAS = (
         Setting(
             Relief(summit=2250, fjord=((0.35, -0.1), (1.1, 0.5)), fjord_km=1.5, grain_km=5,
                    roughness=1.1),
-            share_above=0.30, warming_m=60, debris=0.50,
+            share_above=0.30, warming_m=45, debris=0.50,
         ),
         Look((1.16, 1.0, 0.86, 1.06), 0.35, 0.6, 0.035, (0.98, 1.01, 1.04, 1.02), 110),
         swath_edge="2023-07",
