@@ -6,6 +6,7 @@ import ast
 import contextlib
 import difflib
 import os
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -167,6 +168,8 @@ def _execute_one(path: Path, target: Path, values: dict[str, Any], root: Path) -
             cwd=path.parent,
             kernel_name="python3",
             log_output=False,
+            # A bar is for a person who waits; in a log it is a line per cell.
+            progress_bar=sys.stderr.isatty(),
             config=_KERNEL,
         )
     except papermill.PapermillExecutionError as error:
