@@ -161,7 +161,7 @@ def basins(
 ) -> np.ndarray:
     """Divide ice into glaciers by where it drains to: labels 1..n, 0 where there is no ice.
 
-    Cells that leave the ice within some 500 m of each other belong to one tongue; basins of fewer
+    Cells that leave the ice within some 400 m of each other belong to one tongue; basins of fewer
     than ``least_cells`` join the neighbour with which they share the longest border.
     """
     frame = np.zeros(ice.shape, bool)
@@ -174,7 +174,7 @@ def basins(
     ends = np.zeros(ice.size, bool)
     ends[np.unique(mouth[ice.ravel()])] = True
     groups, _ = ndimage.label(
-        ndimage.binary_dilation(ends.reshape(ice.shape), np.ones((3, 3)), iterations=3),
+        ndimage.binary_dilation(ends.reshape(ice.shape), np.ones((3, 3)), iterations=2),
         np.ones((3, 3)),
     )
     labels = np.where(ice, groups.ravel()[mouth].reshape(ice.shape), 0)

@@ -16,7 +16,7 @@ import rasterio.features
 import shapely
 from affine import Affine
 from scipy import ndimage
-from shapely.geometry import Polygon, shape
+from shapely.geometry import MultiPolygon, Polygon, shape
 
 from glacier_utils.terrain import power_noise
 from glacier_utils.world import PIXEL_M, World, north_facing
@@ -106,21 +106,26 @@ class _Warp:
         return points + np.stack(moved, axis=1)
 
 
-def _draw(polygon: Polygon, warp: _Warp) -> Polygon:
-    """Generalise as a hand does: corners cut, bays and spurs below some 30 m lost."""
-    smooth = polygon.buffer(20).buffer(-40).buffer(20)
-    if smooth.geom_type == "MultiPolygon":
-        smooth = max(smooth.geoms, key=lambda part: part.area)
-    if smooth.is_empty:
-        smooth = polygon
-    drawn = shapely.transform(smooth.simplify(12), warp)
-    if not drawn.is_valid:
-        drawn = shapely.make_valid(drawn)
-    if drawn.geom_type != "Polygon":
-        drawn = max(
-            (p for p in shapely.get_parts(drawn) if p.geom_type == "Polygon"), key=lambda p: p.area
-        )
-    return drawn
+def _draw(polygon: Polygon, warp: _Warp) -> Polygon | MultiPolygon:
+    """Generalise as a hand does: corners cut, bays and spurs below some 30 m lost.
+
+    Where that parts a glacier at a narrow neck, pieces of at least half ``LEAST_KM2`` are kept.
+    """
+    smooth = polygon.buffer(20).buffer(-35).buffer(15).simplify(12)
+    drawn = shapely.make_valid(shapely.transform(smooth, warp))
+    parts = [part for part in _parts(drawn) if part.area > LEAST_KM2 * 1e6 / 2]
+    if len(parts) > 1:
+        return MultiPolygon(parts)
+    return max(_parts(drawn), key=lambda part: part.area, default=polygon)
+
+
+def _parts(geometry: shapely.Geometry) -> list[Polygon]:
+    """Return the polygons in any geometry."""
+    return [
+        part
+        for part in shapely.get_parts(geometry, return_index=False)
+        if part.geom_type == "Polygon"
+    ]
 
 
 def _later(polygon: Polygon, world: World, transform: Affine, step: int) -> Polygon:

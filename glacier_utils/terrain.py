@@ -261,7 +261,10 @@ class Relief:
 def landscape(
     shape: tuple[int, int], relief: Relief, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Make the coarse bed: heights in m ``[row, col]`` (even sides) and where the fjord lies."""
+    """Make the coarse bed, heights in m ``[row, col]``, sides even in number of cells.
+
+    Returned with it: the distance in km from the fjord's shore, negative in the fjord.
+    """
     fjord_distance = _fjord_distance(shape, relief, rng)
     half = relief.fjord_km / 2
     fjord = fjord_distance < half
@@ -287,7 +290,7 @@ def landscape(
     height, fjord_distance = _bend([height, fjord_distance], rng)
     fjord = fjord_distance < half
     floor = -120 * np.clip((half - fjord_distance) / 0.5, 0, 1) - 2
-    return np.where(fjord, floor, np.maximum(height, 1.0)), fjord
+    return np.where(fjord, floor, np.maximum(height, 1.0)), fjord_distance - half
 
 
 def _bend(fields: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:

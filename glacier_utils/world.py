@@ -75,14 +75,16 @@ def inner(field: np.ndarray) -> np.ndarray:
 def build_world(rows: int, cols: int, setting: Setting, rng: np.random.Generator) -> World:
     """Make the area of ``rows`` x ``cols`` pixels (multiples of 16)."""
     shape = (rows // FACTOR + 2 * MARGIN, cols // FACTOR + 2 * MARGIN)
-    bed, fjord = landscape(shape, setting.relief, rng)
+    bed, shore_km = landscape(shape, setting.relief, rng)
+    fjord = shore_km < 0
     frame = np.s_[MARGIN:-MARGIN, MARGIN:-MARGIN]
     line = float(np.quantile(bed[frame], 1 - setting.share_above))
     local = 50 * power_noise(shape, rng, exponent=3, longest=60)
     then, now = _two_ages(bed, fjord, Climate(line), setting.warming_m, local)
 
     fine_bed = _detail(refine(bed, FACTOR), setting.relief.roughness, rng)
-    sea = refine(fjord.astype(float), FACTOR, order=1) > 0.5
+    ragged = 0.02 * power_noise(fine_bed.shape, rng, exponent=2.5, longest=40)
+    sea = refine(shore_km, FACTOR, order=1) + ragged < 0
     fine_bed = np.where(sea, np.minimum(fine_bed, -1), np.maximum(fine_bed, 1.0))
     old_ice, _ = _on_fine(bed, then, fine_bed)
     ice, thickness = _on_fine(bed, now, fine_bed)
@@ -206,8 +208,8 @@ def _lakes(height, ice, old_ice, sea) -> tuple[np.ndarray, np.ndarray, np.ndarra
         height[melt & bared] = np.maximum(height[melt & bared], level)
     melt = ndimage.binary_opening(melt, iterations=2) & ~ice
     flat = np.hypot(*gradient(ndimage.gaussian_filter(height, 2), PIXEL_M)) < 0.035
-    still = ndimage.binary_opening(flat & ~ice & ~sea & ~melt & (height > 3), iterations=4)
-    still = ndimage.binary_closing(still, iterations=2) & ~ice & ~sea & ~melt
+    free = ~ice & ~sea & ~melt & (height > 3)
+    still = (ndimage.gaussian_filter((flat & free).astype(np.float32), 4) > 0.6) & free
     for lakes in (still, melt):
         labels, number = ndimage.label(lakes)
         if number:
