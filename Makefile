@@ -32,8 +32,10 @@ lab: $(STAMP)
 notebooks: $(STAMP)
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
 		--KernelManager.transport_encryption=auto --ExecutePreprocessor.record_timing=False \
-		--ExecutePreprocessor.timeout=1800 --CoalesceStreamsPreprocessor.enabled=True \
-		notebooks/0*.ipynb
+		--ExecutePreprocessor.timeout=1800 notebooks/0*.ipynb
+	@# A progress bar is one line overwritten many times: keep what it came to.
+	$(BIN)/jupyter nbconvert --to notebook --inplace \
+		--CoalesceStreamsPreprocessor.enabled=True notebooks/0*.ipynb
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks

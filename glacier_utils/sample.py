@@ -5,6 +5,15 @@ rivers and ice (``terrain``), glaciers grow and shrink by mass balance and shall
 (``ice``, ``world``), sun, surfaces and sensor make the images (``scenes``), and the outlines are
 what a database would hold of the year 2001 (``inventory``).
 
+How hard it is was set by how much of the tongues debris covers, how far the ice of 2001 reached
+beyond today's, how much seasonal snow lies off the glaciers, and how deep the shadows are; never
+by noise. The aim was real Sentinel-2: trained in one area on the old outlines and scored in the
+other against the truth, a random forest on pixels between 0.5 and 0.8 IoU, a plain U-Net well
+above it and below 0.95. Measured in August on the default world: outlines 0.86, threshold 0.68,
+random forest 0.67, unet-resnet18 0.75 after 20 epochs. While it was being set, with 30 epochs:
+random forest 0.68 and 0.63, U-Net 0.78 and 0.75, on the worlds of seeds 0 and 1; random forest
+0.74 on that of seed 2. Debris-covered ice is where all models miss most.
+
 The true glacier mask of July equals that of August: a month moves the ice margin by metres, less
 than a pixel; what differs between the dates is snow, light and air.
 """
