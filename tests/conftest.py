@@ -15,6 +15,16 @@ import rasterio
 import shapely
 import yaml
 from affine import Affine
+from hypothesis import HealthCheck, settings
+
+# A loaded machine is slow, which is no fault of the code; CI tries the same examples each time.
+settings.register_profile(
+    "project",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=bool(os.environ.get("CI")),
+)
+settings.load_profile("project")
 
 CRS = "EPSG:32623"
 ORIGIN = (450_000.0, 6_780_000.0)
