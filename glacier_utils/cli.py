@@ -91,11 +91,11 @@ def _sample(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from glacier_utils import datasets, runs
+    from glacier_utils import checks, datasets, runs
 
     # A path needs no project around it, a name does.
     root = None if Path(options.dataset).exists() else runs.project_root()
-    table = datasets.check(datasets.open_dataset(options.dataset, root=root))
+    table = checks.check(datasets.open_dataset(options.dataset, root=root))
     print(table.to_string(index=False))
     problems = int((table["problems"].fillna("") != "").sum())
     print(f"\n{problems} of {len(table)} have problems" if problems else "\nno problems found")

@@ -12,7 +12,8 @@ import pytest
 import shapely
 import yaml
 
-from glacier_utils.datasets import check, open_dataset
+from glacier_utils.checks import check
+from glacier_utils.datasets import open_dataset
 from glacier_utils.errors import GlacierError
 from glacier_utils.outlines import rasterise
 
