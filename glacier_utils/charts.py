@@ -208,6 +208,23 @@ def score_intervals(
     return figure
 
 
+def differences(table: pd.DataFrame) -> Figure:
+    """Show paired differences of the IoU, a row a pair of models, and the line of no difference.
+
+    Args:
+        table: of ``evaluation.differences``: model, against, reference, difference, low, high.
+    """
+    pairs = table.assign(
+        model=table["model"] + " − " + table["against"],
+        iou=table["difference"],
+        iou_low=table["low"],
+        iou_high=table["high"],
+    )
+    figure = score_intervals(pairs, label="difference of IoU (1)")
+    figure.axes[0].axvline(0, color="0.4", linewidth=0.8)
+    return figure
+
+
 def precision_recall(curves: Mapping[str, pd.DataFrame], points: Mapping[str, tuple]) -> Figure:
     """Show precision against recall.
 

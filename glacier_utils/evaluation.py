@@ -112,8 +112,6 @@ def spatial_scores(
         for reference, truth in references(store, positions).items():
             counts = _counts(masks[row.model], truth, index)
             for (area, date), part in counts.groupby(["area", "date"], sort=False):
-                scores = metrics.score_table(part)
-                low, high = metrics.bootstrap(part, by="block")
                 rows.append(
                     {
                         "model": row.architecture,
@@ -121,12 +119,7 @@ def spatial_scores(
                         "date": date,
                         "reference": reference,
                         "seed": row.seed,
-                        "iou": scores["iou"],
-                        "iou_low": low,
-                        "iou_high": high,
-                        "f1": scores["f1"],
-                        "precision": scores["precision"],
-                        "recall": scores["recall"],
+                        **metrics.scores_with_interval(part),
                     }
                 )
     return pd.DataFrame(rows)
@@ -140,18 +133,45 @@ def differences(best: str, masks: Masks, store: PatchStore, positions: np.ndarra
         (``best`` minus the other), low, high (95 %), verdict (``better``, ``worse`` or
         ``not distinguishable``).
     """
+    return _paired([(best, other) for other in masks if other != best], masks, store, positions)
+
+
+def against_baselines(
+    table: pd.DataFrame, masks: Masks, store: PatchStore, positions: np.ndarray
+) -> pd.DataFrame:
+    """Compare every network with every baseline on the same blocks: a table as `differences`."""
+    kinds = table.set_index("model")["kind"]
+    networks, baselines = (
+        [name for name in masks if kinds[name] == kind] for kind in ("network", "baseline")
+    )
+    pairs = [(network, baseline) for network in networks for baseline in baselines]
+    return _paired(pairs, masks, store, positions)
+
+
+def clearly_better(pairs: pd.DataFrame) -> list[str]:
+    """Return the models that are ``better`` than each one they are compared with, by all
+    references."""
+    verdicts = (pairs["verdict"] == "better").groupby(pairs["model"], sort=False).all()
+    return list(verdicts.index[verdicts])
+
+
+def _paired(
+    pairs: Sequence[tuple[str, str]], masks: Masks, store: PatchStore, positions: np.ndarray
+) -> pd.DataFrame:
+    """Return the difference of the IoU of each pair, resampled on the same blocks."""
     index = store.index.iloc[positions]
     rows = []
     for reference, truth in references(store, positions).items():
-        own = _counts(masks[best], truth, index)
-        for other in masks:
-            if other == best:
-                continue
-            counts = _counts(masks[other], truth, index)
-            difference, low, high = metrics.bootstrap_difference(own, counts, by="block")
+        counts = {
+            name: _counts(masks[name], truth, index) for name in dict.fromkeys(sum(pairs, ()))
+        }
+        for one, other in pairs:
+            difference, low, high = metrics.bootstrap_difference(
+                counts[one], counts[other], by="block"
+            )
             rows.append(
                 {
-                    "model": best,
+                    "model": one,
                     "against": other,
                     "reference": reference,
                     "difference": difference,
@@ -330,9 +350,16 @@ def same_support(masks: Masks, store: PatchStore, positions: np.ndarray) -> bool
 
 
 def conclusions(
-    best: str, spatial: pd.DataFrame, difference: pd.DataFrame, bias: pd.DataFrame | None
+    best: str,
+    spatial: pd.DataFrame,
+    difference: pd.DataFrame,
+    bias: pd.DataFrame | None,
+    clear: Sequence[str] = (),
 ) -> str:
-    """Write what follows from the numbers of this run, as Markdown."""
+    """Write what follows from the numbers of this run, as Markdown.
+
+    ``clear``: the networks that are clearly better than every baseline, of `clearly_better`.
+    """
     lines = []
     first = spatial[spatial["seed"] == spatial["seed"].iloc[0]]
     for row in first[first["model"] == best].itertuples():
@@ -346,6 +373,8 @@ def conclusions(
             f"- Against {row.against}, by the {row.reference}: {row.verdict} "
             f"({row.difference:+.2f}, interval {row.low:+.2f} to {row.high:+.2f})."
         )
+    names = ", ".join(f"**{name}**" for name in clear) or "none"
+    lines.append(f"- Networks clearly better than every baseline, by every reference: {names}.")
     if bias is not None:
         lines.append(_bias_sentence(bias))
     seeds = spatial["seed"].nunique()

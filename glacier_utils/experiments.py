@@ -14,6 +14,7 @@ from glacier_utils.errors import GlacierError
 from glacier_utils.store import PatchStore
 
 SCORES = ("iou", "f1", "precision", "recall")
+BOTH = "-both"  # ends the name of a model that was trained on both dates
 
 
 def fit_all(
@@ -59,22 +60,56 @@ def fit_all(
     return fits
 
 
+def fit_both(
+    name: str,
+    store: PatchStore,
+    folder: str | Path,
+    *,
+    dates: Sequence[str],
+    others: Sequence[str],
+    settings: training.Settings,
+    progress: bool = True,
+) -> dict[str, training.Fit]:
+    """Train a model on more dates, for as many steps as `fit_all` gave it on fewer.
+
+    Args:
+        name: of the model.
+        dates: those of `fit_all`, which set the number of steps.
+        others: all dates to learn from; where they are the same nothing is trained.
+
+    Returns:
+        ``<model>-both`` -> fit, or nothing.
+    """
+    if sorted(others) == sorted(dates):
+        return {}
+    # More dates make longer epochs.
+    epochs = max(1, settings.epochs * len(dates) // len(others))
+    settings = dataclasses.replace(settings, epochs=epochs)
+    key = f"{name}{BOTH}"
+    target = Path(folder) / key
+    fit = training.fit(name, store, target, dates=others, settings=settings, progress=progress)
+    return {key: fit}
+
+
 def summary(fits: Mapping[str, training.Fit]) -> pd.DataFrame:
     """Put fits into one table.
 
     Returns:
-        A row a fit: model (its key), architecture, kind (``network`` or ``baseline``), seed,
+        A row a fit: model (its key), architecture (the name that scores are listed under: that of
+        the registry, or ``<name>-both``), kind (``network`` or ``baseline``), dates, seed,
         parameters, epochs, seconds, validation_iou and the other scores, threshold, checkpoint
         (relative to the project).
     """
     rows = []
     for key, fit in fits.items():
         content = json.loads(fit.checkpoint.with_name("fit.json").read_text(encoding="utf-8"))
+        name = content["model"]
         rows.append(
             {
                 "model": key,
-                "architecture": content["model"],
-                "kind": "baseline" if models.is_pixel_model(content["model"]) else "network",
+                "architecture": name + BOTH if key.endswith(BOTH) else name,
+                "kind": "baseline" if models.is_pixel_model(name) else "network",
+                "dates": " ".join(content["dates"]),
                 "seed": content["settings"]["seed"],
                 "parameters": fit.parameters,
                 "epochs": len(fit.history),
@@ -95,10 +130,10 @@ def overview(names: Sequence[str]) -> pd.DataFrame:
 def best_network(table: pd.DataFrame) -> str:
     """Return the network with the best validation IoU; where there is none, the best baseline.
 
-    Only models of the first seed are compared: choosing the luckiest of many seeds would overstate
-    its validation score most.
+    Only models of the first seed and the first choice of dates are compared: choosing the luckiest
+    of many seeds would overstate its validation score most, and other dates are other patches.
     """
-    first = _first_seed(table)
+    first = _alike(table)
     networks = first[first["kind"] == "network"]
     return _best(networks if len(networks) else first)
 
@@ -108,7 +143,7 @@ def best_baseline(table: pd.DataFrame) -> str:
 
     As in `best_network`, only models of the first seed are compared.
     """
-    first = _first_seed(table)
+    first = _alike(table)
     baselines = first[first["kind"] == "baseline"]
     if baselines.empty:
         return str(first.sort_values("validation_iou", kind="stable")["model"].iloc[0])
@@ -127,8 +162,24 @@ def checkpoint(table: pd.DataFrame, model: str) -> Path:
     return runs.project_root() / rows["checkpoint"].iloc[0]
 
 
-def _first_seed(table: pd.DataFrame) -> pd.DataFrame:
-    return table[table["seed"] == table["seed"].iloc[0]]
+def by_dates(table: pd.DataFrame, model: str) -> dict[str, Path]:
+    """Return the checkpoints of a model and, if there is one, of its training on both dates.
+
+    Returns:
+        "<model>, <date> + <date>" -> checkpoint.
+    """
+    names = [name for name in (model, model + BOTH) if (table["model"] == name).any()]
+    dates = table.set_index("model")["dates"]
+    return {
+        f"{model}, {' + '.join(dates[name].split())}": checkpoint(table, name) for name in names
+    }
+
+
+def _alike(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the models of the first seed that learned from the dates of the first model."""
+    return table[
+        (table["seed"] == table["seed"].iloc[0]) & (table["dates"] == table["dates"].iloc[0])
+    ]
 
 
 def _best(table: pd.DataFrame) -> str:

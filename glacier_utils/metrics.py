@@ -157,6 +157,14 @@ def bootstrap(
     return _interval(_resampled(sums, _weights(len(sums), samples, seed), score), level)
 
 
+def scores_with_interval(frame: pd.DataFrame) -> dict[str, float]:
+    """Return iou, iou_low, iou_high, f1, precision, recall of counts with a column ``block``."""
+    scores = score_table(frame)
+    low, high = bootstrap(frame, by="block")
+    rest = {name: scores[name] for name in ("f1", "precision", "recall")}
+    return {"iou": scores["iou"], "iou_low": low, "iou_high": high, **rest}
+
+
 def bootstrap_difference(
     frame_a: pd.DataFrame,
     frame_b: pd.DataFrame,

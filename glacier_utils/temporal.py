@@ -177,20 +177,13 @@ def robustness(maps: Mapping[Key, Map], data: Dataset) -> pd.DataFrame:
             if mask is None:
                 continue
             counts = block_counts(found.mask, mask.read(), found.grid)
-            scores = metrics.score_table(counts)
-            low, high = metrics.bootstrap(counts, by="block")
             rows.append(
                 {
                     "model": model,
                     "area": area,
                     "date": date,
                     "reference": reference,
-                    "iou": scores["iou"],
-                    "iou_low": low,
-                    "iou_high": high,
-                    "f1": scores["f1"],
-                    "precision": scores["precision"],
-                    "recall": scores["recall"],
+                    **metrics.scores_with_interval(counts),
                 }
             )
     return pd.DataFrame(rows)

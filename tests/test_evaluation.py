@@ -204,6 +204,26 @@ def test_support_differs_where_one_map_has_gaps():
     assert not evaluation.same_support({"a": store.labels, "b": gap}, store, everything(store))
 
 
+def test_every_network_is_compared_with_every_baseline():
+    store = make_store(6, 4)
+    worse, middling = store.labels.copy(), store.labels.copy()
+    worse[:, : SIZE // 2] = 0
+    middling[:, : SIZE // 4] = 0
+    masks = {"a": worse, "b": worse.copy(), "good": store.labels, "same": worse, "mid": middling}
+    table = models(*masks).assign(kind=["baseline"] * 2 + ["network"] * 3)
+    pairs = evaluation.against_baselines(table, masks, store, everything(store))
+    assert len(pairs) == 3 * 2 * 2
+    assert pairs["against"].unique().tolist() == ["a", "b"]
+    assert (pairs[pairs["model"] == "same"]["difference"] == 0).all()
+    assert (
+        pairs[(pairs["model"] == "mid") & (pairs["reference"] == "labels")]["low"] == 0.25
+    ).all()
+    assert evaluation.clearly_better(pairs) == ["good", "mid"]
+    # One interval that holds zero is enough to doubt.
+    pairs.loc[pairs["model"].eq("mid").idxmax(), "verdict"] = "not distinguishable"
+    assert evaluation.clearly_better(pairs) == ["good"]
+
+
 def test_differences_and_their_verdicts():
     store = make_store(6, 4, truth=False)
     worse = store.labels.copy()

@@ -32,8 +32,9 @@ def fits(monkeypatch):
     return calls
 
 
-def table(*rows: tuple) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=["model", "kind", "seed", "validation_iou"])
+def table(*rows: tuple, dates: str = "2023-08") -> pd.DataFrame:
+    known = pd.DataFrame(rows, columns=["model", "kind", "seed", "validation_iou"])
+    return known.assign(dates=dates)
 
 
 MODELS = (
@@ -74,6 +75,36 @@ def test_an_unknown_name_is_noticed_before_anything_trains(fits, tmp_path, monke
     with pytest.raises(GlacierError, match="'treshold': not known"):
         experiments.fit_all(["threshold", "treshold"], [0], None, tmp_path, dates=["2023-08"])
     assert fits == []
+
+
+def test_a_second_training_takes_as_many_steps_on_more_dates(fits, tmp_path):
+    dates, others = ["2023-08"], ["2023-07", "2023-08"]
+    settings = training.Settings(epochs=7)
+    found = experiments.fit_both(
+        "unet", None, tmp_path, dates=dates, others=others, settings=settings
+    )
+    assert list(found) == ["unet-both"]
+    assert fits == [("unet", "unet-both", 0, 3, others)]
+    assert not experiments.fit_both(
+        "unet", None, tmp_path, dates=others, others=others[::-1], settings=settings
+    )
+    assert len(fits) == 1
+
+
+def test_a_model_of_both_dates_has_a_name_of_its_own_and_is_not_compared(project):
+    dates = ["2023-08"]
+    found = experiments.fit_all(
+        ["threshold"], [0], Store(), project / "models", dates=dates, progress=False
+    )
+    other = dict(zip(["threshold-both"], found.values(), strict=True))
+    summary = experiments.summary(found | other)
+    assert summary["architecture"].tolist() == ["threshold", "threshold-both"]
+    assert summary["dates"].tolist() == ["2023-08", "2023-08"]
+    summary.loc[1, ["dates", "validation_iou"]] = ["2023-07 2023-08", 1.1]
+    assert experiments.best_network(summary) == "threshold"
+    chosen = experiments.by_dates(summary, "threshold")
+    assert list(chosen) == ["threshold, 2023-08", "threshold, 2023-07 + 2023-08"]
+    assert list(experiments.by_dates(summary.iloc[:1], "threshold")) == ["threshold, 2023-08"]
 
 
 def test_summary_leads_back_to_the_checkpoint(project):

@@ -194,6 +194,23 @@ def test_score_intervals_that_are_undefined():
     drawn(charts.score_intervals(table.assign(iou=np.nan)))
 
 
+def test_differences_stand_beside_the_line_of_none():
+    table = pd.DataFrame(
+        {
+            "model": "unet",
+            "against": ["threshold", "random_forest"],
+            "reference": "labels",
+            "difference": [0.1, 0.0],
+            "low": [0.05, -0.1],
+            "high": [0.15, 0.1],
+        }
+    )
+    (ax,) = drawn(charts.differences(table)).axes
+    names = [text.get_text() for text in ax.get_yticklabels()]
+    assert names == ["unet − threshold", "unet − random_forest"]
+    assert any(set(line.get_xdata()) == {0} for line in ax.get_lines())
+
+
 def test_precision_recall():
     curve = pd.DataFrame({"threshold": [0, 0.5], "precision": [0.4, np.nan], "recall": [1.0, 0.0]})
     figure = drawn(
