@@ -354,7 +354,7 @@ def conclusions(
     spatial: pd.DataFrame,
     difference: pd.DataFrame,
     bias: pd.DataFrame | None,
-    clear: Sequence[str] = (),
+    clear: Sequence[str] | None = None,
 ) -> str:
     """Write what follows from the numbers of this run, as Markdown.
 
@@ -373,8 +373,9 @@ def conclusions(
             f"- Against {row.against}, by the {row.reference}: {row.verdict} "
             f"({row.difference:+.2f}, interval {row.low:+.2f} to {row.high:+.2f})."
         )
-    names = ", ".join(f"**{name}**" for name in clear) or "none"
-    lines.append(f"- Networks clearly better than every baseline, by every reference: {names}.")
+    if clear is not None:
+        names = ", ".join(f"**{name}**" for name in clear) or "none"
+        lines.append(f"- Networks clearly better than every baseline, by every reference: {names}.")
     if bias is not None:
         lines.append(_bias_sentence(bias))
     seeds = spatial["seed"].nunique()

@@ -386,6 +386,9 @@ def test_conclusions_without_truth_or_another_model():
     text = evaluation.conclusions("a", spatial, pd.DataFrame(), None)
     assert len(text.splitlines()) == 2
     assert "2 seeds" in text
+    for clear, words in ((["b", "c"], "**b**, **c**."), ([], "none.")):
+        text = evaluation.conclusions("a", spatial, pd.DataFrame(), None, clear)
+        assert f"every baseline, by every reference: {words}" in text
 
 
 # ---- outlines, areas
