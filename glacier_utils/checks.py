@@ -1,129 +1,213 @@
-"""Look at everything a dataset names: what is there, what is usable, what is wrong."""
+"""Look at everything a dataset names: what is there, what is usable, what is wrong.
+
+A finding is an error where work on this area and date would stop, or go on with numbers that are
+known to be wrong: a file that cannot be read, files that do not fit each other, no labels, values
+that cannot be reflectances, ground that two areas share. It is a warning where the data are usable
+and a person should look: rings that were mended, dates on different grids, odd patches. Every area
+and date is looked at; only a manifest that cannot be read ends it all.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
+import geopandas as gpd
 import numpy as np
 import pandas as pd
+import pyproj
+import shapely
+from tqdm import tqdm
 
 from glacier_utils.datasets import Dataset
-from glacier_utils.errors import GlacierError
-from glacier_utils.grids import Grid, same_crs
-from glacier_utils.imagery import UNKNOWN, Mask, Source
-from glacier_utils.rasters import crs_name
+from glacier_utils.errors import plain
+from glacier_utils.grids import same_crs
+from glacier_utils.imagery import Source
+from glacier_utils.looks import ERROR, WARNING, Look
+
+COLUMNS = ("area", "date", "kind", "files", "size", "resolution_m", "crs", "valid", "glacier",
+           "outlines", "label_age_years", "problems")  # fmt: skip
+
+_LEGEND = (
+    "valid: part of the frame with an image; glacier: part of what has image and label; age: years "
+    "from outline to image, median"
+)
 
 
-def check(dataset: Dataset) -> pd.DataFrame:
+@dataclass(frozen=True)
+class Survey:
+    """What was found.
+
+    Attributes:
+        table: a row an area and date; see ``check``.
+        findings: a row a finding: area, date, severity ("error" or "warning"), message.
+        name, folder: of the dataset.
+    """
+
+    table: pd.DataFrame
+    findings: pd.DataFrame
+    name: str
+    folder: Path
+
+    @property
+    def status(self) -> int:
+        """2 if there is an error, else 0: what the command line ends with."""
+        return 2 if (self.findings.severity == ERROR).any() else 0
+
+    def text(self, width: int = 100) -> str:
+        """Return the table and the numbered findings for a terminal, errors first.
+
+        Names and messages hold text by third parties: only printable characters are shown. Paths
+        are shortened to where they lie in the dataset's folder.
+        """
+        lines = [f"{plain(self.name)}: {_count(len(self.table), 'image')} in {self.folder}", ""]
+        lines += [*_table(self.table, width), "", *textwrap.wrap(_LEGEND, width), ""]
+        number = 0
+        for severity in (ERROR, WARNING):
+            chosen = self.findings[self.findings.severity == severity]
+            for message, group in chosen.groupby("message", sort=False):
+                number += 1
+                start = f"{number:3d} {severity:<7}  "
+                where = _places(group, self.table)
+                told = plain(message).replace(f"{self.folder}/", "")
+                lines += textwrap.wrap(
+                    f"{where}: {told}", width, initial_indent=start,
+                    subsequent_indent=" " * len(start), break_long_words=False,
+                    break_on_hyphens=False,
+                )  # fmt: skip
+        if not number:
+            return "\n".join([*lines, "no problems found"])
+        bad = self.findings[self.findings.severity == ERROR]
+        unusable = len(bad[["area", "date"]].drop_duplicates())
+        return "\n".join([*lines, "", f"{unusable} of {len(self.table)} cannot be used as they are"
+                          if unusable else "usable; look at the warnings"])  # fmt: skip
+
+
+def check(dataset: Dataset, *, progress: bool = False) -> pd.DataFrame:
     """Look at everything a dataset names and say what is there and what is wrong.
 
     Returns:
         A row an area and date: area, date, kind ("patches", "bands" or "scene"), files, size
         ("columns x rows"), resolution_m, crs, valid (fraction of the frame), glacier (fraction of
-        the known and valid pixels), outlines (number of glaciers), problems ("" if there are none).
-        Large images are judged by windows spread over them.
+        the known and valid pixels), outlines (number of glaciers), label_age_years (median, nan
+        where the outlines have no date), problems ("" if there are none). Large images are judged
+        by windows spread over them; of every file the end is read, so that none is cut short.
     """
-    rows = [_check_entry(dataset, area, date) for area in dataset.areas
-            for date in dataset.dates(area)]  # fmt: skip
-    _check_overlap(dataset, rows)
-    for row in rows:
-        row["problems"] = "; ".join(row["problems"])
-    return pd.DataFrame(rows)
+    return survey(dataset, progress=progress).table
 
 
-def _check_entry(dataset: Dataset, area: str, date: str) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "area": area, "date": date, "kind": "", "files": 0, "size": "", "resolution_m": np.nan,
-        "crs": "", "valid": np.nan, "glacier": np.nan, "outlines": 0, "problems": [],
-    }  # fmt: skip
-    try:
-        source = dataset.source(area, date)
-        row["kind"] = "patches" if source.tiles else "scene" if len(source.paths) == 1 else "bands"
-        row["files"] = len(source.paths)
-        row["size"] = f"{source.grid.width} x {source.grid.height}"
-        row["resolution_m"] = source.grid.resolution
-        row["crs"] = crs_name(source.grid)
-        _check_frames(dataset, area, date, row)
-        labels = _check_labels(dataset, area, date, row)
-        _check_values(source, labels, row)
-        for mask in (dataset.truth(area, date), dataset.surface(area, date)):
-            if mask is not None:
-                mask.read(0, 0, 1, 1)
-    except GlacierError as error:
-        row["problems"].append(str(error))
-    return row
+def survey(dataset: Dataset, *, progress: bool = False) -> Survey:
+    """Do what ``check`` does, and give the findings one by one too."""
+    looks = [Look(dataset, area, date) for area in dataset.areas for date in dataset.dates(area)]
+    ends: dict[Path, str] = {}
+    with tqdm(
+        total=0, desc="check", unit="read", delay=2, disable=None if progress else True
+    ) as bar:
+        for look in looks:
+            look.run(ends, bar)
+    _compare_areas(looks)
+    for look in looks:
+        look.row["problems"] = "; ".join(message for _, message in look.findings)
+    findings = [(look.area, look.date, *item) for look in looks for item in look.findings]
+    return Survey(
+        pd.DataFrame([look.row for look in looks], columns=list(COLUMNS)),
+        pd.DataFrame(findings, columns=["area", "date", "severity", "message"]),
+        dataset.name,
+        dataset.folder,
+    )
 
 
-def _check_frames(dataset: Dataset, area: str, date: str, row: dict[str, Any]) -> None:
-    grid = dataset.source(area, date).grid
-    if grid.crs is not None and not grid.crs.is_projected:
-        row["problems"].append("its CRS is in degrees: warp it to a projected one such as UTM")
-    first = dataset.dates(area)[0]
-    if date != first and not grid.matches(dataset.source(area, first).grid):
-        row["problems"].append(
-            f"its frame differs from that of {first}: the dates cannot be compared pixel by pixel"
-        )
+def _compare_areas(looks: Sequence[Look]) -> None:
+    """Say so where two areas share ground: a model must not be tested where it was trained."""
+    opened = [look for look in looks if look.source is not None and look.source.grid.crs]
+    ground = {id(look): _ground(look.source) for look in opened}
+    told = set()
+    for index, look in enumerate(opened):
+        for other in opened[index + 1 :]:
+            pair = look.area, other.area
+            if look.area == other.area or pair in told:
+                continue
+            grid = look.source.grid
+            theirs = ground[id(other)]
+            if not same_crs(grid.crs, other.source.grid.crs):
+                theirs = theirs.to_crs(pyproj.CRS.from_user_input(grid.crs))
+            shared = ground[id(look)].iloc[0].intersection(theirs.iloc[0]).area
+            # Less than a pixel comes from rounding along a common edge.
+            if shared > abs(grid.transform.a * grid.transform.e):
+                told.add(pair)
+                share = shared / ground[id(look)].iloc[0].area
+                look.error(
+                    f"{share:.0%} of its ground lies in area {other.area} ({other.date}) too, so a "
+                    "model would be judged where it was trained; cut one of them with `bounds`"
+                )
 
 
-def _check_labels(dataset: Dataset, area: str, date: str, row: dict[str, Any]) -> Mask:
-    labels = dataset.labels(area, date)
-    if dataset._entry(area, date).labels is None:
-        outlines = dataset.outlines(area, date)
-        row["outlines"] = int(outlines.glacier_id.nunique())
-        if not row["outlines"]:
-            row["problems"].append(f"no outline of {dataset._area(area).outlines} touches the area")
-        row["problems"] += outlines.attrs.get("report", [])
-    return labels
+def _ground(source: Source) -> gpd.GeoSeries:
+    """Return what the files of an image cover, in its CRS."""
+    boxes = [source.grid.window(*map(int, tile)).box for tile in source.tiles]
+    shape = shapely.union_all(boxes).intersection(source.grid.box) if boxes else source.grid.box
+    return gpd.GeoSeries([shape], crs=pyproj.CRS.from_user_input(source.grid.crs))
 
 
-def _check_values(source: Source, labels: Mask, row: dict[str, Any]) -> None:
-    """Fill in the fractions, and notice values that cannot be reflectances."""
-    pixels = valid = known = glacier = 0
-    medians = []
-    for window in _spread_windows(source.grid):
-        image, label = source.read(*window), labels.read(*window)
-        pixels += image.valid.size
-        valid += int(image.valid.sum())
-        seen = image.valid & (label != UNKNOWN)
-        known += int(seen.sum())
-        glacier += int((label[seen] == 1).sum())
-        if image.valid.any():
-            medians.append(float(np.median(image.reflectance[:, image.valid])))
-    row["valid"] = valid / pixels
-    row["glacier"] = glacier / known if known else np.nan
-    if not valid:
-        row["problems"].append("no valid pixel; check `nodata` in `reflectance`")
-    elif not known:
-        row["problems"].append("no valid pixel has a label; check `coverage` and the outlines")
-    # Ground is never darker than a thousandth nor brighter than 1.5 in the middle of its values.
-    elif not 0.001 < np.median(medians) < 1.5:
-        row["problems"].append(
-            f"the median reflectance is {np.median(medians):.3g}: `scale` or `offset` in "
-            "`reflectance` do not fit the values"
-        )
-
-
-def _spread_windows(grid: Grid, size: int = 512, limit: int = 64) -> list[tuple[int, ...]]:
-    corners = [(row, col) for row in range(0, grid.height, size)
-               for col in range(0, grid.width, size)]  # fmt: skip
-    if len(corners) > limit:
-        chosen = np.linspace(0, len(corners) - 1, limit).round().astype(int)
-        corners = [corners[index] for index in chosen]
+def _table(table: pd.DataFrame, width: int) -> list[str]:
+    """Lay the table out in ``width`` columns; long names of areas and CRSs are shortened."""
+    cells = {
+        "area": table.area.map(plain),
+        "date": table.date,
+        "kind": table.kind.where(table.kind != "", "-"),
+        "files": table.files.map(str),
+        "size": table["size"].str.replace(" ", "").where(table["size"] != "", "-"),
+        "pixel": table.resolution_m.map(lambda value: _number(value, "{:.4g} m")),
+        "CRS": table.crs.map(plain).where(table.crs != "", "-"),
+        "valid": table.valid.map(_percent),
+        "glacier": table.glacier.map(_percent),
+        "outlines": table.outlines.map(str),
+        "age (y)": table.label_age_years.map(lambda value: _number(value, "{:.0f}")),
+    }
+    left = {"area", "date", "kind", "size", "CRS"}
+    widths = {name: max(len(name), *column.map(len)) for name, column in cells.items()}
+    for name in ("CRS", "area"):
+        spare = width - sum(widths.values()) - 2 * (len(widths) - 1)
+        widths[name] = max(10, widths[name] + min(0, spare)) if spare < 0 else widths[name]
+    lines = [list(cells), *zip(*cells.values(), strict=True)]
     return [
-        (row, col, min(size, grid.height - row), min(size, grid.width - col))
-        for row, col in corners
+        "  ".join(
+            _short(cell, space).ljust(space) if name in left else cell.rjust(space)
+            for cell, (name, space) in zip(line, widths.items(), strict=True)
+        ).rstrip()
+        for line in lines
     ]
 
 
-def _check_overlap(dataset: Dataset, rows: list[dict[str, Any]]) -> None:
-    """Say so where two areas share ground: a model must not be tested where it was trained."""
-    opened = {(area, date): source.grid for (area, date), source in dataset._sources.items()}
-    for row in rows:
-        grid = opened.get((row["area"], row["date"]))
-        for (area, _), other in opened.items():
-            if grid is None or area == row["area"] or grid.crs is None:
-                continue
-            if same_crs(grid.crs, other.crs) and grid.box.intersection(other.box).area > 0:
-                message = f"its frame overlaps that of area {area}"
-                if message not in row["problems"]:
-                    row["problems"].append(message)
+def _short(text: str, space: int) -> str:
+    return text if len(text) <= space else f"{text[: space - 3]}..."
+
+
+def _number(value: float, form: str) -> str:
+    return "-" if np.isnan(value) else form.format(value)
+
+
+def _percent(value: float) -> str:
+    """Round without calling all what is not quite all, nor none what is a little."""
+    if np.isnan(value):
+        return "-"
+    if 0.9995 <= value < 1:
+        return ">99.9%"
+    if 0 < value < 0.0005:
+        return "<0.1%"
+    return f"{value:.0%}" if value in (0, 1) else f"{value:.1%}"
+
+
+def _places(group: pd.DataFrame, table: pd.DataFrame) -> str:
+    """Name the areas and dates of a finding that several share."""
+    if len(group) == len(table) > 1:
+        return "everywhere"
+    return "; ".join(
+        f"{plain(area)} {', '.join(part.date)}" for area, part in group.groupby("area", sort=False)
+    )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from glacier_utils.errors import GlacierError
+from glacier_utils.errors import GlacierError, plain
 
 # The rooms behind the commands are imported where they are used: torch alone takes seconds, which
 # `glacier --help` or a wrong argument should not cost.
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.call(options)
     except GlacierError as error:
-        print(f"glacier: {error}", file=sys.stderr)
+        print(f"glacier: {plain(error)}", file=sys.stderr)
         return 2
     except OSError as error:
         # No permission, a full disk, a folder where a file should go: not ours to mend.
@@ -95,11 +95,9 @@ def _check(options: argparse.Namespace) -> int:
 
     # A path needs no project around it, a name does.
     root = None if Path(options.dataset).exists() else runs.project_root()
-    table = checks.check(datasets.open_dataset(options.dataset, root=root))
-    print(table.to_string(index=False))
-    problems = int((table["problems"].fillna("") != "").sum())
-    print(f"\n{problems} of {len(table)} have problems" if problems else "\nno problems found")
-    return 2 if problems else 0
+    found = checks.survey(datasets.open_dataset(options.dataset, root=root), progress=True)
+    print(found.text())
+    return found.status
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -135,7 +135,7 @@ def test_check_tells_what_is_wrong_and_ends_with_2(project, make_dataset, capsys
         path.unlink()
     assert cli.main(["check", str(folder)]) == 2
     captured = capsys.readouterr()
-    assert "1 of 4 have problems" in captured.out
+    assert "1 of 4 cannot be used as they are" in captured.out
     assert "Traceback" not in captured.err
 
 

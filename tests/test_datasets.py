@@ -293,52 +293,6 @@ def test_images_without_crs_take_no_outlines(folder, write_tif, edit):
             dataset.labels("train", "2023-08")
 
 
-# --- check
-
-
-def test_check_of_a_sound_dataset(folder):
-    table = check(open_dataset(folder))
-    assert table[["area", "date"]].to_numpy().tolist() == [
-        ["train", "2023-07"], ["train", "2023-08"], ["test", "2023-07"], ["test", "2023-08"],
-    ]  # fmt: skip
-    assert (table.problems == "").all()
-    row = table.iloc[0]
-    assert (row.kind, row.files, row["size"], row.resolution_m, row.crs) == (
-        "patches", 24, "192 x 128", 10, "EPSG:32623",
-    )  # fmt: skip
-    assert row.valid == 1
-    assert 0.2 < row.glacier < 0.35
-    assert row.outlines == 1
-
-
-@pytest.mark.parametrize(
-    ("change", "problem"),
-    [
-        (set_date("nothing/*.tif"), "matches no raster file"),
-        (set_area(outlines="no.gpkg"), "no.gpkg: no such file"),
-        (set_date({"images": "images/train/2023-08/*.tif", "labels": "no.tif"}), "no such file"),
-        (lambda c: c["reflectance"].update(scale=1), "`scale` or `offset`"),
-        (lambda c: c["reflectance"].update(scale=1e8), "`scale` or `offset`"),
-        (set_date("images/train/2023-08/*_r00_*.tif"), "its frame differs from that of 2023-07"),
-        (set_date("images/test/2023-08/*.tif"), "its frame overlaps that of area test"),
-        (set_area(coverage=[[0, 0], [1, 0], [1, 1]]), "no valid pixel has a label"),
-        (set_area(bounds=[450_000, 6_779_900, 450_100, 6_780_000]), "no outline of"),
-        (set_area(bounds=[0, 0, 1, 1]), "lie outside the image"),
-    ],
-)
-def test_check_says_what_is_wrong(edit, change, problem):
-    table = check(open_dataset(edit(change)))
-    row = table[(table.area == "train") & (table.date == "2023-08")].iloc[0]
-    assert problem in row.problems
-
-
-def test_check_of_nodata_everywhere(folder, edit, write_tif):
-    write_tif(folder / "void.tif", np.zeros((4, 128, 192), np.uint16))
-    table = check(open_dataset(edit(set_date("void.tif"))))
-    assert "no valid pixel; check `nodata`" in table.problems[1]
-    assert table.kind[1] == "scene"
-
-
 # --- real data
 
 

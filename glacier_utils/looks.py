@@ -1,0 +1,390 @@
+"""One area of a dataset at one date, looked at: files, frame, labels, values.
+
+What is an error and what a warning, ``checks`` says.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pyproj
+import shapely
+from rasterio.crs import CRS
+from tqdm import tqdm
+
+from glacier_utils.datasets import Dataset
+from glacier_utils.errors import GlacierError
+from glacier_utils.grids import Grid, same_crs
+from glacier_utils.imagery import UNKNOWN, Mask, Reflectance, Source
+from glacier_utils.outlines import image_day, read_outlines
+from glacier_utils.quality import BANDS
+from glacier_utils.rasters import crs_name, list_files, open_raster
+
+ERROR, WARNING = "error", "warning"
+
+_MOST = 3  # findings of one kind that are told one by one
+# Reflectances beyond these are no measurement: Sentinel-2's offset alone reaches down to -0.1, and
+# a slope of fresh snow that faces the sun up to 1.5 or so.
+_LOWEST, _HIGHEST = -0.15, 2.0
+_IMPOSSIBLE_SHARE = 0.001
+_FINEST_M, _COARSEST_M = 0.1, 1000.0
+_NEAR_DEGREES = 0.5  # an inventory that ends within this is of the same region
+
+
+@dataclass
+class Look:
+    """One area and date: its row of the table, and its findings as (severity, message)."""
+
+    dataset: Dataset
+    area: str
+    date: str
+    findings: list[tuple[str, str]] = field(default_factory=list)
+    source: Source | None = None
+    row: dict[str, Any] = field(default_factory=dict)
+
+    def error(self, message: str) -> None:
+        # The reader names area and date where it does not name the file; the finding has them.
+        message = message.removeprefix(f"{self.dataset.name}, {self.area}, {self.date}: ")
+        if (ERROR, message) not in self.findings:
+            self.findings.append((ERROR, message))
+
+    def warn(self, message: str) -> None:
+        self.findings.append((WARNING, message))
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Note what is raised and go on after the block."""
+        try:
+            yield
+        except GlacierError as error:
+            self.error(str(error))
+        except OSError as error:
+            if error.filename is None or error.strerror is None:
+                raise
+            self.error(f"{error.filename}: {error.strerror}; check the path and its permissions")
+
+    def run(self, ends: dict[Path, str], bar: tqdm) -> None:
+        """Look at files, frame, labels and values, as far as each can be looked at."""
+        self.row = {
+            "area": self.area, "date": self.date, "kind": "", "files": 0, "size": "",
+            "resolution_m": np.nan, "crs": "", "valid": np.nan, "glacier": np.nan, "outlines": 0,
+            "label_age_years": np.nan,
+        }  # fmt: skip
+        with self.noting():
+            self.source = self.dataset.source(self.area, self.date)
+        whole = self._check_files(ends, bar)
+        if self.source is None:
+            return
+        self._describe()
+        self._check_frame()
+        self._check_tiles()
+        masks: dict[str, Mask] = {}
+        with self.noting():
+            masks["labels"] = self._labels()
+        for name in ("truth", "surface"):
+            with self.noting():
+                masks[name] = getattr(self.dataset, name)(self.area, self.date)
+        masks = {name: mask for name, mask in masks.items() if mask is not None}
+        # Of a file that is cut short nothing new is learned by meeting its end again.
+        if whole:
+            with self.noting():
+                _check_values(self, masks, bar)
+
+    def _check_files(self, ends: dict[Path, str], bar: tqdm) -> bool:
+        """Read the last pixel of every file, where a file that was cut short ends first."""
+        entry = self.dataset._entry(self.area, self.date)
+        files = [] if self.source is None else [*self.source.paths]
+        named = [entry.labels, entry.truth, entry.surface]
+        for paths in named if files else [entry.images, *named]:
+            try:
+                files += list_files(paths) if paths else []
+            except (GlacierError, OSError):
+                continue  # told where the source or the mask is opened
+        bar.total += len(files)
+        for path in files:
+            if path not in ends:
+                ends[path] = _read_end(path)
+            bar.update()
+        bad = [ends[path] for path in dict.fromkeys(files) if ends[path]]
+        told = [message for _, message in self.findings]
+        for message in [message for message in bad if message not in told][:_MOST]:
+            self.error(message)
+        if len(bad) > _MOST:
+            self.error(f"{len(bad) - _MOST} more of its {len(files)} files cannot be read either")
+        return not bad
+
+    def _describe(self) -> None:
+        source = self.source
+        separate = len(source.paths) > 1 and not source.tiles
+        self.row["kind"] = "patches" if source.tiles else "bands" if separate else "scene"
+        self.row["files"] = len(source.paths)
+        self.row["size"] = f"{source.grid.width} x {source.grid.height}"
+        self.row["resolution_m"] = source.grid.resolution
+        self.row["crs"] = crs_name(source.grid)
+        lacking = [name for name in BANDS if name not in source.bands]
+        if lacking:
+            self.warn(
+                f"bands: no {' and '.join(lacking)}: models can be trained, but the rules for snow,"
+                " water, shadow and cloud need red, green, blue and nir; add what the files have"
+            )
+
+    def _check_frame(self) -> None:
+        grid, path = self.source.grid, self.source.paths[0]
+        if grid.crs is not None and not grid.crs.is_projected:
+            self.error(
+                f"{path}: its CRS ({crs_name(grid)}) is in degrees: warp it to a projected one "
+                "such as UTM (gdalwarp -t_srs)"
+            )
+        elif grid.crs is None and np.isnan(grid.resolution):
+            self.warn(
+                f"{path}: nothing tells the size of its pixels; add `resolution: 10` (m) to the "
+                "manifest, else no area is in km2"
+            )
+        elif not _FINEST_M <= grid.resolution <= _COARSEST_M:
+            self.error(
+                f"{path}: its pixels would be {grid.resolution:.3g} m wide; its CRS "
+                f"({crs_name(grid)}) does not fit its coordinates, which may be degrees; give it "
+                "the right CRS (gdal_edit.py -a_srs) and warp it to UTM"
+            )
+        self._check_dates()
+
+    def _check_dates(self) -> None:
+        """Compare with the area's first date."""
+        first = self.dataset.dates(self.area)[0]
+        if self.date == first:
+            return
+        try:
+            other = self.dataset.source(self.area, first)
+        except (GlacierError, OSError):
+            return
+        if set(other.paths) == set(self.source.paths):
+            self.warn(f"has the same files as {first}; check the paths of the two dates")
+        if not self.source.grid.matches(other.grid):
+            self.warn(_difference(self.source.grid, other.grid, first))
+
+    def _check_tiles(self) -> None:
+        """Notice patches that lie twice, far off, or have a shape of their own."""
+        source, tiles = self.source, self.source.tiles
+        if not tiles:
+            return
+        paths = [item.path for item in getattr(source, "placed", [])] or source.paths
+        seen: dict[tuple, Path] = {}
+        doubles = []
+        for path, tile in zip(paths, map(tuple, tiles), strict=False):
+            if seen.setdefault(tile, path) != path:
+                doubles.append(f"{path}: lies where {seen[tile].name} lies")
+        for text in doubles[:_MOST]:
+            self.warn(f"{text}; the first in sorted order is used, remove the other")
+        if len(doubles) > _MOST:
+            self.warn(f"{len(doubles) - _MOST} more patches lie where others lie; remove them")
+
+        usual = Counter(tuple(tile[2:]) for tile in tiles).most_common(1)[0][0]
+        odd = [
+            (path, tile) for path, tile in zip(paths, tiles, strict=False)
+            if tile[2] != tile[3] or tuple(tile[2:]) != usual
+        ]  # fmt: skip
+        # The last row and column of a scene that was cut are often smaller.
+        odd = [
+            (path, tile) for path, tile in odd
+            if usual[0] != usual[1] or (tile[0] + tile[2] < source.grid.height
+                                        and tile[1] + tile[3] < source.grid.width)
+        ]  # fmt: skip
+        if odd:
+            path, tile = odd[0]
+            self.warn(
+                f"{path}: is {tile[3]} x {tile[2]} px, {_others(len(odd) - 1)}not square or not of "
+                f"the size of most ({usual[1]} x {usual[0]}); cut it again if that is not meant"
+            )
+        covered = sum(tile[2] * tile[3] for tile in tiles)
+        if source.grid.height * source.grid.width > 100 * covered:
+            middle = np.median([tile[:2] for tile in tiles], axis=0)
+            away = [float(np.hypot(*(np.array(tile[:2]) - middle))) for tile in tiles]
+            self.error(
+                f"{paths[int(np.argmax(away))]}: lies {max(away):.0f} px off the other patches, "
+                "which makes a frame that is nearly empty; mend its georeference or remove it"
+            )
+
+    def _labels(self) -> Mask:
+        labels = self.dataset.labels(self.area, self.date)
+        if self.dataset._entry(self.area, self.date).labels is not None:
+            return labels
+        outlines = self.dataset.outlines(self.area, self.date)
+        ice = outlines[outlines.kind == "glacier"]
+        self.row["outlines"] = int(ice.glacier_id.nunique())
+        age = (image_day(self.date) - ice.source_date.dropna()).dt.days / 365.25
+        self.row["label_age_years"] = float(age.median()) if len(age) else np.nan
+        path = self.dataset._area(self.area).outlines
+        if not len(ice):
+            self.findings.append(_no_outline(path, self.source.grid))
+        for line in outlines.attrs.get("report", []):
+            self.warn(line if str(path) in line else f"{path}: {line}")
+        return labels
+
+
+def _others(count: int) -> str:
+    return f"and {count} more patches are, " if count else ""
+
+
+def _read_end(path: Path) -> str:
+    """Return what is wrong with the end of a file, "" if nothing is."""
+    try:
+        with open_raster(path) as dataset:
+            height, width = dataset.shape
+            window = (height - 1, height), (width - 1, width)
+            dataset.read(dataset.count, window=window)
+    except GlacierError as error:
+        return str(error)
+    return ""
+
+
+def _difference(grid: Grid, other: Grid, date: str) -> str:
+    """Say how a frame differs from that of another date, and what to do."""
+    if not same_crs(grid.crs, other.crs):
+        how = f"its CRS ({crs_name(grid)}) is not that of {date} ({crs_name(other)})"
+    elif abs(grid.transform.a / other.transform.a - 1) > 1e-6:
+        how = f"its pixels ({grid.transform.a:g}) are not those of {date} ({other.transform.a:g})"
+    elif not grid.shares_lattice(other):
+        row, col = ((value + 0.5) % 1 - 0.5 for value in other.position(grid))
+        how = f"its pixels lie {row:+.2f} rows and {col:+.2f} columns off those of {date}"
+    else:
+        how = f"its frame differs from that of {date}"
+    return (
+        f"{how}: the dates cannot be compared pixel by pixel; bring both onto one grid with "
+        f"`align: '{date}'` in the area"
+    )
+
+
+def _no_outline(path: Path, grid: Grid) -> tuple[str, str]:
+    """Say why no outline touches an image: a place without glaciers, or a mistake of coordinates.
+
+    Swapped axes and signs, and the other hemisphere of the image's UTM zone, are tried.
+    """
+    outlines = read_outlines(path)
+    if not len(outlines):
+        return ERROR, f"{path}: holds no polygon at all; download the outlines again"
+    there = shapely.box(*outlines.to_crs("EPSG:4326").total_bounds)
+    here = _geographic(grid.box, grid.crs)
+    if there.distance(here) < _NEAR_DEGREES:
+        return WARNING, (
+            f"no outline of {path} touches the area: it counts as free of ice; if it is not, "
+            "take an inventory that covers it, or give a `coverage`"
+        )
+    west, south, east, north = there.bounds
+    hint = "take the outlines of this region"
+    if shapely.box(south, west, north, east).intersects(here):
+        hint = "its latitude and longitude look swapped: swap x and y of the outlines"
+    elif shapely.box(-east, south, -west, north).intersects(here):
+        hint = "east and west look mixed up: mend the sign of the longitudes"
+    elif shapely.box(west, -north, east, -south).intersects(here):
+        hint = "north and south look mixed up: mend the sign of the latitudes"
+    elif _geographic(grid.box, _other_hemisphere(grid.crs)).intersects(there):
+        hint = (
+            f"the image's CRS ({crs_name(grid)}) looks like the wrong hemisphere: set it to "
+            f"{_other_hemisphere(grid.crs).to_string()} (gdal_edit.py -a_srs)"
+        )
+    return ERROR, (
+        f"{path}: its outlines lie at {_place(there)}, no outline touches the image at "
+        f"{_place(here)}; {hint}"
+    )
+
+
+def _geographic(box: shapely.Polygon, crs: CRS | None) -> shapely.Polygon:
+    if crs is None:
+        return shapely.Polygon()
+    series = gpd.GeoSeries([box.segmentize(box.length / 40)], crs=pyproj.CRS.from_user_input(crs))
+    return shapely.box(*series.to_crs("EPSG:4326").total_bounds)
+
+
+def _other_hemisphere(crs: CRS) -> CRS | None:
+    """Return the CRS of the same UTM zone on the other side of the equator, None if not UTM."""
+    code = crs.to_epsg() or 0
+    zone = code % 100
+    if code // 100 not in (326, 327) or not 1 <= zone <= 60:
+        return None
+    return CRS.from_epsg((32700 if code // 100 == 326 else 32600) + zone)
+
+
+def _place(box: shapely.Polygon) -> str:
+    if not np.isfinite(box.bounds).all():
+        return "no place on Earth"
+    x, y = box.centroid.x, box.centroid.y
+    return f"{abs(y):.1f} {'N' if y >= 0 else 'S'} {abs(x):.1f} {'E' if x >= 0 else 'W'}"
+
+
+def _check_values(look: Look, masks: dict[str, Mask], bar: tqdm) -> None:
+    """Fill in the fractions, and notice values that cannot be reflectances."""
+    source, labels = look.source, masks.get("labels")
+    pixels = valid = known = glacier = 0
+    medians, impossible = [], Counter()
+    windows = _spread_windows(source.grid)
+    bar.total += len(windows)
+    for window in windows:
+        image = source.read(*window)
+        read = {name: mask.read(*window) for name, mask in masks.items()}
+        bar.update()
+        pixels += image.valid.size
+        valid += int(image.valid.sum())
+        if labels is not None:
+            seen = image.valid & (read["labels"] != UNKNOWN)
+            known += int(seen.sum())
+            glacier += int((read["labels"][seen] == 1).sum())
+        values = image.reflectance[:, image.valid]
+        if values.size:
+            medians.append(float(np.median(values)))
+            impossible.update(values[(values < _LOWEST) | (values > _HIGHEST)].tolist())
+    look.row["valid"] = valid / pixels
+    look.row["glacier"] = glacier / known if known else np.nan
+    entry = look.dataset._entry(look.area, look.date)
+    if not valid:
+        look.error(
+            f"{source.paths[0]}: no valid pixel; check `nodata` in `reflectance` and the files"
+        )
+        return
+    if labels is not None and not known:
+        look.error("no valid pixel has a label; check `coverage` and the outlines or labels")
+    middle = float(np.median(medians))
+    # Ground is never darker than a thousandth nor brighter than 1.5 in the middle of its values.
+    if not 0.001 < middle < 1.5:
+        look.error(_wrong_scale(source.paths[0], middle, entry.reflectance))
+    elif impossible.total() > _IMPOSSIBLE_SHARE * valid * len(source.bands):
+        share = impossible.total() / (valid * len(source.bands))
+        value, count = impossible.most_common(1)[0]
+        stored = round(value * entry.reflectance.scale - entry.reflectance.offset, 4)
+        text = f"{source.paths[0]}: {share:.1%} of the numbers are no reflectance, such as"
+        if count > 0.9 * impossible.total():
+            look.error(f"{text} {stored:g}; if it marks missing pixels, set `nodata: {stored:g}`")
+        else:
+            look.warn(f"{text} {stored:g} ({value:.2f}); check `scale`, `offset` and `nodata`")
+
+
+def _wrong_scale(path: Path, median: float, reflectance: Reflectance) -> str:
+    stored = median * reflectance.scale - reflectance.offset
+    if 0.001 < stored < 1.5:
+        fit = "{scale: 1, offset: 0}"
+    elif 1.5 <= stored <= 255 and reflectance.scale < 255:
+        fit = "{scale: 255} for 8 bits"
+    else:
+        fit = "{scale: 10000} with its offset for Sentinel-2"
+    return (
+        f"{path}: the median reflectance would be {median:.3g} (stored numbers around "
+        f"{stored:.3g}): `scale` or `offset` in `reflectance` do not fit the values, try {fit}"
+    )
+
+
+def _spread_windows(grid: Grid, size: int = 512, limit: int = 64) -> list[tuple[int, ...]]:
+    corners = [(row, col) for row in range(0, grid.height, size)
+               for col in range(0, grid.width, size)]  # fmt: skip
+    if len(corners) > limit:
+        chosen = np.linspace(0, len(corners) - 1, limit).round().astype(int)
+        corners = [corners[index] for index in chosen]
+    return [
+        (row, col, min(size, grid.height - row), min(size, grid.width - col))
+        for row, col in corners
+    ]
