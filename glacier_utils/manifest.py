@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import difflib
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -22,6 +23,7 @@ _TOP_KEYS = ("name", "description", "bands", "reflectance", "resolution", "outli
 _AREA_KEYS = ("bounds", "outlines", "coverage")
 _ENTRY_KEYS = ("images", "labels", "truth", "surface", "reflectance", "bands")
 _REFLECTANCE_KEYS = tuple(field.name for field in fields(Reflectance))
+_MOST_VALUES = 100_000
 DEFAULT_BANDS = ("red", "green", "blue", "nir")
 
 
@@ -62,7 +64,18 @@ class Manifest:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe loader that refuses a key given twice, of which YAML would silently keep the last."""
+    """Safe loader that refuses a key given twice, of which YAML would silently keep the last.
+
+    It refuses aliases that stand for each other until a few lines mean a billion values, too.
+    """
+
+    def construct_document(self, node: yaml.Node) -> Any:
+        if _values(node, {}) > _MOST_VALUES:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"its aliases (*) stand for more than {_MOST_VALUES} values; write out "
+                "what is needed", node.start_mark,
+            )  # fmt: skip
+        return super().construct_document(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()
@@ -74,6 +87,17 @@ class _Loader(yaml.SafeLoader):
                 )
             seen.add(str(key))
         return super().construct_mapping(node, deep)
+
+
+def _values(node: yaml.Node, known: dict[int, int]) -> int:
+    """Count the values below a node, each alias as what it stands for."""
+    if id(node) not in known:
+        known[id(node)] = 1  # met again below itself, it counts once
+        inner = node.value if isinstance(node, yaml.CollectionNode) else []
+        pairs = isinstance(node, yaml.MappingNode)
+        inner = [item for pair in inner for item in pair] if pairs else inner
+        known[id(node)] = 1 + sum(_values(item, known) for item in inner)
+    return known[id(node)]
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -92,6 +116,13 @@ def read_manifest(path: Path) -> Manifest:
         where = f" in line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or " ".join(str(error).split())
         raise GlacierError(f"{path}: is not readable YAML{where}: {problem}") from error
+    except RecursionError as error:
+        raise GlacierError(f"{path}: is not readable YAML: its brackets are nested too deep; "
+                           "mend them") from error  # fmt: skip
+    except ValueError as error:
+        # A number or a date that YAML takes for one and Python does not.
+        raise GlacierError(f"{path}: holds a number or date that is none ({error}); a date is "
+                           "2023-08 or 2023-08-24") from error  # fmt: skip
     try:
         return _checked(path, text, content)
     except GlacierError as error:
@@ -128,6 +159,11 @@ def _checked(path: Path, text: str, content: Any) -> Manifest:
 
 def _area(name: str, content: Any, common: Mapping[str, Any], folder: Path) -> Area:
     what = f"areas: {name}"
+    if not re.fullmatch(r"\w[\w .,+()-]*", name):
+        raise GlacierError(
+            f"areas: {name!r}: files are named by the area, so its name may hold only letters, "
+            "digits, spaces and _ . , + - ( )"
+        )
     if not isinstance(content, dict):
         raise GlacierError(f"{what}: must map dates to images, as in 2023-08: images/*.tif")
     settings = {key: value for key, value in content.items() if key in _AREA_KEYS}
@@ -229,7 +265,14 @@ def _coverage(content: Any, what: str, folder: Path) -> Any:
 def _number(value: Any, what: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise GlacierError(f"{what}: {value!r} is not a number")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    # Images do mark missing pixels by nan.
+    if not (math.isfinite(number) or what.endswith("nodata")):
+        raise GlacierError(f"{what}: {str(value)[:20]} must be a finite number")
+    return number
 
 
 def _paths(content: Any, what: str, folder: Path) -> list[str]:
@@ -239,7 +282,7 @@ def _paths(content: Any, what: str, folder: Path) -> list[str]:
 
 def _path(content: Any, what: str, folder: Path) -> str:
     """Return a path with its variables filled in, from the manifest's folder if it is relative."""
-    if not isinstance(content, str) or not content:
+    if not isinstance(content, str) or not content or "\0" in content:
         raise GlacierError(f"{what}: {content!r} is not a path")
 
     def value(match: re.Match) -> str:
