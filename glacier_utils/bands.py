@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from glacier_utils.errors import GlacierError
-from glacier_utils.rasters import list_files
+from glacier_utils.paths import list_files
+from glacier_utils.safe import band_of
 
 # Tokens of file names, best first: Sentinel-2 numbers (Landsat 8 and 9 share 2, 3 and 4) and words.
 # Landsat's near infrared is 5, which on Sentinel-2 is a red edge: that must be said by a mapping.
@@ -137,7 +138,14 @@ def _by_tokens(names: Sequence[str], files: Sequence[Path]) -> list[Path] | None
     if len(files) == 1:
         return None
     matches = {name: _matching(name, files) for name in names}
-    if not all(matches.values()):
+    missing = [name for name, found in matches.items() if not found]
+    if missing:
+        # Bands of one image laid over each other as patches would be a wrong image.
+        if len({band_of(path) for path in files} - {None}) > 1 and all(map(band_of, files)):
+            raise GlacierError(
+                f"{files[0].parent}: no file is named as band {missing[0]} (there are "
+                f"{_some(files)}); say which it is, as in bands: {{{missing[0]}: '*_B11_*'}}"
+            )
         return None
     chosen = [found[0] for found in matches.values()]
     if len(set(chosen)) < len(chosen):

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from glacier_utils.arrays import index_of, is_member
 from glacier_utils.errors import GlacierError
-from glacier_utils.grids import Grid, same_crs
+from glacier_utils.grids import LATTICE_TOLERANCE, Grid, same_crs
 from glacier_utils.rasters import Header, crs_name, pixel_transform
 
 # Row and column in a name: `r003_c012`, `row3_col12`, or two numbers at the end as in `_3_12`.
@@ -47,7 +48,8 @@ def lay_out(
     """Place files on one lattice.
 
     Georeferenced files lie where they say. Others lie by the row and column in their names, which
-    count files, or pixels if all of them are multiples of a quarter of a file's size or more.
+    count files, or pixels if all of them are multiples of a quarter of a file's size or more; so
+    do those in the index of a stack of arrays.
 
     Returns:
         The grid of the frame around all files, and the files with their places in it, sorted by
@@ -105,19 +107,35 @@ def _check_alike(first: Header, other: Header) -> None:
 
 
 def _lattice_corner(first: Header, header: Header) -> tuple[int, int]:
-    row, col = first.grid.position(header.grid)
-    if max(abs(row - round(row)), abs(col - round(col))) > 0.01:
+    off = off_pixels(first.grid, header.grid)
+    if off is not None:
         raise GlacierError(
-            f"{header.path}: lies {row % 1:.2f} rows and {col % 1:.2f} columns off the pixels of "
-            f"{first.path.name}; resample the files onto one lattice (gdalwarp -tap)"
+            f"{header.path}: lies {off} {first.path.name}; resample the files onto one lattice "
+            "(gdalwarp -tap)"
         )
+    row, col = first.grid.position(header.grid)
     return round(row), round(col)
+
+
+def off_pixels(grid: Grid, other: Grid) -> str | None:
+    """Say how far the pixels of ``other`` lie off those of ``grid``, None where not by a shift."""
+    shift = grid.shift(other)
+    if shift is None or max(map(abs, shift)) <= LATTICE_TOLERANCE:
+        return None
+    cols, rows = map(abs, shift)
+    return f"{rows:.2f} rows and {cols:.2f} columns off the pixels of"
 
 
 def _named_corners(headers: Sequence[Header]) -> list[tuple[int, int]]:
     numbers = []
     for header in headers:
-        number = row_col_of(header.path)
+        number = header.place or row_col_of(header.path)
+        if number is None and is_member(header.path):
+            stack = header.path.parent
+            raise GlacierError(
+                f"{stack}: is a stack of {len(headers)} arrays without an index; say where each "
+                f"lies in {index_of(stack).name} beside it, with the columns row,col"
+            )
         if number is None:
             raise GlacierError(
                 f"{header.path}: has neither georeference nor row and column in its name; "

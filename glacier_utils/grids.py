@@ -80,13 +80,19 @@ class Grid:
 
     def shares_lattice(self, other: Grid) -> bool:
         """Say whether the pixels of both fall on each other, wherever the frames lie."""
+        shift = self.shift(other)
+        return shift is not None and max(map(abs, shift)) <= LATTICE_TOLERANCE
+
+    def shift(self, other: Grid) -> tuple[float, float] | None:
+        """Return how far the pixels of ``other`` lie off those of this grid, in pixels.
+
+        (columns, rows), each in -0.5..0.5, positive to the right and downwards; the frames may lie
+        anywhere. None where CRS or pixel size differ, so that no shift can mend it.
+        """
+        if not same_crs(self.crs, other.crs) or not self._same_pixels(other):
+            return None
         row, col = self.position(other)
-        return (
-            same_crs(self.crs, other.crs)
-            and self._same_pixels(other)
-            and abs(row - round(row)) <= LATTICE_TOLERANCE
-            and abs(col - round(col)) <= LATTICE_TOLERANCE
-        )
+        return col - round(col), row - round(row)
 
     def matches(self, other: Grid) -> bool:
         """Say whether both are the same frame: shape, place and meaning of the CRS."""

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from glacier_utils.arrays import index_of
 from glacier_utils.bands import BandFiles, find_bands
 from glacier_utils.errors import GlacierError
-from glacier_utils.frames import Frame, Placed, lay_out
+from glacier_utils.frames import Frame, Placed, lay_out, off_pixels
 from glacier_utils.grids import Grid, Image, same_crs
 from glacier_utils.masks import UNKNOWN, Mask, open_mask
-from glacier_utils.rasters import Header, crs_name, open_raster, read_header, write_raster
+from glacier_utils.paths import exists, list_files, local_file
+from glacier_utils.rasters import Header, crs_name, open_raster, read_headers, write_raster
+from glacier_utils.safe import band_of, find_metadata
+from glacier_utils.scaling import Reflectance, Scaling, choose_scaling
 
 __all__ = [
     "UNKNOWN",
@@ -25,6 +27,7 @@ __all__ = [
     "Mask",
     "Reflectance",
     "Source",
+    "input_files",
     "open_mask",
     "open_source",
     "same_crs",
@@ -32,35 +35,13 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class Reflectance:
-    """How stored numbers become reflectance: (number + offset) / scale.
-
-    ``nodata`` None takes the nodata value that the file itself names, if any. A pixel has no data
-    if any band holds that value; but where the value is also a reflectance that can be measured,
-    only if all bands hold it. So 0 with an offset of -1000 says no data in any one band, while 0
-    without an offset may be the near infrared of dark water.
-    """
-
-    scale: float = 10000.0
-    offset: float = 0.0
-    nodata: float | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse a scale that cannot divide."""
-        if not (math.isfinite(self.scale) and self.scale > 0 and math.isfinite(self.offset)):
-            raise GlacierError(
-                f"reflectance: scale {self.scale} and offset {self.offset} must be finite numbers, "
-                "the scale above 0"
-            )
-
-    def can_be(self, number: float) -> bool:
-        """Say whether a stored number can be a measurement: a reflectance of 0 to 1.5."""
-        return 0 <= (number + self.offset) / self.scale <= 1.5
-
-
 class Source(ABC):
-    """An image of any kind; pixels are read only where asked for."""
+    """An image of any kind; pixels are read only where asked for.
+
+    ``reflectance_source`` says where scale and offset come from: "product metadata
+    MTD_MSIL2A.xml", "manifest" (whatever the caller states), "file tags" or "default";
+    ``warnings`` has a line for each contradiction between these.
+    """
 
     bands: tuple[str, ...]
     grid: Grid
@@ -68,6 +49,9 @@ class Source(ABC):
     # (row, col, height, width) of the files of a patch folder in sorted order, in pixels of the
     # frame; with `bounds` they may stick out of it. Empty for scenes.
     tiles: list[tuple[int, int, int, int]]
+    # Sources that wrap or make images need not set these.
+    warnings: Sequence[str] = ()
+    reflectance_source: str = "default"
 
     @abstractmethod
     def read(
@@ -80,18 +64,24 @@ def open_source(
     images: str | Path | Sequence[str | Path],
     *,
     bands: Sequence[str] | Mapping[str, Any],
-    reflectance: Reflectance = Reflectance(),
+    reflectance: Reflectance | None = None,
     bounds: Sequence[float] | None = None,
     resolution: float | None = None,
 ) -> Source:
-    """Open patches, a scene or band files as one image, without reading pixels.
+    """Open patches, a scene, band files or a Sentinel-2 product as one image; reads no pixels.
+
+    Numbers become reflectance by the metadata of the product that a band file belongs to; else by
+    ``reflectance``; else by the scale and offset that the file tags its bands with (as catalogues'
+    COGs do); else by the defaults of ``Reflectance``. A ``reflectance`` with the default scale and
+    offset counts as one that states neither.
 
     Args:
-        images: a file, a folder, a pattern, or a list of files.
+        images: what ``paths.list_files`` takes: a file, a folder, a SAFE folder, a zip archive, a
+            pattern, a web address, a GDAL path, or a list of these.
         bands: names in the order of the file's bands, or of band files that are recognised by their
             names; or a mapping from name to band number, to file pattern, or to
             {file: pattern, band: number}.
-        reflectance: how numbers become reflectance.
+        reflectance: how numbers become reflectance, where nothing better is known.
         bounds: (xmin, ymin, xmax, ymax) in the image's CRS, snapped to whole pixels: the frame.
         resolution: m per pixel of images without georeference.
 
@@ -99,14 +89,33 @@ def open_source(
         GlacierError: files that are missing, do not belong together, or lack bands.
     """
     found = find_bands(images, bands)
-    headers = [read_header(path) for path in dict.fromkeys(found.files)]
+    count = 1 if found.separate else len(found.bands) if found.numbers is None else None
+    headers = [
+        header for path in dict.fromkeys(found.files) for header in read_headers(path, count)
+    ]
     if found.separate:
         grid, placed, per_band = _band_files(found, headers, resolution)
     else:
         per_band = [(None, number) for number in _numbers(found, headers[0])]
         grid, placed = lay_out(headers, resolution)
-    source = _RasterSource(found.bands, grid, placed, per_band, reflectance, found.files)
+    scaling = choose_scaling(headers, per_band, reflectance)
+    source = _RasterSource(found.bands, grid, placed, per_band, scaling, found.files, count)
     return source if bounds is None else source.cropped(bounds)
+
+
+def input_files(images: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Return the files on the disk that ``images`` is read from: a change in one changes the image.
+
+    Besides the rasters: archives that they are in, metadata of products, indices of stacks. Images
+    on the web are left out.
+    """
+    files = list_files(images)
+    found = {local_file(path) for path in files}
+    for path in files:
+        metadata = find_metadata(path) if band_of(path) else None
+        beside = index_of(path) if path.suffix.lower() == ".npy" else None
+        found |= {local_file(item) for item in (metadata, beside) if item and exists(item)}
+    return sorted(found - {None})
 
 
 def _numbers(found: BandFiles, header: Header) -> tuple[int, ...]:
@@ -134,7 +143,19 @@ def _band_files(
     grid, placed = lay_out(headers[:1], resolution)
     first = headers[0]
     by_path = {header.path: header for header in headers}
+    for header in headers:
+        if header.path not in found.files:
+            raise GlacierError(
+                f"{header.path.parent}: is a stack of one band; a stack of patches holds all "
+                "bands, [n, band, row, col]"
+            )
     for header in headers[1:]:
+        off = off_pixels(first.grid, header.grid)
+        if off is not None:
+            raise GlacierError(
+                f"{header.path}: lies {off} {first.path.name}; resample the bands onto one grid "
+                "(gdalwarp -tap)"
+            )
         if not header.grid.matches(first.grid):
             raise GlacierError(
                 f"{header.path}: its frame ({_frame(header.grid)}) is not that of "
@@ -171,12 +192,16 @@ class _RasterSource(Frame, Source):
         grid: Grid,
         placed: Sequence[Placed],
         per_band: Sequence[tuple[Path | None, int]],
-        reflectance: Reflectance,
+        scaling: Scaling,
         paths: Sequence[Path],
+        count: int | None,
     ) -> None:
         super().__init__(grid, placed)
         self.bands = bands
-        self.reflectance = reflectance
+        self.warnings = list(scaling.warnings)
+        self.reflectance_source = scaling.source
+        self._scaling = scaling
+        self._count = count
         self.paths = list(dict.fromkeys(paths))
         self._per_band = list(per_band)
         # Band positions by file, so that a file with several of them is opened once.
@@ -186,7 +211,7 @@ class _RasterSource(Frame, Source):
         separate = None not in self._by_file
         self.tiles = (
             [(item.row, item.col, item.height, item.width) for item in self.placed]
-            if not separate and len(self.paths) > 1
+            if not separate and len(self.placed) > 1
             else []
         )
 
@@ -195,9 +220,12 @@ class _RasterSource(Frame, Source):
         grid, placed = self.crop(bounds)
         if not placed:
             raise GlacierError(f"bounds: {list(bounds)} lie in a gap between the patches")
-        kept = {item.path for item in placed}
+        # A patch of a stack is in the file that its path lies under.
+        kept = {path for item in placed for path in (item.path, item.path.parent)}
         paths = [path for path in self.paths if path in kept] if self.tiles else self.paths
-        source = _RasterSource(self.bands, grid, placed, self._per_band, self.reflectance, paths)
+        source = _RasterSource(
+            self.bands, grid, placed, self._per_band, self._scaling, paths, self._count
+        )
         # One patch left of several is still a patch.
         if self.tiles:
             source.tiles = [(item.row, item.col, item.height, item.width) for item in placed]
@@ -223,17 +251,20 @@ class _RasterSource(Frame, Source):
         empty = np.zeros(values.shape, bool)
         alone = np.zeros(len(self.bands), bool)
         for path, positions in self._by_file.items():
-            with open_raster(path or item.path) as dataset:
+            with open_raster(path or item.path, self._count) as dataset:
                 numbers = [self._per_band[position][1] for position in positions]
-                values[positions] = stored = dataset.read(numbers, window=window)
-                tags = [dataset.nodatavals[number - 1] for number in numbers]
-            for position, band, tag in zip(positions, stored, tags, strict=True):
-                nodata = tag if self.reflectance.nodata is None else self.reflectance.nodata
-                if nodata is not None:
-                    empty[position] = band == nodata
-                    alone[position] = not self.reflectance.can_be(nodata)
-        values += np.float32(self.reflectance.offset)
-        values /= np.float32(self.reflectance.scale)
+                stored = dataset.read(numbers, window=window)
+                rules = [
+                    self._scaling.of(position, dataset, number)
+                    for position, number in zip(positions, numbers, strict=True)
+                ]
+            for position, band, rule in zip(positions, stored, rules, strict=True):
+                if rule.nodata is not None:
+                    empty[position] = band == rule.nodata
+                    alone[position] = not rule.can_be(rule.nodata)
+                values[position] = band
+                values[position] += np.float32(rule.offset)
+                values[position] /= np.float32(rule.scale)
         known = np.isfinite(values).all(axis=0) & ~empty.all(axis=0) & ~empty[alone].any(axis=0)
         values[:, ~known] = 0
         return values, known

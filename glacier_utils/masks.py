@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from glacier_utils.arrays import is_array
 from glacier_utils.errors import GlacierError
-from glacier_utils.frames import Frame, Placed, lay_out
+from glacier_utils.frames import Frame, Placed, lay_out, off_pixels
 from glacier_utils.grids import Grid, same_crs
-from glacier_utils.rasters import Header, crs_name, list_files, open_raster, read_header
+from glacier_utils.paths import list_files
+from glacier_utils.rasters import Header, crs_name, open_raster, read_headers
 
 UNKNOWN = 255  # label of a pixel that nobody knows
+_ROWS = 1024  # read at a time where a whole file is looked through
 
 
 class Mask(ABC):
@@ -35,11 +38,16 @@ def open_mask(
     *,
     like: object | None = None,
     codes: Sequence[int] | None = None,
+    values: Mapping[int, int] | None = None,
 ) -> Mask:
     """Open label rasters or class maps that lie on the lattice of ``grid``.
 
     A nodata value in the file reads as 255, except 0 and 1, which label rasters often carry as
     nodata while they mean a class.
+
+    Image tools write masks of 0 and 255, where 255 is glacier; here 255 is unknown. Which of the
+    two a PNG or an array means cannot be seen, so a set of them that holds 0 and 255 but never 1 is
+    refused unless ``values`` says what they mean.
 
     Args:
         paths: a file, a folder, a pattern, or a list of files: one scene, or patches.
@@ -47,19 +55,23 @@ def open_mask(
         like: the source of the image: masks without georeference lie where the image file with
             the same name lies.
         codes: values that are allowed besides 255; None allows all of 0..255.
+        values: class that each stored value means, as {0: 0, 255: 1}; others stay as they are.
 
     Raises:
         GlacierError: the files do not match the grid; on reading, values out of ``codes``.
     """
-    headers = [read_header(path) for path in list_files(paths)]
+    headers = [header for path in list_files(paths) for header in read_headers(path, bands=1)]
     for header in headers:
         if header.count != 1:
             raise GlacierError(
-                f"{header.path}: has {header.count} bands; labels and class maps have one"
+                f"{header.path}: has {header.count} bands; labels and class maps have one: save "
+                "the band with the classes"
             )
+    if values is None and codes is not None and {*codes, UNKNOWN} == {0, 1, UNKNOWN}:
+        _refuse_black_and_white(headers)
     partners = _partners(headers, like)
     if partners is not None:
-        return _RasterMask(grid, partners, codes)
+        return _RasterMask(grid, partners, codes, values)
     resolution = grid.transform.a if grid.crs is None else None
     frame, placed = lay_out(headers, resolution)
     first = headers[0]
@@ -67,6 +79,12 @@ def open_mask(
         raise GlacierError(
             f"{first.path}: its CRS ({crs_name(frame)}) is not that of the image "
             f"({crs_name(grid)}); warp it to the image's grid, or give it the name of its image"
+        )
+    off = off_pixels(grid, frame)
+    if off is not None:
+        raise GlacierError(
+            f"{first.path}: lies {off} the image; resample it to the image's grid with nearest "
+            "neighbour, or shift it if its corner was written for the centre of the pixel"
         )
     if not frame.shares_lattice(grid):
         raise GlacierError(
@@ -80,7 +98,31 @@ def open_mask(
     ]
     if not any(next(Frame(grid, [item]).pieces(0, 0, *grid.shape), None) for item in moved):
         raise GlacierError(f"{first.path}: no label file touches the image; check the paths")
-    return _RasterMask(grid, moved, codes)
+    return _RasterMask(grid, moved, codes, values)
+
+
+def _refuse_black_and_white(headers: Sequence[Header]) -> None:
+    """Refuse pictures of 0 and 255 without any 1; reads until the first 1."""
+    doubtful = [
+        header for header in headers
+        if is_array(header.path) or header.path.suffix.lower() == ".png"
+    ]  # fmt: skip
+    if len(doubtful) < len(headers):
+        return
+    seen: set[float] = set()
+    for header in doubtful:
+        for row in range(0, header.grid.height, _ROWS):
+            window = (row, min(row + _ROWS, header.grid.height)), (0, header.grid.width)
+            with open_raster(header.path, bands=1) as dataset:
+                seen.update(np.unique(dataset.read(1, window=window)).tolist())
+            if seen - {0, UNKNOWN}:
+                return
+    if seen == {0, UNKNOWN}:
+        raise GlacierError(
+            f"{headers[0].path}: this mask holds 0 and 255 but never 1, and 255 means unknown; if "
+            "it means glacier, save it as 1, or open it with values={0: 0, 255: 1}; if nothing is "
+            "glacier, with values={255: 255}"
+        )
 
 
 def _partners(headers: Sequence[Header], like: object | None) -> list[Placed] | None:
@@ -110,9 +152,16 @@ def _partners(headers: Sequence[Header], like: object | None) -> list[Placed] | 
 class _RasterMask(Frame, Mask):
     """Files with one band of classes at places in a frame."""
 
-    def __init__(self, grid: Grid, placed: Sequence[Placed], codes: Sequence[int] | None) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        placed: Sequence[Placed],
+        codes: Sequence[int] | None,
+        values: Mapping[int, int] | None,
+    ) -> None:
         super().__init__(grid, placed)
         self.paths = [item.path for item in self.placed]
+        self._values = dict(values or {})
         self._codes = None if codes is None else sorted({*codes, UNKNOWN})
 
     def read(
@@ -122,7 +171,7 @@ class _RasterMask(Frame, Mask):
         row, col, height, width = self.window(row, col, height, width)
         result = np.full((height, width), UNKNOWN, np.uint8)
         for item, (rows, cols), window in self.pieces(row, col, height, width):
-            with open_raster(item.path) as dataset:
+            with open_raster(item.path, bands=1) as dataset:
                 piece = self._classes(dataset.read(1, window=window), dataset.nodata, item.path)
             view = result[rows, cols]
             view[...] = np.where(view == UNKNOWN, piece, view)
@@ -132,6 +181,11 @@ class _RasterMask(Frame, Mask):
         if nodata is not None and nodata not in (0, 1):
             empty = np.isnan(stored) if math.isnan(nodata) else stored == nodata
             stored = np.where(empty, UNKNOWN, stored)
+        if self._values:
+            meant = stored.astype(np.float64)
+            for value, code in self._values.items():
+                meant[stored == value] = code
+            stored = meant
         values = np.unique(stored)
         allowed = range(256) if self._codes is None else self._codes
         wrong = values[~np.isin(values, list(allowed))]

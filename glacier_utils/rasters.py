@@ -1,14 +1,13 @@
-"""Raster files: find them, open them with clear errors, place them on a lattice, write them."""
+"""Raster files: open them with clear errors, read their headers, write them."""
 
 from __future__ import annotations
 
-import glob
 import math
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,70 +15,54 @@ import rasterio
 from affine import Affine
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
+from glacier_utils.arrays import ArrayDataset, is_array, members, open_array
 from glacier_utils.errors import GlacierError
 from glacier_utils.files import atomic_path
 from glacier_utils.grids import Grid
+from glacier_utils.paths import gdal_name, is_virtual, list_files
 
-SUFFIXES = {".tif", ".tiff", ".jp2", ".png", ".vrt", ".img"}
-
-
-def list_files(images: str | Path | Sequence[str | Path]) -> list[Path]:
-    """Return the raster files that a path, a folder, a pattern or a list of these means, sorted.
-
-    Raises:
-        GlacierError: nothing is there.
-    """
-    if isinstance(images, str | Path):
-        return _list_one(str(images))
-    found = [path for item in images for path in list_files(item)]
-    if not found:
-        raise GlacierError("an empty list of images: name at least one file")
-    return sorted(set(found))
-
-
-def _list_one(text: str) -> list[Path]:
-    path = Path(text)
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        if path.suffix.upper() == ".SAFE":
-            raise GlacierError(
-                f"{path}: a SAFE folder is not read as such yet; point `images` at its "
-                "GRANULE/*/IMG_DATA/R10m folder and state the offset in `reflectance`"
-            )
-        found = sorted(item for item in path.iterdir() if _is_raster(item))
-        if not found:
-            raise GlacierError(f"{path}: this folder holds no raster files (GeoTIFF, JPEG 2000)")
-        return found
-    found = sorted(Path(item) for item in glob.glob(text, recursive=True))
-    found = [item for item in found if _is_raster(item)]
-    if not found:
-        what = "this pattern matches no raster file" if glob.has_magic(text) else "no such file"
-        raise GlacierError(f"{path}: {what}; check the path")
-    return found
-
-
-def _is_raster(path: Path) -> bool:
-    # Names that start with a dot are unfinished files or a system's own.
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+__all__ = ["Header", "crs_name", "list_files", "open_raster", "pixel_transform", "read_header",
+           "read_headers", "write_raster"]  # fmt: skip
+# Listing a folder of thousands of patches for each of them costs more than opening it, and beside a
+# file on the web each look costs a request.
+_LOCAL = {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}
+_WEB = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_HTTP_CONNECTTIMEOUT": "15",
+    "GDAL_HTTP_TIMEOUT": "120",
+    "GDAL_HTTP_MAX_RETRY": "2",
+}
 
 
 @contextmanager
-def open_raster(path: Path) -> Iterator[rasterio.DatasetReader]:
-    """Open a raster for reading; whatever GDAL finds wrong with it becomes a GlacierError."""
+def open_raster(
+    path: Path, bands: int | None = None
+) -> Iterator[rasterio.DatasetReader | ArrayDataset]:
+    """Open a raster for reading; whatever GDAL finds wrong with it becomes a GlacierError.
+
+    ``bands`` is how many bands a NumPy array has, where that is known (see ``arrays.open_array``).
+    """
+    if is_array(path):
+        yield open_array(path, bands)
+        return
+    name = gdal_name(path)
+    web = "/vsicurl" in name
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            # Listing a folder of thousands of patches for each of them costs more than opening it.
-            quick = rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE")
-            with quick, rasterio.open(path) as dataset:
+            with rasterio.Env(**(_WEB if web else _LOCAL)), rasterio.open(name) as dataset:
                 yield dataset
     except RasterioError as error:
-        if not Path(path).exists():
-            raise GlacierError(f"{path}: no such file; check the path") from error
         reason = " ".join(str(error.__cause__ or error).split())
+        if web:
+            raise GlacierError(
+                f"{name.removeprefix('/vsicurl/')}: cannot be fetched or is no raster; check the "
+                f"address and the network, or download the file and name that ({reason})"
+            ) from error
+        if not is_virtual(path) and not path.exists():
+            raise GlacierError(f"{path}: no such file; check the path") from error
         raise GlacierError(
-            f"{path}: cannot be read as a raster, it may be cut short or of another format; "
+            f"{name}: cannot be read as a raster, it may be cut short or of another format; "
             f"fetch or export it again ({reason})"
         ) from error
 
@@ -93,22 +76,41 @@ class Header:
     georeferenced: bool
     count: int
     dtype: str
+    # Row and column from the index of a stack of arrays.
+    place: tuple[int, int] | None = None
+    # GDAL's tags of each band: measured value = number x scale + offset.
+    scales: tuple[float, ...] = ()
+    offsets: tuple[float, ...] = ()
 
 
-def read_header(path: Path) -> Header:
+def read_headers(path: Path, bands: int | None = None) -> list[Header]:
+    """Read the header of a file, or of each patch in a stack of arrays (as ``open_raster``)."""
+    if not is_array(path):
+        return [read_header(path)]
+    found = members(path, bands)
+    first = read_header(found[0][0], bands)
+    return [replace(first, path=member, place=place) for member, place in found]
+
+
+def read_header(path: Path, bands: int | None = None) -> Header:
     """Read shape, georeference, band count and type of a file.
 
     Raises:
         GlacierError: it cannot be read, or its grid is rotated, flipped or not square.
     """
-    with open_raster(path) as dataset:
+    with open_raster(path, bands) as dataset:
         transform, crs = dataset.transform, dataset.crs
         height, width = dataset.shape
-        count, dtype = dataset.count, dataset.dtypes[0]
+        about = {
+            "count": dataset.count,
+            "dtype": dataset.dtypes[0],
+            "scales": tuple(dataset.scales),
+            "offsets": tuple(dataset.offsets),
+        }
     georeferenced = transform != Affine.identity()
     if not georeferenced:
         grid = Grid(None, pixel_transform(0, 0, 1.0), height, width)
-        return Header(path, grid, False, count, dtype)
+        return Header(path, grid, False, **about)
     if transform.b or transform.d or transform.a <= 0 or transform.e >= 0:
         raise GlacierError(
             f"{path}: its grid is rotated or flipped; warp it to a north-up grid first (gdalwarp)"
@@ -120,7 +122,7 @@ def read_header(path: Path) -> Header:
             f"{path}: its pixels are {transform.a:g} x {-transform.e:g}, not square; "
             "warp it to square pixels first (gdalwarp -tr)"
         )
-    return Header(path, grid, True, count, dtype)
+    return Header(path, grid, True, **about)
 
 
 def pixel_transform(row: int, col: int, resolution: float) -> Affine:

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
+import re
+import threading
+import zipfile
+from pathlib import Path
+
 import numpy as np
+import PIL.Image
 import pytest
 import rasterio
 from affine import Affine
@@ -14,6 +22,7 @@ from glacier_utils.errors import GlacierError
 from glacier_utils.imagery import (
     Grid,
     Reflectance,
+    input_files,
     open_mask,
     open_source,
     same_crs,
@@ -114,6 +123,28 @@ def test_matching_frames_differ_by_less_than_a_hundredth_pixel():
     assert not grid.matches(grid.window(0, 0, 100, 99))
     assert grid.shares_lattice(grid.window(-7, 3, 5, 5))
     assert not grid.shares_lattice(Grid(UTM, Affine(10, 0, 5, 0, -10, 0), 100, 100))
+
+
+def test_shift_of_pixels_is_measured():
+    grid = Grid(UTM, Affine(10, 0, 0, 0, -10, 0), 100, 100)
+    half = Grid(UTM, Affine(10, 0, 1005, 0, -10, -2003), 7, 7)
+    # Half a pixel to the left is half a pixel to the right.
+    assert tuple(map(abs, grid.shift(half))) == pytest.approx((0.5, 0.3))
+    assert grid.shift(grid.window(-3, 8, 4, 4)) == (0, 0)
+    assert grid.shift(Grid(UTM, Affine(20, 0, 0, 0, -20, 0), 50, 50)) is None
+    assert grid.shift(Grid(CRS.from_epsg(32624), grid.transform, 100, 100)) is None
+
+
+@given(
+    col=st.integers(-500, 500), row=st.integers(-500, 500),
+    x=st.floats(-0.49, 0.49), y=st.floats(-0.49, 0.49),
+)  # fmt: skip
+def test_shift_is_what_a_frame_was_moved_by(col, row, x, y):
+    grid = Grid(UTM, Affine(10, 0, 500_000, 0, -10, 6_800_000), 50, 60)
+    corner = grid.transform @ (col + x, row + y)
+    moved = Grid(UTM, Affine(10, 0, corner[0], 0, -10, corner[1]), 50, 60)
+    assert grid.shift(moved) == pytest.approx((x, y), abs=1e-6)
+    assert moved.shift(grid) == pytest.approx((-x, -y), abs=1e-6)
 
 
 # --- scenes
@@ -302,6 +333,209 @@ def test_jpeg2000_bands(tmp_path):
     np.testing.assert_array_equal(source.read(3, 5, 6, 7).reflectance, scene[:, 3:9, 5:12])
 
 
+# --- tags of scale and offset
+
+
+def tag(path, scale, offset):
+    with rasterio.open(path, "r+") as dataset:
+        dataset.scales, dataset.offsets = (scale,) * dataset.count, (offset,) * dataset.count
+    return path
+
+
+def test_tags_of_the_file_are_used_where_nothing_else_speaks(tmp_path, write_tif):
+    path = tag(write_tif(tmp_path / "s.tif", np.array([[1000, 3000, 0]], np.uint16)), 1e-4, -0.1)
+    for stated in (None, Reflectance(), Reflectance(nodata=0)):
+        source = open_source(path, bands=["red"], reflectance=stated)
+        assert source.reflectance_source == "file tags"
+        assert list(source.warnings) == []
+        np.testing.assert_allclose(source.read().reflectance[0, 0, :2], [0, 0.2], atol=1e-7)
+    assert source.read().valid.tolist() == [[True, True, False]]
+    source = open_source(path, bands=["red"], reflectance=Reflectance(5000))
+    assert source.reflectance_source == "manifest"
+    assert source.read().reflectance[0, 0, 1] == pytest.approx(0.6)
+    assert "s.tif: the file's tags say scale 10000 and offset -1000" in source.warnings[0]
+    assert "`reflectance` says scale 5000 and offset 0" in source.warnings[0]
+    agreed = open_source(path, bands=["red"], reflectance=Reflectance(10000, -1000))
+    assert agreed.warnings == []
+
+
+def test_without_tags_and_words_there_is_the_default(tmp_path, write_tif):
+    path = write_tif(tmp_path / "s.tif", np.array([[1000, 3000]], np.uint16))
+    source = open_source(path, bands=["red"])
+    assert (source.reflectance_source, list(source.warnings)) == ("default", [])
+    assert source.read().reflectance[0, 0].tolist() == pytest.approx([0.1, 0.3])
+
+
+def test_tags_differ_from_file_to_file(tmp_path, write_tif):
+    for col, (scale, offset) in enumerate([(1e-4, 0), (1e-4, -0.1), (2e-4, 0)]):
+        array = np.full((2, 2), 2000, np.uint16)
+        tag(write_tif(tmp_path / f"p_{col}.tif", array, 0, 2 * col), scale, offset)
+    source = open_source(tmp_path, bands=["red"])
+    assert source.read().reflectance[0, 0, ::2].tolist() == pytest.approx([0.2, 0.1, 0.4])
+    write_tif(tmp_path / "p_3.tif", array, 0, 6)
+    with pytest.raises(GlacierError, match=r"p_3.tif: has no scale and offset tags while p_0.tif"):
+        open_source(tmp_path, bands=["red"])
+    assert open_source(tmp_path, bands=["red"], reflectance=Reflectance(1)).warnings
+
+
+def test_tags_that_make_no_reflectance(tmp_path, write_tif):
+    path = tag(write_tif(tmp_path / "s.tif", np.ones((2, 2), np.uint16)), -1.0, 0.0)
+    with pytest.raises(GlacierError, match=r"s.tif: its tags say scale -1"):
+        open_source(path, bands=["red"]).read()
+
+
+# --- archives and the web
+
+
+def zip_of(path, folder, names=None):
+    with zipfile.ZipFile(path, "w") as archive:
+        for item in sorted(folder.rglob("*.*")):
+            name = (names or {}).get(item.name, item.relative_to(folder).as_posix())
+            archive.writestr(zipfile.ZipInfo(name), item.read_bytes())
+    return path
+
+
+def test_patches_in_an_archive(tmp_path, write_tif):
+    scene = numbered(8, 12)
+    cut(scene, write_tif, tmp_path / "in" / "sub", 4)
+    archive = zip_of(tmp_path / "patches.zip", tmp_path / "in")
+    (tmp_path / "in").rename(tmp_path / "away")
+    for images in (
+        archive, f"/vsizip/{archive}", f"/vsizip/{archive}/sub", f"/vsizip/{{{archive}}}/sub",
+        f"/vsizip/{archive}/sub/p_*.tif", str(Path(f"/vsizip/{archive}/sub/*.tif")),
+        tmp_path / "*.zip",
+    ):  # fmt: skip
+        source = open_source(images, bands=RGBN, reflectance=PLAIN)
+        np.testing.assert_array_equal(source.read().reflectance, scene)
+        assert source.paths[0].name == "p_r00_c00.tif"
+        assert len(source.tiles) == 6
+    one = open_source(f"/vsizip/{archive}/sub/p_r01_c02.tif", bands=RGBN, reflectance=PLAIN)
+    np.testing.assert_array_equal(one.read().reflectance, scene[:, 4:, 8:])
+    assert input_files(archive) == [archive]
+
+
+def test_band_files_and_masks_in_an_archive(tmp_path, write_tif, bare):
+    scene, label = numbered(5, 6), label_of(5, 6)
+    for name, band in zip(("B04", "B03", "B02", "B08"), scene, strict=True):
+        write_tif(tmp_path / "in" / f"T_{name}.tif", band)
+    bare(tmp_path / "masks" / "label.tif", label)
+    source = open_source(zip_of(tmp_path / "b.zip", tmp_path / "in"), bands=RGBN, reflectance=PLAIN)
+    np.testing.assert_array_equal(source.read().reflectance, scene)
+    masks = zip_of(tmp_path / "m.zip", tmp_path / "masks")
+    np.testing.assert_array_equal(open_mask(masks, source.grid, like=source).read(), label)
+
+
+@pytest.mark.parametrize("name", ["../x.tif", "/x.tif", "a/../../x.tif", "C:\\x.tif", "..\\x.tif"])
+def test_archive_with_a_member_outside_its_folder(tmp_path, write_tif, name):
+    write_tif(tmp_path / "in" / "x.tif", numbered(4, 4))
+    write_tif(tmp_path / "in" / "good.tif", numbered(4, 4))
+    archive = zip_of(tmp_path / "bad.zip", tmp_path / "in", {"x.tif": name})
+    # Also where only the good member is asked for.
+    for images in (archive, f"/vsizip/{archive}/good.tif"):
+        with pytest.raises(GlacierError, match=r"bad.zip: its member .* lies outside"):
+            open_source(images, bands=RGBN)
+
+
+def test_archives_that_cannot_be_read(tmp_path):
+    (tmp_path / "text.zip").write_text("no archive")
+    (tmp_path / "t.txt").write_text("hello")
+    zip_of(tmp_path / "empty.zip", tmp_path, {"text.zip": "a.txt"})
+    for images, message in [
+        (tmp_path / "text.zip", r"text.zip: is no whole zip file"),
+        (tmp_path / "empty.zip", r"empty.zip: the archive names no raster files"),
+        (f"/vsizip/{tmp_path}/empty.zip/no.tif", r"empty.zip: 'no.tif' in it names no raster"),
+        (f"/vsizip/{tmp_path}/no.zip/a.tif", "there is no such archive"),
+    ]:
+        with pytest.raises(GlacierError, match=message):
+            open_source(images, bands=RGBN)
+
+
+class _Ranges(http.server.SimpleHTTPRequestHandler):
+    """Serves pieces of files, as web servers do, and counts the bytes."""
+
+    served = 0
+
+    def do_GET(self):
+        content = Path(self.translate_path(self.path)).read_bytes()
+        span = re.match(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        start, stop = (int(span[1]), int(span[2] or len(content) - 1) + 1) if span else (0, None)
+        part = content[start:stop]
+        type(self).served += len(part)
+        self.send_response(206 if span else 200)
+        if span:
+            end = f"{start}-{start + len(part) - 1}/{len(content)}"
+            self.send_header("Content-Range", f"bytes {end}")
+        self.send_header("Content-Length", str(len(part)))
+        self.end_headers()
+        self.wfile.write(part)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def web(tmp_path):
+    """Serve ``tmp_path / "web"`` on loopback; gives the address and the handler."""
+    (tmp_path / "web").mkdir()
+    handler = type("Handler", (_Ranges,), {"served": 0})
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(handler, directory=str(tmp_path / "web"))
+    )
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", handler
+    server.shutdown()
+    server.server_close()
+
+
+def test_images_on_the_web(tmp_path, web):
+    address, handler = web
+    scene = np.random.default_rng(0).integers(1, 9999, (4, 1024, 1024)).astype(np.uint16)
+    grid = Grid(UTM, Affine(10, 0, 450_000, 0, -10, 6_780_000), 1024, 1024)
+    path = write_raster(tmp_path / "web" / "scene.tif", scene, grid)
+    source = open_source(f"{address}/scene.tif", bands=RGBN, reflectance=PLAIN)
+    image = source.read(600, 700, 30, 40)
+    np.testing.assert_array_equal(image.reflectance, scene[:, 600:630, 700:740])
+    # One block of four, and the header.
+    assert 0 < handler.served < 0.6 * path.stat().st_size
+    assert source.paths[0].name == "scene.tif"
+    np.testing.assert_array_equal(
+        open_source(f"/vsicurl/{address}/scene.tif", bands=RGBN, reflectance=PLAIN)
+        .read(0, 0, 9, 9).reflectance,
+        scene[:, :9, :9],
+    )  # fmt: skip
+
+
+def test_band_files_and_archives_on_the_web(tmp_path, web, write_tif):
+    address, _ = web
+    scene = numbered(5, 6)
+    urls = []
+    for name, band in zip(("B04", "B03", "B02", "B08"), scene, strict=True):
+        write_tif(tmp_path / "web" / f"T_{name}.tif", band)
+        urls.append(f"{address}/T_{name}.tif")
+    source = open_source(urls, bands=RGBN, reflectance=PLAIN)
+    np.testing.assert_array_equal(source.read().reflectance, scene)
+    zip_of(tmp_path / "web" / "a.zip", tmp_path / "web")
+    inside = f"/vsizip/vsicurl/{address}/a.zip/T_B03.tif"
+    image = open_source(inside, bands=["green"], reflectance=PLAIN).read()
+    np.testing.assert_array_equal(image.reflectance[0], scene[1])
+
+
+def test_addresses_that_lead_nowhere(web):
+    address, _ = web
+    for images, message in [
+        (f"{address}/no.tif", rf"^{address}/no.tif: cannot be fetched"),
+        # Port 9 of this machine: nobody listens.
+        ("http://127.0.0.1:9/x.tif", r"^http://127.0.0.1:9/x.tif: cannot be fetched"),
+        (f"{address}/*.tif", "cannot be listed"),
+        (f"{address}/a.zip", "cannot be listed"),
+        (f"{address}/a//b.tif", "an empty name between two slashes"),
+    ]:
+        with pytest.raises(GlacierError, match=message) as caught:
+            open_source(images, bands=RGBN)
+        assert "\n" not in str(caught.value)
+
+
 # --- patches
 
 
@@ -426,12 +660,25 @@ def test_band_files_of_two_resolutions(tmp_path, write_tif):
         open_source(tmp_path, bands=["red", "nir"])
 
 
+def test_band_files_half_a_pixel_apart(tmp_path, write_tif):
+    write_tif(tmp_path / "s_B04.tif", np.ones((4, 4), np.uint8))
+    transform = Affine(10, 0, 450_005, 0, -10, 6_779_995)
+    write_tif(tmp_path / "s_B08.tif", np.ones((4, 4), np.uint8), transform=transform)
+    with pytest.raises(
+        GlacierError, match=r"B08.tif: lies 0.50 rows and 0.50 columns off the pixels of s_B04.tif"
+    ):
+        open_source(tmp_path, bands=["red", "nir"])
+
+
 @pytest.mark.parametrize(
     ("second", "message"),
     [
         ({"crs": "EPSG:32622"}, "its CRS .*32622.* is not that of"),
         ({"pixel": 20}, "its pixel is 20"),
-        ({"transform": Affine(10, 0, 450_005, 0, -10, 6_780_000)}, "columns off the pixels"),
+        (
+            {"transform": Affine(10, 0, 450_005, 0, -10, 6_780_000)},
+            r"0.00 rows and 0.50 columns off the pixels of a.tif",
+        ),
         ({"transform": Affine(10, 1, 0, 1, -10, 0)}, "rotated or flipped"),
         ({"transform": Affine(10, 0, 0, 0, 10, 0)}, "rotated or flipped"),
         ({"transform": Affine(10, 0, 0, 0, -20, 0)}, "not square"),
@@ -560,6 +807,7 @@ def test_wrong_masks(tmp_path, write_tif, bare, source):
     ones = np.ones((8, 12), np.uint8)
     for path, message in [
         (write_tif(tmp_path / "a.tif", ones, pixel=20), "do not fall on those"),
+        (write_tif(tmp_path / "h.tif", ones, 0.5, 0), "lies 0.50 rows and 0.00 columns off"),
         (write_tif(tmp_path / "b.tif", ones, crs="EPSG:32622"), "its CRS .* is not that"),
         (write_tif(tmp_path / "c.tif", np.stack([ones, ones])), "has 2 bands"),
         (write_tif(tmp_path / "d.tif", ones, 500, 500), "touches the image"),
@@ -571,6 +819,74 @@ def test_wrong_masks(tmp_path, write_tif, bare, source):
     strange = open_mask(write_tif(tmp_path / "f.tif", ones * 7), source.grid, codes=(0, 1))
     with pytest.raises(GlacierError, match=r"f.tif: holds the value 7; allowed are 0, 1, 255"):
         strange.read()
+
+
+# --- masks as pictures
+
+
+def write_png(path, array, palette=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = PIL.Image.fromarray(array)
+    if palette is not None:
+        picture.putpalette(palette)
+    picture.save(path)
+    return path
+
+
+@pytest.mark.parametrize("palette", [None, [0, 0, 0, 255, 255, 255]])
+def test_png_masks_of_zero_and_one(tmp_path, source, palette):
+    label = np.where(label_of(8, 12) == 1, 1, 0).astype(np.uint8)
+    for row in range(2):
+        for col in range(3):
+            piece = label[row * 4 : row * 4 + 4, col * 4 : col * 4 + 4]
+            write_png(tmp_path / "m" / f"p_r{row:02d}_c{col:02d}.png", piece, palette)
+    mask = open_mask(tmp_path / "m", source.grid, like=source, codes=(0, 1))
+    np.testing.assert_array_equal(mask.read(), label)
+
+
+@pytest.fixture
+def black_and_white(tmp_path):
+    """Write a PNG and an array of 0 and 255, and a scene of their size."""
+    glacier = label_of(8, 12) == 1
+    picture = np.where(glacier, 255, 0).astype(np.uint8)
+    np.save(tmp_path / "m.npy", picture)
+    return glacier, [write_png(tmp_path / "m.png", picture), tmp_path / "m.npy"]
+
+
+def test_black_and_white_masks_are_not_guessed(tmp_path, write_tif, black_and_white):
+    glacier, paths = black_and_white
+    source = open_source(write_tif(tmp_path / "s.tif", numbered(8, 12)), bands=RGBN)
+    for path in paths:
+        with pytest.raises(GlacierError, match=r"holds 0 and 255 but never 1") as caught:
+            open_mask(path, source.grid, like=source, codes=(0, 1))
+        assert "values={0: 0, 255: 1}" in str(caught.value)
+        meant = {"like": source, "codes": (0, 1)}
+        mask = open_mask(path, source.grid, values={0: 0, 255: 1}, **meant)
+        np.testing.assert_array_equal(mask.read(), glacier)
+        mask = open_mask(path, source.grid, values={255: 255}, **meant)
+        np.testing.assert_array_equal(mask.read(), np.where(glacier, 255, 0))
+
+
+def test_masks_with_any_glacier_may_hold_unknown(tmp_path, source):
+    # Single patches without glacier are no cause to doubt the set.
+    for index, values in enumerate([(0, 255), (0, 255), (0, 1), (0, 0), (255, 255), (0, 255)]):
+        piece = np.array(values, np.uint8).repeat(8).reshape(4, 4)
+        write_png(tmp_path / "m" / f"p_r{index // 3:02d}_c{index % 3:02d}.png", piece)
+    mask = open_mask(tmp_path / "m", source.grid, like=source, codes=(0, 1))
+    assert set(np.unique(mask.read())) == {0, 1, 255}
+
+
+def test_coloured_pictures_are_no_masks(tmp_path, source):
+    path = write_png(tmp_path / "c.png", np.zeros((8, 12, 3), np.uint8))
+    with pytest.raises(GlacierError, match="has 3 bands; labels and class maps have one"):
+        open_mask(path, source.grid, like=source)
+
+
+def test_values_that_stand_for_classes(tmp_path, write_tif, source):
+    label = np.array([0, 7, 9, 255] * 24, np.uint8).reshape(8, 12)
+    path = write_tif(tmp_path / "l.tif", label)
+    mask = open_mask(path, source.grid, codes=(0, 1), values={7: 1, 9: 255})
+    assert mask.read()[0, :4].tolist() == [0, 1, 255, 255]
 
 
 # --- writing
@@ -641,6 +957,11 @@ def test_real_spellings_of_one_crs(real_data):
         bands={"red": "_B04_", "green": "_B03_", "blue": "_B02_", "nir": "_B05_"},
     )
     assert sentinel.grid.crs != landsat.grid.crs
+    assert sentinel.grid.shift(landsat.grid) == pytest.approx((0, 0), abs=1e-6)
+    # The files are tagged with the scale of 0.0001 that the manifest states.
+    assert sentinel.reflectance_source == landsat.reflectance_source == "file tags"
+    stated = open_source(folder / "*_S30.tif", bands=RGBN, reflectance=Reflectance(10000, 1e-9))
+    np.testing.assert_allclose(stated.read().reflectance, sentinel.read().reflectance, atol=1e-6)
     assert sentinel.grid.matches(landsat.grid)
     image = landsat.read()
     assert 0.97 < image.valid.mean() < 0.99
