@@ -12,24 +12,33 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import shapely
-from tqdm import tqdm
 
 from glacier_utils.errors import GlacierError
 from glacier_utils.files import atomic_path, fingerprint, write_json
+from glacier_utils.filling import CLOUD_METHODS, fill
 from glacier_utils.grids import Grid
-from glacier_utils.quality import UNKNOWN, keep_or_drop, patch_facts
+from glacier_utils.overrides import Overrides, apply_overrides, read_overrides
+from glacier_utils.sampling import sampling_weights
 from glacier_utils.splits import SPLITS, Split, check_fraction, split_patches
-from glacier_utils.store import PatchStore, check_known, masked_statistics, open_store
-from glacier_utils.tiling import check_sizes, chunks, plan
+from glacier_utils.store import (
+    PatchStore,
+    check_known,
+    masked_statistics,
+    open_store,
+    pooled_statistics,
+)
+from glacier_utils.tiling import check_sizes, plan
 
 if TYPE_CHECKING:
     from glacier_utils.datasets import Dataset
 
 __all__ = ["PatchStore", "build_patches", "masked_statistics", "open_store"]
 
-FORMAT = 1  # goes up when the same parameters would give another store
-_FACTS = ["glacier", "unknown", "nodata", "cloud", "saturated"]
-_COLUMNS = ["area", "date", "row", "col", "split", "block", *_FACTS, "reason"]
+FORMAT = 2  # goes up when the same parameters would give another store
+_FACTS = [
+    "glacier", "unknown", "nodata", "cloud", "shadow", "saturated", "label_age", "disagreement",
+]  # fmt: skip
+_COLUMNS = ["area", "date", "row", "col", "split", "block", *_FACTS, "weight", "reason"]
 _ASSUMED_RESOLUTION_M = 10.0  # for the blocks of images that do not tell the size of a pixel
 
 
@@ -46,6 +55,10 @@ def build_patches(
     rule: str = "nearest",
     band_m: float = 0.0,
     max_unknown: float = 0.5,
+    clouds: str = "auto",
+    max_cloud: float | None = None,
+    buffer_m: float | None = None,
+    overrides: str | Path | None = None,
     seed: int = 0,
     folder: str | Path | None = None,
     progress: bool = False,
@@ -66,17 +79,31 @@ def build_patches(
         rule, band_m: choice of outlines and width of the unknown band, as in ``Dataset.labels``.
         max_unknown: patches with a larger fraction without image or label are dropped. They stay
             in the store with split "dropped" and their reason.
+        clouds: which mask makes pixels under cloud and cloud shadow unknown: "ready" (the user's
+            own), "scl" (the scene classification), "csmask" (a network; it may call bright snow
+            cloud), "none", or "auto": ready, else scl, else none. What a mask does not assess
+            stays as it is. ``parameters["clouds_used"]`` says which was used where.
+        max_cloud: patches with a larger fraction of cloud are dropped; None: cloud is only counted
+            as unknown.
+        buffer_m: width of the strip between validation and training: no training patch comes nearer
+            than this to validation, nor touches it. None: half a patch.
+        overrides: CSV of a user's decisions on single patches (``overrides.read_overrides``).
         seed: decides between validation groups that are nearly equal.
         folder: where stores are kept, each in a subfolder named by its key; by default
             ``patches`` in the dataset's folder.
         progress: show a progress bar.
 
     Raises:
-        GlacierError: unknown areas or dates, a size or fraction out of range, or an area in which
-            no patch is left for training or for validation.
+        GlacierError: unknown areas or dates, a size or fraction out of range, an area in which no
+            patch is left for training or for validation, a cloud mask that is not there, or an
+            override that means no patch.
     """
     check_sizes(size, stride)
     check_fraction(validation_fraction)
+    check_known("clouds", clouds, CLOUD_METHODS)
+    if buffer_m is not None and not (math.isfinite(buffer_m) and buffer_m >= 0):
+        raise GlacierError(f"buffer_m: {buffer_m} must be a width of 0 m or more")
+    decided = None if overrides is None else read_overrides(overrides)
     pairs = _pairs(dataset, areas, dates)
     train = _train_areas(dataset, train_areas, pairs)
     parameters = {
@@ -90,6 +117,10 @@ def build_patches(
         "rule": rule,
         "band_m": float(band_m),
         "max_unknown": float(max_unknown),
+        "clouds": clouds,
+        "max_cloud": None if max_cloud is None else float(max_cloud),
+        "buffer_m": None if buffer_m is None else float(buffer_m),
+        "overrides": None if decided is None else decided.fingerprint,
         "seed": int(seed),
     }
     key = fingerprint({"format": FORMAT, "content": dataset.fingerprint, **parameters})
@@ -97,7 +128,7 @@ def build_patches(
     if not (target / "statistics.json").is_file():
         with atomic_path(target) as temporary:
             temporary.mkdir()
-            _build(dataset, parameters, key, temporary, progress)
+            _build(dataset, parameters, decided, key, temporary, progress)
     return open_store(target)
 
 
@@ -126,7 +157,14 @@ def _train_areas(dataset: Dataset, train_areas, pairs) -> list[str]:
     return [area for area in dataset.areas if area in wanted and area in here]
 
 
-def _build(dataset: Dataset, parameters: dict, key: str, folder: Path, progress: bool) -> None:
+def _build(
+    dataset: Dataset,
+    parameters: dict,
+    overrides: Overrides | None,
+    key: str,
+    folder: Path,
+    progress: bool,
+) -> None:
     """Write a whole store into an empty folder."""
     size, train = parameters["size"], parameters["train_areas"]
     sources = {pair: dataset.source(*pair) for pair in parameters["pairs"]}
@@ -135,8 +173,12 @@ def _build(dataset: Dataset, parameters: dict, key: str, folder: Path, progress:
     patches = plan(sources, size=size, strides=strides)
     if not len(patches):
         raise GlacierError(f"{dataset.name}: no patches, since no area and date is chosen")
-    arrays, facts = _fill(dataset, sources, patches, parameters, folder, progress)
-    patches = pd.concat([patches, facts], axis=1)
+    known = [(area, date) for area in dataset.areas for date in dataset.dates(area)]
+    decided = overrides.positions(patches, known) if overrides else {}
+    filled = fill(dataset, sources, patches, parameters, folder, progress=progress)
+    patches = pd.concat([patches, filled.facts], axis=1)
+    reasons, notes = apply_overrides(patches["reason"].to_numpy(object), decided)
+    patches["reason"] = reasons
     block_patches = {
         area: _block_patches(sources, area, parameters["block_m"], size) for area in areas
     }
@@ -146,98 +188,51 @@ def _build(dataset: Dataset, parameters: dict, key: str, folder: Path, progress:
         train_areas=train,
         block_patches=block_patches,
         validation_fraction=parameters["validation_fraction"],
+        buffer_px=_buffer_px(sources, parameters["buffer_m"], size),
         seed=parameters["seed"],
     )
-    patches = patches.assign(split=split.part, block=split.block, reason=split.reason)
-    training = np.flatnonzero(split.part == "train")
-    statistics = masked_statistics(arrays["images"], arrays["labels"], training)
+    reasons = np.where(split.reason == "", notes, split.reason)
+    training = split.part == "train"
+    weight = np.zeros(len(patches))
+    weight[training] = sampling_weights(patches["glacier"][training])
+    patches = patches.assign(split=split.part, block=split.block, reason=reasons, weight=weight)
+    statistics = pooled_statistics(filled.moments[training], int(patches["ice"][training].sum()))
     _write_index(patches, folder / "index.gpkg")
-    for array in arrays.values():
-        array.flush()
     write_json(
         folder / "statistics.json",
         {
             "key": key,
             "format": FORMAT,
-            "arrays": sorted(arrays),
+            "arrays": filled.arrays,
             "statistics": {"bands": list(dataset.bands), **statistics},
             "parts": _parts(patches, sources, size),
             "parameters": {
                 **parameters,
                 "reflectance": dataset.manifest.get("reflectance"),
+                "clouds_used": _by_area(filled.clouds),
                 "blocks": _describe(split, block_patches, sources, size),
             },
         },
     )
 
 
-def _fill(dataset, sources, patches, parameters, folder, progress):
-    """Read every patch once into the arrays; return them and the facts of each patch."""
-    size, n = parameters["size"], len(patches)
-    shape = (n, size, size)
-    extras = {"truth": dataset.truth, "surface": dataset.surface}
-    masks = {name: {pair: get(*pair) for pair in sources} for name, get in extras.items()}
-    arrays = {
-        "images": _empty(folder / "images.npy", np.float32, (n, len(dataset.bands), size, size)),
-        "labels": _empty(folder / "labels.npy", np.uint8, shape),
-    }
-    for name, found in masks.items():
-        if any(mask is not None for mask in found.values()):
-            arrays[name] = _empty(folder / f"{name}.npy", np.uint8, shape)
-    facts = [{}] * n
-    with tqdm(total=n, desc="patches", unit="patch", disable=not progress) as bar:
-        for pair, group in patches.groupby(["area", "date"], sort=False):
-            layers = {
-                "labels": dataset.labels(
-                    *pair, rule=parameters["rule"], band_m=parameters["band_m"]
-                )
-            }
-            layers |= {name: masks[name][pair] for name in masks if name in arrays}
-            for chunk in chunks(group["row"], group["col"], size):
-                places = group.iloc[chunk]
-                _read_chunk(sources[pair], layers, places, size, arrays)
-                for position in places.index:
-                    facts[position] = _facts(arrays, position, parameters["max_unknown"])
-                bar.update(len(chunk))
-    return arrays, pd.DataFrame(facts)
-
-
-def _read_chunk(source, layers, places, size, arrays) -> None:
-    """Read the box around some windows once and share it out."""
-    rows, cols = places["row"].to_numpy(), places["col"].to_numpy()
-    top, left = int(rows.min()), int(cols.min())
-    shape = int(rows.max()) + size - top, int(cols.max()) + size - left
-    image = source.read(top, left, *shape)
-    read = {
-        name: np.full(shape, UNKNOWN, np.uint8) if mask is None else mask.read(top, left, *shape)
-        for name, mask in layers.items()
-    }
-    for position, row, col in zip(places.index, rows - top, cols - left, strict=True):
-        part = slice(row, row + size), slice(col, col + size)
-        arrays["images"][position] = image.reflectance[:, *part]
-        for name, values in read.items():
-            # What lies under a surface is known without an image; a score is not.
-            seen = np.True_ if name == "surface" else image.valid[part]
-            arrays[name][position] = np.where(seen, values[part], UNKNOWN)
-
-
-def _facts(arrays, position: int, max_unknown: float) -> dict[str, Any]:
-    image, label = arrays["images"][position], arrays["labels"][position]
-    facts = patch_facts(image, (image != 0).any(axis=0), label)
-    return {
-        **facts,
-        "reason": keep_or_drop(facts, max_unknown=max_unknown),
-        "known": int((label != UNKNOWN).sum()),
-        "ice": int((label == 1).sum()),
-    }
-
-
-def _empty(path: Path, dtype, shape) -> np.memmap:
-    return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-
-
 def _block_patches(sources, area: str, block_m: float, size: int) -> int:
     return max(1, round(block_m / (size * _resolution(sources, area))))
+
+
+def _buffer_px(sources, buffer_m: float | None, size: int) -> float:
+    """Return the strip's width in pixels of the finest area, which is what the split counts in."""
+    if buffer_m is None:
+        return size / 2
+    return buffer_m / min(_resolution(sources, area) for area, _ in sources)
+
+
+def _by_area(clouds: dict[tuple[str, str], str]) -> dict[str, dict[str, str]]:
+    areas = dict.fromkeys(area for area, _ in clouds)
+    return {
+        area: {date: method for (name, date), method in clouds.items() if name == area}
+        for area in areas
+    }
 
 
 def _first_grid(sources, area: str) -> Grid:

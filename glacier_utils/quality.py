@@ -1,4 +1,4 @@
-"""What a pixel and a patch are worth: simple spectral rules, per-patch facts, reasons to drop.
+"""What a pixel shows, by simple spectral rules; `facts` counts them over a patch.
 
 The spectral rules need only red, green, blue and near infrared (no shortwave infrared, hence no
 NDSI). Their thresholds lie between the 5th and 95th percentiles of Sentinel-2 surface reflectance
@@ -12,8 +12,7 @@ All rules take reflectance ``[..., band, row, col]`` with the names of its bands
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -105,53 +104,12 @@ def ice_index(reflectance: np.ndarray, bands: Sequence[str] = BANDS) -> np.ndarr
     return bright & icy & ~is_water(reflectance, bands)
 
 
-def patch_facts(
-    reflectance: np.ndarray, valid: np.ndarray, label: np.ndarray, *, saturation: float = 1.0
-) -> dict[str, float]:
-    """Describe one patch by fractions between 0 and 1.
+def disagreement(
+    reflectance: np.ndarray, label: np.ndarray, bands: Sequence[str] = BANDS
+) -> np.ndarray:
+    """Return where a known label and ``ice_index`` differ, bool ``[..., row, col]``.
 
-    reflectance ``[band, row, col]``, valid and label ``[row, col]``. Returns
-
-    - nodata: pixels without image;
-    - unknown: pixels without a label (255), those without image included;
-    - glacier: glacier among the pixels with a label; nan if there are none;
-    - cloud: nan, since no cloud mask is assessed yet;
-    - saturated: valid pixels with any band at or above ``saturation`` (a white surface that faces
-      the sun, or a detector at its limit); nan if no pixel is valid.
+    A hint, not a fault: debris on ice, seasonal snow and cloud make the rule differ from a label
+    that is right.
     """
-    known = (label != UNKNOWN) & valid
-    saturated = valid & (reflectance >= saturation).any(axis=0)
-    return {
-        "nodata": float(1 - valid.mean()),
-        "unknown": float(1 - known.mean()),
-        "glacier": _share(label[known] == 1),
-        "cloud": math.nan,
-        "saturated": _share(saturated[valid]),
-    }
-
-
-def keep_or_drop(
-    facts: Mapping[str, float], *, max_unknown: float = 0.5, max_cloud: float | None = None
-) -> str:
-    """Return why a patch is dropped, in words, or an empty string if it is kept.
-
-    The first reason that applies is given: image missing, label unknown, cloud (nan, which means
-    that cloud was not assessed, drops nothing).
-    """
-    if facts["nodata"] > max_unknown:
-        return _reason("no data", facts["nodata"], max_unknown)
-    if facts["unknown"] > max_unknown:
-        return _reason("unknown", facts["unknown"], max_unknown)
-    if max_cloud is not None and facts["cloud"] > max_cloud:
-        return _reason("cloud", facts["cloud"], max_cloud)
-    return ""
-
-
-def _reason(what: str, value: float, limit: float) -> str:
-    # One decimal where whole per cents would read "50 % > 50 %".
-    digits = 0 if round(100 * value) > round(100 * limit) else 2
-    return f"{what} {100 * value:.{digits}f} % > {100 * limit:.{digits}f} %"
-
-
-def _share(hits: np.ndarray) -> float:
-    return float(hits.mean()) if hits.size else math.nan
+    return (label != UNKNOWN) & (ice_index(reflectance, bands) != (label == 1))

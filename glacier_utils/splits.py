@@ -47,6 +47,7 @@ def split_patches(
     train_areas: Collection[str],
     block_patches: Mapping[str, int],
     validation_fraction: float = 0.25,
+    buffer_px: float = 0.0,
     seed: int = 0,
 ) -> Split:
     """Give each patch its part: train, validation, buffer, test or dropped.
@@ -58,7 +59,8 @@ def split_patches(
 
     In each training area the validation group is one rectangle or strip of blocks that holds about
     ``validation_fraction`` of the usable patches, with a glacier fraction near the area's and a
-    short border; ``seed`` decides between nearly equal ones.
+    short border; ``seed`` decides between nearly equal ones. Training patches that touch it, or
+    come nearer than ``buffer_px`` (in the smallest pixels of the table), are left unused.
 
     Raises:
         GlacierError: a fraction out of range, a training area without a usable patch, or one too
@@ -68,7 +70,7 @@ def split_patches(
     areas = patches["area"].to_numpy(object)
     usable = patches["reason"].to_numpy(object) == ""
     training = np.isin(areas, list(train_areas))
-    touching, overlapping = _neighbours(patches, size)
+    touching, overlapping = _neighbours(patches, size, buffer_px)
     part = np.where(usable, np.where(training, "train", "test"), "dropped").astype(object)
     split = Split(
         part, np.full(len(patches), "", object), patches["reason"].to_numpy(object).copy()
@@ -95,7 +97,7 @@ def split_patches(
     twice = _counted_twice(patches, part == "validation", overlapping, size)
     split.set_aside(twice, "overlaps another validation patch")
     near = touching @ (part == "validation") > 0
-    split.set_aside((part == "train") & near, "touches validation")
+    split.set_aside((part == "train") & near, "near validation")
     _prove_apart(part, touching)
     return split
 
@@ -116,15 +118,20 @@ def _blocks(table: pd.DataFrame, size: int, side: int) -> np.ndarray:
     return blocks - blocks.min(axis=0)
 
 
-def _neighbours(patches: gpd.GeoDataFrame, size: int) -> tuple[sparse.csr_array, sparse.csr_array]:
-    """Return which patches touch, and which share pixels: sparse matrices [n, n] of 0 and 1.
+def _neighbours(
+    patches: gpd.GeoDataFrame, size: int, buffer_px: float
+) -> tuple[sparse.csr_array, sparse.csr_array]:
+    """Return which patches touch (or nearly), and which share pixels: sparse [n, n] of 0 and 1.
 
-    A patch touches itself and shares pixels with itself. Patches of areas without georeference
-    have no place on the ground in common with those of other areas.
+    Touching means nearer than ``buffer_px``, and nearer than half a pixel in any case: grids that
+    differ by a hair are one. A patch touches itself and shares pixels with itself. Patches of areas
+    without georeference have no place on the ground in common with those of other areas.
     """
     ground = patches["ground"].to_numpy()
     pixel = np.sqrt(shapely.area(patches.geometry.to_numpy()).min()) / size
-    one, other = shapely.STRtree(ground).query(ground, predicate="dwithin", distance=pixel / 2)
+    # Half a pixel less, since a patch at just this distance is far enough.
+    reach = pixel * max(0.5, buffer_px - 0.5)
+    one, other = shapely.STRtree(ground).query(ground, predicate="dwithin", distance=reach)
     if patches.crs is None:
         areas = patches["area"].to_numpy(object)
         same = areas[one] == areas[other]

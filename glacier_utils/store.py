@@ -19,8 +19,6 @@ from glacier_utils.errors import GlacierError
 from glacier_utils.quality import UNKNOWN
 from glacier_utils.splits import SPLITS
 
-_CHUNK = 64  # patches at a time
-
 
 @dataclass(frozen=True)
 class PatchStore:
@@ -29,9 +27,12 @@ class PatchStore:
     images float32 [n, band, row, col] (reflectance, 0.0 in every band where invalid), labels uint8
     [n, row, col]; truth (0 / 1 / 255) and surface (classes, 255) only where a dataset has them.
     ``index`` has a row a patch: patch, area, date, row, col (upper left corner in pixels of that
-    date's frame), split (one of ``splits.SPLITS``), block, the fractions glacier, unknown, nodata,
-    cloud (nan: not assessed), saturated, the reason why a patch is not used, and its box. (The
-    column is ``index["area"]``; ``index.area`` is what geopandas measures.)
+    date's frame), split (one of ``splits.SPLITS``), block, what ``facts.patch_facts`` says
+    (fractions glacier, unknown, nodata, cloud, shadow, saturated and disagreement, label_age in
+    years; nan: not assessed), weight (chance to be drawn that evens out the glacier fraction, see
+    ``sampling``; 0 except for training), the reason why a patch is not used, or is used by a user's
+    override, and its box. (The column is ``index["area"]``; ``index.area`` is what geopandas
+    measures.)
     ``statistics``: bands, mean, std (lists in the order of the bands) and count over the training
     patches' labelled pixels, and glacier, the glacier fraction among them.
     """
@@ -111,35 +112,82 @@ def open_store(folder: str | Path) -> PatchStore:
     )
 
 
+class ArrayFile:
+    """A .npy file of equal patches, written one at a time in any order.
+
+    Not a memory map: the pages of one count as this process's memory until they are on the disk.
+    """
+
+    def __init__(self, path: Path, dtype: type, shape: tuple[int, ...]) -> None:
+        self._dtype, self._shape = np.dtype(dtype), shape[1:]
+        self._bytes = self._dtype.itemsize * math.prod(self._shape)
+        self._file = open(path, "wb")  # noqa: SIM115 - closed by close()
+        header = {"descr": self._dtype.str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._file, header)
+        self._start = self._file.tell()
+        self._file.truncate(self._start + shape[0] * self._bytes)
+
+    def write(self, position: int, patch: np.ndarray) -> None:
+        """Write one patch in its place."""
+        if patch.shape != self._shape or patch.dtype != self._dtype:
+            raise ValueError(f"a patch of {patch.dtype} {patch.shape} does not fit the array")
+        self._file.seek(self._start + int(position) * self._bytes)
+        self._file.write(np.ascontiguousarray(patch).data)
+
+    def close(self) -> None:
+        """Write out what is left."""
+        self._file.close()
+
+
 def masked_statistics(
     images: np.ndarray, labels: np.ndarray, positions: np.ndarray
 ) -> dict[str, Any]:
     """Return mean and standard deviation of each band over the pixels with a label.
 
     images [n, band, row, col], labels [n, row, col]; only the patches at ``positions``, only where
-    label != 255. Summed in float64, in two passes, so that no digit is lost to cancellation. Lists
-    mean and std, count of pixels, glacier fraction; nan where there is no pixel.
+    label != 255. Lists mean and std, count of pixels, glacier fraction; nan where there is no
+    pixel. One patch is in memory at a time.
     """
-    bands = images.shape[1]
-    count, ice, total, square = 0, 0, np.zeros(bands), np.zeros(bands)
-    for values, label in _known_pixels(images, labels, positions):
-        count += label.size
-        ice += int((label == 1).sum())
-        total += values.sum(axis=1, dtype=np.float64)
-    mean = total / count if count else np.full(bands, np.nan)
-    for values, _ in _known_pixels(images, labels, positions):
-        square += ((values - mean[:, None]) ** 2).sum(axis=1)
-    std = np.sqrt(square / count) if count else np.full(bands, np.nan)
-    glacier = ice / count if count else math.nan
-    return {"mean": mean.tolist(), "std": std.tolist(), "count": count, "glacier": glacier}
+    sums = np.zeros((len(positions), 3, images.shape[1]))
+    ice = 0
+    for row, position in enumerate(positions):
+        label = np.asarray(labels[position])
+        sums[row] = moments(np.asarray(images[position]), label != UNKNOWN)
+        ice += int(np.count_nonzero(label == 1))
+    return pooled_statistics(sums, ice)
 
 
-def _known_pixels(images, labels, positions):
-    for start in range(0, len(positions), _CHUNK):
-        chunk = positions[start : start + _CHUNK]
-        label = np.asarray(labels[chunk])
-        known = label != UNKNOWN
-        yield np.moveaxis(np.asarray(images[chunk]), 1, 0)[:, known], label[known]
+def moments(image: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Return count, sum, and sum of squares about the patch's own mean: float64 [3, band].
+
+    image [band, row, col]; known bool [row, col]: the pixels that count.
+    """
+    values = image.reshape(len(image), -1)
+    if not known.all():
+        values = values.take(np.flatnonzero(known), axis=1)
+    values = values.astype(np.float64)
+    count, total = values.shape[1], values.sum(axis=1)
+    values -= total[:, None] / max(count, 1)
+    values *= values
+    return np.stack([np.full(len(image), count), total, values.sum(axis=1)])
+
+
+def pooled_statistics(sums: np.ndarray, ice: int) -> dict[str, Any]:
+    """Put the ``moments`` of patches together: float64 [n, 3, band] to mean, std, count, glacier.
+
+    Squares are summed about the mean of each patch and moved to the common mean (Chan, Golub &
+    LeVeque 1983, The American Statistician 37, 242), so that no digit is lost to cancellation and
+    the pixels are read once. ``ice``: number of glacier pixels among those counted.
+    """
+    counts, totals, squares = np.moveaxis(sums, 1, 0)
+    count = int(counts[:, 0].sum())
+    if not count:
+        nothing = [math.nan] * sums.shape[2]
+        return {"mean": nothing, "std": nothing, "count": 0, "glacier": math.nan}
+    mean = totals.sum(axis=0) / count
+    shift = totals / np.maximum(counts, 1) - mean
+    std = np.sqrt((squares + counts * shift**2).sum(axis=0) / count)
+    return {"mean": mean.tolist(), "std": std.tolist(), "count": count, "glacier": ice / count}
 
 
 def check_known(what: str, value: str, have: Collection[str]) -> None:

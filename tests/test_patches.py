@@ -94,6 +94,9 @@ class StubDataset:
     def labels(self, area, date, *, rule="nearest", band_m=0.0):
         return StubMask(self.masks[area, date])
 
+    def outlines(self, area, date, *, rule="nearest"):
+        return None
+
     def truth(self, area, date):
         return StubMask(self.masks[area, date]) if self._truth else None
 

@@ -1,4 +1,4 @@
-"""Spectral rules and the facts of a patch."""
+"""Spectral rules."""
 
 from __future__ import annotations
 
@@ -85,42 +85,3 @@ def test_rules_on_points_classified_by_hand():
     assert ice[3] > 0.95
     assert ice[2] > 0.8
     assert ice[[4, 5]].max() < 0.04
-
-
-def test_facts_by_hand():
-    image = np.full((4, 2, 4), 0.3, np.float32)
-    valid = np.array([[1, 1, 1, 1], [1, 1, 0, 0]], bool)
-    image[:, ~valid] = 0
-    image[2, 0, 0] = 1.0
-    label = np.array([[1, 0, 0, 255], [1, 255, 0, 1]], np.uint8)
-    facts = quality.patch_facts(image, valid, label)
-    assert facts["nodata"] == 2 / 8
-    assert facts["unknown"] == 4 / 8
-    assert facts["glacier"] == 2 / 4
-    assert facts["saturated"] == pytest.approx(1 / 6)
-    assert math.isnan(facts["cloud"])
-
-
-def test_facts_of_nothing():
-    nothing = np.zeros((4, 2, 2), np.float32)
-    facts = quality.patch_facts(nothing, np.zeros((2, 2), bool), np.full((2, 2), 255, np.uint8))
-    assert facts["nodata"] == facts["unknown"] == 1
-    assert math.isnan(facts["glacier"])
-    assert math.isnan(facts["saturated"])
-
-
-@pytest.mark.parametrize(
-    ("facts", "reason"),
-    [
-        ({}, ""),
-        ({"unknown": 0.5}, ""),
-        ({"unknown": 0.83}, "unknown 83 % > 50 %"),
-        ({"unknown": 0.5001}, "unknown 50.01 % > 50.00 %"),
-        ({"unknown": 0.9, "nodata": 0.75}, "no data 75 % > 50 %"),
-        ({"cloud": 0.4}, "cloud 40 % > 30 %"),
-        ({"cloud": math.nan}, ""),
-    ],
-)
-def test_reasons(facts, reason):
-    facts = {"nodata": 0.0, "unknown": 0.0, "cloud": 0.0} | facts
-    assert quality.keep_or_drop(facts, max_cloud=0.3) == reason
