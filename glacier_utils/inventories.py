@@ -1,4 +1,4 @@
-"""Outline files of glacier inventories: find the layer, read what is needed, name its columns.
+"""Outline files of glacier inventories as one table: columns by their meaning, areas compared.
 
 GLIMS (https://www.glims.org), RGI 6 and RGI 7 (https://www.glims.org/RGI) name the same things
 differently; here they become one table. Attributes are text by third parties: it is cut to a line
@@ -7,22 +7,20 @@ of plain characters, and whoever prints it must still escape it for the format p
 
 from __future__ import annotations
 
-import unicodedata
-import zipfile
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
 import pandas as pd
-import pyogrio
-import pyproj
 import shapely
-from pyogrio.errors import DataLayerError, DataSourceError
 from rasterio.crs import CRS
 
-from glacier_utils.errors import GlacierError
-from glacier_utils.grids import same_crs
+from glacier_utils.longitudes import centred
+from glacier_utils.vectors import clean_text, polygonal, read_polygons, text_column
+
+__all__ = ["COLUMNS", "area_deviations", "areas_km2", "clean_text", "parse_source_date",
+           "read_polygons", "read_table", "without_rock"]  # fmt: skip
 
 COLUMNS = (
     "glacier_id",
@@ -32,6 +30,7 @@ COLUMNS = (
     "name",
     "uncertainty_m",
     "area_km2",
+    "stated_km2",
     "geometry",
 )
 KINDS = {"glac_bound": "glacier", "intrnl_rock": "internal_rock"}
@@ -42,8 +41,9 @@ _DATE = ("src_date", "bgndate", "source_date")
 _NAME = ("glac_name", "name")
 _UNCERTAINTY = ("loc_unc_x", "loc_unc_y", "uncertainty_m")
 _KIND = ("line_type", "kind")
-_VECTOR_SUFFIXES = (".shp", ".gpkg", ".geojson", ".json", ".fgb")
-_NO_TEXT = {"", "none", "nan", "null"}
+# GLIMS db_area and RGI 7 area_km2 are km2; `area` is km2 in RGI 6, km2 or m2 in GLIMS files.
+_STATED = ("db_area", "area_km2", "area")
+_KNOWN = (*_GLACIER, *_ANALYSIS, *_DATE, *_NAME, *_UNCERTAINTY, *_KIND, *_STATED)
 EQUAL_AREA = "EPSG:6933"
 
 
@@ -51,253 +51,149 @@ def read_table(
     path: str | Path, *, bounds: Sequence[float] | None = None, crs: CRS | None = None
 ) -> gpd.GeoDataFrame:
     """Read an inventory into the columns of ``COLUMNS``; see ``outlines.read_outlines``."""
-    frame = read_polygons(path, bounds=bounds, crs=crs)
+    frame = read_polygons(path, bounds=bounds, crs=crs, columns=_KNOWN, named_by=_GLACIER)
     report: list[str] = frame.attrs["report"]
     frame = _keep_kinds(frame, report)
-    columns = {name.lower(): name for name in frame.columns}
     number = pd.Series(np.arange(1, len(frame) + 1), index=frame.index).astype(str)
-    glacier = _text(frame, columns, _GLACIER)
+    glacier = text_column(frame, _GLACIER)
     glacier = glacier.where(glacier != "", "row " + number)
-    analysis = _text(frame, columns, _ANALYSIS)
+    analysis = text_column(frame, _ANALYSIS)
+    areas = areas_km2(frame.geometry)
     table = gpd.GeoDataFrame(
         {
             "glacier_id": glacier,
             "analysis_id": analysis.where(analysis != "", glacier),
             "kind": frame["_kind"],
-            "source_date": _dates(frame, columns),
-            "name": _text(frame, columns, _NAME),
-            "uncertainty_m": _uncertainty(frame, columns),
-            "area_km2": areas_km2(frame.geometry),
+            "source_date": _dates(frame),
+            "name": text_column(frame, _NAME),
+            "uncertainty_m": _uncertainty(frame),
+            "area_km2": areas,
+            "stated_km2": _stated(frame, areas),
         },
         geometry=frame.geometry,
         crs=frame.crs,
     ).reset_index(drop=True)
     table.attrs["report"] = report
+    if bounds is not None:
+        table.attrs["bounds"] = tuple(float(value) for value in bounds)
+    report += area_deviations(table).attrs["report"]
     return table
 
 
-def read_polygons(
-    path: str | Path, *, bounds: Sequence[float] | None = None, crs: CRS | None = None
-) -> gpd.GeoDataFrame:
-    """Read the polygons of a vector file with all its columns, rings mended.
+def area_deviations(table: gpd.GeoDataFrame, limit: float = 0.05) -> pd.DataFrame:
+    """List the analyses whose area on an equal-area projection is not the one that the file states.
 
-    ``bounds`` are in ``crs``, and the result is too; without ``crs`` both are in the file's.
-    ``.attrs["report"]`` lists what was mended or left out.
+    GLIMS states the area of the glacier, and repeats it on each polygon of an analysis; other files
+    state each polygon's own. Whether internal rock is part of it differs too. So an analysis agrees
+    if any of these readings does: its polygons without or with its internal rock, against the one
+    number that all state or the sum of different ones.
+
+    Args:
+        table: of ``read_outlines``. Read within bounds, only glaciers that lie wholly inside are
+            compared: of others, rock or parts may not have been read.
+        limit: largest deviation that is not listed, as a fraction of the stated area.
+
+    Returns:
+        glacier_id, analysis_id, name, area_km2, stated_km2, deviation (computed / stated - 1) and
+        basis ("without rock" or "with rock", the reading that comes nearest), the largest deviation
+        first. ``.attrs["report"]`` is a list of one line, empty if nothing deviates.
     """
-    path = Path(path)
-    address = _address(path)
-    layer, file_crs, fields = _layer(address, path)
-    filters = [None] if bounds is None else _file_boxes(bounds, crs, file_crs)
-    frames = [_read(address, path, layer, fields, box) for box in filters]
-    frame = frames[0] if len(frames) == 1 else _joined(frames)
-    report: list[str] = []
-    frame = _mended(frame, report)
-    if crs is not None:
-        if same_crs(CRS.from_user_input(frame.crs), crs):
-            # The same CRS in another spelling: a transformation could only add noise.
-            frame = frame.set_crs(pyproj.CRS.from_user_input(crs), allow_override=True)
-        else:
-            frame = frame.to_crs(pyproj.CRS.from_user_input(crs))
-    if bounds is not None:
-        frame = frame[frame.intersects(shapely.box(*bounds))]
-    frame = frame.reset_index(drop=True)
-    frame.attrs["report"] = report
-    return frame
+    columns = ["glacier_id", "analysis_id", "name", "area_km2", "stated_km2", "deviation", "basis"]
+    ice = table[table.kind == "glacier"]
+    net = areas_km2(without_rock(table))
+    ice = ice.assign(_net=net, _whole=True)
+    if "bounds" in table.attrs:
+        ice["_whole"] = ice.within(shapely.box(*table.attrs["bounds"]))
+    rows, compared = [], 0
+    for (glacier, analysis), group in ice.groupby(["glacier_id", "analysis_id"], sort=True):
+        stated = group.stated_km2.dropna()
+        if stated.empty or not group._whole.all():
+            continue
+        compared += 1
+        numbers = {stated.sum()} | ({stated.iloc[0]} if np.ptp(stated) == 0 else set())
+        computed = [("without rock", group._net.sum()), ("with rock", group.area_km2.sum())]
+        basis, area, number = min(
+            ((basis, area, number) for basis, area in computed for number in sorted(numbers)),
+            key=lambda reading: abs(reading[1] / reading[2] - 1),
+        )
+        if abs(area / number - 1) > limit:
+            name = group.name.iloc[0]
+            rows.append((glacier, analysis, name, area, number, area / number - 1, basis))
+    result = pd.DataFrame(rows, columns=columns)
+    result = result.sort_values("deviation", key=np.abs, ascending=False, kind="stable")
+    result = result.reset_index(drop=True)
+    examples = ", ".join(
+        f"{row.glacier_id} {row.area_km2:.4g} instead of {row.stated_km2:.4g} km2"
+        for row in result.head(3).itertuples()
+    )
+    said = f"area not as stated, by more than {100 * limit:g} %: {len(result)} of {compared}"
+    result.attrs["report"] = [f"{said} ({examples})"] if len(result) else []
+    return result
+
+
+def without_rock(table: gpd.GeoDataFrame) -> gpd.GeoSeries:
+    """Return the glaciers' polygons without the internal rock of the same analysis.
+
+    So a glacier on a nunatak of another stays. Rock whose analysis has no glacier in the table, and
+    all rock of a table that names no analyses, is taken from every glacier.
+    """
+    ice, rock = table[table.kind == "glacier"], table[table.kind == "internal_rock"]
+    shapes = ice.geometry.to_numpy().copy()
+    if len(rock):
+        owner, of_rock = _analyses(ice), _analyses(rock)
+        positions = pd.Series(np.arange(len(ice))).groupby(owner).indices
+        everywhere = []
+        for name, stones in rock.geometry.groupby(of_rock):
+            stone = shapely.union_all([_valid(item) for item in stones if item is not None])
+            if name in positions:
+                _subtract(shapes, positions[name], stone)
+            else:
+                everywhere.append(stone)
+        if everywhere:
+            _subtract(shapes, np.arange(len(ice)), shapely.union_all(everywhere))
+    return gpd.GeoSeries(shapes, index=ice.index, crs=table.crs)
+
+
+def _analyses(rows: pd.DataFrame) -> np.ndarray:
+    """Name the analysis of each row; a tab stands in no clean text."""
+    if not {"glacier_id", "analysis_id"} <= set(rows.columns):
+        return np.full(len(rows), "", dtype=object)
+    return (rows.glacier_id.astype(str) + "\t" + rows.analysis_id.astype(str)).to_numpy(object)
+
+
+def _subtract(shapes: np.ndarray, positions: np.ndarray, stone: shapely.Geometry) -> None:
+    shapely.prepare(stone)
+    for index in positions[shapely.intersects(shapes[positions], stone)]:
+        shapes[index] = polygonal(_valid(shapes[index]).difference(stone))
+
+
+def _valid(geometry: shapely.Geometry) -> shapely.Geometry:
+    return geometry if geometry.is_valid else polygonal(geometry)
 
 
 def areas_km2(geometry: gpd.GeoSeries) -> np.ndarray:
-    """Return areas in km2, measured on the equal-area projection EPSG:6933 (up to 86 degrees)."""
+    """Return areas in km2, measured on the equal-area projection EPSG:6933 (up to 86 degrees).
+
+    Each polygon is moved to longitude 0 first, which changes no area and keeps those whole that
+    cross the antimeridian.
+    """
     if geometry.crs is None or geometry.empty:
         return np.full(len(geometry), np.nan)
-    return geometry.to_crs(EQUAL_AREA).area.to_numpy() / 1e6
-
-
-def _address(path: Path) -> str:
-    """Return what GDAL opens for a file; of a zip, the layer of polygons inside."""
-    if not path.exists():
-        raise GlacierError(f"{path}: no such file; check the path of the outlines")
-    suffix = path.suffix.lower()
-    if suffix == ".zip":
-        return f"/vsizip/{path.resolve()}/{_in_zip(path)}"
-    if suffix == ".shp":
-        for part in (".dbf", ".shx"):
-            if not any(path.with_suffix(end).exists() for end in (part, part.upper())):
-                raise GlacierError(
-                    f"{path}: its {part} file is missing; a shapefile needs .shp, .shx, .dbf and "
-                    ".prj side by side"
-                )
-    elif suffix not in _VECTOR_SUFFIXES:
-        raise GlacierError(
-            f"{path}: outlines are read from .shp, .zip, .gpkg and .geojson; convert it to one"
-        )
-    return str(path)
-
-
-def _in_zip(path: Path) -> str:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, OSError) as error:
-        raise GlacierError(f"{path}: is no whole zip file; download it again") from error
-    for name in names:
-        pure = PurePosixPath(name.replace("\\", "/"))
-        if pure.is_absolute() or ".." in pure.parts or ":" in name:
-            raise GlacierError(
-                f"{path}: holds {name!r}, a path outside its folder; do not use this file, "
-                "download it from its source"
-            )
-    found = [name for name in names if name.lower().endswith(".shp")]
-    found = found or [name for name in names if name.lower().endswith(_VECTOR_SUFFIXES)]
-    # A GLIMS download holds lines and points besides the polygons.
-    found = [name for name in found if "glims_polygons" in name.lower()] or found
-    if not found:
-        raise GlacierError(f"{path}: holds no shapefile; download the outlines as a shapefile zip")
-    if len(found) > 1:
-        raise GlacierError(
-            f"{path}: holds several shapefiles ({', '.join(sorted(found)[:4])}); unpack it and "
-            "name one"
-        )
-    return found[0]
-
-
-def _layer(address: str, path: Path) -> tuple[str, CRS, list[str]]:
-    """Return the first layer that can hold polygons, its CRS, and the columns that matter."""
-    try:
-        layers = pyogrio.list_layers(address)
-        # A type of "Unknown" or a collection may hold polygons; a table without geometry is None.
-        able = [
-            name for name, kind in layers
-            if kind and ("Polygon" in kind or "Unknown" in kind or "Collection" in kind)
-        ]  # fmt: skip
-        if not able:
-            kinds = ", ".join(sorted({str(kind) for _, kind in layers})) or "nothing"
-            raise GlacierError(f"{path}: holds {kinds}, no polygons; name the file of outlines")
-        info = pyogrio.read_info(address, layer=able[0])
-    except (DataSourceError, DataLayerError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise GlacierError(
-            f"{path}: cannot be read as outlines; download or export it again ({reason})"
-        ) from error
-    if not info["crs"]:
-        raise GlacierError(
-            f"{path}: has no CRS (for a shapefile: its .prj is missing); without it nobody knows "
-            "where the outlines lie; for GLIMS and RGI it is EPSG:4326"
-        )
-    known = {*_GLACIER, *_ANALYSIS, *_DATE, *_NAME, *_UNCERTAINTY, *_KIND}
-    fields = [name for name in info["fields"] if name.lower() in known]
-    return able[0], CRS.from_user_input(info["crs"]), fields
-
-
-def _file_boxes(bounds: Sequence[float], crs: CRS | None, file_crs: CRS) -> list[tuple]:
-    """Return ``bounds`` in the file's CRS with a margin; two boxes across the antimeridian."""
-    xmin, ymin, xmax, ymax = bounds
-    if crs is not None and not same_crs(crs, file_crs):
-        transformer = pyproj.Transformer.from_crs(
-            pyproj.CRS.from_user_input(crs), pyproj.CRS.from_user_input(file_crs), always_xy=True
-        )
-        xmin, ymin, xmax, ymax = transformer.transform_bounds(*bounds, densify_pts=51)
-    if not np.isfinite([xmin, ymin, xmax, ymax]).all():
-        return [None]
-    # The curved edge of the transformed frame may bulge between the points that were followed.
-    margin_y = 0.02 * (ymax - ymin)
-    if file_crs.is_geographic and xmin > xmax:
-        return [(xmin, ymin - margin_y, 180, ymax + margin_y),
-                (-180, ymin - margin_y, xmax, ymax + margin_y)]  # fmt: skip
-    margin_x = 0.02 * (xmax - xmin)
-    return [(xmin - margin_x, ymin - margin_y, xmax + margin_x, ymax + margin_y)]
-
-
-def _read(
-    address: str, path: Path, layer: str, fields: list[str], box: tuple | None
-) -> gpd.GeoDataFrame:
-    options = {"layer": layer, "columns": fields, "bbox": box, "fid_as_index": True}
-    try:
-        try:
-            return pyogrio.read_dataframe(address, **options)
-        except UnicodeDecodeError:
-            # Old shapefiles name no encoding; Latin-1 reads any byte.
-            return pyogrio.read_dataframe(address, encoding="ISO-8859-1", **options)
-    except (DataSourceError, DataLayerError, ValueError, shapely.errors.ShapelyError) as error:
-        reason = " ".join(str(error).split())
-        raise GlacierError(
-            f"{path}: cannot be read as outlines; download or export it again ({reason})"
-        ) from error
-
-
-def _joined(frames: list[gpd.GeoDataFrame]) -> gpd.GeoDataFrame:
-    joined = pd.concat(frames)
-    return joined[~joined.index.duplicated()].sort_index()
-
-
-def _mended(frame: gpd.GeoDataFrame, report: list[str]) -> gpd.GeoDataFrame:
-    """Mend invalid rings and leave out what has no area, saying so."""
-    columns = {name.lower(): name for name in frame.columns}
-    label = _text(frame, columns, _GLACIER)
-    label = label.where(label != "", "feature " + frame.index.astype(str))
-    empty = frame.geometry.isna() | frame.geometry.is_empty
-    _tell(report, "left out, no geometry", label[empty])
-    frame, label = frame[~empty].copy(), label[~empty]
-    flat = ~frame.geom_type.isin(["Polygon", "MultiPolygon", "GeometryCollection"])
-    _tell(report, "left out, not a polygon", label[flat])
-    frame, label = frame[~flat].copy(), label[~flat]
-    bad = ~frame.is_valid | (frame.geom_type == "GeometryCollection")
-    if bad.any():
-        mended = [_polygonal(geometry) for geometry in frame.geometry[bad]]
-        frame.loc[bad, frame.geometry.name] = gpd.GeoSeries(
-            mended, index=frame.index[bad], crs=frame.crs
-        )
-        _tell(report, "invalid rings mended", label[bad])
-    gone = frame.geometry.is_empty
-    _tell(report, "left out, no area", label[gone])
-    return frame[~gone]
-
-
-def _polygonal(geometry: shapely.Geometry) -> shapely.Geometry:
-    """Return the valid area of a geometry, without the lines and points that mending leaves."""
-    parts = shapely.get_parts(shapely.make_valid(geometry))
-    # A collection may hold further collections of one level.
-    parts = [inner for part in parts for inner in shapely.get_parts(part)]
-    return shapely.union_all([part for part in parts if part.geom_type == "Polygon"])
-
-
-def _tell(report: list[str], what: str, who: pd.Series, limit: int = 5) -> None:
-    if len(who):
-        names = ", ".join(who.iloc[:limit])
-        more = f" and {len(who) - limit} more" if len(who) > limit else ""
-        report.append(f"{what}: {names}{more}")
+    shapes = centred(geometry.to_crs("EPSG:4326").to_numpy())
+    return gpd.GeoSeries(shapes, crs="EPSG:4326").to_crs(EQUAL_AREA).area.to_numpy() / 1e6
 
 
 def _keep_kinds(frame: gpd.GeoDataFrame, report: list[str]) -> gpd.GeoDataFrame:
     """Add ``_kind``; leave out line types that are neither ice nor rock inside it."""
-    columns = {name.lower(): name for name in frame.columns}
-    types = _text(frame, columns, _KIND)
+    types = text_column(frame, _KIND)
     kinds = types.map({**KINDS, **{kind: kind for kind in KINDS.values()}, "": "glacier"})
     for other, count in types[kinds.isna()].value_counts().sort_index().items():
         report.append(f"left out, line type {other}: {count}")
     return frame.assign(_kind=kinds)[kinds.notna()]
 
 
-def _text(frame: pd.DataFrame, columns: dict[str, str], names: Sequence[str]) -> pd.Series:
-    """Return the first of the columns that exists as clean text, "" where there is none."""
-    for name in names:
-        if name in columns:
-            return frame[columns[name]].map(clean_text).astype(object)
-    return pd.Series("", index=frame.index, dtype=object)
-
-
-def clean_text(value: object, limit: int = 80) -> str:
-    """Return one line of plain characters of a third party's attribute."""
-    if value is None or (isinstance(value, float) and np.isnan(value)) or value is pd.NaT:
-        return ""
-    # Identifiers come as floats from some files.
-    text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-    # Control and format characters (category C) include those that turn text around.
-    text = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in text)
-    text = " ".join(text.split())[:limit]
-    return "" if text.lower() in _NO_TEXT else text
-
-
-def _dates(frame: pd.DataFrame, columns: dict[str, str]) -> pd.Series:
+def _dates(frame: pd.DataFrame) -> pd.Series:
+    columns = {name.lower(): name for name in frame.columns}
     for name in _DATE:
         if name in columns:
             return frame[columns[name]].map(parse_source_date).astype("datetime64[s]")
@@ -329,10 +225,29 @@ def parse_source_date(value: object) -> pd.Timestamp:
     return date.tz_localize(None).normalize()
 
 
-def _uncertainty(frame: pd.DataFrame, columns: dict[str, str]) -> pd.Series:
+def _numbers(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Return those of the columns (in lower case) that exist, as numbers; nan unless above 0."""
+    columns = {name.lower(): name for name in frame.columns}
+    present = {name: columns[name] for name in names if name in columns}
+    values = {name: pd.to_numeric(frame[column], errors="coerce").astype(float)
+              for name, column in present.items()}  # fmt: skip
+    numbers = pd.DataFrame(values, index=frame.index)
+    return numbers.where((numbers > 0) & np.isfinite(numbers))
+
+
+def _uncertainty(frame: pd.DataFrame) -> pd.Series:
     """Return the larger of the local uncertainties in m; nan for 0, which means not stated."""
-    present = [columns[name] for name in _UNCERTAINTY if name in columns]
-    if not present:
-        return pd.Series(np.nan, index=frame.index)
-    values = frame[present].apply(pd.to_numeric, errors="coerce").max(axis=1).astype(float)
-    return values.where(values > 0)
+    return _numbers(frame, _UNCERTAINTY).max(axis=1).astype(float)
+
+
+def _stated(frame: pd.DataFrame, areas: np.ndarray) -> pd.Series:
+    """Return the area that the file states, in km2; nan where it states none."""
+    numbers = _numbers(frame, _STATED)
+    if "area" in numbers:
+        # GLIMS documents km2 and delivers m2; a million between them leaves no doubt which it is.
+        ratio = numbers["area"] / np.where(areas > 0, areas, np.nan)
+        numbers["area"] *= 1e-6 if ratio.median() > 1000 else 1
+    stated = pd.Series(np.nan, index=frame.index)
+    for name in numbers:
+        stated = stated.fillna(numbers[name])
+    return stated

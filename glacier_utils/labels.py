@@ -1,4 +1,4 @@
-"""Masks made of other masks: unknown beyond the inventory's coverage, unknown along edges."""
+"""Masks made of other masks: unknown beyond the inventory, in ice it leaves out, along edges."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import shapely
 from scipy import ndimage
 
 from glacier_utils.errors import GlacierError
+from glacier_utils.grids import Grid
 from glacier_utils.masks import UNKNOWN, Mask
 
 
@@ -26,13 +27,29 @@ class CoveredMask(Mask):
     ) -> np.ndarray:
         """Read a window as uint8 [row, col]."""
         label = self._inner.read(row, col, height, width)
-        grid = self.grid.window(row, col, *label.shape)
-        if self._coverage.is_empty:
-            return np.full_like(label, UNKNOWN)
-        covered = rasterio.features.rasterize(
-            [self._coverage], out_shape=grid.shape, transform=grid.transform, dtype=np.uint8
-        )
-        label[covered == 0] = UNKNOWN
+        label[~_inside(self._coverage, self.grid.window(row, col, *label.shape))] = UNKNOWN
+        return label
+
+
+class IceOutsideMask(Mask):
+    """``inner``, unknown where it is 0 and a pixel's centre is inside ``polygons``.
+
+    For ice that the inventory leaves out, such as the ice sheet: no glacier of the inventory, and
+    no example of ground without ice either. What ``inner`` calls glacier stays glacier.
+    """
+
+    def __init__(self, inner: Mask, polygons: shapely.Geometry) -> None:
+        self.grid = inner.grid
+        self._inner = inner
+        self._polygons = polygons
+
+    def read(
+        self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
+    ) -> np.ndarray:
+        """Read a window as uint8 [row, col]."""
+        label = self._inner.read(row, col, height, width)
+        inside = _inside(self._polygons, self.grid.window(row, col, *label.shape))
+        label[inside & (label == 0)] = UNKNOWN
         return label
 
 
@@ -43,8 +60,11 @@ class EdgeMask(Mask):
     """
 
     def __init__(self, inner: Mask, band_m: float) -> None:
-        if band_m < 0:
-            raise GlacierError(f"band_m {band_m}: the width of the band must not be negative")
+        if isinstance(band_m, str) or band_m < 0:
+            raise GlacierError(
+                f"band_m {band_m}: the width of the band must not be negative; labels that come as "
+                "rasters need it in metres, since they tell no uncertainty of their own"
+            )
         if math.isnan(inner.grid.resolution):
             raise GlacierError(
                 "band_m is a width in metres, but the size of the image's pixels is not known; "
@@ -73,3 +93,12 @@ class EdgeMask(Mask):
                 near |= (label == mine) & (distance - 0.5 < self._band)
         label[near] = UNKNOWN
         return label[margin : margin + height, margin : margin + width].copy()
+
+
+def _inside(geometry: shapely.Geometry, grid: Grid) -> np.ndarray:
+    """Say for which pixels [row, col] the centre is inside a geometry."""
+    if geometry.is_empty:
+        return np.zeros(grid.shape, bool)
+    return rasterio.features.rasterize(
+        [geometry], out_shape=grid.shape, transform=grid.transform, dtype=np.uint8
+    ).astype(bool)
