@@ -15,12 +15,15 @@ import shapely
 from glacier_utils.errors import GlacierError
 from glacier_utils.files import file_fingerprint, fingerprint
 from glacier_utils.grids import Grid
-from glacier_utils.imagery import Mask, Source, open_mask, open_source
+from glacier_utils.imagery import Mask, Source, input_files, open_mask, open_source
 from glacier_utils.inventories import read_polygons
-from glacier_utils.labels import CoveredMask, EdgeMask
+from glacier_utils.labels import CoveredMask, EdgeMask, IceOutsideMask
 from glacier_utils.manifest import Area, Entry, Manifest, read_manifest
 from glacier_utils.outlines import OutlineMask, read_outlines, select_analyses
-from glacier_utils.rasters import list_files
+from glacier_utils.paths import list_files
+from glacier_utils.radiometry import OffsetFinding, check_offset
+from glacier_utils.safe import scene_classification_path
+from glacier_utils.warped import describe_mismatch, open_map, warp_mask, warp_source
 
 MANIFEST = "dataset.yaml"
 _PROJECT = Path(__file__).resolve().parents[1]
@@ -86,6 +89,8 @@ class Dataset:
         self.manifest = manifest.content
         self._manifest = manifest
         self._sources: dict[tuple[str, str], Source] = {}
+        self._own: dict[tuple[str, str], Source] = {}
+        self._findings: dict[tuple[str, str], OffsetFinding] = {}
         self._outlines: dict[tuple, gpd.GeoDataFrame] = {}
 
     def __repr__(self) -> str:
@@ -103,9 +108,10 @@ class Dataset:
         files: set[Path] = set()
         for area in self._manifest.areas.values():
             for entry in area.entries.values():
-                for paths in (entry.images, entry.labels, entry.truth, entry.surface):
-                    files.update(list_files(paths) if paths else ())
-            for path in (area.outlines, area.coverage):
+                named = (entry.images, entry.labels, entry.truth, entry.surface, entry.clouds)
+                for paths in (*named, _classification(entry)):
+                    files.update(input_files(paths) if paths else ())
+            for path in (area.outlines, area.coverage, area.ice_outside):
                 if isinstance(path, Path):
                     files.update(_vector_files(path))
         stats = [file_fingerprint(path) for path in sorted(files)]
@@ -116,19 +122,45 @@ class Dataset:
         return tuple(self._area(area).entries)
 
     def source(self, area: str, date: str) -> Source:
-        """Open the image of an area at a date, cut to the area's bounds."""
+        """Open the image of an area at a date, cut to the area's bounds.
+
+        With ``align`` in the area, all dates but the one it names are brought onto the grid of
+        that date.
+        """
         key = (area, date)
         if key not in self._sources:
-            entry = self._entry(area, date)
-            with _named(f"{self.name}, {area}, {date}"):
-                self._sources[key] = open_source(
-                    entry.images,
-                    bands=entry.bands,
-                    reflectance=entry.reflectance,
-                    bounds=self._area(area).bounds,
-                    resolution=self._manifest.resolution,
-                )
+            source, reference = self._unaligned(area, date), self._area(area).align
+            if reference not in (None, date):
+                target = self.source(area, reference)
+                with _named(f"{self.name}, {area}, {date}"):
+                    source = warp_source(source, target.grid, tiles=target.tiles)
+            self._sources[key] = source
         return self._sources[key]
+
+    def mismatch(self, area: str, date: str, other: str) -> str:
+        """Say how the grid of a date is not that of another, and what to do; "" if it is.
+
+        The text goes after a name of the area and date.
+        """
+        how = describe_mismatch(self.source(area, date).grid, self.source(area, other).grid)
+        return how and (
+            f"its grid is not that of {other} ({how}), so the dates cannot be compared pixel by "
+            f"pixel; add `align: {other}` to the area, and all its dates are brought onto the grid "
+            "of that one"
+        )
+
+    def warnings(self, area: str, date: str) -> list[str]:
+        """Return what a person should know of an image; reads parts of it (see ``radiometry``)."""
+        finding = self.radiometry(area, date)
+        told = list(getattr(self.source(area, date), "warnings", ()))
+        return told + ([finding.message] if finding.ok is False else [])
+
+    def radiometry(self, area: str, date: str) -> OffsetFinding:
+        """Compare the values of an image with the offset claimed for it."""
+        key = (area, date)
+        if key not in self._findings:
+            self._findings[key] = check_offset(self._unaligned(area, date))
+        return self._findings[key]
 
     def outlines(
         self, area: str, date: str | None = None, *, rule: str = "nearest"
@@ -154,18 +186,22 @@ class Dataset:
         outlines = self._outlines[key]
         return outlines.copy() if date is None else select_analyses(outlines, date, rule=rule)
 
-    def labels(self, area: str, date: str, *, rule: str = "nearest", band_m: float = 0.0) -> Mask:
+    def labels(
+        self, area: str, date: str, *, rule: str = "nearest", band_m: float | str = 0.0
+    ) -> Mask:
         """Return the labels: 0 not glacier, 1 glacier, 255 unknown; made where they are read.
 
-        Unknown are pixels outside the frame, outside the area's ``coverage``, and nearer than
-        ``band_m`` to the edge of the ice. Whether the image is valid there is the image's to say.
+        Unknown are pixels outside the frame, outside the area's ``coverage``, in its
+        ``ice_outside`` without an outline, and nearer than ``band_m`` to the edge of the ice
+        ("own": than each outline's own uncertainty). Whether the image is valid there is the
+        image's to say.
 
         Raises:
             GlacierError: the manifest names neither outlines nor labels, or they do not fit.
         """
         entry, source = self._entry(area, date), self.source(area, date)
         if entry.labels:
-            mask = open_mask(entry.labels, source.grid, like=source, codes=(0, 1))
+            mask = self._mask(area, date, entry.labels, (0, 1), entry.label_values)
             mask = EdgeMask(mask, band_m) if band_m else mask
         else:
             outlines = self.outlines(area, date, rule=rule)
@@ -175,7 +211,10 @@ class Dataset:
                     f"{self._manifest.path}"
                 )
             mask = OutlineMask(outlines, source.grid, band_m=band_m)
-        coverage = self._coverage(area, source.grid)
+        outside = _union(self._area(area).ice_outside, source.grid)
+        if outside is not None:
+            mask = IceOutsideMask(mask, outside)
+        coverage = _union(self._area(area).coverage, source.grid)
         return mask if coverage is None else CoveredMask(mask, coverage)
 
     def truth(self, area: str, date: str) -> Mask | None:
@@ -186,22 +225,55 @@ class Dataset:
         """Return the map of surface classes (the sample's), None where there is none."""
         return self._mask(area, date, self._entry(area, date).surface, None)
 
-    def _mask(self, area: str, date: str, paths: list[str] | None, codes: Any) -> Mask | None:
+    def scene_classification(self, area: str, date: str) -> Mask | None:
+        """Return the scene classification (SCL, codes 0..11) on the image's grid, None without one.
+
+        It comes from the manifest, else from the product that the image belongs to.
+        """
+        return self._map(area, date, _classification(self._entry(area, date)), range(12))
+
+    def clouds(self, area: str, date: str) -> Mask | None:
+        """Return the user's cloud mask (0 clear, 1 cloud, 2 shadow), None where there is none."""
+        return self._map(area, date, self._entry(area, date).clouds, (0, 1, 2))
+
+    def _unaligned(self, area: str, date: str) -> Source:
+        """Open an image on the grid of its files."""
+        key = (area, date)
+        if key not in self._own:
+            entry, settings = self._entry(area, date), self._area(area)
+            # The bounds are in the CRS of the date that the others are laid on.
+            cut = settings.align in (None, date)
+            with _named(f"{self.name}, {area}, {date}"):
+                self._own[key] = open_source(
+                    entry.images,
+                    bands=entry.bands,
+                    reflectance=entry.reflectance,
+                    bounds=settings.bounds if cut else None,
+                    resolution=self._manifest.resolution,
+                )
+        return self._own[key]
+
+    def _mask(
+        self,
+        area: str,
+        date: str,
+        paths: list[str] | None,
+        codes: Any,
+        values: dict[int, int] | None = None,
+    ) -> Mask | None:
+        """Open a mask that lies on the pixels of its image."""
         if not paths:
             return None
-        source = self.source(area, date)
-        return open_mask(paths, source.grid, like=source, codes=codes)
+        own = self._unaligned(area, date)
+        mask = open_mask(paths, own.grid, like=own, codes=codes, values=values)
+        return warp_mask(mask, self.source(area, date).grid, name=paths[0])
 
-    def _coverage(self, area: str, grid: Grid) -> shapely.Geometry | None:
-        coverage = self._area(area).coverage
-        if coverage is None:
+    def _map(self, area: str, date: str, paths: list[str] | None, codes: Any) -> Mask | None:
+        """Open a mask that lies anywhere."""
+        if not paths:
             return None
-        if not isinstance(coverage, Path):
-            return shapely.make_valid(shapely.Polygon(coverage))
-        if grid.crs is None:
-            raise GlacierError(f"{coverage}: cannot be laid on an image without CRS")
-        polygons = read_polygons(coverage, bounds=grid.bounds, crs=grid.crs)
-        return shapely.union_all(polygons.geometry.to_numpy())
+        own = self._unaligned(area, date)
+        return open_map(paths, self.source(area, date).grid, like=own, codes=codes)
 
     def _area(self, area: str) -> Area:
         if area not in self._manifest.areas:
@@ -226,6 +298,26 @@ def _named(name: str) -> Iterator[None]:
         yield
     except GlacierError as error:
         raise GlacierError(f"{name}: {error}") from error
+
+
+def _classification(entry: Entry) -> list[str] | None:
+    """Return the files of the scene classification, None where there is none."""
+    if entry.scene_classification:
+        return entry.scene_classification
+    found = scene_classification_path(list_files(entry.images)[0])
+    return None if found is None else [str(found)]
+
+
+def _union(polygons: Path | tuple | None, grid: Grid) -> shapely.Geometry | None:
+    """Return polygons of the manifest in the CRS of an image."""
+    if polygons is None:
+        return None
+    if not isinstance(polygons, Path):
+        return shapely.make_valid(shapely.Polygon(polygons))
+    if grid.crs is None:
+        raise GlacierError(f"{polygons}: cannot be laid on an image without CRS")
+    found = read_polygons(polygons, bounds=grid.bounds, crs=grid.crs)
+    return shapely.union_all(found.geometry.to_numpy())
 
 
 def _vector_files(path: Path) -> list[Path]:

@@ -18,10 +18,12 @@ from glacier_utils.bands import band_names
 from glacier_utils.errors import GlacierError
 from glacier_utils.imagery import Reflectance
 from glacier_utils.outlines import image_day
+from glacier_utils.paths import is_virtual
 
 _TOP_KEYS = ("name", "description", "bands", "reflectance", "resolution", "outlines", "areas")
-_AREA_KEYS = ("bounds", "outlines", "coverage")
-_ENTRY_KEYS = ("images", "labels", "truth", "surface", "reflectance", "bands")
+_AREA_KEYS = ("bounds", "outlines", "coverage", "ice_outside", "align")
+_FILE_KEYS = ("images", "labels", "truth", "surface", "scene_classification", "clouds")
+_ENTRY_KEYS = (*_FILE_KEYS, "label_values", "reflectance", "bands")
 _REFLECTANCE_KEYS = tuple(field.name for field in fields(Reflectance))
 _MOST_VALUES = 100_000
 DEFAULT_BANDS = ("red", "green", "blue", "nir")
@@ -37,6 +39,10 @@ class Entry:
     labels: list[str] | None = None
     truth: list[str] | None = None
     surface: list[str] | None = None
+    scene_classification: list[str] | None = None
+    clouds: list[str] | None = None
+    # Class that each stored value of ``labels`` means; None: as they are.
+    label_values: dict[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -46,8 +52,12 @@ class Area:
     entries: dict[str, Entry]
     bounds: tuple[float, ...] | None = None
     outlines: Path | None = None
-    # A vector file, or the corners (x, y) of one polygon in the image's CRS.
+    # Vector files, or the corners (x, y) of one polygon in the image's CRS: what the inventory
+    # knows, and ice that it does not hold.
     coverage: Path | tuple[tuple[float, float], ...] | None = None
+    ice_outside: Path | tuple[tuple[float, float], ...] | None = None
+    # The date whose grid all others are brought onto; None leaves each on its own.
+    align: str | None = None
 
 
 @dataclass(frozen=True)
@@ -178,7 +188,9 @@ def _area(name: str, content: Any, common: Mapping[str, Any], folder: Path) -> A
         },
         bounds=_bounds(settings.get("bounds"), what),
         outlines=None if outlines is None else Path(_path(outlines, f"{what}: outlines", folder)),
-        coverage=_coverage(settings.get("coverage"), what, folder),
+        coverage=_polygons(settings.get("coverage"), f"{what}: coverage", folder),
+        ice_outside=_polygons(settings.get("ice_outside"), f"{what}: ice_outside", folder),
+        align=_align(settings.get("align"), tuple(sorted(dated)), what),
     )
 
 
@@ -193,6 +205,16 @@ def _date(key: Any, what: str) -> str:
         image_day(text)
     except GlacierError as error:
         raise GlacierError(f"{what}: {error}") from None
+    return text
+
+
+def _align(content: Any, dates: tuple[str, ...], what: str) -> str | None:
+    text = content.isoformat() if isinstance(content, datetime.date) else content
+    if text is not None and text not in dates:
+        raise GlacierError(
+            f"{what}: align: {text!r} is none of its dates ({', '.join(dates)}); name the one "
+            "whose grid the others are to be brought onto"
+        )
     return text
 
 
@@ -211,7 +233,7 @@ def _entry(what: str, content: Any, common: Mapping[str, Any], folder: Path) -> 
         )
     paths = {
         key: _paths(content[key], f"{what}: {key}", folder)
-        for key in ("images", "labels", "truth", "surface")
+        for key in _FILE_KEYS
         if content.get(key) is not None
     }
     if not paths.get("images"):
@@ -219,7 +241,23 @@ def _entry(what: str, content: Any, common: Mapping[str, Any], folder: Path) -> 
     reflectance = _reflectance(
         content.get("reflectance"), common["reflectance"], f"{what}: reflectance"
     )
-    return Entry(bands=bands, reflectance=reflectance, **paths)
+    values = _label_values(content.get("label_values"), f"{what}: label_values")
+    return Entry(bands=bands, reflectance=reflectance, label_values=values, **paths)
+
+
+def _label_values(content: Any, what: str) -> dict[int, int] | None:
+    if content is None:
+        return None
+    good = isinstance(content, dict) and all(
+        type(value) is int and type(meant) is int and value >= 0 and meant in (0, 1, 255)
+        for value, meant in content.items()
+    )
+    if not good:
+        raise GlacierError(
+            f"{what}: must map the values of the files to 0 (not glacier), 1 (glacier) or 255 "
+            "(unknown), as in {0: 0, 255: 1}"
+        )
+    return dict(content)
 
 
 def _reflectance(content: Any, default: Reflectance, what: str) -> Reflectance:
@@ -248,18 +286,16 @@ def _bounds(content: Any, what: str) -> tuple[float, ...] | None:
     return xmin, ymin, xmax, ymax
 
 
-def _coverage(content: Any, what: str, folder: Path) -> Any:
+def _polygons(content: Any, what: str, folder: Path) -> Any:
     if content is None or isinstance(content, str):
-        return None if content is None else Path(_path(content, f"{what}: coverage", folder))
+        return None if content is None else Path(_path(content, what, folder))
     corners = isinstance(content, list) and len(content) >= 3
     if not corners or not all(isinstance(pair, list) and len(pair) == 2 for pair in content):
         raise GlacierError(
-            f"{what}: coverage: must be a file of polygons, or the corners of one as "
+            f"{what}: must be a file of polygons, or the corners of one as "
             "[[x, y], [x, y], [x, y], ...] in the image's CRS"
         )
-    return tuple(
-        (_number(x, f"{what}: coverage"), _number(y, f"{what}: coverage")) for x, y in content
-    )
+    return tuple((_number(x, what), _number(y, what)) for x, y in content)
 
 
 def _number(value: Any, what: str) -> float:
@@ -281,7 +317,10 @@ def _paths(content: Any, what: str, folder: Path) -> list[str]:
 
 
 def _path(content: Any, what: str, folder: Path) -> str:
-    """Return a path with its variables filled in, from the manifest's folder if it is relative."""
+    """Return a path with its variables filled in, from the manifest's folder if it is relative.
+
+    Web addresses and GDAL's own paths stay as they are.
+    """
     if not isinstance(content, str) or not content or "\0" in content:
         raise GlacierError(f"{what}: {content!r} is not a path")
 
@@ -295,6 +334,8 @@ def _path(content: Any, what: str, folder: Path) -> str:
         return found
 
     text = re.sub(r"\$\{(\w+)\}", value, content)
+    if is_virtual(text):
+        return text
     return str(folder / Path(text).expanduser())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 from affine import Affine
@@ -16,10 +17,12 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 
 from glacier_utils.errors import GlacierError
+from glacier_utils.frames import lay_out
 from glacier_utils.grids import Grid, Image, same_crs
 from glacier_utils.imagery import Source
-from glacier_utils.masks import UNKNOWN, Mask
-from glacier_utils.rasters import crs_name
+from glacier_utils.masks import UNKNOWN, Mask, open_mask
+from glacier_utils.paths import list_files
+from glacier_utils.rasters import crs_name, read_headers
 
 # From this ratio of pixel sizes on, several source pixels lie in one of the target: average them.
 _COARSER = 1.5
@@ -71,6 +74,31 @@ def warp_mask(mask: Mask, grid: Grid, *, name: str = "mask") -> Mask:
         return mask
     _check(mask.grid, grid, name)
     return _WarpedMask(mask, grid)
+
+
+def open_map(
+    paths: str | Path | Sequence[str | Path],
+    grid: Grid,
+    *,
+    like: Source,
+    codes: Sequence[int] | None = None,
+) -> Mask:
+    """Open class rasters of any grid, such as a scene classification of 20 m, on ``grid``.
+
+    Args:
+        paths: as in ``masks.open_mask``.
+        grid: the frame wanted.
+        like: the image on its own grid: rasters without georeference lie where its files of the
+            same names lie.
+        codes: as in ``masks.open_mask``.
+
+    Raises:
+        GlacierError: as ``masks.open_mask`` and ``warp_mask``.
+    """
+    headers = [header for path in list_files(paths) for header in read_headers(path, bands=1)]
+    own = lay_out(headers)[0] if headers[0].georeferenced else like.grid
+    mask = open_mask(paths, own, like=like, codes=codes)
+    return warp_mask(mask, grid, name=str(headers[0].path))
 
 
 def grid_shift(one: Grid, other: Grid) -> tuple[float, float] | None:

@@ -64,9 +64,9 @@ def test_every_wrong_claim_is_found_and_the_right_one_named(scene, shares, true,
 def test_message_says_what_was_seen_and_what_to_do(scene):
     found = scene(COASTAL, 0, -1000).message
     assert re.search(
-        r"s0_-1000_10000\.tif: the values contradict offset -1000: \d\d\.\d% of the pixels would be "
-        r"darker than -0\.07 in nir; offset 0 fits \(a product from before 2022, or applied already\)"
-        r": state it in `reflectance`$",
+        r"s0_-1000_10000\.tif: the values contradict offset -1000: \d\d\.\d% of the pixels would "
+        r"be darker than -0\.07 in nir; offset 0 fits \(a product from before 2022, or applied "
+        r"already\): state it in `reflectance`$",
         found,
     )
     found = scene(COASTAL, -1000, 0).message
