@@ -45,6 +45,23 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument("--nodata", type=float, help="digital number of missing pixels")
     predict.set_defaults(call=_predict)
 
+    fetch = commands.add_parser("fetch", help="make a dataset out of a Sentinel-2 catalogue")
+    fetch.add_argument(
+        "--bbox", nargs=4, type=float, required=True, metavar=("W", "S", "E", "N"),
+        help="the box in degrees: west south east north",
+    )  # fmt: skip
+    fetch.add_argument(
+        "--dates", nargs="+", required=True, metavar="DATE",
+        help="months (2023-07: the best image of the month) or days (2023-07-24)",
+    )  # fmt: skip
+    fetch.add_argument("--name", required=True, help="folder under data/")
+    fetch.add_argument("--endpoint", metavar="URL", help="STAC API (default: Earth Search v1)")
+    fetch.add_argument("--collection", help="in the catalogue (default: sentinel-2-l2a)")
+    fetch.add_argument("--max-cloud", type=float, metavar="PERCENT", help="an item's (default: 60)")
+    fetch.add_argument("--outlines", type=Path, metavar="FILE", help="GLIMS or RGI, cut to the box")
+    fetch.add_argument("--crs", metavar="EPSG:CODE", help="of the grid (default: UTM of the box)")
+    fetch.set_defaults(call=_fetch)
+
     compare = commands.add_parser("compare", help="put the scores of runs side by side")
     compare.add_argument("runs", nargs="+", metavar="RUN", help="name under reports/ or a folder")
     compare.set_defaults(call=_compare)
@@ -133,6 +150,26 @@ def _predict(options: argparse.Namespace) -> int:
         progress=True,
     )
     print(written)
+    return 0
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    from glacier_utils import runs
+    from glacier_utils.fetch import fetch
+
+    runs.check_name("dataset", options.name)
+    names = ("endpoint", "collection", "max_cloud", "outlines", "crs")
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    fetched = fetch(
+        runs.project_root() / "data" / options.name,
+        options.bbox,
+        options.dates,
+        progress=sys.stderr.isatty(),
+        **given,
+    )
+    for line in fetched.report:
+        print(line)
+    print(f"{runs.relative(fetched.manifest)}: look at it with `glacier check {options.name}`")
     return 0
 
 

@@ -1,0 +1,368 @@
+"""``glacier fetch``: a box and dates become a dataset, out of a STAC catalogue of Sentinel-2.
+
+Needs the extra ``fetch`` (pystac-client, odc-stac), which is imported where it is used.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import shapely
+from rasterio.crs import CRS
+from rasterio.warp import transform_bounds
+from tqdm import tqdm
+
+from glacier_utils import catalogue
+from glacier_utils.acquisitions import Loaded, load_best
+from glacier_utils.boxes import frame, polygon
+from glacier_utils.catalogue import BANDS, COLLECTION, ENDPOINT, MAX_CLOUD, OFFSET, Candidate
+from glacier_utils.errors import GlacierError
+from glacier_utils.files import atomic_path, write_json, write_text
+from glacier_utils.grids import Grid
+from glacier_utils.imagery import Reflectance, open_source
+from glacier_utils.inventories import clean_text, read_polygons
+from glacier_utils.outlines import image_day
+from glacier_utils.radiometry import check_offset
+from glacier_utils.rasters import crs_name, write_raster
+
+AREA = "scene"
+_CLOUD = (8, 9, 10)  # of the scene classification: cloud of medium and high probability, cirrus
+_RESERVED = ("fid", "geom")
+_PACKAGES = ("pystac-client", "pystac", "odc-stac", "odc-loader", "rasterio", "numpy")
+WHERE_OUTLINES = (
+    "no outlines yet: download them from GLIMS (https://www.glims.org/download) or RGI 7 "
+    "(https://nsidc.org/data/nsidc-0770), put the file into the dataset's folder and name it in "
+    "dataset.yaml, as in `outlines: glims_polygons.shp`; or fetch again with --outlines FILE"
+)
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What was made, or found to be there: the manifest, and sentences for the user."""
+
+    manifest: Path
+    report: list[str]
+
+
+def fetch(
+    folder: str | Path,
+    bbox: Sequence[float],
+    dates: Sequence[str],
+    *,
+    endpoint: str = ENDPOINT,
+    collection: str = COLLECTION,
+    max_cloud: float = MAX_CLOUD,
+    outlines: str | Path | None = None,
+    crs: str | None = None,
+    progress: bool = False,
+) -> Fetched:
+    """Make a dataset of the best Sentinel-2 L2A image of a box for each date.
+
+    The folder gets ``images/<date>.tif`` (uint16, bands red green blue nir, reflectance =
+    (number - 1000) / 10000, 0 no data), ``scl/<date>.tif`` (scene classification, uint8, 0 no
+    data), ``outlines.gpkg`` if outlines are given, ``provenance.json`` and ``dataset.yaml`` with
+    one area, "scene". All dates lie on one grid of 10 m. It appears whole or not at all. A folder
+    that the same call has made is left as it is.
+
+    Args:
+        folder: where to; its name becomes that of the dataset.
+        bbox: (west, south, east, north) in degrees.
+        dates: YYYY-MM (the best image of the month) or YYYY-MM-DD.
+        endpoint: address of a STAC API.
+        collection: its identifier there.
+        max_cloud: items with a higher cloud cover (in percent of the item) are not considered.
+        outlines: GLIMS or RGI file; polygons that touch the grid are copied whole, with all
+            columns.
+        crs: of the grid, projected and in metres; default: the UTM zone of the box.
+
+    Raises:
+        GlacierError: a mistake in the arguments, a catalogue that cannot be reached or has nothing
+            to offer, images that cannot be read; the message names it and what to do.
+    """
+    folder = Path(folder)
+    _check_extra()
+    _check_endpoint(endpoint)
+    dates = _check_dates(dates)
+    if not 0 <= max_cloud <= 100:
+        raise GlacierError(f"--max-cloud {max_cloud:g}: must be from 0 to 100 (percent)")
+    grid = frame(bbox, crs)
+    request = {
+        "bbox": [float(value) for value in bbox],
+        "dates": dates,
+        "endpoint": catalogue.public_address(endpoint),
+        "collection": collection,
+        "max_cloud": float(max_cloud),
+        "crs": crs_name(grid),
+        "outlines": None if outlines is None else Path(outlines).name,
+    }
+    manifest = folder / "dataset.yaml"
+    if _already_there(folder, request):
+        return Fetched(manifest, [f"{folder}: already there; remove it to fetch it anew"])
+    # Before the download, which takes longer than anything a mistake in the file should cost.
+    clipped = None if outlines is None else _clipped(Path(outlines), grid)
+    box = polygon(bbox, grid)
+    report: list[str] = []
+    records: dict[str, Any] = {}
+    with atomic_path(folder) as work, _progress(len(dates), progress) as at:
+        for number, date in enumerate(dates):
+
+            def tell(share: float, number: int = number, date: str = date) -> None:
+                at(number + share, date)
+
+            tell(0)
+            what = f"{request['endpoint']}, {clean_text(collection)}, {date}"
+            items = catalogue.search(endpoint, collection, bbox, date)
+            found, notes = _usable(items, box, grid, max_cloud, bbox, what)
+            image, broken = load_best(found, box, grid, what, tell)
+            records[date] = _write_date(work, date, image, grid, notes + broken)
+            report += _sentences(date, records[date])
+        if clipped is None:
+            report.append(WHERE_OUTLINES)
+        else:
+            clipped.to_file(work / "outlines.gpkg", layer="outlines", engine="pyogrio", index=False)
+            report.append(f"outlines.gpkg: {len(clipped)} polygons that touch the box")
+        write_json(
+            work / "provenance.json",
+            {
+                "request": request,
+                "grid": {"crs": crs_name(grid), "bounds": grid.bounds, "shape": grid.shape},
+                "stored": f"reflectance = (number + {OFFSET}) / 10000; 0 no data",
+                "dates": records,
+                "packages": {name: version(name) for name in _PACKAGES},
+            },
+        )
+        write_text(work / "dataset.yaml", _manifest(folder.name, request, records))
+    return Fetched(manifest, report)
+
+
+def _check_extra() -> None:
+    for module in ("pystac_client", "odc.stac"):
+        try:
+            there = importlib.util.find_spec(module) is not None
+        except (ImportError, ValueError):
+            there = False
+        if not there:
+            raise GlacierError(
+                f"glacier fetch: needs {module}, which is not installed; "
+                "`pip install glacier-utils[fetch]`, in a clone `pip install -e .[fetch]`"
+            )
+
+
+def _check_endpoint(endpoint: str) -> None:
+    if not catalogue.is_web_address(endpoint):
+        raise GlacierError(
+            f"--endpoint {clean_text(endpoint)}: is no address of a STAC API; it looks like "
+            f"{ENDPOINT}"
+        )
+
+
+def _check_dates(dates: Sequence[str]) -> list[str]:
+    if not dates:
+        raise GlacierError("--dates: name at least one, as 2023-07 or 2023-07-24")
+    for date in dates:
+        try:
+            image_day(date)
+        except GlacierError as error:
+            raise GlacierError(f"--dates: {error}") from None
+    return sorted(set(dates))
+
+
+def _already_there(folder: Path, request: dict[str, Any]) -> bool:
+    if not folder.exists():
+        return False
+    try:
+        made = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))["request"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise GlacierError(
+            f"{folder}: is there already and was not made by glacier fetch; choose another --name"
+        ) from None
+    differs = [key for key, value in request.items() if made.get(key) != value]
+    if differs:
+        raise GlacierError(
+            f"{folder}: was fetched with other {', '.join(differs)}; choose another --name, or "
+            "remove the folder"
+        )
+    return True
+
+
+@contextmanager
+def _progress(dates: int, progress: bool) -> Iterator[Callable[[float, str], None]]:
+    """Give a function that moves the bar to a place in 0..dates."""
+    layout = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}"
+    with tqdm(total=dates, desc="fetch", bar_format=layout, disable=not progress) as bar:
+
+        def at(done: float, date: str) -> None:
+            bar.set_description_str(date, refresh=False)
+            bar.n = done
+            bar.refresh()
+
+        yield at
+
+
+def _usable(
+    items: list[Any],
+    box: shapely.Geometry,
+    grid: Grid,
+    max_cloud: float,
+    bbox: Sequence[float],
+    what: str,
+) -> tuple[list[Candidate], list[str]]:
+    """Return the items that may be loaded, and what was left out for which reason."""
+    where = "the box " + " ".join(f"{value:g}" for value in bbox)
+    found, notes = catalogue.candidates(items, box, grid.crs)
+    if not found and notes:
+        raise GlacierError(
+            f"{what}: none of its {len(items)} items can be used; {notes[0]}; take another date or "
+            "--collection"
+        )
+    if not found:
+        raise GlacierError(
+            f"{what}: no image of {where}; take a wider span of time (a month instead of a day), "
+            "or check --bbox (west south east north) and --collection"
+        )
+    clear = [one for one in found if one.cloud is None or one.cloud <= max_cloud]
+    if not clear:
+        least = min(one.cloud for one in found)
+        raise GlacierError(
+            f"{what}: all {len(found)} images of {where} have more than --max-cloud {max_cloud:g} "
+            f"percent of cloud; the clearest has {least:.4g}: raise --max-cloud, or take a wider "
+            "span of time"
+        )
+    if len(clear) < len(found):
+        notes.append(f"{len(found) - len(clear)} items above {max_cloud:g} % of cloud left out")
+    return clear, notes
+
+
+def _write_date(
+    work: Path, date: str, image: Loaded, grid: Grid, notes: list[str]
+) -> dict[str, Any]:
+    """Write the files of a date, named after the date alone; return their provenance."""
+    acquisition = image.acquisition
+    first = acquisition.parts[0]
+    tags = {"ACQUIRED": _time(first), "ITEMS": " ".join(one.name for one in acquisition.parts)}
+    path = work / "images" / f"{date}.tif"
+    write_raster(
+        path, image.numbers, grid,
+        nodata=0, descriptions=BANDS, tags={**tags, "OFFSET": str(OFFSET), "SCALE": "10000"},
+    )  # fmt: skip
+    write_raster(
+        work / "scl" / f"{date}.tif", image.classes, grid,
+        nodata=0, descriptions=["scene_classification"], tags=tags,
+    )  # fmt: skip
+    stored = open_source(path, bands=BANDS, reflectance=Reflectance(offset=OFFSET, nodata=0))
+    finding = check_offset(stored)
+    known = int((image.classes > 0).sum())
+    cloud = int(np.isin(image.classes, _CLOUD).sum())
+    return {
+        "acquired": _time(first),
+        "box_covered": round(acquisition.covered, 4),
+        "box_clear_expected": round(acquisition.clear, 4),
+        "grid_with_data": round(sum(image.filled) / image.classes.size, 4),
+        "grid_cloud_by_scl": round(cloud / known, 4) if known else None,
+        "items": [
+            {
+                "id": item.name,
+                "datetime": _time(item),
+                "platform": item.platform,
+                "cloud_cover": item.cloud,
+                "box_coverage": round(item.share, 4),
+                "pixels_used": used,
+                "processing_baseline": item.baseline or None,
+                "offset": item.offset,
+                "offset_from": item.offset_from,
+                "added_to_stored_numbers": item.offset - OFFSET,
+                "assets": {
+                    key: catalogue.public_address(address) for key, address in item.assets.items()
+                },
+            }
+            for item, used in zip(acquisition.parts, image.filled, strict=True)
+        ],
+        "left_out": notes,
+        "offset_warning": (
+            finding.message.removeprefix(f"{path}: ") if finding.ok is False else None
+        ),
+    }
+
+
+def _time(item: Candidate) -> str:
+    return item.taken.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _sentences(date: str, record: dict[str, Any]) -> list[str]:
+    items = record["items"]
+    names = ", ".join(item["id"] for item in items)
+    clouds = ", ".join("?" if item["cloud_cover"] is None else f"{item['cloud_cover']:.3g}"
+                       for item in items)  # fmt: skip
+    in_box = record["grid_cloud_by_scl"]
+    lines = [
+        f"{date}: {record['acquired']}, {names}; cloud {clouds} % of the item"
+        + ("" if in_box is None else f", {in_box:.1%} of the box")
+        + f"; the box is covered to {record['box_covered']:.1%}"
+    ]
+    lines += [f"{date}: {note}" for note in record["left_out"]]
+    if record["offset_warning"] is not None:
+        lines.append(
+            f"{date}: warning: {record['offset_warning']}; catalogues are known to be wrong about "
+            "offsets that they applied: compare --collection sentinel-2-c1-l2a"
+        )
+    return lines
+
+
+def _clipped(path: Path, grid: Grid) -> gpd.GeoDataFrame:
+    """Return the polygons that touch a grid, whole and with every column of the file."""
+    # In degrees, as GLIMS and RGI come: their coordinates stay as they are.
+    crs = CRS.from_epsg(4326)
+    bounds = transform_bounds(grid.crs, crs, *grid.bounds, densify_pts=101)
+    found = read_polygons(path, bounds=bounds, crs=crs)
+    if found.empty:
+        raise GlacierError(
+            f"{path}: none of its polygons touches the box; name the outlines of this region, or "
+            "check --bbox (west south east north)"
+        )
+    # Names that a GeoPackage keeps for itself.
+    return found.rename(columns={name: f"{name}_" for name in found if name.lower() in _RESERVED})
+
+
+def _manifest(name: str, request: dict[str, Any], records: dict[str, Any]) -> str:
+    """Return dataset.yaml. What a catalogue says stands in comments, a line each."""
+    box = " ".join(f"{value:g}" for value in request["bbox"])
+    lines = [
+        f"# Made by `glacier fetch --bbox {box}` from {clean_text(request['endpoint'], 200)},",
+        f"# collection {clean_text(request['collection'])}. Every item, address and offset stands",
+        "# in provenance.json. Contains modified Copernicus Sentinel data.",
+        f"name: {json.dumps(name)}",
+        f"bands: [{', '.join(BANDS)}]",
+    ]
+    if request["outlines"] is not None:
+        lines += ["outlines: outlines.gpkg"]
+    else:
+        lines += [
+            "# Outlines: GLIMS (https://www.glims.org/download) or RGI 7",
+            "# (https://nsidc.org/data/nsidc-0770). Put the file beside this one and name it:",
+            "# outlines: glims_polygons.shp",
+        ]
+    lines += ["areas:", f"  {AREA}:"]
+    for date, record in records.items():
+        lines += [f"    {date}:"]
+        for item in record["items"]:
+            cloud = "unknown" if item["cloud_cover"] is None else f"{item['cloud_cover']:.3g} %"
+            lines += [
+                f"      # {item['id']}, {item['datetime']}, cloud {cloud}",
+                f"      #   offset {item['offset']}: {item['offset_from']};"
+                f" {item['added_to_stored_numbers']} added to its numbers here",
+            ]
+        lines += [
+            f"      images: images/{date}.tif",
+            f"      scene_classification: scl/{date}.tif",
+            f"      reflectance: {{scale: 10000, offset: {OFFSET}, nodata: 0}}",
+        ]
+    return "\n".join(lines) + "\n"
