@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 import shapely
 import yaml
+from affine import Affine
 
 from glacier_utils.checks import check
 from glacier_utils.datasets import open_dataset
 from glacier_utils.errors import GlacierError
+from glacier_utils.grids import Grid
 from glacier_utils.outlines import rasterise
+from glacier_utils.warped import warp_source
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -200,6 +203,211 @@ def test_fingerprint_follows_manifest_and_files(folder, edit):
         _ = open_dataset(folder).fingerprint
 
 
+# --- dates on one grid
+
+
+def shifted(folder, write_tif, pixel=10.0, metres=5.0):
+    """Write the scene of 2023-07 again on another grid and return it as it was."""
+    dataset = open_dataset(folder)
+    image = dataset.source("train", "2023-07").read()
+    grid = dataset.source("train", "2023-07").grid
+    corner = Affine(pixel, 0, grid.transform.c + metres, 0, -pixel, grid.transform.f - metres)
+    target = Grid(grid.crs, corner, round(1280 / pixel), round(1920 / pixel))
+    source = warp_source(dataset.source("train", "2023-07"), target)
+    stored = (source.read().reflectance * 10000 + 1000).round().astype(np.uint16)
+    write_tif(folder / "july.tif", stored, transform=corner, nodata=0)
+    return image, target
+
+
+def test_dates_are_aligned_onto_the_one_named(folder, edit, write_tif):
+    image, grid = shifted(folder, write_tif)
+    path = edit(set_area(**{"2023-07": "july.tif"}))
+    dataset = open_dataset(path)
+    assert dataset.source("train", "2023-07").grid == grid
+    assert dataset.mismatch("train", "2023-07", "2023-07") == ""
+    text = dataset.mismatch("train", "2023-07", "2023-08")
+    assert "+0.50 columns and +0.50 rows off" in text
+    assert "add `align: 2023-08` to the area" in text
+
+    dataset = open_dataset(edit(set_area(align="2023-08")))
+    july, august = (dataset.source("train", date) for date in dataset.dates("train"))
+    assert august.paths[0].parent.name == "2023-08"
+    assert july.grid == august.grid
+    assert july.tiles == august.tiles
+    assert dataset.mismatch("train", "2023-07", "2023-08") == ""
+    # Twice resampled by half a pixel, it is the image again but for its noise and its edges.
+    found = july.read()
+    assert found.valid[1:, 1:].all()
+    rough = abs(found.reflectance - image.reflectance)[:, 1:-1, 1:-1]
+    assert np.median(rough) < 0.01
+    np.testing.assert_array_equal(
+        dataset.labels("train", "2023-07").read(), dataset.labels("train", "2023-08").read()
+    )
+
+
+def test_bounds_cut_the_date_that_the_others_follow(folder, edit, write_tif):
+    _, grid = shifted(folder, write_tif, pixel=20.0)
+    inside = open_dataset(folder).source("train", "2023-08").grid.window(16, 24, 64, 100)
+    dataset = open_dataset(
+        edit(set_area(**{"2023-07": "july.tif"}, align="2023-08", bounds=list(inside.bounds)))
+    )
+    for date in dataset.dates("train"):
+        assert dataset.source("train", date).grid.matches(inside)
+        assert dataset.source("train", date).read().valid.all()
+    # Named the other way round, the bounds cut the coarse image.
+    dataset = open_dataset(edit(set_area(align="2023-07")))
+    assert dataset.source("train", "2023-08").grid.transform.a == 20
+    assert dataset.source("train", "2023-08").grid.matches(dataset.source("train", "2023-07").grid)
+    assert dataset.source("train", "2023-07").grid.shares_lattice(grid)
+
+
+def test_masks_go_with_the_image_they_were_drawn_on(folder, edit, write_tif):
+    _, grid = shifted(folder, write_tif, pixel=20.0, metres=0)
+    codes = np.random.default_rng(0).choice([0, 1, 255], grid.shape).astype(np.uint8)
+    write_tif(folder / "label.tif", codes, transform=grid.transform)
+    july = {"images": "july.tif", "labels": "label.tif", "truth": "label.tif"}
+    dataset = open_dataset(edit(set_area(**{"2023-07": july}, align="2023-08")))
+    expected = np.kron(codes, np.ones((2, 2), np.uint8))
+    np.testing.assert_array_equal(dataset.labels("train", "2023-07").read(), expected)
+    np.testing.assert_array_equal(dataset.truth("train", "2023-07").read(), expected)
+
+
+def test_images_elsewhere_cannot_be_aligned(edit, write_tif, folder):
+    write_tif(folder / "far.tif", np.full((4, 64, 64), 2000, np.uint16), row=9000)
+    dataset = open_dataset(edit(set_area(**{"2023-07": "far.tif"}, align="2023-08")))
+    with pytest.raises(GlacierError, match=r"far\.tif: does not touch the frame"):
+        dataset.source("train", "2023-07")
+
+
+# --- scene classification, clouds, ice outside the inventory, values of labels
+
+
+def test_classification_and_clouds_of_any_resolution(folder, edit, write_tif):
+    random = np.random.default_rng(0)
+    classes = random.integers(0, 12, (64, 96)).astype(np.uint8)
+    clouds = random.integers(0, 3, (128, 192)).astype(np.uint8)
+    write_tif(folder / "scl.tif", classes, pixel=20.0, nodata=0)
+    write_tif(folder / "clouds.tif", clouds)
+    august = {
+        "images": "images/train/2023-08/*.tif", "scene_classification": "scl.tif",
+        "clouds": "clouds.tif",
+    }  # fmt: skip
+    dataset = open_dataset(edit(set_date(august)))
+    found = dataset.scene_classification("train", "2023-08")
+    assert found.grid.matches(dataset.source("train", "2023-08").grid)
+    np.testing.assert_array_equal(found.read(), np.kron(classes, np.ones((2, 2), np.uint8)))
+    np.testing.assert_array_equal(dataset.clouds("train", "2023-08").read(), clouds)
+    assert dataset.scene_classification("train", "2023-07") is None
+    assert dataset.clouds("train", "2023-07") is None
+    first = dataset.fingerprint
+    os.utime(folder / "scl.tif", ns=(1, 1))
+    assert open_dataset(folder).fingerprint != first
+
+
+def test_wrong_classifications_and_clouds(folder, edit, write_tif):
+    write_tif(folder / "codes.tif", np.full((128, 192), 12, np.uint8))
+    write_tif(folder / "far.tif", np.ones((64, 96), np.uint8), row=9000)
+    images = "images/train/2023-08/*.tif"
+    for key in ("scene_classification", "clouds"):
+        dataset = open_dataset(edit(set_date({"images": images, key: "codes.tif"})))
+        with pytest.raises(GlacierError, match=r"codes\.tif: holds the value 12"):
+            getattr(dataset, key)("train", "2023-08").read()
+        dataset = open_dataset(edit(set_date({"images": images, key: "far.tif"})))
+        with pytest.raises(GlacierError, match=r"far\.tif: does not touch"):
+            getattr(dataset, key)("train", "2023-08")
+
+
+def test_clouds_without_georeference_lie_where_their_images_lie(folder, edit, write_tif):
+    for path in (folder / "images/train/2023-08").iterdir():
+        write_tif(folder / "clouds" / path.name, np.full((32, 32), 2, np.uint8), crs=None,
+                  transform=Affine.identity())  # fmt: skip
+    august = {"images": "images/train/2023-08/*.tif", "clouds": "clouds"}
+    dataset = open_dataset(edit(set_date(august)))
+    assert (dataset.clouds("train", "2023-08").read() == 2).all()
+
+
+def test_product_brings_its_own_classification(tmp_path, write_tif):
+    folder = tmp_path / "S2B_MSIL2A_20200831.SAFE"
+    inner = folder / "GRANULE" / "L2A" / "IMG_DATA"
+    (folder).mkdir()
+    (folder / "MTD_MSIL2A.xml").write_text(
+        "<p><PROCESSING_BASELINE>02.14</PROCESSING_BASELINE>"
+        "<BOA_QUANTIFICATION_VALUE>10000</BOA_QUANTIFICATION_VALUE></p>"
+    )
+    # GDAL tells formats by content, so a GeoTIFF may stand in for JPEG 2000.
+    for band in ("B02", "B03", "B04", "B08"):
+        write_tif(inner / "R10m" / f"T23V_{band}_10m.jp2", np.full((8, 8), 900, np.uint16))
+    write_tif(inner / "R20m" / "T23V_SCL_20m.jp2", np.full((4, 4), 11, np.uint8), pixel=20.0)
+    content = {"areas": {"train": {"2020-08": folder.name}}}
+    (tmp_path / "dataset.yaml").write_text(yaml.safe_dump(content))
+    dataset = open_dataset(tmp_path)
+    assert dataset.scene_classification("train", "2020-08").read().tolist() == [[11] * 8] * 8
+    first = dataset.fingerprint
+    for path in (folder / "MTD_MSIL2A.xml", inner / "R20m" / "T23V_SCL_20m.jp2"):
+        os.utime(path, ns=(1, 1))
+        second = open_dataset(tmp_path).fingerprint
+        assert second != first
+        first = second
+
+
+def test_ice_outside_the_inventory_is_unknown(folder, edit):
+    grid = open_dataset(folder).source("train", "2023-08").grid
+    plain = open_dataset(folder).labels("train", "2023-08").read()
+    xmin, ymin, xmax, ymax = grid.window(0, 0, 128, 96).bounds
+    corners = [[xmin, ymin], [xmax, ymin], [xmax, ymax], [xmin, ymax]]
+    frame = gpd.GeoDataFrame(geometry=[shapely.Polygon(corners)], crs=grid.crs.to_string())
+    frame.to_crs("EPSG:4326").to_file(folder / "sheet.geojson")
+    expected = plain.copy()
+    expected[:, :96][plain[:, :96] == 0] = 255
+    assert (expected[:, :96] == 1).any()
+    for outside in (corners, "sheet.geojson"):
+        dataset = open_dataset(edit(set_area(ice_outside=outside)))
+        np.testing.assert_array_equal(dataset.labels("train", "2023-08").read(), expected)
+    first = dataset.fingerprint
+    os.utime(folder / "sheet.geojson", ns=(1, 1))
+    assert open_dataset(folder).fingerprint != first
+    # Ice that is nowhere near changes nothing.
+    frame.translate(1e6).to_crs("EPSG:4326").to_file(folder / "sheet.geojson")
+    np.testing.assert_array_equal(open_dataset(folder).labels("train", "2023-08").read(), plain)
+
+
+def test_labels_may_say_glacier_by_another_number(folder, edit, write_tif):
+    label = np.zeros((128, 192), np.uint8)
+    label[:, 100:] = 255
+    write_tif(folder / "label.tif", label)
+    august = {
+        "images": "images/train/2023-08/*.tif", "labels": "label.tif",
+        "label_values": {0: 0, 255: 1},
+    }  # fmt: skip
+    dataset = open_dataset(edit(set_date(august)))
+    np.testing.assert_array_equal(dataset.labels("train", "2023-08").read(), label == 255)
+
+
+def test_addresses_and_paths_of_gdal_stay_as_they_are(edit, folder):
+    for text in ("https://example.org/a/b.tif", "/vsicurl/https://example.org/b.tif"):
+        dataset = open_dataset(edit(set_date(text)))
+        assert dataset._entry("train", "2023-08").images == [text]
+
+
+# --- offsets
+
+
+def test_offset_that_the_values_contradict_is_a_warning(folder, edit, write_tif):
+    random = np.random.default_rng(0)
+    reflectance = random.choice([0.01, 0.1, 0.3, 0.7], (1, 128, 192)) * np.ones((4, 1, 1))
+    reflectance += random.normal(0, 0.002, reflectance.shape)
+    write_tif(folder / "scene.tif", (reflectance * 10000 + 100).round().astype(np.uint16))
+
+    dataset = open_dataset(edit(set_date({"images": "scene.tif", "reflectance": {"offset": 0}})))
+    assert dataset.radiometry("train", "2023-08").ok is True
+    assert dataset.warnings("train", "2023-08") == []
+    dataset = open_dataset(edit(set_date("scene.tif")))
+    finding = dataset.radiometry("train", "2023-08")
+    assert (finding.ok, finding.claimed, finding.fits) == (False, -1000, 0)
+    assert dataset.radiometry("train", "2023-08") is finding
+    assert dataset.warnings("train", "2023-08") == [finding.message]
+
+
 # --- mistakes
 
 
@@ -234,6 +442,16 @@ def set_date(value):
         (set_area(bounds=[1, 2, 3]), "bounds: .* must be"),
         (set_area(bounds=[3, 0, 1, 2]), "need xmin < xmax"),
         (set_area(coverage=[[0, 0], [1, 1]]), "coverage: must be a file"),
+        (set_area(ice_outside=7), "ice_outside: must be a file"),
+        (set_area(align="2023-09"), "align: '2023-09' is none of its dates .2023-07, 2023-08."),
+        (set_area(align=True), "align: True is none"),
+        (set_area(aline="2023-08"), "'aline' is neither .* did you mean 'align'"),
+        (set_area(ice_out="x"), "did you mean 'ice_outside'"),
+        (set_date({"images": "x", "scene_clasification": "x"}), "mean 'scene_classification'"),
+        (set_date({"images": "x", "cloud": "x"}), "unknown key 'cloud'; did you mean 'clouds'"),
+        (set_date({"images": "x", "clouds": 5}), "clouds: 5 is not a path"),
+        (set_date({"images": "x", "label_values": {255: 2}}), "label_values: must map"),
+        (set_date({"images": "x", "label_values": [1]}), "label_values: must map"),
         (set_area(outlines=7), "outlines: 7 is not a path"),
         (set_date({"image": "x"}), "unknown key 'image'; did you mean 'images'"),
         (set_date({"labels": "x"}), "needs `images`"),
