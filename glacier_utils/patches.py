@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shutil
+import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,6 +41,7 @@ _FACTS = [
     "glacier", "unknown", "nodata", "cloud", "shadow", "saturated", "label_age", "disagreement",
 ]  # fmt: skip
 _COLUMNS = ["area", "date", "row", "col", "split", "block", *_FACTS, "weight", "reason"]
+_LEFT_S = 86_400
 _ASSUMED_RESOLUTION_M = 10.0  # for the blocks of images that do not tell the size of a pixel
 
 
@@ -126,10 +129,21 @@ def build_patches(
     key = fingerprint({"format": FORMAT, "content": dataset.fingerprint, **parameters})
     target = Path(folder or Path(dataset.folder) / "patches") / key
     if not (target / "statistics.json").is_file():
+        _sweep(target)
         with atomic_path(target) as temporary:
             temporary.mkdir()
             _build(dataset, parameters, decided, key, temporary, progress)
     return open_store(target)
+
+
+def _sweep(target: Path) -> None:
+    """Remove what processes left that were killed while they built this store, a day ago or more.
+
+    Younger ones may still be at work.
+    """
+    for left in target.parent.glob(f".{target.name}.*"):
+        if time.time() - left.stat().st_mtime > _LEFT_S:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _pairs(dataset: Dataset, areas, dates) -> list[tuple[str, str]]:

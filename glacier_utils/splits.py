@@ -22,6 +22,7 @@ from glacier_utils.errors import GlacierError
 SPLITS = ("train", "validation", "buffer", "test", "dropped")
 ENOUGH_BLOCKS = 8  # fewer than these say little in a bootstrap
 _CANDIDATES = 400  # groups of blocks that are weighed against each other
+_TOGETHER = 64  # of them at a time
 _NEAR_BEST = 0.02  # in units of the cost below, of which fair groups have less than 1
 _ONE_CLASS = 5.0  # cost of a side without glacier, or without anything else
 
@@ -210,16 +211,24 @@ def _best_group(
     groups = np.array(list(_groups(places, numbers, fraction))).reshape(-1, len(places))
     rows = np.flatnonzero(usable)
     members = sparse.csr_array((np.ones(len(rows)), (rows, block[rows])), (len(block), len(places)))
-    inside = (members @ groups.T) > 0
-    # touching @ members: how many usable patches of each block a patch touches.
-    near = ((touching @ members) @ groups.T) > 0
-    left = usable[:, None] & ~near
-    share, kept = inside.sum(axis=0) / usable.sum(), left.sum(axis=0) / usable.sum()
-
+    near_members = touching @ members  # how many usable patches of each block a patch touches
     known, ice = table["known"].to_numpy(float), table["ice"].to_numpy(float)
+    parts = []
+    # Some groups at a time: all of them, by all patches, would be the largest array of a build.
+    for start in range(0, len(groups), _TOGETHER):
+        some = groups[start : start + _TOGETHER].T
+        inside = (members @ some) > 0
+        left = usable[:, None] & ~((near_members @ some) > 0)
+        parts.append(
+            [
+                inside.sum(axis=0) / usable.sum(),
+                left.sum(axis=0) / usable.sum(),
+                (ice @ inside) / np.maximum(known @ inside, 1),
+                (ice @ left) / np.maximum(known @ left, 1),
+            ]
+        )
+    share, kept, validated, trained = np.concatenate(parts, axis=1)
     glacier = ice[usable].sum() / max(known[usable].sum(), 1)
-    validated = (ice @ inside) / np.maximum(known @ inside, 1)
-    trained = (ice @ left) / np.maximum(known @ left, 1)
     # Without both classes a network learns nothing, and a validation says little.
     one_class = 2 * np.isin(trained, [0, 1]) + np.isin(validated, [0, 1])
     cost = (
@@ -233,7 +242,7 @@ def _best_group(
         return None
     good = np.flatnonzero(cost <= cost.min() + _NEAR_BEST)
     best = good[rng.integers(len(good))]
-    positions = np.flatnonzero(inside[:, best])
+    positions = np.flatnonzero(members @ groups[best])
     return _Group(positions, float(share[best]), float(kept[best]), float(cost[best]))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import os
 from typing import ClassVar
 
 import geopandas as gpd
@@ -10,19 +10,22 @@ import numpy as np
 import pandas as pd
 import pyogrio
 import pytest
+import rasterio
 import shapely
 from affine import Affine
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 
+from glacier_utils import clouds
 from glacier_utils.datasets import open_dataset
 from glacier_utils.errors import GlacierError
 from glacier_utils.grids import Grid, Image
+from glacier_utils.overrides import write_overrides_template
 from glacier_utils.patches import build_patches, masked_statistics, open_store
 from glacier_utils.rasters import write_raster
-from glacier_utils.splits import split_patches
-from glacier_utils.tiling import chunks, plan, windows
+from glacier_utils.sampling import sampling_weights
+from glacier_utils.tiling import chunks, windows
 
 UTM = CRS.from_epsg(32623)
 BANDS = ("red", "green", "blue", "nir")
@@ -104,6 +107,39 @@ class StubDataset:
         return None
 
 
+class CloudyDataset(StubDataset):
+    """The first columns of the training area's August are cloud, the next ones its shadow."""
+
+    def scene_classification(self, area, date):
+        return self._clouds(area, date, 9, 3)
+
+    def clouds(self, area, date):
+        return None
+
+    def _clouds(self, area, date, cloud, shadow):
+        if (area, date) != ("train", "2023-08"):
+            return None
+        codes = np.zeros(self.sources[area, date].grid.shape, np.uint8)
+        codes[:, :24], codes[:, 24:32], codes[:8, 32:64] = cloud, shadow, 255
+        return StubMask(codes)
+
+
+def recode(source, *, scl=None, ready=None, method="auto"):
+    """What ``clouds.cloud_mask`` does with the stub's codes."""
+    assert (scl is not None) == (method == "scl") or ready is not None
+    if method == "ready":
+        return ready
+    lookup = np.zeros(256, np.uint8)
+    lookup[[8, 9, 3, 255]] = 1, 1, 2, 255
+    return StubMask(lookup[scl.array])
+
+
+@pytest.fixture
+def cloudy(tmp_path, monkeypatch):
+    monkeypatch.setattr(clouds, "cloud_mask", recode, raising=False)
+    return CloudyDataset(tmp_path, {"train": grid_of(320, 384)}, truth=True)
+
+
 @pytest.fixture
 def dataset(tmp_path):
     grids = {"train": grid_of(320, 384), "test": grid_of(200, 160, x=600_000.0)}
@@ -164,71 +200,6 @@ def test_chunks_hold_each_window_once_and_stay_small():
 
 
 # --- the split
-
-
-def pixels_of(store, split):
-    """The ground of a part as (area, pixel row, pixel col), grown by one pixel for its border."""
-    index = store.index[store.index["split"] == split]
-    size = store.parameters["size"]
-    return {
-        (area, y, x)
-        for area, row, col in zip(index["area"], index["row"], index["col"], strict=True)
-        for y in range(row, row + size)
-        for x in range(col, col + size)
-    }
-
-
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-@given(
-    height=st.integers(6, 14),
-    width=st.integers(6, 14),
-    part=st.sampled_from([2, 4, 3]),
-    fraction=st.floats(0.1, 0.4),
-    seed=st.integers(0, 5),
-    block=st.integers(1, 4),
-    data=st.data(),
-)
-def test_no_pixel_and_no_border_is_shared(height, width, part, fraction, seed, block, data):
-    size = 24
-    stride = data.draw(st.sampled_from([None, size // part, size - 5]))
-    grid = grid_of(height * size + data.draw(st.integers(0, 9)), width * size)
-    sources = {
-        ("train", date): SimpleNamespace(grid=grid, tiles=[]) for date in ("2023-07", "2023-08")
-    }
-    patches = plan(sources, size=size, strides={"train": stride})
-    rng = np.random.default_rng(seed)
-    patches = patches.assign(
-        reason=np.where(rng.random(len(patches)) < 0.1, "unknown", ""),
-        known=size**2,
-        ice=rng.integers(0, size**2, len(patches)),
-    )
-    split = split_patches(
-        patches,
-        size=size,
-        train_areas=["train"],
-        block_patches={"train": block},
-        validation_fraction=fraction,
-        seed=seed,
-    )
-    boxes = {
-        name: shapely.union_all(patches["ground"][split.part == name].to_numpy())
-        for name in ("train", "validation")
-    }
-    assert not boxes["train"].is_empty
-    assert not boxes["validation"].is_empty
-    # At least a pixel apart, whatever the date: neither overlap nor a common border.
-    assert boxes["train"].distance(boxes["validation"]) >= 10.0
-    # No validation pixel counts twice on one date.
-    for date in ("2023-07", "2023-08"):
-        chosen = (split.part == "validation") & (patches["date"] == date)
-        ground = patches["ground"][chosen].to_numpy()
-        assert shapely.union_all(ground).area == pytest.approx(shapely.area(ground).sum())
-    # All dates of a place are on one side.
-    sides = patches.assign(part=split.part)[np.isin(split.part, ["train", "validation"])]
-    assert sides.groupby(["row", "col"])["part"].nunique().max() == 1
-    # What is unused says why.
-    unused = np.isin(split.part, ["buffer", "dropped"])
-    assert ((split.reason != "") == unused).all()
 
 
 def test_validation_is_compact_and_like_the_area(dataset):
@@ -383,6 +354,99 @@ def test_a_place_without_training_has_no_statistics(dataset):
     assert np.isnan(store.statistics["mean"]).all()
 
 
+# --- cloud
+
+
+def test_cloud_and_shadow_are_unknown_and_counted(cloudy):
+    store = build(cloudy)
+    assert store.parameters["clouds"] == "auto"
+    assert store.parameters["clouds_used"] == {"train": {"2023-07": "none", "2023-08": "scl"}}
+    index = store.index.set_index(["date", "row", "col"])
+    first = index.loc[("2023-08", 0, 0)]
+    assert (first["cloud"], first["shadow"], first["unknown"]) == (0.75, 0.25, 1.0)
+    assert first["reason"] == "unknown 100 % > 50 % (cloud and its shadow 100 %)"
+    assert (store.labels[first["patch"]] == 255).all()
+    assert (store.truth[first["patch"]] == 255).all()
+    # The image stays what it is; what is not assessed stays as it is, and counts in no share.
+    assert store.valid(slice(first["patch"], first["patch"] + 1)).all()
+    second = index.loc[("2023-08", 0, 32)]
+    assert (second["cloud"], second["shadow"], second["unknown"]) == (0, 0, 0)
+    july = index.loc["2023-07"]
+    assert july[["cloud", "shadow"]].isna().all(axis=None)
+    assert (july["unknown"] == 0).all()
+
+
+def test_clouds_are_left_alone_when_told_so(cloudy):
+    store = build(cloudy, clouds="none")
+    assert store.index["cloud"].isna().all()
+    assert not (store.labels == 255).any()
+    assert store.key != build(cloudy).key
+
+
+def test_too_much_cloud_drops(cloudy):
+    kept = build(cloudy, max_unknown=1.0).index
+    dropped = build(cloudy, max_unknown=1.0, max_cloud=0.7).index
+    assert not (kept["split"] == "dropped").any()
+    assert set(dropped["reason"][dropped["split"] == "dropped"]) == {"cloud 75 % > 70 %"}
+
+
+def test_a_mask_of_the_user_comes_first(cloudy, monkeypatch):
+    monkeypatch.setattr(cloudy, "clouds", lambda *pair: cloudy._clouds(*pair, 2, 0))
+    store = build(cloudy)
+    assert store.parameters["clouds_used"]["train"]["2023-08"] == "ready"
+    first = store.index[store.index["date"] == "2023-08"].iloc[0]
+    assert (first["cloud"], first["shadow"]) == (0, 0.75)
+
+
+def test_a_cloud_mask_that_is_not_there(cloudy):
+    with pytest.raises(GlacierError, match="stub, train, 2023-07: has no scene classification"):
+        build(cloudy, clouds="scl")
+    with pytest.raises(GlacierError, match=r"clouds 'slc'.*did you mean 'scl'"):
+        build(cloudy, clouds="slc")
+
+
+# --- overrides and weights
+
+
+def test_overrides_keep_and_drop(dataset, tmp_path):
+    dataset.masks["train", "2023-08"][:, :32] = 255
+    before = build(dataset)
+    path = write_overrides_template(before.index, tmp_path / "overrides.csv")
+    lines = path.read_text().splitlines()
+    assert build(dataset, overrides=path).index["split"].equals(before.index["split"])
+    place = "train,2023-08,0,0,drop,unknown 100 % > 50 %"
+    lines[lines.index(place)] = "train,2023-08,0,0,keep,a lake"
+    lines[lines.index("test,2023-08,0,0,keep,")] = "test,2023-08,0,0,drop,fog"
+    path.write_text("\n".join(lines))
+    store = build(dataset, overrides=path)
+    assert len({store.key, before.key, build(dataset, overrides=path).key}) == 2
+    index = store.index.set_index(["area", "date", "row", "col"])
+    kept, dropped = index.loc["train", "2023-08", 0, 0], index.loc["test", "2023-08", 0, 0]
+    assert kept["split"] in ("train", "validation")
+    assert kept["reason"] == "kept by override: a lake"
+    assert (dropped["split"], dropped["reason"]) == ("dropped", "dropped by override: fog")
+    changed = [position for position, one in enumerate(store.index["reason"])
+               if "override" in one]  # fmt: skip
+    assert len(changed) == 2
+
+
+def test_an_override_of_no_patch_leaves_nothing(dataset, tmp_path):
+    path = tmp_path / "overrides.csv"
+    path.write_text("area,date,row,col,decision,comment\ntrain,2023-08,1,0,drop,\n")
+    with pytest.raises(GlacierError, match="line 2: there is no patch"):
+        build(dataset, overrides=path)
+    assert not list(tmp_path.rglob("*.npy"))
+
+
+def test_weights_even_out_the_training_patches(dataset):
+    index = build(dataset).index
+    train = index["split"] == "train"
+    assert index["weight"][train].sum() == pytest.approx(1)
+    assert (index["weight"][~train] == 0).all()
+    expected = sampling_weights(index["glacier"][train])
+    np.testing.assert_allclose(index["weight"][train], expected)
+
+
 # --- the store
 
 
@@ -409,12 +473,15 @@ def test_equal_parameters_do_no_work_and_others_never_mix(dataset):
         {"areas": ["train"]},
         {"block_m": 320.0},
         {"validation_fraction": 0.2},
+        {"buffer_m": 330.0},
+        {"max_cloud": 0.2},
+        {"clouds": "none"},
     ):
         keys.add(build(dataset, **changed).key)
     dataset.fingerprint = "4567"
     keys.add(build(dataset).key)
-    assert len(keys) == 12
-    assert len(list((dataset.folder / "patches").iterdir())) == 12
+    assert len(keys) == 15
+    assert len(list((dataset.folder / "patches").iterdir())) == 15
 
 
 def test_a_failed_build_leaves_nothing(dataset, monkeypatch):
@@ -425,6 +492,18 @@ def test_a_failed_build_leaves_nothing(dataset, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         build(dataset)
     assert list((dataset.folder / "patches").iterdir()) == []
+
+
+def test_what_a_killed_build_left_is_removed_in_the_end(dataset):
+    store = build(dataset)
+    left = [store.folder.with_name(f".{store.key}.{name}") for name in ("old", "new")]
+    for folder in left:
+        folder.mkdir()
+        (folder / "images.npy").write_bytes(b"half")
+    os.utime(left[0], (0, 0))
+    (store.folder / "statistics.json").unlink()
+    assert build(dataset).key == store.key
+    assert [folder.exists() for folder in left] == [False, True]
 
 
 def test_the_same_seed_gives_the_same_store(dataset, tmp_path):
@@ -476,6 +555,8 @@ def test_select(dataset):
         ({"size": 4}, "size: 4 px"),
         ({"stride": 33}, "stride: 33 px"),
         ({"stride": 0}, "stride: 0 px"),
+        ({"buffer_m": -1.0}, "buffer_m: -1.0"),
+        ({"buffer_m": float("nan")}, "buffer_m: nan"),
         ({"validation_fraction": 1.5}, "validation_fraction: 1.5"),
     ],
 )
@@ -496,7 +577,7 @@ def test_a_broken_store_is_named(dataset):
 # --- with the data layer
 
 
-def test_from_files_to_patches(tmp_path):
+def test_from_files_to_patches(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     scene = rng.integers(1100, 9000, (4, 192, 192)).astype(np.uint16)
     for area, x in (("train", 500_000.0), ("test", 510_000.0)):
@@ -538,7 +619,16 @@ def test_from_files_to_patches(tmp_path):
     index = store.index.iloc[here]
     position = here[(index["row"] == 32) & (index["col"] == 64)][0]
     np.testing.assert_allclose(store.images[position][:, 2:], expected[:, 2:], atol=1e-6)
-    assert build_patches(open_dataset(tmp_path), size=32, block_m=640).folder == store.folder
+    # Equal parameters: no raster is opened, and no file of the store is touched.
+    files = {path: path.stat().st_mtime_ns for path in sorted(store.folder.iterdir())}
+    with monkeypatch.context() as closed:
+        closed.setattr(rasterio, "open", None)
+        again = build_patches(open_dataset(tmp_path), size=32, block_m=640)
+    assert again.folder == store.folder
+    assert {path: path.stat().st_mtime_ns for path in sorted(store.folder.iterdir())} == files
+    age = store.index["label_age"].dropna()
+    assert age[store.index["date"] == "2023-08"].to_numpy() == pytest.approx(22.04, abs=0.01)
+    assert store.index["disagreement"].between(0, 1).all()
     # A file that changed makes another store.
     write_raster(
         tmp_path / "images/test/2023-08/test_2023-08_r00_c00.tif",

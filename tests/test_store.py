@@ -1,0 +1,85 @@
+"""Arrays written patch by patch, and statistics pooled from them."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from glacier_utils.store import ArrayFile, masked_statistics, moments, pooled_statistics
+
+
+@given(
+    count=st.integers(1, 12),
+    known=st.floats(0, 1),
+    centre=st.sampled_from([0.0, 0.3, 1e4]),
+    spread=st.sampled_from([0.0, 1e-3, 0.2]),
+    seed=st.integers(0, 1000),
+)
+def test_statistics_are_those_of_all_known_pixels_at_once(count, known, centre, spread, seed):
+    rng = np.random.default_rng(seed)
+    images = rng.normal(centre, spread, (count, 3, 8, 8)).astype(np.float32)
+    # Patches that differ in level, and in how much of them is known.
+    images += rng.normal(0, spread, (count, 3, 1, 1)).astype(np.float32)
+    labels = rng.integers(0, 2, (count, 8, 8)).astype(np.uint8)
+    labels[rng.random(labels.shape) > known * rng.random((count, 1, 1)) * 1.3] = 255
+    chosen = np.flatnonzero(rng.random(count) < 0.8)
+    found = masked_statistics(images, labels, chosen)
+    values = np.moveaxis(images[chosen], 1, 0)[:, labels[chosen] != 255].astype(np.float64)
+    assert found["count"] == values.shape[1]
+    if not values.size:
+        assert np.isnan([*found["mean"], *found["std"], found["glacier"]]).all()
+        return
+    scale = max(1, abs(centre))
+    np.testing.assert_allclose(found["mean"], values.mean(axis=1), atol=1e-14 * scale, rtol=1e-13)
+    np.testing.assert_allclose(found["std"], values.std(axis=1), atol=1e-12 * scale, rtol=1e-12)
+    assert found["glacier"] == pytest.approx((labels[chosen] == 1).sum() / found["count"])
+
+
+def test_pooling_does_not_depend_on_the_cut_into_patches():
+    rng = np.random.default_rng(0)
+    whole = rng.normal(1000, 0.1, (2, 64, 64)).astype(np.float32)
+    parts = [whole[:, row : row + 8, col : col + 8] for row in range(0, 64, 8)
+             for col in range(0, 64, 8)]  # fmt: skip
+    one = pooled_statistics(moments(whole, np.ones((64, 64), bool))[None], 0)
+    many = pooled_statistics(np.stack([moments(p, np.ones((8, 8), bool)) for p in parts]), 0)
+    np.testing.assert_allclose(one["mean"], many["mean"], rtol=1e-14)
+    np.testing.assert_allclose(one["std"], many["std"], rtol=1e-10)
+    expected = whole.astype(np.float64).std(axis=(1, 2))
+    np.testing.assert_allclose(many["std"], expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("count", [20, 400])
+def test_statistics_hold_one_patch_in_memory(tmp_path, count):
+    labels = np.zeros((count, 64, 64), np.uint8)
+    np.lib.format.open_memmap(tmp_path / "i.npy", "w+", np.float32, (count, 4, 64, 64)).flush()
+    images = np.load(tmp_path / "i.npy", mmap_mode="r")
+    tracemalloc.start()
+    masked_statistics(images, labels, np.arange(count))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.6e6  # a patch is 64 kB, and 128 kB in float64
+
+
+def test_array_files_are_numpy_files(tmp_path):
+    rng = np.random.default_rng(0)
+    expected = rng.random((5, 2, 3, 4), dtype=np.float32)
+    file = ArrayFile(tmp_path / "a.npy", np.float32, expected.shape)
+    for position in (3, 0, 4, 1):
+        file.write(position, expected[position].transpose(0, 2, 1).copy().transpose(0, 2, 1))
+    file.close()
+    expected[2] = 0  # never written
+    for mode in (None, "r"):
+        found = np.load(tmp_path / "a.npy", mmap_mode=mode, allow_pickle=False)
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("patch", [np.zeros((3, 4), np.uint8), np.zeros((4, 3), np.float32)])
+def test_array_files_refuse_what_does_not_fit(tmp_path, patch):
+    file = ArrayFile(tmp_path / "a.npy", np.float32, (2, 3, 4))
+    with pytest.raises(ValueError, match="does not fit"):
+        file.write(0, patch)
+    file.close()
