@@ -97,7 +97,7 @@ def search(endpoint: str, collection: str, box: Sequence[float], date: str) -> l
     # A search changes nothing, so it may be sent again although it is a POST.
     retry = Retry(
         total=_RETRIES, backoff_factor=_BACKOFF, status_forcelist=[429, 502, 503, 504],
-        allowed_methods=None, raise_on_status=False,
+        allowed_methods=None, raise_on_status=False, respect_retry_after_header=False,
     )  # fmt: skip
     try:
         client = pystac_client.Client.open(

@@ -116,15 +116,18 @@ def fetch(
         for number, date in enumerate(dates):
 
             def tell(share: float, number: int = number, date: str = date) -> None:
-                at(number + share, date)
+                # The half of it: compressing a large scene takes as long as loading it.
+                at(number + share / 2, f"{date}, loading")
 
-            tell(0)
+            at(number, f"{date}, searching")
             what = f"{request['endpoint']}, {clean_text(collection)}, {date}"
             items = catalogue.search(endpoint, collection, bbox, date)
             found, notes = _usable(items, box, grid, max_cloud, bbox, what)
             image, broken = load_best(found, box, grid, what, tell)
+            at(number + 0.5, f"{date}, writing")
             records[date] = _write_date(work, date, image, grid, notes + broken)
             report += _sentences(date, records[date])
+            at(number + 1, date)
         if clipped is None:
             report.append(WHERE_OUTLINES)
         else:
@@ -200,8 +203,8 @@ def _progress(dates: int, progress: bool) -> Iterator[Callable[[float, str], Non
     layout = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}"
     with tqdm(total=dates, desc="fetch", bar_format=layout, disable=not progress) as bar:
 
-        def at(done: float, date: str) -> None:
-            bar.set_description_str(date, refresh=False)
+        def at(done: float, what: str) -> None:
+            bar.set_description_str(what, refresh=False)
             bar.n = done
             bar.refresh()
 
@@ -258,8 +261,8 @@ def _write_date(
         work / "scl" / f"{date}.tif", image.classes, grid,
         nodata=0, descriptions=["scene_classification"], tags=tags,
     )  # fmt: skip
-    stored = open_source(path, bands=BANDS, reflectance=Reflectance(offset=OFFSET, nodata=0))
-    finding = check_offset(stored)
+    rule = Reflectance(offset=OFFSET, nodata=0)
+    finding = check_offset(open_source(path, bands=BANDS, reflectance=rule), claimed=rule)
     known = int((image.classes > 0).sum())
     cloud = int(np.isin(image.classes, _CLOUD).sum())
     return {

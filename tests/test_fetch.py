@@ -208,13 +208,6 @@ def stac(tmp_path, monkeypatch) -> Iterator[Catalogue]:
     monkeypatch.setitem(acquisitions._GDAL, "GDAL_HTTP_RETRY_DELAY", 0.01)
     # GDAL remembers what it saw at an address; here another catalogue may get the same one.
     monkeypatch.setitem(acquisitions._GDAL, "CPL_VSIL_CURL_NON_CACHED", "/vsicurl/http://127")
-    # TEMPORARY
-    from glacier_utils import manifest
-
-    if "scene_classification" not in manifest._ENTRY_KEYS:
-        monkeypatch.setattr(
-            manifest, "_ENTRY_KEYS", (*manifest._ENTRY_KEYS, "scene_classification")
-        )
     made = Catalogue(tmp_path / "served")
     yield made
     made.server.shutdown()
@@ -314,6 +307,8 @@ def test_files_are_named_bands_with_nodata_and_classes_are_nearest(stac, run, tm
     with rasterio.open(folder / "scl" / "2023-07.tif") as dataset:
         assert dataset.dtypes[0] == "uint8"
         np.testing.assert_array_equal(dataset.read(1), classes(*ground(grid)))
+    scl = open_dataset(folder).scene_classification("scene", "2023-07").read()
+    np.testing.assert_array_equal(scl, classes(*ground(grid)))
     cloud = provenance(folder)["dates"]["2023-07"]["grid_cloud_by_scl"]
     assert cloud == pytest.approx((classes(*ground(grid)) == 9).mean(), abs=1e-4)
 
@@ -679,6 +674,7 @@ def test_command_makes_a_dataset(stac, tmp_path, monkeypatch, capsys):
     assert_true(dataset.source("scene", "2023-08-14").read())
     assert cli.main(arguments) == 0
     assert "already there" in capsys.readouterr().out
+    assert cli.main(["check", "fjord"]) == 0
 
 
 def test_nobody_answers(fails):
