@@ -38,8 +38,10 @@ __all__ = [
 class Source(ABC):
     """An image of any kind; pixels are read only where asked for.
 
-    ``reflectance_source`` says where scale and offset come from: "product metadata
-    MTD_MSIL2A.xml", "manifest" (whatever the caller states), "file tags" or "default";
+    ``reflectance`` is the rule that turned the numbers of the first band into reflectance, None
+    where there were no numbers; ``reflectance_source`` says where scale and offset come from:
+    "product metadata MTD_MSIL2A.xml", "manifest" (whatever the caller states), "file tags" or
+    "default";
     ``warnings`` has a line for each contradiction between these.
     """
 
@@ -51,6 +53,7 @@ class Source(ABC):
     tiles: list[tuple[int, int, int, int]]
     # Sources that wrap or make images need not set these.
     warnings: Sequence[str] = ()
+    reflectance: Reflectance | None = None
     reflectance_source: str = "default"
 
     @abstractmethod
@@ -199,6 +202,7 @@ class _RasterSource(Frame, Source):
         super().__init__(grid, placed)
         self.bands = bands
         self.warnings = list(scaling.warnings)
+        self.reflectance = scaling.first
         self.reflectance_source = scaling.source
         self._scaling = scaling
         self._count = count

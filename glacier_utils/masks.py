@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from glacier_utils.arrays import is_array
+from glacier_utils.arrays import is_array, is_member
 from glacier_utils.errors import GlacierError
-from glacier_utils.frames import Frame, Placed, lay_out, off_pixels
+from glacier_utils.frames import Frame, Placed, lay_out, off_pixels, row_col_of
 from glacier_utils.grids import Grid, same_crs
 from glacier_utils.paths import list_files
 from glacier_utils.rasters import Header, crs_name, open_raster, read_headers
@@ -136,6 +136,12 @@ def _partners(headers: Sequence[Header], like: object | None) -> list[Placed] | 
     elif all(header.path.stem in by_stem for header in headers):
         pairs = [(header, by_stem[header.path.stem]) for header in headers]
     else:
+        for header in headers if by_stem else ():
+            if not is_member(header.path) and row_col_of(header.path) is None:
+                raise GlacierError(
+                    f"{header.path}: no image has this name; give each label the name of its "
+                    f"image, such as {next(iter(by_stem))}, or a georeference"
+                )
         return None
     for header, image in pairs:
         if header.grid.shape != (image.height, image.width):

@@ -82,6 +82,10 @@ class Header:
     scales: tuple[float, ...] = ()
     offsets: tuple[float, ...] = ()
 
+    def tags(self, number: int) -> tuple[float, float]:
+        """Return scale and offset that a band, counted from 1, is tagged with; (1, 0) if none."""
+        return self.scales[number - 1], self.offsets[number - 1]
+
 
 def read_headers(path: Path, bands: int | None = None) -> list[Header]:
     """Read the header of a file, or of each patch in a stack of arrays (as ``open_raster``)."""
@@ -107,6 +111,11 @@ def read_header(path: Path, bands: int | None = None) -> Header:
             "scales": tuple(dataset.scales),
             "offsets": tuple(dataset.offsets),
         }
+    if about["dtype"].startswith("complex"):
+        raise GlacierError(
+            f"{path}: holds complex numbers ({about['dtype']}), which are no reflectance; export "
+            "the image as uint16 or float32"
+        )
     georeferenced = transform != Affine.identity()
     if not georeferenced:
         grid = Grid(None, pixel_transform(0, 0, 1.0), height, width)

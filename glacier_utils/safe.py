@@ -131,7 +131,8 @@ def scene_classification_path(product: str | Path) -> Path | None:
     """
     path = Path(product)
     metadata = find_metadata(path)
-    inside = files_below(metadata.parent if metadata else path)
+    safe = [folder for folder in path.parents if folder.suffix.upper() == ".SAFE"]
+    inside = files_below(metadata.parent if metadata else safe[0] if safe else path)
     found = [item for item in inside if re.search(r"_SCL(_[26]0m)?\.jp2$", item.name)]
     return min(found, key=lambda item: item.name, default=None)
 

@@ -61,6 +61,8 @@ class Scaling:
     # Nodata of the caller, for bands that the tags tell of.
     nodata: float | None
     source: str
+    # The rule of the first band, of the first file where the tags tell.
+    first: Reflectance
     warnings: tuple[str, ...] = ()
 
     def of(self, position: int, dataset: Any, number: int) -> Reflectance:
@@ -93,6 +95,7 @@ def choose_scaling(
     by_path = {header.path: header for header in headers}
     alone = headers[0] if len(headers) == 1 else None
     rules: list[Reflectance | None] = []
+    first = None
     sources: list[str] = []
     warnings: list[str] = []
     for path, number in per_band:
@@ -105,6 +108,8 @@ def choose_scaling(
         elif not stated.is_stated and any(tagged):
             _refuse_some(headers, tagged)
             rules.append(None)
+            tags = (header or headers[0]).tags(number)
+            first = first or replace(_tagged(*tags, str(headers[0].path)), nodata=stated.nodata)
             sources.append("file tags")
         else:
             rules.append(stated)
@@ -113,9 +118,12 @@ def choose_scaling(
                 _warn_of_tags(header or headers[tagged.index(True)], number, stated, warnings)
     warnings += _without_metadata(headers)
     return Scaling(
-        tuple(rules), stated.nodata, ", ".join(dict.fromkeys(sources)),
+        tuple(rules),
+        stated.nodata,
+        ", ".join(dict.fromkeys(sources)),
+        first or rules[0],
         tuple(dict.fromkeys(warnings)),
-    )  # fmt: skip
+    )
 
 
 def _product(header: Header) -> Product | None:
@@ -166,7 +174,7 @@ def _without_metadata(headers: Sequence[Header]) -> list[str]:
 
 
 def _has_tags(header: Header, number: int) -> bool:
-    return (header.scales[number - 1], header.offsets[number - 1]) != (1, 0)
+    return header.tags(number) != (1, 0)
 
 
 def _tagged(scale: float, offset: float, name: str) -> Reflectance:
@@ -193,7 +201,7 @@ def _refuse_some(headers: Sequence[Header], tagged: Sequence[bool]) -> None:
 
 def _warn_of_tags(header: Header, number: int, stated: Reflectance, warnings: list[str]) -> None:
     name = gdal_name(header.path)
-    tags = _tagged(header.scales[number - 1], header.offsets[number - 1], name)
+    tags = _tagged(*header.tags(number), name)
     if (tags.scale, tags.offset) != (stated.scale, stated.offset):
         warnings.append(
             f"{name}: the file's tags say {tags.words}, `reflectance` says {stated.words}; those "

@@ -212,6 +212,7 @@ def test_product_read_wherever_it_lies(make_safe, tmp_path, level, where):
         safe.rename(tmp_path / "away")
     source = open_source(images, bands=RGBN)
     assert source.reflectance_source == f"product metadata MTD_MSI{level}.xml"
+    assert source.reflectance == Reflectance(10000, -1000, 0)
     assert list(source.warnings) == []
     image = source.read()
     np.testing.assert_allclose(image.reflectance, expected(), atol=1e-6)
@@ -347,6 +348,11 @@ def test_scene_classification_beside_the_bands(make_safe, tmp_path):
     inside = scene_classification_path(zipped(safe, tmp_path / "p.zip"))
     assert open_source(inside, bands=["scl"]).grid.resolution == 20
     assert scene_classification_path(make_safe("L1C")) is None
+    bare = make_safe(xml=False, name="bare.SAFE")
+    assert scene_classification_path(next(bare.rglob("*_B04_*"))).parents[4] == bare
+    lone = tmp_path / "T_B04_10m.jp2"
+    write_jp2(lone, numbers_of()[0])
+    assert scene_classification_path(lone) is None
 
 
 # --- mistakes
