@@ -217,11 +217,13 @@ def _windows(grid: Grid, limit: int) -> Iterator[tuple[int, int, int, int]]:
     rows, cols = range(0, grid.height, _SIDE), range(0, grid.width, _SIDE)
     corners = [(row, col) for row in rows for col in cols]
     if len(corners) > limit:
-        # On a lattice of their own, so that no direction is left out.
+        # Spread both ways, and never across the blocks of 512 or 1024 px that files decode whole.
         down = min(len(rows), max(1, round((limit * len(rows) / len(cols)) ** 0.5)))
         across = min(len(cols), max(1, limit // down))
-        rows = np.linspace(0, grid.height - _SIDE, down) if down < len(rows) else rows
-        cols = np.linspace(0, grid.width - _SIDE, across) if across < len(cols) else cols
-        corners = [(round(max(row, 0)), round(max(col, 0))) for row in rows for col in cols]
+        rows, cols = (
+            [line[round(place)] for place in np.linspace(0, len(line) - 1, count)]
+            for line, count in ((rows, down), (cols, across))
+        )
+        corners = [(row, col) for row in rows for col in cols]
     for row, col in corners:
         yield row, col, min(_SIDE, grid.height - row), min(_SIDE, grid.width - col)
