@@ -120,8 +120,8 @@ def _refuse_black_and_white(headers: Sequence[Header]) -> None:
     if seen == {0, UNKNOWN}:
         raise GlacierError(
             f"{headers[0].path}: this mask holds 0 and 255 but never 1, and 255 means unknown; if "
-            "it means glacier, save it as 1, or open it with values={0: 0, 255: 1}; if nothing is "
-            "glacier, with values={255: 255}"
+            "it means glacier, save it as 1 or state label_values: {0: 0, 255: 1}; if nothing is "
+            "glacier, label_values: {255: 255}"
         )
 
 

@@ -168,7 +168,7 @@ def _choose(
             "and outlines, or raise max_unknown"
         )
     found = []
-    for side in range(wanted, 0, -1):
+    for side in range(min(wanted, _extent(table, size)), 0, -1):
         group = _best_group(table, touching, _blocks(table, size, side), fraction, rng)
         if group is None:
             continue
@@ -274,10 +274,18 @@ def _groups(places: np.ndarray, numbers: np.ndarray, fraction: float) -> Iterato
         yield (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width)
 
 
+def _extent(table: pd.DataFrame, size: int) -> int:
+    """Return the side of an area in patches: no block needs to be larger.
+
+    Pixels of a wrong size, as degrees taken for metres, would ask for blocks of millions.
+    """
+    return int(max(np.ptp(table["y"]), np.ptp(table["x"])) // size) + 1
+
+
 def _test_side(table: pd.DataFrame, size: int, wanted: int) -> int:
     """Return the largest side of a block up to ``wanted`` that leaves enough blocks."""
     usable = table[table["usable"]]
-    for side in range(wanted, 1, -1):
+    for side in range(min(wanted, _extent(table, size)), 1, -1):
         if len(usable) and len(np.unique(_blocks(usable, size, side), axis=0)) >= ENOUGH_BLOCKS:
             return side
     return 1
