@@ -57,6 +57,7 @@ class Catalogue:
         self.folder = folder
         self.items: list[dict] = []
         self.faults: dict[str, int] = {}
+        self.passing: list[int] = []  # answers to the next questions, whatever they are
         self.asked: list[dict] = []
         catalogue = self
 
@@ -80,6 +81,8 @@ class Catalogue:
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         body = request.rfile.read(int(request.headers.get("Content-Length", 0)))
         path = request.path.partition("?")[0]
+        if self.passing:
+            return self.send(request, b"busy", self.passing.pop())
         if path in self.faults:
             return self.send(request, b"the <b>cellar</b>\nburns", self.faults[path])
         if path == "/v1":
@@ -433,6 +436,23 @@ def test_missing_assets_leave_the_place_to_the_next_best(stac, run, tmp_path):
     record = provenance(tmp_path / "data" / "box")["dates"]["2023-07"]
     assert record["items"][0]["id"] == "S2A_whole"
     assert len(record["left_out"]) == 3
+
+
+def test_a_file_that_breaks_off_leaves_the_place_to_the_next_best(stac, run, tmp_path):
+    stac.add("S2A_cut", cloud=0)
+    path = stac.folder / "cogs" / "S2A_cut" / "blue.tif"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
+    stac.add("S2A_whole", "2023-07-20T14:29:21Z", cloud=10)
+    fetched = run(WEST_BOX)
+    assert_true(open_dataset(tmp_path / "data" / "box").source("scene", "2023-07").read())
+    assert "S2A_cut left out: reading it broke off" in "\n".join(fetched.report)
+
+
+def test_a_passing_fault_is_tried_again(stac, run):
+    stac.add("S2A_west")
+    stac.passing = [503, 502, 503]
+    assert "S2A_west" in run(WEST_BOX).report[0]
+    assert stac.passing == []
 
 
 def test_a_file_that_points_at_other_files_is_not_opened(stac, run, tmp_path):
