@@ -105,10 +105,7 @@ def _clouds(dataset: Dataset, pair: Pair, source: Source, method: str) -> tuple[
     """
     if method == "none":
         return "none", None
-    ready, scl = (
-        getattr(dataset, name, lambda *pair: None)(*pair)
-        for name in ("clouds", "scene_classification")
-    )
+    ready, scl = dataset.clouds(*pair), dataset.scene_classification(*pair)
     if method == "auto":
         method = "ready" if ready is not None else "scl" if scl is not None else "none"
         if method == "none":

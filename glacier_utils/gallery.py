@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from glacier_utils.charts import plain
-from glacier_utils.plots import ERROR_COLOURS, class_legend, code_panel
+from glacier_utils.plots import (
+    CLASS_COLOURS,
+    ERROR_COLOURS,
+    class_legend,
+    code_panel,
+    pictures,
+)
 
 
 def patch_gallery(
@@ -53,6 +61,50 @@ def patch_gallery(
     if note:
         figure.suptitle(plain(note), fontsize=9)
     return figure
+
+
+def dropped_patches(
+    index: pd.DataFrame,
+    images: np.ndarray,
+    labels: np.ndarray,
+    bands: Sequence[str],
+    *,
+    count: int = 12,
+) -> Figure:
+    """Show patches that are dropped, or that a user's override kept, each with its reason.
+
+    Args:
+        index: of a patch store, with area, date, row, col, split, reason.
+        images, labels: of the store, [n, band, row, col] and [n, row, col]; only what is shown is
+            read.
+        bands: names of the images' bands.
+        count: how many at most. Every kind of reason has its turn before one comes twice.
+
+    Raises:
+        ValueError: there is none to show.
+    """
+    reasons = index["reason"].fillna("").astype(str)
+    shown = (index["split"] == "dropped") | reasons.str.startswith("kept by override")
+    if not shown.any():
+        raise ValueError("no patch is dropped, nor kept by an override")
+    # "unknown 83 % > 50 %" and "dropped by override: fog" are of the kinds before the particulars.
+    kinds = reasons[shown].str.extract(r"^([^\d:]*)", expand=False)
+    turn = kinds.groupby(kinds).cumcount().sort_values(kind="stable")
+    positions = index.index.get_indexer(turn.index[:count])
+    rows = index.iloc[positions]
+    titles = [
+        f"{row.area} {row.date}\nrow {row.row}, col {row.col}\n{textwrap.fill(row.reason, 26)}"
+        for row in rows[["area", "date", "row", "col", "reason"]].itertuples()
+    ]
+    return patch_gallery(
+        pictures([images[position] for position in positions], bands),
+        titles,
+        codes=[labels[position] for position in positions],
+        colours=CLASS_COLOURS,
+        values=(0, 1, 255),
+        columns=4,
+        note=f"{len(positions)} of {int(shown.sum())} patches dropped, or kept by an override",
+    )
 
 
 def exploded(picture: np.ndarray, *, patch_size: int, gap: float = 0.12) -> Figure:
