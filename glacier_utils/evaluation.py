@@ -9,7 +9,7 @@ import pandas as pd
 from affine import Affine
 from rasterio.crs import CRS
 
-from glacier_utils import experiments, metrics
+from glacier_utils import experiments, intervals, metrics
 from glacier_utils.checkpoints import load_checkpoint
 from glacier_utils.errors import GlacierError
 from glacier_utils.grids import Grid
@@ -104,7 +104,7 @@ def spatial_scores(
 
     Returns:
         A row per model, area and reference: model (architecture), area, date, reference, seed,
-        iou, iou_low, iou_high (95 %, spatial block bootstrap), f1, precision, recall.
+        iou, iou_low, iou_high (95 %, spatial block bootstrap) and the other scores.
     """
     rows = []
     index = store.index.iloc[positions]
@@ -119,7 +119,7 @@ def spatial_scores(
                         "date": date,
                         "reference": reference,
                         "seed": row.seed,
-                        **metrics.scores_with_interval(part),
+                        **intervals.scores_with_interval(part),
                     }
                 )
     return pd.DataFrame(rows)
@@ -160,35 +160,13 @@ def _paired(
 ) -> pd.DataFrame:
     """Return the difference of the IoU of each pair, resampled on the same blocks."""
     index = store.index.iloc[positions]
-    rows = []
-    for reference, truth in references(store, positions).items():
-        counts = {
-            name: _counts(masks[name], truth, index) for name in dict.fromkeys(sum(pairs, ()))
-        }
-        for one, other in pairs:
-            difference, low, high = metrics.bootstrap_difference(
-                counts[one], counts[other], by="block"
-            )
-            rows.append(
-                {
-                    "model": one,
-                    "against": other,
-                    "reference": reference,
-                    "difference": difference,
-                    "low": low,
-                    "high": high,
-                    "verdict": verdict(low, high),
-                }
-            )
     columns = ["model", "against", "reference", "difference", "low", "high", "verdict"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def verdict(low: float, high: float) -> str:
-    """Say in words what an interval of a difference means."""
-    if low > 0:
-        return "better"
-    return "worse" if high < 0 else "not distinguishable"
+    tables = []
+    for reference, truth in references(store, positions).items():
+        names = dict.fromkeys(sum(pairs, ()))
+        counts = {name: _counts(masks[name], truth, index) for name in names}
+        tables.append(intervals.compare(counts, pairs).assign(reference=reference))
+    return pd.concat(tables, ignore_index=True)[columns]
 
 
 def curves(

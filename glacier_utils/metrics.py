@@ -1,4 +1,4 @@
-"""Scores of a glacier map: counts first, every score from them, intervals by spatial bootstrap.
+"""Scores of a glacier map: counts first, every score from them.
 
 Throughout, a pixel counts only if label and prediction are both known: label 255, prediction 255
 and nan are left out. A score that would divide by zero is nan, never 0 or 1.
@@ -24,14 +24,38 @@ def _over(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
         return np.where(denominator > 0, numerator / np.asarray(denominator, float), np.nan)
 
 
-# Each takes tp, fp, fn, tn: numbers or arrays of one shape.
+def _mcc(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, tn: np.ndarray) -> np.ndarray:
+    # Floats, and a root of each factor: the product of four pixel numbers overflows int64.
+    tp, fp, fn, tn = (np.asarray(number, float) for number in (tp, fp, fn, tn))
+    margins = [tp + fp, tp + fn, tn + fp, tn + fn]
+    return _over(tp * tn - fp * fn, np.prod([np.sqrt(margin) for margin in margins], axis=0))
+
+
+def _kappa(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, tn: np.ndarray) -> np.ndarray:
+    tp, fp, fn, tn = (np.asarray(number, float) for number in (tp, fp, fn, tn))
+    chance = (tp + fp) * (fp + tn) + (tp + fn) * (fn + tn)
+    return _over(2 * (tp * tn - fp * fn), chance)
+
+
+# Each takes tp, fp, fn, tn: numbers or arrays of one shape. nan where a denominator is zero:
+#   recall, specificity      the reference holds no glacier, no background
+#   balanced_accuracy        either of the two: the mean of both would be half unknown
+#   precision                the map holds no glacier
+#   iou, f1                  neither map nor reference holds glacier
+#   mcc                      map or reference is of one class (some programs call that 0)
+#   kappa                    map and reference are of the same single class
 SCORES: dict[str, Callable[..., np.ndarray]] = {
     "iou": lambda tp, fp, fn, tn: _over(tp, tp + fp + fn),
     "f1": lambda tp, fp, fn, tn: _over(2 * tp, 2 * tp + fp + fn),
     "precision": lambda tp, fp, fn, tn: _over(tp, tp + fp),
     "recall": lambda tp, fp, fn, tn: _over(tp, tp + fn),
+    "specificity": lambda tp, fp, fn, tn: _over(tn, tn + fp),
     "accuracy": lambda tp, fp, fn, tn: _over(tp + tn, tp + fp + fn + tn),
+    "balanced_accuracy": lambda tp, fp, fn, tn: (_over(tp, tp + fn) + _over(tn, tn + fp)) / 2,
+    "mcc": _mcc,  # Matthews (1975), the correlation of the two binary maps, -1..1
+    "kappa": _kappa,  # Cohen (1960), the agreement beyond chance, at most 1
 }
+LOWEST = {name: -1.0 if name in ("mcc", "kappa") else 0.0 for name in SCORES}
 
 
 @dataclass(frozen=True)
@@ -82,6 +106,26 @@ class Counts:
         """Share of all pixels that are right, (tp + tn) / total."""
         return self.score("accuracy")
 
+    @property
+    def specificity(self) -> float:
+        """Share of the background that is left unmapped, tn / (tn + fp)."""
+        return self.score("specificity")
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """Mean of recall and specificity."""
+        return self.score("balanced_accuracy")
+
+    @property
+    def mcc(self) -> float:
+        """Matthews correlation coefficient, -1..1, 0 for a map that knows nothing."""
+        return self.score("mcc")
+
+    @property
+    def kappa(self) -> float:
+        """Cohen's kappa: agreement beyond that of chance, relative to the most possible."""
+        return self.score("kappa")
+
 
 def classify(probability: np.ndarray, threshold: float = 0.5) -> np.ndarray:
     """Return uint8 1 where probability >= threshold, 0 below, 255 where it is nan."""
@@ -123,73 +167,16 @@ def count_patches(
 
 
 def score_table(counts: Counts | pd.DataFrame) -> dict[str, float]:
-    """Return iou, f1, precision, recall and accuracy; the rows of a table are pooled first."""
+    """Return every score of ``SCORES``; the rows of a table are pooled first."""
     if not isinstance(counts, Counts):
         counts = Counts(*(int(counts[name].sum()) for name in COUNTS))
     return {name: counts.score(name) for name in SCORES}
 
 
 def score_patches(frame: pd.DataFrame) -> pd.DataFrame:
-    """Add the columns iou, f1, precision, recall, accuracy to a table of counts, row by row."""
+    """Add a column for every score of ``SCORES`` to a table of counts, row by row."""
     columns = [frame[name].to_numpy() for name in COUNTS]
     return frame.assign(**{name: score(*columns) for name, score in SCORES.items()})
-
-
-def bootstrap(
-    frame: pd.DataFrame,
-    *,
-    by: str,
-    score: str = "iou",
-    level: float = 0.95,
-    samples: int = 2000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Return the percentile interval of a pooled score, resampling whole spatial blocks.
-
-    ``frame`` holds tp, fp, fn, tn and the column ``by`` that names the block of each row. Errors of
-    neighbouring pixels and patches are alike, so blocks are drawn with replacement, as many as
-    there are (Efron & Tibshirani 1993, ch. 13; blocks: Künsch 1989). With fewer than two blocks
-    nothing can be said: (nan, nan). Few blocks (say under ten) make the interval too narrow.
-    """
-    sums = _block_sums(frame, by).to_numpy()
-    if len(sums) < 2:
-        return math.nan, math.nan
-    return _interval(_resampled(sums, _weights(len(sums), samples, seed), score), level)
-
-
-def scores_with_interval(frame: pd.DataFrame) -> dict[str, float]:
-    """Return iou, iou_low, iou_high, f1, precision, recall of counts with a column ``block``."""
-    scores = score_table(frame)
-    low, high = bootstrap(frame, by="block")
-    rest = {name: scores[name] for name in ("f1", "precision", "recall")}
-    return {"iou": scores["iou"], "iou_low": low, "iou_high": high, **rest}
-
-
-def bootstrap_difference(
-    frame_a: pd.DataFrame,
-    frame_b: pd.DataFrame,
-    *,
-    by: str,
-    score: str = "iou",
-    level: float = 0.95,
-    samples: int = 2000,
-    seed: int = 0,
-) -> tuple[float, float, float]:
-    """Return score(a) - score(b) with its interval; both are resampled on the same blocks.
-
-    Pairing removes what is common to both (a hard valley is hard for either model), so it finds
-    smaller differences than comparing two intervals. ValueError if the blocks are not the same.
-    """
-    sums_a, sums_b = _block_sums(frame_a, by), _block_sums(frame_b, by)
-    if not sums_a.index.equals(sums_b.index):
-        raise ValueError(f"the two tables do not hold the same blocks in the column '{by}'")
-    difference = score_table(frame_a)[score] - score_table(frame_b)[score]
-    if len(sums_a) < 2:
-        return difference, math.nan, math.nan
-    weights = _weights(len(sums_a), samples, seed)
-    values = _resampled(sums_a.to_numpy(), weights, score)
-    values = values - _resampled(sums_b.to_numpy(), weights, score)
-    return difference, *_interval(values, level)
 
 
 def histograms(
@@ -311,26 +298,3 @@ def _same_shape(prediction: np.ndarray, label: np.ndarray) -> None:
 
 def _chunks(length: int) -> Iterator[slice]:
     return (slice(start, start + _CHUNK) for start in range(0, length, _CHUNK))
-
-
-def _block_sums(frame: pd.DataFrame, by: str) -> pd.DataFrame:
-    return frame.groupby(by, sort=True)[COUNTS].sum()
-
-
-def _weights(blocks: int, samples: int, seed: int) -> np.ndarray:
-    """Return how often each block is drawn, [samples, blocks]."""
-    generator = np.random.default_rng(seed)
-    return generator.multinomial(blocks, np.full(blocks, 1 / blocks), size=samples)
-
-
-def _resampled(sums: np.ndarray, weights: np.ndarray, score: str) -> np.ndarray:
-    return SCORES[score](*(weights @ sums).T)
-
-
-def _interval(values: np.ndarray, level: float) -> tuple[float, float]:
-    values = values[np.isfinite(values)]
-    if not values.size:
-        return math.nan, math.nan
-    tail = 50 * (1 - level)
-    low, high = np.percentile(values, [tail, 100 - tail])
-    return float(low), float(high)

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from glacier_utils import change, metrics
+from glacier_utils import change, intervals, metrics
+from glacier_utils.blocks import block_counts
 from glacier_utils.checkpoints import load_checkpoint
 from glacier_utils.datasets import Dataset
 from glacier_utils.errors import GlacierError
@@ -18,7 +19,6 @@ from glacier_utils.prediction import predict_scene
 
 Key = tuple[str, str, str]  # model, area, date
 Views = Mapping[tuple[str, str], Image]  # (area, date) -> image
-BLOCK_M = 3840.0  # side of the blocks that are resampled for an interval, as in the patch split
 
 
 @dataclass(frozen=True)
@@ -167,8 +167,8 @@ def robustness(maps: Mapping[Key, Map], data: Dataset) -> pd.DataFrame:
     """Score every map against the labels and, where it is known, the truth.
 
     Returns:
-        model, area, date, reference, iou, iou_low, iou_high (95 %, blocks of 3.84 km), f1,
-        precision, recall.
+        model, area, date, reference, iou, iou_low, iou_high (95 %, by `blocks.block_counts`) and
+        the other scores.
     """
     rows = []
     for (model, area, date), found in maps.items():
@@ -183,38 +183,7 @@ def robustness(maps: Mapping[Key, Map], data: Dataset) -> pd.DataFrame:
                     "area": area,
                     "date": date,
                     "reference": reference,
-                    **metrics.scores_with_interval(counts),
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def block_counts(mask: np.ndarray, reference: np.ndarray, grid: Grid) -> pd.DataFrame:
-    """Count hits and errors per square block of 3.84 km, or of a third of a smaller scene.
-
-    Where nobody told the size of a pixel, a third of the shorter side is taken.
-
-    Args:
-        mask, reference: uint8 [row, col]: 0, 1, 255.
-
-    Returns:
-        block, tp, fp, fn, tn.
-    """
-    side = -(-min(mask.shape) // 3)
-    if np.isfinite(grid.resolution):
-        side = max(1, min(round(BLOCK_M / grid.resolution), side))
-    rows = []
-    for row in range(0, mask.shape[0], side):
-        for col in range(0, mask.shape[1], side):
-            part = np.s_[row : row + side, col : col + side]
-            found = metrics.count(mask[part], reference[part])
-            rows.append(
-                {
-                    "block": f"{row // side}_{col // side}",
-                    "tp": found.tp,
-                    "fp": found.fp,
-                    "fn": found.fn,
-                    "tn": found.tn,
+                    **intervals.scores_with_interval(counts),
                 }
             )
     return pd.DataFrame(rows)

@@ -237,20 +237,6 @@ def test_differences_and_their_verdicts():
     assert "verdict" in alone
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "word"),
-    [
-        (0.1, 0.2, "better"),
-        (-0.2, -0.1, "worse"),
-        (-0.1, 0.1, "not distinguishable"),
-        (0.0, 0.1, "not distinguishable"),
-        (np.nan, np.nan, "not distinguishable"),
-    ],
-)
-def test_verdict(low, high, word):
-    assert evaluation.verdict(low, high) == word
-
-
 def test_curves_pass_through_the_models_own_points():
     store = make_store(truth=False)
     probability = np.random.default_rng(0).random(store.labels.shape).astype(np.float32)

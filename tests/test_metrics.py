@@ -1,11 +1,10 @@
-"""Counts, scores, intervals, curves and boundary distances."""
+"""Counts, scores, curves and boundary distances."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,16 +14,23 @@ from sklearn import metrics as reference
 from glacier_utils import metrics
 from glacier_utils.metrics import Counts
 
+NAMES = [
+    "iou", "f1", "precision", "recall", "specificity", "accuracy", "balanced_accuracy", "mcc",
+    "kappa",
+]  # fmt: skip
+NAN = math.nan
 HAND = {
-    # tp, fp, fn, tn: iou, f1, precision, recall, accuracy
-    (6, 2, 4, 8): (6 / 12, 12 / 18, 6 / 8, 6 / 10, 14 / 20),
-    (0, 0, 0, 5): (math.nan, math.nan, math.nan, math.nan, 1.0),
-    (0, 3, 0, 5): (0.0, 0.0, 0.0, math.nan, 5 / 8),
-    (0, 0, 3, 5): (0.0, 0.0, math.nan, 0.0, 5 / 8),
-    (4, 0, 0, 0): (1.0, 1.0, 1.0, 1.0, 1.0),
-    (0, 0, 0, 0): (math.nan,) * 5,
-}
-NAMES = ["iou", "f1", "precision", "recall", "accuracy"]
+    # tp, fp, fn, tn: the scores in the order of NAMES
+    (6, 2, 4, 8): (6 / 12, 12 / 18, 6 / 8, 6 / 10, 8 / 10, 14 / 20, 0.7,
+                   (48 - 8) / math.sqrt(8 * 10 * 10 * 12), (0.7 - 0.5) / (1 - 0.5)),
+    (1, 1, 1, 1): (1 / 3, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.0, 0.0),
+    (0, 2, 3, 0): (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0, -12 / 13),
+    (0, 0, 0, 5): (NAN, NAN, NAN, NAN, 1.0, 1.0, NAN, NAN, NAN),
+    (0, 3, 0, 5): (0.0, 0.0, 0.0, NAN, 5 / 8, 5 / 8, NAN, NAN, 0.0),
+    (0, 0, 3, 5): (0.0, 0.0, NAN, 0.0, 1.0, 5 / 8, 0.5, NAN, 0.0),
+    (4, 0, 0, 0): (1.0, 1.0, 1.0, 1.0, NAN, 1.0, NAN, NAN, NAN),
+    (0, 0, 0, 0): (NAN,) * 9,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("numbers", "scores"), HAND.items())
@@ -92,8 +98,24 @@ def test_like_scikit_learn(pair):
         "accuracy": reference.accuracy_score(truth, guess),
         # scikit-learn warns and gives 0 where there is nothing to divide by.
         "iou": reference.jaccard_score(truth, guess) if (truth | guess).any() else math.nan,
+        "specificity": reference.recall_score(truth, guess, pos_label=0, **options),
+    }
+    both = len(np.unique(truth)) == 2
+    varied = both and len(np.unique(guess)) == 2
+    single = len(np.unique([*truth, *guess])) == 1
+    # Of one class alone scikit-learn takes what there is, calls it 0, or warns.
+    expected |= {
+        "balanced_accuracy": reference.balanced_accuracy_score(truth, guess) if both else math.nan,
+        "mcc": reference.matthews_corrcoef(truth, guess) if varied else math.nan,
+        "kappa": math.nan if single else reference.cohen_kappa_score(truth, guess),
     }
     assert metrics.score_table(counts) == pytest.approx(expected, nan_ok=True)
+
+
+def test_scores_of_a_whole_sentinel_tile_do_not_overflow():
+    counts = Counts(3 * 10**9, 10**9, 10**9, 6 * 10**9)
+    small = Counts(3, 1, 1, 6)
+    assert metrics.score_table(counts) == pytest.approx(metrics.score_table(small))
 
 
 @settings(max_examples=30, deadline=None)
@@ -111,83 +133,6 @@ def test_patches_sum_to_the_whole(number, seed):
     scored = metrics.score_patches(frame)
     assert scored["iou"].iloc[0] == pytest.approx(first.iou, nan_ok=True)
     assert metrics.score_table(frame) == pytest.approx(metrics.score_table(whole), nan_ok=True)
-
-
-# --- intervals
-
-
-def block_counts(blocks, seed=0, recall=0.8):
-    rng = np.random.default_rng(seed)
-    tp = rng.binomial(100, np.clip(rng.normal(recall, 0.1, blocks), 0, 1))
-    fp, tn = rng.integers(0, 20, blocks), rng.integers(50, 100, blocks)
-    table = {"tp": tp, "fp": fp, "fn": 100 - tp, "tn": tn}
-    return pd.DataFrame(table).assign(block=[f"b{number}" for number in range(blocks)])
-
-
-def test_bootstrap_holds_the_score_and_repeats():
-    frame = block_counts(30)
-    low, high = metrics.bootstrap(frame, by="block")
-    assert low < metrics.score_table(frame)["iou"] < high
-    assert (low, high) == metrics.bootstrap(frame, by="block")
-    assert (low, high) != metrics.bootstrap(frame, by="block", seed=1)
-    narrow = metrics.bootstrap(frame, by="block", level=0.5)
-    assert low < narrow[0] < narrow[1] < high
-
-
-def test_bootstrap_by_hand():
-    # Two blocks: a draw holds the first twice (IoU 1), the second twice (0), or one of each.
-    frame = pd.DataFrame({"tp": [1, 0], "fp": [0, 0], "fn": [0, 1], "tn": 0, "block": ["a", "b"]})
-    assert metrics.bootstrap(frame, by="block") == (0.0, 1.0)
-    assert metrics.bootstrap(frame, by="block", level=0.4) == (0.5, 0.5)
-
-
-def test_bootstrap_draws_blocks_and_not_patches():
-    # A hundred patches in two blocks say no more than two blocks.
-    frame = pd.concat([block_counts(2)] * 50, ignore_index=True)
-    alone = block_counts(2)
-    assert metrics.bootstrap(frame, by="block") == metrics.bootstrap(alone, by="block")
-
-
-def test_nothing_can_be_said_from_one_block():
-    frame = block_counts(1)
-    assert np.isnan(metrics.bootstrap(frame, by="block")).all()
-    difference, low, high = metrics.bootstrap_difference(frame, frame, by="block")
-    assert difference == 0
-    assert math.isnan(low)
-    assert math.isnan(high)
-
-
-def test_draws_without_a_score_are_left_out():
-    frame = block_counts(6)
-    frame.loc[1:, ["tp", "fp", "fn"]] = 0
-    low, high = metrics.bootstrap(frame, by="block")
-    assert low == high == pytest.approx(metrics.score_table(frame)["iou"])
-
-
-def test_the_interval_holds_the_truth_about_as_often_as_it_says():
-    # Recall of blocks that vary around 0.8: the interval of 40 blocks, 200 times.
-    inside = 0
-    for seed in range(200):
-        frame = block_counts(40, seed)
-        low, high = metrics.bootstrap(frame, by="block", score="recall", samples=400)
-        inside += low <= 0.7972 <= high  # the mean of the clipped normal
-    assert 0.88 <= inside / 200 <= 0.99
-
-
-def test_a_paired_difference_sees_what_two_intervals_do_not():
-    worse = block_counts(30)
-    better = worse.copy()
-    better["tp"] += 1
-    better["fn"] -= 1
-    difference, low, high = metrics.bootstrap_difference(better, worse, by="block")
-    assert 0 < low < difference < high
-    assert metrics.bootstrap(better, by="block")[0] < metrics.bootstrap(worse, by="block")[1]
-    assert metrics.bootstrap_difference(worse, worse, by="block") == (0, 0, 0)
-
-
-def test_a_difference_needs_the_same_blocks():
-    with pytest.raises(ValueError, match="same blocks"):
-        metrics.bootstrap_difference(block_counts(3), block_counts(4), by="block")
 
 
 # --- curves

@@ -6,12 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from affine import Affine
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from rasterio.crs import CRS
 from stubs import BANDS
 
-from glacier_utils import change, metrics, temporal
+from glacier_utils import change, temporal
 from glacier_utils.checkpoints import Segmenter, save_checkpoint
 from glacier_utils.datasets import open_dataset
 from glacier_utils.errors import GlacierError
@@ -192,34 +190,6 @@ def test_statements_follow_from_the_numbers(shrinking):
     changes = {"test": temporal.transition(maps, "net", "test", DATES)}
     (sentence,) = temporal.statements(maps, "net", changes, views, DATES)
     assert "no change can be shown" in sentence
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    height=st.integers(5, 70),
-    width=st.integers(5, 70),
-    pixel=st.sampled_from([1.0, 10.0, 100.0, 5000.0]),
-    crs=st.sampled_from([None, "EPSG:32623"]),
-    seed=st.integers(0, 99),
-)
-def test_counts_of_the_blocks_add_up_to_those_of_the_whole(height, width, pixel, crs, seed):
-    generator = np.random.default_rng(seed)
-    mask, reference = generator.choice([0, 1, 255], (2, height, width)).astype(np.uint8)
-    counts = temporal.block_counts(mask, reference, grid((height, width), pixel=pixel, crs=crs))
-    assert counts["block"].is_unique
-    assert len(counts) >= 9
-    whole = metrics.count(mask, reference)
-    assert counts[["tp", "fp", "fn", "tn"]].sum().tolist() == [
-        whole.tp, whole.fp, whole.fn, whole.tn,
-    ]  # fmt: skip
-
-
-def test_blocks_of_a_large_scene_measure_3840_m():
-    mask = np.ones((400, 1300), np.uint8)
-    counts = temporal.block_counts(mask, mask, grid((400, 1300), pixel=30.0))
-    side = 128  # 3840 m
-    assert len(counts) == -(-400 // side) * -(-1300 // side)
-    assert counts["tp"].max() == side**2
 
 
 def test_robustness_scores_labels_and_truth():
