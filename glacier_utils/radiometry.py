@@ -15,6 +15,7 @@ import numpy as np
 
 from glacier_utils.grids import Grid
 from glacier_utils.imagery import Reflectance, Source
+from glacier_utils.rasters import open_raster
 
 CANDIDATES = (0.0, -1000.0, 1000.0)  # per scale of 10000; the last where 1000 was taken off twice
 _SCALES = (10000.0, 1.0)  # of numbers that can come from a Sentinel-2 product
@@ -167,11 +168,13 @@ class _Dark:
 
 def _claimed(source: Source) -> Reflectance:
     """Return the rule of the first band; the default where nobody knows."""
-    rule = getattr(source, "reflectance", None)
-    if rule is None:
-        scaling = getattr(source, "_scaling", None)
-        rule = scaling.per_band[0] if scaling is not None else None
-    return rule or Reflectance()
+    scaling = getattr(source, "_scaling", None)
+    if scaling is None:
+        return getattr(source, "reflectance", None) or Reflectance()
+    if scaling.per_band[0] is not None:
+        return scaling.per_band[0]
+    with open_raster(source.paths[0]) as dataset:
+        return scaling.of(0, dataset, source._per_band[0][1])
 
 
 def _stated_by(source: Source) -> str:

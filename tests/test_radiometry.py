@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 
 from glacier_utils.datasets import open_dataset
 from glacier_utils.imagery import Reflectance, open_source
@@ -74,6 +75,18 @@ def test_message_says_what_was_seen_and_what_to_do(scene):
     assert found.endswith(
         "offset -1000 fits (a product since January 2022): state it in `reflectance`"
     )
+
+
+def test_claim_of_the_files_tags_is_judged(tmp_path, write_tif):
+    random = np.random.default_rng(0)
+    water = random.choice([0.01, 0.1, 0.4, 0.8], (1, 200, 200)) * np.ones((4, 1, 1))
+    path = write_tif(tmp_path / "tagged.tif", (water * 10000).round().astype(np.int16))
+    for offset, ok in ((0.0, True), (-0.1, False)):
+        with rasterio.open(path, "r+") as dataset:
+            dataset.scales, dataset.offsets = [1e-4] * 4, [offset] * 4
+        found = check_offset(open_source(path, bands=BANDS))
+        assert (found.ok, found.claimed, found.fits) == (ok, round(offset * 10000), 0)
+    assert "offset -1000 (file tags)" in found.message
 
 
 def test_little_water_is_enough_to_refute(scene):
