@@ -860,7 +860,7 @@ def test_black_and_white_masks_are_not_guessed(tmp_path, write_tif, black_and_wh
     for path in paths:
         with pytest.raises(GlacierError, match=r"holds 0 and 255 but never 1") as caught:
             open_mask(path, source.grid, like=source, codes=(0, 1))
-        assert "values={0: 0, 255: 1}" in str(caught.value)
+        assert "label_values: {0: 0, 255: 1}" in str(caught.value)
         meant = {"like": source, "codes": (0, 1)}
         mask = open_mask(path, source.grid, values={0: 0, 255: 1}, **meant)
         np.testing.assert_array_equal(mask.read(), glacier)
