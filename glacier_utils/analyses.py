@@ -112,21 +112,24 @@ def resolve_overlaps(
               for one, two in zip(winners, losers, strict=True)]  # fmt: skip
     areas = areas_km2(gpd.GeoSeries(common, crs=outlines.crs))
     large = np.flatnonzero(areas >= min_area_km2)
-    for loser in np.unique(losers[large]):
-        taken = shapely.union_all([common[index] for index in large if losers[index] == loser])
-        row = rank[loser]
-        table.loc[[row], table.geometry.name] = gpd.GeoSeries(
-            [polygonal(table.geometry[row].difference(taken))], index=[row], crs=table.crs
-        )
+    taken: dict[int, list[shapely.Geometry]] = {}
+    for index in large:
+        taken.setdefault(rank[losers[index]], []).append(common[index])
+    if taken:
+        cut = gpd.GeoSeries(
+            [polygonal(ice.difference(shapely.union_all(pieces)))
+             for ice, pieces in zip(table.geometry[list(taken)], taken.values(), strict=True)],
+            index=list(taken), crs=table.crs,
+        )  # fmt: skip
+        table.loc[cut.index, table.geometry.name] = cut
         if "area_km2" in table:
-            table.loc[row, "area_km2"] = areas_km2(table.geometry.loc[[row]])[0]
+            table.loc[cut.index, "area_km2"] = areas_km2(cut)
     if len(large):
         order = large[np.argsort(-areas[large], kind="stable")]
         who = pd.Series([f"{names[winners[index]]} from {names[losers[index]]} "
                          f"{areas[index]:.3g} km2" for index in order])  # fmt: skip
         tell(report, f"overlaps given to the newer or larger ({areas[large].sum():.3g} km2)", who)
-    gone = rank[[table.geometry[row].is_empty and not outlines.geometry[row].is_empty
-                 for row in rank]]  # fmt: skip
+    gone = rank[(table.is_empty & ~outlines.is_empty)[rank]]
     tell(report, "left out, wholly inside others", table.glacier_id.loc[gone])
     table = table.drop(index=gone)
     alive = pd.MultiIndex.from_frame(

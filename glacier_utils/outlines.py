@@ -118,17 +118,22 @@ class OutlineMask(Mask):
         # Lines of the outlines and the half width of the band along each; None: one for all.
         self._lines: np.ndarray | None = None
         if own:
-            widths = outlines.get("uncertainty_m", pd.Series(np.nan, index=outlines.index))
-            stated = (widths > 0).to_numpy()
+            band_m = self._own_widths(outlines)
+        self._reach = band_m / grid.metres_per_unit if band_m else 0.0
+
+    def _own_widths(self, outlines: gpd.GeoDataFrame) -> float:
+        """Keep the lines that have bands of their own; return the largest half width in m."""
+        widths = outlines.get("uncertainty_m", pd.Series(np.nan, index=outlines.index))
+        widths = widths.to_numpy(float)
+        stated = widths > 0
+        if not stated.all():
+            bare = f"{(~stated).sum()} of {len(stated)}"
+            self.report.append(f"no uncertainty stated, so no band: {bare} outlines")
+        if not stated.all() or len(np.unique(widths)) > 1:
             self._lines = shapely.boundary(outlines.geometry.to_numpy()[stated])
-            self._widths = widths.to_numpy(float)[stated] / grid.metres_per_unit
+            self._widths = widths[stated] / self.grid.metres_per_unit
             self._line_tree = shapely.STRtree(self._lines)
-            self._reach = float(self._widths.max(initial=0.0))
-            if not stated.all():
-                bare = f"{(~stated).sum()} of {len(stated)}"
-                self.report.append(f"no uncertainty stated, so no band: {bare} outlines")
-        else:
-            self._reach = band_m / grid.metres_per_unit if band_m else 0.0
+        return float(widths[stated].max(initial=0.0))
 
     def read(
         self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
@@ -158,9 +163,15 @@ class OutlineMask(Mask):
         # within a millimetre of an outline.
         tiny = 1e-3 / self.grid.metres_per_unit
         parts = [
-            edge.intersection(shapely.union_all(lines[widths == width]).buffer(tiny)).buffer(
-                width, quad_segs=16
-            )
+            edge.intersection(
+                shapely.MultiLineString(
+                    [
+                        line
+                        for line in shapely.get_parts(lines[widths == width])
+                        if line.geom_type == "LineString"
+                    ]
+                ).buffer(tiny, 1)
+            ).buffer(width, quad_segs=16)
             for width in np.unique(widths)
         ]
         return shapely.union_all(parts)

@@ -91,6 +91,8 @@ def polygonal(geometry: shapely.Geometry) -> shapely.Geometry:
     """Return the valid area of a geometry, without the lines and points that mending leaves."""
     if not geometry.is_valid:
         geometry = shapely.make_valid(geometry)
+    if geometry.geom_type in ("Polygon", "MultiPolygon"):
+        return geometry
     parts = shapely.get_parts(geometry)
     # A collection may hold further collections of one level.
     parts = [inner for part in parts for inner in shapely.get_parts(part)]

@@ -194,6 +194,11 @@ def test_any_source_date_is_a_date_or_unknown(value):
     assert pd.isna(date) or 1800 <= date.year <= 2200
 
 
+@pytest.mark.parametrize("value", ["\u00b2", "9" * 5000, "-9999999", "0", "20019999x"])
+def test_text_that_is_no_source_date(value):
+    assert pd.isna(parse_source_date(value))
+
+
 def test_outlines_that_cannot_be_read(tmp_path, glims_file):
     shp = glims_file(tmp_path / "s.shp", [("a", "glac_bound", box(0, 0, 9, 9))])
     (tmp_path / "s.prj").unlink()
