@@ -206,7 +206,7 @@ def parse_source_date(value: object) -> pd.Timestamp:
     GLIMS and RGI 7 hold dates or ISO text; RGI 6 holds YYYYMMDD, with -9999999 for unknown and 99
     for an unknown month or day, which become the middle of the year or the month.
     """
-    # Not isdigit: that takes superscripts, which are no number; and int refuses thousands of digits.
+    # Not isdigit, which takes superscripts; and int refuses thousands of digits.
     if isinstance(value, str) and value.strip().isdecimal() and len(value) < 20:
         value = int(value)
     if isinstance(value, int | np.integer) or (isinstance(value, float) and value.is_integer()):
