@@ -2,7 +2,7 @@
 
 A finding is an error where work on this area and date would stop, or go on with numbers that are
 known to be wrong: a file that cannot be read, files that do not fit each other, no labels, values
-that cannot be reflectances, ground that two areas share. It is a warning where the data are usable
+that cannot be reflectances, two areas on the same ground. It is a warning where the data are usable
 and a person should look: rings that were mended, dates on different grids, odd patches. Every area
 and date is looked at; only a manifest that cannot be read ends it all.
 """
@@ -120,7 +120,7 @@ def survey(dataset: Dataset, *, progress: bool = False) -> Survey:
 
 
 def _compare_areas(looks: Sequence[Look]) -> None:
-    """Say so where two areas share ground: a model must not be tested where it was trained."""
+    """Say where two areas share ground: no model must be tested where it was trained."""
     opened = [look for look in looks if look.source is not None and look.source.grid.crs]
     ground = {id(look): _ground(look.source) for look in opened}
     told = set()
@@ -137,10 +137,13 @@ def _compare_areas(looks: Sequence[Look]) -> None:
             # Less than a pixel comes from rounding along a common edge.
             if shared > abs(grid.transform.a * grid.transform.e):
                 told.add(pair)
-                share = shared / ground[id(look)].iloc[0].area
-                look.error(
-                    f"{share:.0%} of its ground lies in area {other.area} ({other.date}) too, so a "
-                    "model would be judged where it was trained; cut one of them with `bounds`"
+                mine, others = (area.iloc[0].area for area in (ground[id(look)], theirs))
+                # What is shared is kept out of training, so a little does no harm.
+                tell = look.error if shared > min(mine, others) / 2 else look.warn
+                tell(
+                    f"{_percent(shared / mine)} of its ground lies in area {other.area} "
+                    f"({other.date}) too, which cannot both train and test; cut one of them with "
+                    "`bounds`"
                 )
 
 

@@ -12,20 +12,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import geopandas as gpd
 import numpy as np
-import pyproj
-import shapely
-from rasterio.crs import CRS
 from tqdm import tqdm
 
+from glacier_utils.analyses import image_day, resolve_overlaps
 from glacier_utils.datasets import Dataset
 from glacier_utils.errors import GlacierError
-from glacier_utils.grids import Grid, same_crs
+from glacier_utils.grids import Grid
 from glacier_utils.imagery import UNKNOWN, Mask, Reflectance, Source
-from glacier_utils.outlines import image_day, read_outlines
+from glacier_utils.paths import list_files
+from glacier_utils.placement import why_no_outline
 from glacier_utils.quality import BANDS
-from glacier_utils.rasters import crs_name, list_files, open_raster
+from glacier_utils.rasters import crs_name, open_raster
+from glacier_utils.suspicious import MIN_AREA_KM2, find_suspicious
 
 ERROR, WARNING = "error", "warning"
 
@@ -35,7 +34,9 @@ _MOST = 3  # findings of one kind that are told one by one
 _LOWEST, _HIGHEST = -0.15, 2.0
 _IMPOSSIBLE_SHARE = 0.001
 _FINEST_M, _COARSEST_M = 0.1, 1000.0
-_NEAR_DEGREES = 0.5  # an inventory that ends within this is of the same region
+_SIDE, _LIMIT = 512, 64  # of the windows that an image is judged by: pixels, and how many
+# Ice-like ground beyond the outlines, of all ground beyond them: less is snow along the edges.
+_ICE_SHARE = 0.05
 
 
 @dataclass
@@ -83,7 +84,8 @@ class Look:
         if self.source is None:
             return
         self._describe()
-        self._check_frame()
+        if not self._check_frame():
+            return
         self._check_tiles()
         masks: dict[str, Mask] = {}
         with self.noting():
@@ -93,9 +95,15 @@ class Look:
                 masks[name] = getattr(self.dataset, name)(self.area, self.date)
         masks = {name: mask for name, mask in masks.items() if mask is not None}
         # Of a file that is cut short nothing new is learned by meeting its end again.
-        if whole:
-            with self.noting():
-                _check_values(self, masks, bar)
+        if not whole:
+            return
+        with self.noting():
+            sound = _check_values(self, masks, bar)
+            told = self.dataset.warnings(self.area, self.date) if sound else self.source.warnings
+            for line in told:
+                self.warn(line)
+            if sound and "labels" in masks:
+                self._check_ice_outside(masks["labels"])
 
     def _check_files(self, ends: dict[Path, str], bar: tqdm) -> bool:
         """Read the last pixel of every file, where a file that was cut short ends first."""
@@ -135,7 +143,8 @@ class Look:
                 " water, shadow and cloud need red, green, blue and nir; add what the files have"
             )
 
-    def _check_frame(self) -> None:
+    def _check_frame(self) -> bool:
+        """Look at CRS and pixels; return False if nothing can be laid on them."""
         grid, path = self.source.grid, self.source.paths[0]
         if grid.crs is not None and not grid.crs.is_projected:
             self.error(
@@ -153,7 +162,9 @@ class Look:
                 f"({crs_name(grid)}) does not fit its coordinates, which may be degrees; give it "
                 "the right CRS (gdal_edit.py -a_srs) and warp it to UTM"
             )
+            return False
         self._check_dates()
+        return True
 
     def _check_dates(self) -> None:
         """Compare with the area's first date."""
@@ -166,15 +177,17 @@ class Look:
             return
         if set(other.paths) == set(self.source.paths):
             self.warn(f"has the same files as {first}; check the paths of the two dates")
-        if not self.source.grid.matches(other.grid):
-            self.warn(_difference(self.source.grid, other.grid, first))
+        mismatch = self.dataset.mismatch(self.area, self.date, first)
+        if mismatch:
+            self.warn(mismatch)
 
     def _check_tiles(self) -> None:
         """Notice patches that lie twice, far off, or have a shape of their own."""
-        source, tiles = self.source, self.source.tiles
+        # On their own grid: the files of an aligned date lie as they were cut.
+        source = self.dataset._unaligned(self.area, self.date)
+        tiles, paths = source.tiles, [item.path for item in getattr(source, "placed", ())]
         if not tiles:
             return
-        paths = [item.path for item in getattr(source, "placed", [])] or source.paths
         seen: dict[tuple, Path] = {}
         doubles = []
         for path, tile in zip(paths, map(tuple, tiles), strict=False):
@@ -222,10 +235,25 @@ class Look:
         self.row["label_age_years"] = float(age.median()) if len(age) else np.nan
         path = self.dataset._area(self.area).outlines
         if not len(ice):
-            self.findings.append(_no_outline(path, self.source.grid))
-        for line in outlines.attrs.get("report", []):
-            self.warn(line if str(path) in line else f"{path}: {line}")
+            wrong, why = why_no_outline(path, self.source.grid)
+            (self.error if wrong else self.warn)(why)
+        # Overlaps change no label; those below the size of a glacier are slivers along divides.
+        for line in resolve_overlaps(outlines, min_area_km2=MIN_AREA_KM2).attrs["report"]:
+            self.warn(f"{path}: {line}")
         return labels
+
+    def _check_ice_outside(self, labels: Mask) -> None:
+        """Look for ice beyond the inventory, where the whole image is quickly read."""
+        grid = self.source.grid
+        if grid.height * grid.width > _LIMIT * _SIDE**2 or set(BANDS) - set(self.source.bands):
+            return
+        found = find_suspicious(self.source, labels)
+        bare = (1 - self.row["glacier"]) * grid.height * grid.width * grid.pixel_area_km2
+        if found.area_km2.sum() > _ICE_SHARE * bare:
+            self.warn(
+                f"{found.attrs['report'][0]}; if it is ice, draw it as `ice_outside` or cut it off "
+                "with `coverage`, else it is learned as ice-free ground"
+            )
 
 
 def _others(count: int) -> str:
@@ -244,82 +272,8 @@ def _read_end(path: Path) -> str:
     return ""
 
 
-def _difference(grid: Grid, other: Grid, date: str) -> str:
-    """Say how a frame differs from that of another date, and what to do."""
-    if not same_crs(grid.crs, other.crs):
-        how = f"its CRS ({crs_name(grid)}) is not that of {date} ({crs_name(other)})"
-    elif abs(grid.transform.a / other.transform.a - 1) > 1e-6:
-        how = f"its pixels ({grid.transform.a:g}) are not those of {date} ({other.transform.a:g})"
-    elif not grid.shares_lattice(other):
-        row, col = ((value + 0.5) % 1 - 0.5 for value in other.position(grid))
-        how = f"its pixels lie {row:+.2f} rows and {col:+.2f} columns off those of {date}"
-    else:
-        how = f"its frame differs from that of {date}"
-    return (
-        f"{how}: the dates cannot be compared pixel by pixel; bring both onto one grid with "
-        f"`align: '{date}'` in the area"
-    )
-
-
-def _no_outline(path: Path, grid: Grid) -> tuple[str, str]:
-    """Say why no outline touches an image: a place without glaciers, or a mistake of coordinates.
-
-    Swapped axes and signs, and the other hemisphere of the image's UTM zone, are tried.
-    """
-    outlines = read_outlines(path)
-    if not len(outlines):
-        return ERROR, f"{path}: holds no polygon at all; download the outlines again"
-    there = shapely.box(*outlines.to_crs("EPSG:4326").total_bounds)
-    here = _geographic(grid.box, grid.crs)
-    if there.distance(here) < _NEAR_DEGREES:
-        return WARNING, (
-            f"no outline of {path} touches the area: it counts as free of ice; if it is not, "
-            "take an inventory that covers it, or give a `coverage`"
-        )
-    west, south, east, north = there.bounds
-    hint = "take the outlines of this region"
-    if shapely.box(south, west, north, east).intersects(here):
-        hint = "its latitude and longitude look swapped: swap x and y of the outlines"
-    elif shapely.box(-east, south, -west, north).intersects(here):
-        hint = "east and west look mixed up: mend the sign of the longitudes"
-    elif shapely.box(west, -north, east, -south).intersects(here):
-        hint = "north and south look mixed up: mend the sign of the latitudes"
-    elif _geographic(grid.box, _other_hemisphere(grid.crs)).intersects(there):
-        hint = (
-            f"the image's CRS ({crs_name(grid)}) looks like the wrong hemisphere: set it to "
-            f"{_other_hemisphere(grid.crs).to_string()} (gdal_edit.py -a_srs)"
-        )
-    return ERROR, (
-        f"{path}: its outlines lie at {_place(there)}, no outline touches the image at "
-        f"{_place(here)}; {hint}"
-    )
-
-
-def _geographic(box: shapely.Polygon, crs: CRS | None) -> shapely.Polygon:
-    if crs is None:
-        return shapely.Polygon()
-    series = gpd.GeoSeries([box.segmentize(box.length / 40)], crs=pyproj.CRS.from_user_input(crs))
-    return shapely.box(*series.to_crs("EPSG:4326").total_bounds)
-
-
-def _other_hemisphere(crs: CRS) -> CRS | None:
-    """Return the CRS of the same UTM zone on the other side of the equator, None if not UTM."""
-    code = crs.to_epsg() or 0
-    zone = code % 100
-    if code // 100 not in (326, 327) or not 1 <= zone <= 60:
-        return None
-    return CRS.from_epsg((32700 if code // 100 == 326 else 32600) + zone)
-
-
-def _place(box: shapely.Polygon) -> str:
-    if not np.isfinite(box.bounds).all():
-        return "no place on Earth"
-    x, y = box.centroid.x, box.centroid.y
-    return f"{abs(y):.1f} {'N' if y >= 0 else 'S'} {abs(x):.1f} {'E' if x >= 0 else 'W'}"
-
-
-def _check_values(look: Look, masks: dict[str, Mask], bar: tqdm) -> None:
-    """Fill in the fractions, and notice values that cannot be reflectances."""
+def _check_values(look: Look, masks: dict[str, Mask], bar: tqdm) -> bool:
+    """Fill in the fractions, and notice values that cannot be reflectances; False if there are."""
     source, labels = look.source, masks.get("labels")
     pixels = valid = known = glacier = 0
     medians, impossible = [], Counter()
@@ -341,27 +295,30 @@ def _check_values(look: Look, masks: dict[str, Mask], bar: tqdm) -> None:
             impossible.update(values[(values < _LOWEST) | (values > _HIGHEST)].tolist())
     look.row["valid"] = valid / pixels
     look.row["glacier"] = glacier / known if known else np.nan
-    entry = look.dataset._entry(look.area, look.date)
+    rule = source.reflectance or Reflectance()
     if not valid:
         look.error(
             f"{source.paths[0]}: no valid pixel; check `nodata` in `reflectance` and the files"
         )
-        return
+        return False
     if labels is not None and not known:
         look.error("no valid pixel has a label; check `coverage` and the outlines or labels")
     middle = float(np.median(medians))
     # Ground is never darker than a thousandth nor brighter than 1.5 in the middle of its values.
     if not 0.001 < middle < 1.5:
-        look.error(_wrong_scale(source.paths[0], middle, entry.reflectance))
-    elif impossible.total() > _IMPOSSIBLE_SHARE * valid * len(source.bands):
+        look.error(_wrong_scale(source.paths[0], middle, rule))
+        return False
+    if impossible.total() > _IMPOSSIBLE_SHARE * valid * len(source.bands):
         share = impossible.total() / (valid * len(source.bands))
         value, count = impossible.most_common(1)[0]
-        stored = round(value * entry.reflectance.scale - entry.reflectance.offset, 4)
+        stored = round(value * rule.scale - rule.offset, 4)
         text = f"{source.paths[0]}: {share:.1%} of the numbers are no reflectance, such as"
         if count > 0.9 * impossible.total():
             look.error(f"{text} {stored:g}; if it marks missing pixels, set `nodata: {stored:g}`")
         else:
             look.warn(f"{text} {stored:g} ({value:.2f}); check `scale`, `offset` and `nodata`")
+        return False
+    return True
 
 
 def _wrong_scale(path: Path, median: float, reflectance: Reflectance) -> str:
@@ -378,7 +335,7 @@ def _wrong_scale(path: Path, median: float, reflectance: Reflectance) -> str:
     )
 
 
-def _spread_windows(grid: Grid, size: int = 512, limit: int = 64) -> list[tuple[int, ...]]:
+def _spread_windows(grid: Grid, size: int = _SIDE, limit: int = _LIMIT) -> list[tuple]:
     corners = [(row, col) for row in range(0, grid.height, size)
                for col in range(0, grid.width, size)]  # fmt: skip
     if len(corners) > limit:
