@@ -55,12 +55,10 @@ def predict(
         GlacierError: two dates of an area do not lie on one grid.
     """
     for area in areas:
-        grids = [data.source(area, date).grid for date in dates]
-        if not all(grid.matches(grids[0]) for grid in grids):
-            raise GlacierError(
-                f"dataset {data.name}, area {area}: its dates lie on different grids; cut them to "
-                "the same bounds in dataset.yaml, or warp one onto the other"
-            )
+        for date in dates[1:]:
+            mismatch = data.mismatch(area, date, dates[0])
+            if mismatch:
+                raise GlacierError(f"dataset {data.name}, area {area}, {date}: {mismatch}")
     maps = {}
     for name, path in checkpoints.items():
         segmenter = load_checkpoint(path)

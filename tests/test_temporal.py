@@ -77,12 +77,11 @@ def test_dates_on_different_grids_are_an_error():
     class Data:
         name = "stub"
 
-        def source(self, area, date):
-            found = type("Source", (), {})()
-            found.grid = grid((10, 10 if date == DATES[0] else 12))
-            return found
+        def mismatch(self, area, date, other):
+            return "" if date == other else f"not that of {other}; add `align: {other}`"
 
-    with pytest.raises(GlacierError, match="stub, area test: its dates lie on different grids"):
+    message = f"stub, area test, {DATES[1]}: not that of {DATES[0]}; add `align"
+    with pytest.raises(GlacierError, match=message):
         temporal.predict({}, Data(), ["test"], DATES)
     assert temporal.predict({}, Data(), ["test"], DATES[:1]) == {}
 
