@@ -169,10 +169,10 @@ def _list_one(text: str) -> list[Path]:
         return [path]
     if path.is_dir():
         return _list_folder(path)
+    if not glob.has_magic(text):
+        why = " (a link that leads nowhere)" if path.is_symlink() else ""
+        raise GlacierError(f"{path}: no such file{why}; check the path")
     found = sorted(Path(item) for item in glob.glob(text, recursive=True))
-    if not found:
-        what = "this pattern matches no raster file" if glob.has_magic(text) else "no such file"
-        raise GlacierError(f"{path}: {what}; check the path")
     rasters = [item for item in found if _is_raster(item) and item.is_file()]
     for item in found:
         if _is_product(item) or (text.lower().endswith(".zip") and item.suffix.lower() == ".zip"):

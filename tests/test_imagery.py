@@ -608,10 +608,12 @@ def test_patches_numbered_from_one_or_in_part(tmp_path, bare):
 def test_missing_things(tmp_path, write_tif):
     (tmp_path / "empty").mkdir()
     (tmp_path / "x.SAFE").mkdir()
+    (tmp_path / "link.tif").symlink_to(tmp_path / "gone.tif")
     write_tif(tmp_path / "s.tif", numbered(2, 2, 1))
     for images, message in [
         (tmp_path / "no.tif", "no.tif: no such file"),
         (tmp_path / "*.jp2", "matches no raster file"),
+        (tmp_path / "link.tif", "no such file .a link that leads nowhere"),
         (tmp_path / "empty", "holds no raster files"),
         (tmp_path / "x.SAFE", "IMG_DATA/R10m"),
         ([], "empty list"),
