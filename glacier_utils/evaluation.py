@@ -9,7 +9,7 @@ import pandas as pd
 from affine import Affine
 from rasterio.crs import CRS
 
-from glacier_utils import experiments, intervals, metrics
+from glacier_utils import boundaries, experiments, intervals, metrics
 from glacier_utils.checkpoints import load_checkpoint
 from glacier_utils.errors import GlacierError
 from glacier_utils.grids import Grid
@@ -294,7 +294,7 @@ def boundary_table(
     """Measure how far mapped outlines lie from the references', area by area.
 
     Returns:
-        model, area, reference, median_m and p95_m of the distances, both ways, in m.
+        model, area, reference, and the columns of `boundaries.boundary_distance`.
     """
     resolution = pixel_area_km2(store) ** 0.5 * 1000
     areas = store.index["area"].to_numpy()[positions]
@@ -305,7 +305,7 @@ def boundary_table(
                 here = areas == area
                 mask, _ = assemble(masks[name][here], store, positions[here])
                 target, _ = assemble(truth[here], store, positions[here])
-                distances = metrics.boundary_distance(mask, target, resolution)
+                distances = boundaries.boundary_distance(mask, target, resolution)
                 rows.append({"model": name, "area": area, "reference": reference, **distances})
     return pd.DataFrame(rows)
 

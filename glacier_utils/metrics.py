@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import ndimage
 
 UNKNOWN = 255
 COUNTS = ["tp", "fp", "fn", "tn"]
@@ -145,7 +144,7 @@ def count(prediction: np.ndarray, label: np.ndarray, *, ignore: int = UNKNOWN) -
     _same_shape(prediction, label)
     counts = np.zeros(5, np.int64)
     for part in _chunks(len(label)):
-        codes = _codes(prediction[part], label[part], ignore)
+        codes = outcomes(prediction[part], label[part], ignore=ignore)
         counts += np.bincount(codes.ravel(), minlength=5)
     return Counts(*(int(number) for number in counts[:4]))
 
@@ -160,7 +159,7 @@ def count_patches(
         )
     counts = np.zeros((len(label), 4), np.int64)
     for part in _chunks(len(label)):
-        codes = _codes(prediction[part], label[part], ignore)
+        codes = outcomes(prediction[part], label[part], ignore=ignore)
         for column in range(4):
             counts[part, column] = (codes == column).sum(axis=(1, 2))
     return pd.DataFrame(counts, columns=COUNTS)
@@ -229,50 +228,11 @@ def average_precision(probability: np.ndarray, label: np.ndarray, *, bins: int =
     return float(np.sum(steps * table["precision"].fillna(0.0)))
 
 
-def outline(mask: np.ndarray) -> np.ndarray:
-    """Return the rim of a mask 0 / 1 / 255 ``[row, col]``: glacier with a 4-neighbour that is not.
+def outcomes(prediction: np.ndarray, label: np.ndarray, *, ignore: int = UNKNOWN) -> np.ndarray:
+    """Return 0 hit, 1 false alarm, 2 miss, 3 correct rejection, 4 unknown for each pixel, uint8.
 
-    Where glacier borders on unknown or on the frame there is no outline: it is only cut there.
+    The arguments are those of ``count``, of any one shape.
     """
-    background = mask == 0
-    return (mask == 1) & ndimage.binary_dilation(background)
-
-
-def boundary_distances(
-    prediction: np.ndarray, label: np.ndarray, resolution_m: float
-) -> np.ndarray:
-    """Return the distances in m between two outlines, both ways, one value per rim pixel.
-
-    prediction and label ``[row, col]`` as in ``count``; where either is unknown no rim is looked
-    for. From each rim pixel of the one to the nearest of the other (exact Euclidean distance
-    transform), and back, in one array; empty if either map has no outline. Labels should come
-    without an uncertainty band, which would hide the very outline. Put patches together first: a
-    cut glacier has no outline at the cut, and the nearest one may lie next door.
-    """
-    codes = _codes(prediction, label, UNKNOWN)
-    known = codes < 4
-    predicted = outline(np.where(known, (codes == 0) | (codes == 1), UNKNOWN))
-    reference = outline(np.where(known, (codes == 0) | (codes == 2), UNKNOWN))
-    if not predicted.any() or not reference.any():
-        return np.empty(0)
-    there = ndimage.distance_transform_edt(~reference)[predicted]
-    back = ndimage.distance_transform_edt(~predicted)[reference]
-    return np.concatenate([there, back]) * resolution_m
-
-
-def boundary_distance(
-    prediction: np.ndarray, label: np.ndarray, resolution_m: float
-) -> dict[str, float]:
-    """Return median_m and p95_m of ``boundary_distances``; nan where a map has no outline."""
-    distances = boundary_distances(prediction, label, resolution_m)
-    if not distances.size:
-        return {"median_m": math.nan, "p95_m": math.nan}
-    median, high = np.percentile(distances, [50, 95])
-    return {"median_m": float(median), "p95_m": float(high)}
-
-
-def _codes(prediction: np.ndarray, label: np.ndarray, ignore: int) -> np.ndarray:
-    """Return 0 tp, 1 fp, 2 fn, 3 tn, 4 unknown for each pixel."""
     prediction, label = np.asarray(prediction), np.asarray(label)
     _same_shape(prediction, label)
     yes, positive = prediction == 1, label == 1

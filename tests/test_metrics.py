@@ -1,4 +1,4 @@
-"""Counts, scores, curves and boundary distances."""
+"""Counts, scores and curves."""
 
 from __future__ import annotations
 
@@ -182,57 +182,3 @@ def test_histograms_of_parts_add_up():
     ]
     np.testing.assert_array_equal(whole[0], parts[0][0] + parts[1][0])
     np.testing.assert_array_equal(whole[1], parts[0][1] + parts[1][1])
-
-
-# --- boundaries
-
-
-def square(size, top, left, side):
-    mask = np.zeros((size, size), np.uint8)
-    mask[top : top + side, left : left + side] = 1
-    return mask
-
-
-def test_the_outline_is_the_rim():
-    mask = square(9, 2, 2, 4)
-    rim = metrics.outline(mask)
-    assert rim.sum() == 12
-    assert not rim[3:5, 3:5].any()
-    # Towards unknown there is none, nor at the frame.
-    mask[:, 6:] = 255
-    assert not metrics.outline(mask)[3:5, 5].any()
-    assert not metrics.outline(np.ones((4, 4), np.uint8)).any()
-
-
-def test_a_shift_is_measured_in_metres():
-    label = square(60, 20, 20, 20)
-    assert metrics.boundary_distance(label, label, 10.0) == {"median_m": 0.0, "p95_m": 0.0}
-    # One pixel larger all around: one pixel between the rims, sqrt(2) at the corners.
-    found = metrics.boundary_distance(square(60, 19, 19, 22), label, 10.0)
-    assert found["median_m"] == 10.0
-    assert found["p95_m"] == 10.0
-    found = metrics.boundary_distance(square(60, 17, 17, 26), label, 10.0)
-    assert found["median_m"] == 30.0
-    distances = metrics.boundary_distances(square(60, 17, 17, 26), label, 10.0)
-    assert distances.max() == pytest.approx(30 * math.sqrt(2))
-
-
-def test_distances_go_both_ways():
-    # A glacier that the map misses far away shows only on the way from the reference.
-    label = square(60, 5, 5, 10) | square(60, 40, 40, 10)
-    prediction = square(60, 5, 5, 10)
-    assert metrics.boundary_distance(prediction, label, 10.0)["p95_m"] > 300
-
-
-def test_no_outline_no_distance():
-    empty, label = np.zeros((20, 20), np.uint8), square(20, 5, 5, 5)
-    assert math.isnan(metrics.boundary_distance(empty, label, 10.0)["median_m"])
-    assert math.isnan(metrics.boundary_distance(label, empty, 10.0)["p95_m"])
-
-
-def test_what_is_unknown_has_no_outline():
-    label = square(40, 10, 10, 15)
-    prediction = label.astype(float)
-    label[:, 18:] = 255
-    prediction[:12] = np.nan
-    assert metrics.boundary_distance(prediction, label, 10.0) == {"median_m": 0.0, "p95_m": 0.0}
