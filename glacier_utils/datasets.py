@@ -19,7 +19,7 @@ from glacier_utils.imagery import Mask, Source, input_files, open_mask, open_sou
 from glacier_utils.inventories import read_polygons
 from glacier_utils.labels import CoveredMask, EdgeMask, IceOutsideMask
 from glacier_utils.manifest import Area, Entry, Manifest, read_manifest
-from glacier_utils.outlines import OutlineMask, read_outlines, select_analyses
+from glacier_utils.outlines import OutlineMask, read_outlines, resolve_overlaps, select_analyses
 from glacier_utils.paths import list_files
 from glacier_utils.radiometry import OffsetFinding, check_offset
 from glacier_utils.safe import scene_classification_path
@@ -168,7 +168,8 @@ class Dataset:
         """Return the outlines that touch an area, in the CRS of its image.
 
         With ``date``, one analysis of each glacier is chosen by ``rule`` (see
-        ``outlines.select_analyses``); without, all are returned, in the CRS of the first date.
+        ``outlines.select_analyses``) and no ground belongs to two (``outlines.resolve_overlaps``);
+        without, all are returned, in the CRS of the first date.
         None where the manifest names no outlines.
         """
         path = self._area(area).outlines
@@ -183,8 +184,13 @@ class Dataset:
         key = (path, grid.crs.to_wkt(), grid.bounds)
         if key not in self._outlines:
             self._outlines[key] = read_outlines(path, bounds=grid.bounds, crs=grid.crs)
-        outlines = self._outlines[key]
-        return outlines.copy() if date is None else select_analyses(outlines, date, rule=rule)
+        if date is None:
+            return self._outlines[key].copy()
+        chosen = (*key, date, rule)
+        if chosen not in self._outlines:
+            outlines = select_analyses(self._outlines[key], date, rule=rule)
+            self._outlines[chosen] = resolve_overlaps(outlines)
+        return self._outlines[chosen].copy()
 
     def labels(
         self, area: str, date: str, *, rule: str = "nearest", band_m: float | str = 0.0

@@ -86,6 +86,7 @@ def write_products(
             folder / f"{name}_outlines.gpkg",
             source_date=date,
             method=f"{segmenter.name}, threshold {segmenter.threshold}",
+            uncertainty_m=source.grid.resolution,  # the outline runs along pixels
         )
     return Product(files, source.grid, mask, outlines, image.valid)
 
