@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from benchmarks import speed
+from benchmarks import speed, tiling
 from glacier_utils import runs
 from glacier_utils.files import write_json
 
@@ -20,6 +20,7 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         **speed.training(),
         **speed.scene(),
+        **tiling.tiling(),
     }
     for name, value in figures.items():
         print(f"{name}: {value}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -40,11 +41,11 @@ def tiling(patches: int = 10_000) -> dict[str, float]:
     figures = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        small = _run(_scene(folder / "small", patches // 10), "build")
+        small = _best(_scene(folder / "small", patches // 10), "build")
         large = _scene(folder / "large", patches)
-        bare, built = _run(large, "bare"), _run(large, "build")
+        bare, built = _best(large, "bare"), _best(large, "build")
         files = _files(folder / "files", large / "scene.tif")
-        bare_files, built_files = _run(files, "bare"), _run(files, "build")
+        bare_files, built_files = _best(files, "bare"), _best(files, "build")
     for prefix, one, other in (("tiling", bare, built), ("tiling_files", bare_files, built_files)):
         figures[f"{prefix}_patches_s"] = round(patches / other["seconds"])
         figures[f"{prefix}_bare_patches_s"] = round(patches / one["seconds"])
@@ -56,11 +57,15 @@ def tiling(patches: int = 10_000) -> dict[str, float]:
     return figures
 
 
-def _run(folder: Path, work: str) -> dict[str, float]:
-    """Work in a new process; return its seconds and its peak memory."""
+def _best(folder: Path, work: str) -> dict[str, float]:
+    """Work in two new processes; return seconds and peak memory of the quicker one."""
     command = [sys.executable, "-m", "benchmarks.tiling", work, str(folder)]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return json.loads(output.splitlines()[-1])
+    runs = []
+    for _ in range(2):
+        shutil.rmtree(folder / "patches", ignore_errors=True)
+        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        runs.append(json.loads(output.splitlines()[-1]))
+    return min(runs, key=lambda run: run["seconds"])
 
 
 def _scene(folder: Path, patches: int) -> Path:
