@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -218,7 +219,8 @@ def predict_file(
         out: GeoTIFF to write: probability float32 in 0..1, nan where the scene is invalid.
         bands: as of ``open_source``; None: the model's bands in its order.
         scale, offset, nodata: of the scene's numbers, reflectance = (DN + offset) / scale; None:
-            as in the training if the checkpoint tells, else 10000, 0 and the file's own tag.
+            as the scene's metadata or tags tell, else as in the training, else 10000, 0 and the
+            file's own tag.
         bounds: part of the scene, in its CRS.
         window, overlap, flips, progress: as in ``predict_scene``.
 
@@ -227,12 +229,12 @@ def predict_file(
     """
     segmenter = checkpoint if isinstance(checkpoint, Segmenter) else load_checkpoint(checkpoint)
     if not isinstance(scene, Source):
-        scene = open_source(
-            scene,
-            bands=bands or segmenter.bands,
-            reflectance=_reflectance(segmenter, scale, offset, nodata),
-            bounds=bounds,
-        )
+        scene = _open(
+            scene, bands or segmenter.bands, bounds, segmenter,
+            {"scale": scale, "offset": offset, "nodata": nodata},
+        )  # fmt: skip
+        for line in scene.warnings:
+            logging.getLogger(__name__).warning(line)
     settings = {"window": window, "overlap": overlap, "flips": flips}
     probability = predict_scene(segmenter, scene, progress=progress, **settings)
     tags = {
@@ -249,14 +251,23 @@ def predict_file(
     )
 
 
-def _reflectance(
-    segmenter: Segmenter, scale: float | None, offset: float | None, nodata: float | None
-) -> Reflectance:
-    """Take what is given, else what the training had, else the defaults."""
-    given = {"scale": scale, "offset": offset, "nodata": nodata}
+def _open(
+    scene: Any,
+    bands: Sequence[str] | Mapping[str, Any],
+    bounds: Sequence[float] | None,
+    segmenter: Segmenter,
+    given: Mapping[str, float | None],
+) -> Source:
+    """Open a scene with the rule its files tell, or that is given, else that of the training."""
+    given = {name: value for name, value in given.items() if value is not None}
     trained = segmenter.provenance.get("reflectance") or {}
-    return Reflectance(
-        **{**trained, **{name: value for name, value in given.items() if value is not None}}
+    source = open_source(
+        scene, bands=bands, reflectance=Reflectance(**given) if given else None, bounds=bounds
+    )
+    if source.reflectance_source != "default":
+        return source
+    return open_source(
+        scene, bands=bands, reflectance=Reflectance(**{**trained, **given}), bounds=bounds
     )
 
 

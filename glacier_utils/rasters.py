@@ -193,8 +193,9 @@ def write_raster(
         "driver": "COG",
         "compress": "DEFLATE",
         "predictor": "YES",
-        # Blocks larger than the image would be padded: a patch gets a block of its own size.
-        "blocksize": min(512, max(16, math.ceil(max(grid.shape) / 16) * 16)),
+        # Blocks larger than the image would be padded: a patch gets a block of its own
+        # size, but none below 128, which the driver does not write.
+        "blocksize": min(512, max(128, math.ceil(max(grid.shape) / 16) * 16)),
         # Classes and counts must not be mixed in overviews; measured quantities are averaged.
         "overview_resampling": "AVERAGE" if bands.dtype.kind == "f" else "NEAREST",
         "bigtiff": "IF_SAFER",

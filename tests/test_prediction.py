@@ -201,3 +201,31 @@ def test_a_file_is_predicted_from_checkpoint_and_scene_alone(tmp_path):
     reflectance = (numbers.astype(np.float32) - 1000) / 10000 * (numbers > 0)
     expected = predict_scene(network, Scene(reflectance, numbers[0] > 0), window=32, overlap=8)
     np.testing.assert_allclose(probability, expected, atol=1e-6)
+
+
+def test_whose_word_on_the_numbers_counts(tmp_path, caplog):
+    """The scene's own tags before the training's rule, the user's before either."""
+    rule = Segmenter(
+        "threshold", BANDS, [0] * 4, [1] * 4, provenance={"reflectance": {"offset": -1000}}
+    )
+    numbers = np.random.default_rng(0).integers(1, 9000, (4, 20, 30)).astype(np.uint16)
+    profile = {"driver": "GTiff", "count": 4, "height": 20, "width": 30, "dtype": "uint16"}
+    place = {"crs": "EPSG:32623", "transform": rasterio.Affine(10, 0, 5e5, 0, -10, 68e5)}
+    with rasterio.open(tmp_path / "plain.tif", "w", **profile, **place) as scene:
+        scene.write(numbers)
+    with rasterio.open(tmp_path / "tagged.tif", "w", **profile, **place) as scene:
+        scene.write(numbers)
+        scene.scales, scene.offsets = [1e-4] * 4, [-0.05] * 4
+    for name, said, offset in (
+        ("plain.tif", {}, -1000),
+        ("tagged.tif", {}, -500),
+        ("tagged.tif", {"offset": -2000}, -2000),
+        ("plain.tif", {"offset": -2000}, -2000),
+    ):
+        out = predict_file(rule, tmp_path / name, tmp_path / "map.tif", **said)
+        reflectance = (numbers + np.float32(offset)) / np.float32(10000)
+        expected = predict_scene(rule, Scene(reflectance, np.ones((20, 30), bool)))
+        with rasterio.open(out) as result:
+            np.testing.assert_allclose(result.read(1), expected, atol=1e-5)
+    assert len(np.unique(expected)) > 100  # another offset would show
+    assert "tagged.tif" in caplog.text  # the contradiction is told
