@@ -15,7 +15,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from glacier_utils.ages import LabelAge
-from glacier_utils.clouds import CLOUD, SHADOW
+from glacier_utils.clouds import CLOUD, SHADOW, cloud_mask
 from glacier_utils.errors import GlacierError
 from glacier_utils.facts import keep_or_drop, patch_facts
 from glacier_utils.quality import UNKNOWN
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from glacier_utils.imagery import Mask, Source
 
 Pair = tuple[str, str]
-CLOUD_METHODS = ("auto", "none", "ready", "scl", "csmask")
 
 
 @dataclass(frozen=True)
@@ -116,8 +115,6 @@ def _clouds(dataset: Dataset, pair: Pair, source: Source, method: str) -> tuple[
             f"{dataset.name}, {', '.join(pair)}: has no {what}, which clouds: {method} asks for; "
             "name one in dataset.yaml, or set clouds to auto, csmask or none"
         )
-    from glacier_utils.clouds import cloud_mask
-
     return method, cloud_mask(source, scl=scl, ready=ready, method=method)
 
 

@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 import shapely
 
+from glacier_utils.clouds import METHODS
 from glacier_utils.errors import GlacierError
 from glacier_utils.files import atomic_path, fingerprint, write_json
-from glacier_utils.filling import CLOUD_METHODS, fill
+from glacier_utils.filling import fill
 from glacier_utils.grids import Grid
 from glacier_utils.overrides import Overrides, apply_overrides, read_overrides
 from glacier_utils.sampling import sampling_weights
@@ -103,7 +104,7 @@ def build_patches(
     """
     check_sizes(size, stride)
     check_fraction(validation_fraction)
-    check_known("clouds", clouds, CLOUD_METHODS)
+    check_known("clouds", clouds, METHODS)
     if buffer_m is not None and not (math.isfinite(buffer_m) and buffer_m >= 0):
         raise GlacierError(f"buffer_m: {buffer_m} must be a width of 0 m or more")
     decided = None if overrides is None else read_overrides(overrides)

@@ -12,12 +12,13 @@ import pyogrio
 import pytest
 import rasterio
 import shapely
+import yaml
 from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 
-from glacier_utils import clouds
+from glacier_utils import filling
 from glacier_utils.datasets import open_dataset
 from glacier_utils.errors import GlacierError
 from glacier_utils.grids import Grid, Image
@@ -135,7 +136,7 @@ def recode(source, *, scl=None, ready=None, method="auto"):
 
 @pytest.fixture
 def cloudy(tmp_path, monkeypatch):
-    monkeypatch.setattr(clouds, "cloud_mask", recode, raising=False)
+    monkeypatch.setattr(filling, "cloud_mask", recode)
     return CloudyDataset(tmp_path, {"train": grid_of(320, 384)}, truth=True)
 
 
@@ -636,3 +637,25 @@ def test_from_files_to_patches(tmp_path, monkeypatch):
         nodata=0,
     )
     assert build_patches(open_dataset(tmp_path), size=32, block_m=640).key != store.key
+
+
+def test_a_scene_classification_makes_cloud_unknown(make_dataset, write_tif):
+    folder = make_dataset(patches=(6, 6))
+    content = yaml.safe_load((folder / "dataset.yaml").read_text())
+    classes = np.full((96, 96), 5, np.uint8)  # 20 m pixels; vegetation
+    classes[:, :16], classes[:, 16:24] = 9, 3
+    write_tif(folder / "scl.tif", classes, pixel=20.0)
+    images = content["areas"]["train"]["2023-08"]
+    content["areas"]["train"]["2023-08"] = {"images": images, "scene_classification": "scl.tif"}
+    (folder / "dataset.yaml").write_text(yaml.safe_dump(content))
+    store = build(open_dataset(folder), max_unknown=1.0)
+    assert store.parameters["clouds_used"]["train"] == {"2023-07": "none", "2023-08": "scl"}
+    index = store.index[(store.index["area"] == "train") & (store.index["date"] == "2023-08")]
+    left, middle = index[index["col"] == 0], index[index["col"] == 32]
+    assert (left["cloud"] == 1).all()
+    assert (middle["shadow"] == 0.5).all()
+    assert (store.labels[left["patch"]] == 255).all()
+    np.testing.assert_array_equal(
+        store.labels[middle["patch"]] == 255, np.tile(np.arange(32) < 16, (6, 32, 1))
+    )
+    assert (index["unknown"][index["col"] > 32] == 0).all()
