@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from glacier_utils.clouds import CLOUD
 from glacier_utils.masks import UNKNOWN
@@ -47,8 +48,9 @@ def cloud_comparison(
     for ax, codes in ((axes[0, 1], first), (axes[1, 0], second)):
         code_panel(ax, codes, CLOUD_COLOURS, (0, 1, 2, 255), extent=extent)
     code_panel(axes[1, 1], difference(first, second), differing, range(5), extent=extent)
-    class_legend(figure, CLOUD_COLOURS)
-    class_legend(figure, dict(list(differing.items())[1:4]))
+    only = [Patch(facecolor=differing[name], edgecolor="#555", label=name)
+            for name in differing if name.endswith("only")]  # fmt: skip
+    class_legend(figure, CLOUD_COLOURS, only)
     return figure
 
 

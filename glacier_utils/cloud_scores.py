@@ -79,7 +79,7 @@ def false_cloud_on_ice(mask: Mask, label: Mask, image: Source) -> dict[str, floa
         shadow += np.count_nonzero(ice & assessed & (codes == SHADOW))
     shares = {f"{name}_cloud": _ratio(clouds[name], totals[name]) for name in parts}
     return {
-        "ice_km2": totals["ice"] * mask.grid.pixel_area_km2,
+        "ice_km2": float(totals["ice"] * mask.grid.pixel_area_km2),
         "ice_cloud": shares.pop("ice_cloud"),
         "ice_shadow": _ratio(shadow, totals["ice"]),
         **shares,

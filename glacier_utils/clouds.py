@@ -1,6 +1,31 @@
 """Cloud and cloud shadow: where a mask comes from, what it says, and how far to believe it.
 
-PLACEHOLDER
+A mask of the user's goes first, then the scene classification that comes with Sentinel-2 (SCL),
+then the network of ukis-csmask (`csmask`), else nothing is assessed, and `describe` says so.
+
+Why csmask is shown, but drops nothing unless asked to (`CloudMask.decides`). Measured, share of
+labelled ice or snow that is called cloud, weights L1C / L2A, surface reflectance:
+
+- Athabasca, 16 km2 of ice, Landsat 8 and Sentinel-2 at their own 30 m: 0 / 0 % on both dates. The
+  same images interpolated to twice the pixels: 23 / 76 % (Landsat), 6 / 46 % (Sentinel-2).
+- The synthetic sample, cloudless, four images of 43 to 84 km2 of ice: 0 / 0 % when averaged to
+  30 m, but 1.2 to 3.0 / 0.0 to 1.3 % at its own 10 m, and up to 7.5 % called shadow.
+- Nuuk, Sentinel-2 at 60 m, the 28 km2 of snow in SCL: 0 / 0 %; interpolated to 30 m: 69 / 23 %.
+
+So ice is safe at 30 m, to which finer pixels are averaged here; but the answer hangs on how sharp
+the image is: smooth means cloud, and smooth snowfields and haze are what glaciers have. And it
+misses much. At Nuuk (60 m) it finds 70 / 27 % of the 1953 km2 of cloud in SCL (IoU 0.40 / 0.21,
+kappa 0.47 / 0.25) and calls 14 / 6 % of the rest cloud, most of it thin streaks beside the cloud,
+with straight borders along its tiles; interpolated to 30 m it finds 99 % but calls half of the open
+water cloud.
+Cloud painted on Athabasca at 30 m, where thick: 0 to 42 / 0 to 2 % found; on the sample at 30 m:
+8 to 82 / 0 to 8 %. "Clear" is therefore no proof of clear sky.
+
+The L1C weights found more everywhere, and at 30 m at no cost in ice: they are the default for
+surface reflectance too. On Everest's 8-bit numbers neither saw cloud, and L1C took 2 % of the ice-
+free ground for shadow; such numbers are refused, since the network's scaling means nothing there.
+SCL's thin cirrus (class 10, 458 km2 at Nuuk, of which csmask calls 0.5 % cloud) is a veil through
+which the ground is seen; it counts as cloud only if asked for.
 """
 
 from __future__ import annotations
@@ -211,7 +236,8 @@ def unfit(source: Source, *, any_size: bool = False) -> str:
     if sampled.size and np.median(sampled) > 2:
         return "the image is not in reflectance (its median is above 2), which ukis-csmask needs"
     steps = sampled * 255
-    if sampled.size and np.allclose(steps, np.round(steps), atol=1e-3):
+    # A handful of levels is flat ground, and some of them are multiples of 1/255 by chance.
+    if np.unique(sampled).size > 16 and np.allclose(steps, np.round(steps), atol=1e-3):
         return "the image holds 8-bit digital numbers, no reflectance, which ukis-csmask needs"
     return "" if any_size else _wrong_size(source)
 
