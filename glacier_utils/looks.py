@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from glacier_utils.analyses import image_day, resolve_overlaps
+from glacier_utils.analyses import image_day, resolve_overlaps, select_analyses
 from glacier_utils.datasets import Dataset
 from glacier_utils.errors import GlacierError
 from glacier_utils.grids import Grid
 from glacier_utils.imagery import UNKNOWN, Mask, Reflectance, Source
+from glacier_utils.outlines import read_outlines
 from glacier_utils.paths import list_files
 from glacier_utils.placement import why_no_outline
 from glacier_utils.quality import BANDS
@@ -34,7 +35,9 @@ _MOST = 3  # findings of one kind that are told one by one
 _LOWEST, _HIGHEST = -0.15, 2.0
 _IMPOSSIBLE_SHARE = 0.001
 _FINEST_M, _COARSEST_M = 0.1, 1000.0
-_SIDE, _LIMIT = 512, 64  # of the windows that an image is judged by: pixels, and how many
+# Of the windows that an image is judged by: pixels, and how many. JPEG 2000 comes in tiles of about
+# a thousand pixels, which are decoded whole.
+_SIDE, _LIMIT = 1024, 16
 # Ice-like ground beyond the outlines, of all ground beyond them: less is snow along the edges.
 _ICE_SHARE = 0.05
 
@@ -52,7 +55,8 @@ class Look:
 
     def error(self, message: str) -> None:
         # The reader names area and date where it does not name the file; the finding has them.
-        message = message.removeprefix(f"{self.dataset.name}, {self.area}, {self.date}: ")
+        for place in (f"{self.area}, {self.date}", self.area):
+            message = message.removeprefix(f"{self.dataset.name}, {place}: ")
         if (ERROR, message) not in self.findings:
             self.findings.append((ERROR, message))
 
@@ -88,9 +92,15 @@ class Look:
             return
         self._check_tiles()
         masks: dict[str, Mask] = {}
-        with self.noting():
-            masks["labels"] = self._labels()
-        for name in ("truth", "surface"):
+        if _has_labels(self.dataset):
+            with self.noting():
+                masks["labels"] = self._labels()
+        else:
+            self.warn(
+                "no area has `outlines` or `labels`: images can be looked at and mapped, but "
+                f"nothing can be trained or scored; name outlines in {self.dataset._manifest.path}"
+            )
+        for name in ("truth", "surface", "scene_classification", "clouds"):
             with self.noting():
                 masks[name] = getattr(self.dataset, name)(self.area, self.date)
         masks = {name: mask for name, mask in masks.items() if mask is not None}
@@ -109,7 +119,7 @@ class Look:
         """Read the last pixel of every file, where a file that was cut short ends first."""
         entry = self.dataset._entry(self.area, self.date)
         files = [] if self.source is None else [*self.source.paths]
-        named = [entry.labels, entry.truth, entry.surface]
+        named = [entry.labels, entry.truth, entry.surface, entry.clouds]
         for paths in named if files else [entry.images, *named]:
             try:
                 files += list_files(paths) if paths else []
@@ -185,7 +195,7 @@ class Look:
         """Notice patches that lie twice, far off, or have a shape of their own."""
         # On their own grid: the files of an aligned date lie as they were cut.
         source = self.dataset._unaligned(self.area, self.date)
-        tiles, paths = source.tiles, [item.path for item in getattr(source, "placed", ())]
+        tiles, paths = source.tiles, [item.path for item in source.placed]
         if not tiles:
             return
         seen: dict[tuple, Path] = {}
@@ -228,14 +238,15 @@ class Look:
         labels = self.dataset.labels(self.area, self.date)
         if self.dataset._entry(self.area, self.date).labels is not None:
             return labels
-        outlines = self.dataset.outlines(self.area, self.date)
+        path, grid = self.dataset._area(self.area).outlines, self.source.grid
+        outlines = read_outlines(path, bounds=grid.bounds, crs=grid.crs)
+        outlines = select_analyses(outlines, self.date)
         ice = outlines[outlines.kind == "glacier"]
         self.row["outlines"] = int(ice.glacier_id.nunique())
         age = (image_day(self.date) - ice.source_date.dropna()).dt.days / 365.25
         self.row["label_age_years"] = float(age.median()) if len(age) else np.nan
-        path = self.dataset._area(self.area).outlines
         if not len(ice):
-            wrong, why = why_no_outline(path, self.source.grid)
+            wrong, why = why_no_outline(path, grid)
             (self.error if wrong else self.warn)(why)
         # Overlaps change no label; those below the size of a glacier are slivers along divides.
         for line in resolve_overlaps(outlines, min_area_km2=MIN_AREA_KM2).attrs["report"]:
@@ -254,6 +265,15 @@ class Look:
                 f"{found.attrs['report'][0]}; if it is ice, draw it as `ice_outside` or cut it off "
                 "with `coverage`, else it is learned as ice-free ground"
             )
+
+
+def _has_labels(dataset: Dataset) -> bool:
+    """Say whether anything in a dataset tells where glaciers are."""
+    areas = dataset._manifest.areas.values()
+    return any(
+        area.outlines is not None or entry.labels is not None
+        for area in areas for entry in area.entries.values()
+    )  # fmt: skip
 
 
 def _others(count: int) -> str:

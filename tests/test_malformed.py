@@ -396,6 +396,10 @@ def no_outlines(box):
     box.edit(lambda content: content["areas"]["train"].update(outlines=None))
 
 
+def outlines_nowhere(box):
+    box.edit(lambda content: content.pop("outlines"))
+
+
 def outlines_that_are_not_there(box):
     box.train(f"images/train/{DATE}/*.tif", outlines="gone.gpkg")
 
@@ -756,6 +760,7 @@ WARNINGS = [
     (no_ice_here, ["outlines.gpkg", "free of ice", "`coverage`"]),
     (offset_of_wrong_sign, [f"{PATCH}0_c00.tif", "contradict offset 1000", "-1000"]),
     (offset_forgotten, [f"{PATCH}0_c00.tif", "contradict offset 0", "-1000"]),
+    (outlines_nowhere, ["dataset.yaml", "can be looked at and mapped", "name outlines"]),
     (bands_without_nir, ["no nir", "add"]),
 ]
 
