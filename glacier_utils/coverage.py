@@ -45,41 +45,41 @@ def random_worlds(
     *,
     extent_m: float = 12_800.0,
     side_m: float | None = None,
-    glacier_m: float = 500.0,
-    error_m: float = 300.0,
+    glacier_m: float = 300.0,
+    error_m: float = 200.0,
     share: float = 0.3,
-    skill: float = 0.9,
+    wrong: float = 0.1,
     seed: int = 0,
 ) -> tuple[Iterator[pd.DataFrame], float]:
     """Make worlds with a map of each, and the IoU that they have on unlimited ground.
 
-    Glacier is where a random field is high, mapped glacier where a second one is; their correlation
-    is ``skill``. Pixels of 100 m.
+    Glacier is where a random field is high, an error of the map where another one is, so that
+    IoU = s (1 - w) / (s + (1 - s) w) for the shares s of glacier and w of errors. Pixels of 100 m.
 
     Args:
         repeats: number of worlds.
         extent_m, side_m: of the area and of the blocks, as for `blocks.block_counts`.
-        glacier_m, error_m: lengths of the fields (the correlation is exp(-d / length)).
-        share: of glacier in the true map, and in the mapped one.
+        glacier_m, error_m: lengths of the fields (the correlation is exp(-d / length)); that of the
+            errors, being 0 or 1, falls below 0.1 at about 1.4 lengths.
+        share, wrong: of glacier and of errors.
 
     Returns:
         Counts per block of each world, and the true IoU.
     """
-    level = stats.norm.isf(share)
-    both = stats.multivariate_normal.cdf([-level, -level], cov=[[1, skill], [skill, 1]])
     side = round(extent_m / PIXEL_M)
     grid = Grid(CRS.from_epsg(32623), Affine(PIXEL_M, 0, 0, 0, -PIXEL_M, 0), side, side)
 
     def worlds() -> Iterator[pd.DataFrame]:
         generator = np.random.default_rng(seed)
         for _ in range(repeats):
-            truth = random_field(generator, side, glacier_m / PIXEL_M)
-            error = random_field(generator, side, error_m / PIXEL_M)
-            found = skill * truth + math.sqrt(1 - skill**2) * error
-            codes = ((part > level).astype(np.uint8) for part in (found, truth))
+            truth, error = (
+                random_field(generator, side, length / PIXEL_M) > stats.norm.isf(part)
+                for length, part in ((glacier_m, share), (error_m, wrong))
+            )
+            codes = (part.astype(np.uint8) for part in (truth ^ error, truth))
             yield block_counts(*codes, grid, side_m=side_m)
 
-    return worlds(), float(both / (2 * share - both))
+    return worlds(), share * (1 - wrong) / (share + (1 - share) * wrong)
 
 
 def drawn_worlds(

@@ -4,11 +4,12 @@ The interval is that of the score on unlimited ground of the same kind as the ar
 blocks of ground are drawn with replacement, as many as there are (Efron & Tibshirani 1993, ch. 13;
 blocks: Künsch 1989, Ann. Statist. 17, 1217), which gives the score's standard error; the interval
 is the score plus and minus t of them. The percentiles of the draws, which are usual, are too close
-together with few blocks: with nine to sixteen they held the truth 80 to 89 times in 100 where t
-intervals held it 92 to 95 times (Hesterberg 2015, Am. Stat. 69, 371, tells why: draws vary by
-(n - 1) / n too little, and their tails are those of a normal variable). Not every block says as
-much, since many hold little ice: the degrees of freedom are those of the effective number of
-blocks, (sum w)^2 / sum w^2 (Kish 1965) with w the pixels that count for the score.
+together with few blocks (Hesterberg 2015, Am. Stat. 69, 371: draws vary by (n - 1) / n too little,
+and their tails are those of a normal variable). Measured on the sample with sixteen blocks, six
+models: of the draws from its own blocks, 95 % intervals by percentiles held the IoU 84 to 92 times
+in 100, by t 92 to 98 times. Not every block says as much, since many hold little ice: the degrees
+of freedom are those of the effective number of blocks, (sum w)^2 / sum w^2 (Kish 1965) with w the
+pixels that count for the score.
 """
 
 from __future__ import annotations
