@@ -55,6 +55,9 @@ class Box:
         """Give the area train other images and settings."""
         self.edit(lambda content: content["areas"]["train"].update({DATE: value, **area}))
 
+    def test(self, pattern: str) -> None:
+        self.edit(lambda content: content["areas"].update(test={DATE: pattern}))
+
     def stored(self, path: Path) -> tuple[np.ndarray, dict]:
         with rasterio.open(path) as dataset:
             return dataset.read(), dataset.profile
@@ -107,7 +110,10 @@ class Box:
 
 @pytest.fixture
 def box(make_dataset, write_tif) -> Box:
-    return Box(make_dataset(patches=(2, 2), size=SIZE, dates=(DATE,)), write_tif)
+    """The area train alone; ``test`` adds the other one."""
+    box = Box(make_dataset(patches=(2, 2), size=SIZE, dates=(DATE,)), write_tif)
+    box.edit(lambda content: content["areas"].pop("test"))
+    return box
 
 
 # --- rasters
@@ -393,6 +399,7 @@ def label_unknown(box):
 
 
 def no_outlines(box):
+    box.test(f"images/test/{DATE}/*.tif")
     box.edit(lambda content: content["areas"]["train"].update(outlines=None))
 
 
@@ -624,9 +631,7 @@ def manifest_is_folder(box):
 
 
 def areas_overlap(box):
-    box.edit(
-        lambda content: content["areas"]["test"].update({DATE: f"images/train/{DATE}/*_c00.tif"})
-    )
+    box.test(f"images/train/{DATE}/*_c00.tif")
 
 
 def offset(value):
