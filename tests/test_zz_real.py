@@ -8,9 +8,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
+import rasterio
 
-from glacier_utils import batch, runs
+from glacier_utils import batch, cli, cloud_figures, exploration, plots, runs
+from glacier_utils.cloud_scores import agreement
+from glacier_utils.clouds import cloud_mask
+from glacier_utils.datasets import open_dataset
+from glacier_utils.prediction import predict_file
 
 ROOT = Path(__file__).resolve().parents[1]
 PARAMETERS = ROOT / "notebooks" / "parameters"
@@ -72,3 +78,37 @@ def test_one_date_has_nothing_to_compare(real_data, finished):
     text = printed(run.folder / "05_temporal_comparison.ipynb")
     assert "nothing to compare" in text
     assert not (run.metrics / "temporal_causes.csv").exists()
+
+
+def test_a_real_scene_without_outlines_is_checked_masked_and_mapped(real_data, finished, capsys):
+    """Nuuk: 1830 x 1830 px of West Greenland, a third under cloud, with a scene classification.
+
+    Leaves the comparison of the two cloud masks and the map in reports/nuuk.
+    """
+    assert cli.main(["check", "nuuk"]) == 0
+    assert "1830x1830" in capsys.readouterr().out
+    data = open_dataset("nuuk", root=ROOT)
+    date = "2020-08-31"
+    source = data.source("tile", date)
+    assert data.radiometry("tile", date).ok
+
+    scl = cloud_mask(source, scl=data.scene_classification("tile", date))
+    network = cloud_mask(source, method="csmask")  # 60 m is beyond what `auto` takes it for
+    table = agreement(scl, network).reset_index(names="scene classification")
+    run = runs.open_run("nuuk", root=ROOT)
+    run.save_table(table, "cloud_agreement")
+    cloud = table.set_index("scene classification").loc["cloud"]
+    assert cloud["km2"] == pytest.approx(1953, rel=0.02)
+    assert cloud["cloud"] > 0.6  # most of the classification's cloud, but far from all of it
+    view = exploration.thumbnail(source)
+    masks = {"scene classification": scl, "ukis-csmask": network}
+    codes = {name: exploration.thumbnail_mask(mask) for name, mask in masks.items()}
+    picture = plots.composite(view.reflectance, view.bands, valid=view.valid)
+    run.save_figure(cloud_figures.cloud_comparison(picture, codes, view.grid.bounds), "clouds")
+
+    checkpoint = finished("athabasca").models / "random_forest" / "checkpoint.pt"
+    out = predict_file(checkpoint, source, run.maps / "tile_probability.tif")
+    with rasterio.open(out) as result:
+        probability = result.read(1)
+    assert (np.isfinite(probability) == source.read().valid).all()
+    assert 0 <= np.nanmin(probability) < 0.1 < 0.9 < np.nanmax(probability) <= 1
