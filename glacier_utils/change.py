@@ -1,4 +1,4 @@
-"""Two dates of one place: mapped area with its uncertainty, what changed, and what that means.
+"""Two dates of one place: mapped area with its uncertainty, what changed, and what by.
 
 A glacier's extent changes by metres in a month, the snow around it by kilometres. A difference
 between two maps of one summer is therefore first of all snow, shadow and the method's own error:
@@ -10,12 +10,14 @@ Areas are in km2. Maps are 0 / 1 / 255 (unknown) ``[row, col]``, or probabilitie
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from scipy import ndimage
 
+from glacier_utils.area_errors import AreaError, interval
+from glacier_utils.clouds import CLOUD, SHADOW
 from glacier_utils.grids import Grid, Image
 from glacier_utils.metrics import UNKNOWN, classify
 from glacier_utils.quality import is_shadow, is_snow, is_water
@@ -29,7 +31,15 @@ TRANSITIONS = {
 }
 LOST, GAINED = 2, 3
 # In the order in which they are tried: the first rule that holds names the cause.
-CAUSES = {1: "snow", 2: "shadow", 3: "water", 4: "edge", 5: "rest"}
+CAUSES = {
+    1: "cloud",
+    2: "shadow",
+    3: "snow lost",
+    4: "snow gained",
+    5: "water",
+    6: "edge",
+    7: "rest",
+}
 NO_CAUSE = 0
 _SQUARE = np.ones((3, 3), bool)
 
@@ -60,17 +70,33 @@ def mapped_area(
 
 
 def area_change(
-    before: np.ndarray, after: np.ndarray, grid: Grid | float, threshold: float = 0.5
+    before: np.ndarray,
+    after: np.ndarray,
+    grid: Grid | float,
+    threshold: float = 0.5,
+    *,
+    errors: Sequence[AreaError | None] = (None, None, None),
 ) -> dict[str, float | bool]:
     """Compare the mapped areas of two dates on the pixels that are known on both.
 
-    before and after: probabilities ``[row, col]`` on one grid, nan where not predicted. Returns
-    before_km2, after_km2, their before_uncertainty_km2 and after_uncertainty_km2 (as in
-    ``mapped_area``), change_km2 (after minus before) with uncertainty_km2, low_km2, high_km2,
-    change_percent (nan if nothing was mapped before), lost_km2, gained_km2, unknown_km2, and
-    ``distinguishable``: whether the interval leaves out zero. The two uncertainties are added in
-    quadrature, as for independent errors; one model's errors on two dates are alike, which makes
-    the interval wide rather than narrow. ValueError if the shapes differ.
+    Args:
+        before, after: probabilities [row, col] on one grid, nan where not predicted.
+        errors: of the classification on the first date, on the second, and of the difference,
+            None where unknown (see ``area_errors``). The difference has one of its own since one
+            model's errors on two dates are alike and partly cancel; where it is None but the two
+            others are not, they are added in quadrature as if they were independent, which makes
+            the interval wide rather than narrow.
+
+    Returns:
+        before_km2 and after_km2 with before_low, before_high, after_low, after_high; change_km2
+        (after minus before) with low_km2, high_km2, uncertainty_km2 (half the interval, as far as
+        it is symmetric) and bias_km2 (by which the interval is stretched to one side, nan unknown);
+        change_percent (nan if nothing was mapped before), lost_km2, gained_km2, unknown_km2, and
+        ``distinguishable``: whether the interval leaves out zero. The outline's part is that of
+        the buffer method (``mapped_area``) on both dates, in quadrature.
+
+    Raises:
+        ValueError: the shapes differ.
     """
     change = transition(classify(before, threshold), classify(after, threshold))
     pixel = _pixel_area(grid)
@@ -78,23 +104,47 @@ def area_change(
     first = np.where(known, (change == 1) | (change == LOST), UNKNOWN)
     second = np.where(known, (change == 1) | (change == GAINED), UNKNOWN)
     areas = [float((mask == 1).sum() * pixel) for mask in (first, second)]
-    errors = [_buffer_pixels(mask) * pixel for mask in (first, second)]
-    difference, error = areas[1] - areas[0], math.hypot(*errors)
-    low, high = difference - error, difference + error
+    buffers = [_buffer_pixels(mask) * pixel for mask in (first, second)]
+    ends = [interval(*numbers) for numbers in zip(areas, buffers, errors[:2], strict=True)]
+    difference = areas[1] - areas[0]
+    found = _difference(areas, buffers, ends, errors)
     return {
         "before_km2": areas[0],
+        "before_low": max(0.0, ends[0]["low"]),
+        "before_high": ends[0]["high"],
         "after_km2": areas[1],
-        "before_uncertainty_km2": errors[0],
-        "after_uncertainty_km2": errors[1],
+        "after_low": max(0.0, ends[1]["low"]),
+        "after_high": ends[1]["high"],
         "change_km2": difference,
-        "uncertainty_km2": error,
-        "low_km2": low,
-        "high_km2": high,
+        "uncertainty_km2": found["reach_km2"],
+        "bias_km2": found["bias_km2"],
+        "low_km2": found["low"],
+        "high_km2": found["high"],
         "change_percent": 100 * difference / areas[0] if areas[0] else math.nan,
         "lost_km2": float((change == LOST).sum() * pixel),
         "gained_km2": float((change == GAINED).sum() * pixel),
         "unknown_km2": float((~known).sum() * pixel),
-        "distinguishable": bool(low > 0 or high < 0),
+        "distinguishable": bool(found["low"] > 0 or found["high"] < 0),
+    }
+
+
+def _difference(
+    areas: Sequence[float],
+    buffers: Sequence[float],
+    ends: Sequence[dict[str, float]],
+    errors: Sequence[AreaError | None],
+) -> dict[str, float]:
+    """Return the interval of the second area minus the first, as ``area_errors.interval``."""
+    difference = areas[1] - areas[0]
+    if errors[2] is not None or None in errors[:2]:
+        return interval(difference, math.hypot(*buffers), errors[2], size_km2=sum(areas) / 2)
+    bias = ends[1]["bias_km2"] - ends[0]["bias_km2"]
+    reach = math.hypot(*(end["reach_km2"] for end in ends))
+    return {
+        "low": difference + min(0.0, bias) - reach,
+        "high": difference + max(0.0, bias) + reach,
+        "bias_km2": bias,
+        "reach_km2": reach,
     }
 
 
@@ -136,23 +186,50 @@ def transition_table(change: np.ndarray, pixel_area_km2: float) -> pd.DataFrame:
     )
 
 
-def causes(change: np.ndarray, before: Image, after: Image) -> np.ndarray:
+def causes(
+    change: np.ndarray,
+    before: Image,
+    after: Image,
+    clouds: Sequence[np.ndarray | None] = (None, None),
+) -> np.ndarray:
     """Give each lost or gained pixel the first of these causes that holds, as codes of ``CAUSES``.
 
-    1. snow: sunlit snow on exactly one of the dates (``quality.is_snow``: near infrared above
-       0.475);
-    2. shadow: in shadow on exactly one of the dates (``quality.is_shadow``);
-    3. water: water on exactly one of the dates (``quality.is_water``);
-    4. edge: within one pixel (8-neighbourhood) of the first map's outline, where sampling and
+    1. cloud: cloud on either date, where masks are given (what it hides cannot have changed the
+       map);
+    2. shadow: in shadow on exactly one of the dates (``quality.is_shadow``, or cloud shadow);
+    3. snow lost, 4. snow gained: sunlit snow on the first date only, on the second only
+       (``quality.is_snow``: near infrared above 0.475). After shadow, since whether snow that
+       came to lie in shadow has gone cannot be seen;
+    5. water: water on exactly one of the dates (``quality.is_water``);
+    6. edge: within one pixel (8-neighbourhood) of the first map's outline, where sampling and
        registration alone move a pixel across;
-    5. rest: none of these, the only class in which real change of ice may hide.
+    7. rest: none of these, the only class in which real change of ice may hide.
 
-    change ``[row, col]`` as from ``transition``; images on the same grid. Returns uint8, 0 where
-    nothing changed. The rules hold for surface reflectance (see ``quality``).
+    Args:
+        change: [row, col] as from ``transition``.
+        before, after: the images on the same grid.
+        clouds: masks of the dates, uint8 [row, col]: 0 clear, 1 cloud, 2 cloud shadow, 255 not
+            known (as of ``clouds.cloud_mask``); None without.
+
+    Returns:
+        uint8 [row, col], 0 where nothing changed. The rules hold for surface reflectance.
     """
     changed = (change == LOST) | (change == GAINED)
+    snow, shade, water = (
+        [rule(image.reflectance, image.bands) for image in (before, after)]
+        for rule in (is_snow, is_shadow, is_water)
+    )
+    hidden = np.zeros(change.shape, bool)
+    for place, mask in enumerate(clouds):
+        if mask is not None:
+            hidden |= mask == CLOUD
+            shade[place] = shade[place] | (mask == SHADOW)
     rules = [
-        *(_on_one_date(rule, before, after) for rule in (is_snow, is_shadow, is_water)),
+        hidden,
+        shade[0] ^ shade[1],
+        snow[0] & ~snow[1],
+        snow[1] & ~snow[0],
+        water[0] ^ water[1],
         _edge(change),
         changed,
     ]
@@ -160,7 +237,12 @@ def causes(change: np.ndarray, before: Image, after: Image) -> np.ndarray:
 
 
 def explain(
-    change: np.ndarray, before: Image, after: Image, grid: Grid | float | None = None
+    change: np.ndarray,
+    before: Image,
+    after: Image,
+    grid: Grid | float | None = None,
+    *,
+    clouds: Sequence[np.ndarray | None] = (None, None),
 ) -> pd.DataFrame:
     """Return what the change is made of: a row for lost and gained by cause (see ``causes``).
 
@@ -168,7 +250,7 @@ def explain(
     if there is none). ``grid`` defaults to that of the first image.
     """
     pixel = _pixel_area(before.grid if grid is None else grid)
-    cause = causes(change, before, after)
+    cause = causes(change, before, after, clouds)
     rows = []
     for code in (LOST, GAINED):
         numbers = np.bincount(cause[change == code], minlength=len(CAUSES) + 1)
@@ -186,95 +268,6 @@ def explain(
     return pd.DataFrame(rows)
 
 
-def snow_fraction(image: Image, within: np.ndarray | None = None) -> float:
-    """Return the share of sunlit snow among the valid, sunlit pixels inside ``within`` (bool).
-
-    Near infrared above 0.475 parts snow from bare ice (5th percentile of snow 0.49, 95th of ice
-    0.46). Shadowed pixels are left out, since shadowed snow and shadowed ice look alike. nan if
-    no pixel is left.
-    """
-    assessed = image.valid & ~is_shadow(image.reflectance, image.bands)
-    if within is not None:
-        assessed = assessed & np.asarray(within, bool)
-    snow = is_snow(image.reflectance, image.bands)
-    return float(snow[assessed].mean()) if assessed.any() else math.nan
-
-
-def statement(
-    change: Mapping[str, float | bool],
-    explained: pd.DataFrame | None = None,
-    *,
-    dates: Sequence[str] = ("the first date", "the second date"),
-    name: str = "glacier area",
-) -> str:
-    """Return the sentences that follow from the numbers of ``area_change`` and ``explain``.
-
-    Says "no change can be shown" exactly when the interval of the difference holds zero, and names
-    the largest cause of what was mapped differently. A difference between ISO dates of less than a
-    year is not called retreat or advance, which are a matter of metres in that time.
-    """
-    if not change["before_km2"] and not change["after_km2"]:
-        return f"No {name} was mapped on {dates[0]} or {dates[1]}: there is nothing to compare."
-    sentences = [
-        f"The mapped {name} is {_km2(change['before_km2'])} "
-        f"± {_km2(change['before_uncertainty_km2'])} km2 on {dates[0]} and "
-        f"{_km2(change['after_km2'])} ± {_km2(change['after_uncertainty_km2'])} km2 on {dates[1]}.",
-        _verdict(change),
-    ]
-    if explained is not None and explained["area_km2"].sum() > 0:
-        sentences.append(_composition(explained))
-    if change["distinguishable"] and _within_a_year(dates):
-        sentences.append(
-            "In less than a year a glacier's edge moves by metres: read this as snow, shadow and "
-            "the method's own error, not as retreat or advance."
-        )
-    return " ".join(sentences)
-
-
-def _verdict(change: Mapping[str, float | bool]) -> str:
-    percent = change["change_percent"]
-    relative = "" if math.isnan(percent) else f", {percent:+.1f} %"
-    numbers = (
-        f"{change['change_km2']:+.2f} km2{relative}, "
-        f"interval {change['low_km2']:+.2f} to {change['high_km2']:+.2f} km2"
-    )
-    if not change["distinguishable"]:
-        return f"The interval of the difference ({numbers}) holds zero: no change can be shown."
-    direction = "smaller" if change["change_km2"] < 0 else "larger"
-    return f"The mapped area became {direction} by more than its uncertainty ({numbers})."
-
-
-def _composition(explained: pd.DataFrame) -> str:
-    areas = explained.groupby("cause")["area_km2"].sum().reindex(CAUSES.values(), fill_value=0.0)
-    total, largest = areas.sum(), areas.idxmax()
-    rest = areas["rest"]
-    sentence = (
-        f"Of the {_km2(total)} km2 mapped differently, {100 * areas[largest] / total:.0f} % "
-        f"is put down to {_PHRASES[largest]}"
-    )
-    if largest == "rest":
-        return sentence + "."
-    return sentence + f"; {_km2(rest)} km2 ({100 * rest / total:.0f} %) has no simple explanation."
-
-
-def _within_a_year(dates: Sequence[str]) -> bool:
-    days = pd.to_datetime(pd.Series(list(dates)), format="ISO8601", errors="coerce")
-    return bool(days.notna().all() and days.max() - days.min() < pd.Timedelta(days=365))
-
-
-_PHRASES = {
-    "snow": "snow that lay on one date only",
-    "shadow": "shadow on one date only",
-    "water": "water on one date only",
-    "edge": "jitter within one pixel of the outline",
-    "rest": "none of snow, shadow, water and outline jitter",
-}
-
-
-def _km2(value: float) -> str:
-    return f"{value:.1f}" if abs(value) >= 100 else f"{value:.2f}"
-
-
 def _pixel_area(grid: Grid | float) -> float:
     return float(getattr(grid, "pixel_area_km2", grid))
 
@@ -285,10 +278,6 @@ def _buffer_pixels(mask: np.ndarray) -> float:
     grown = ndimage.binary_dilation(glacier) & background
     eroded = ndimage.binary_dilation(background) & glacier
     return float(grown.sum() + eroded.sum()) / 2
-
-
-def _on_one_date(rule, before: Image, after: Image) -> np.ndarray:
-    return rule(before.reflectance, before.bands) ^ rule(after.reflectance, after.bands)
 
 
 def _edge(change: np.ndarray) -> np.ndarray:

@@ -9,16 +9,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from glacier_utils import change, intervals, metrics
+from glacier_utils import change, experiments, intervals, metrics
+from glacier_utils.area_errors import Errors, interval
 from glacier_utils.blocks import block_counts
 from glacier_utils.checkpoints import load_checkpoint
+from glacier_utils.clouds import cloud_mask
 from glacier_utils.datasets import Dataset
 from glacier_utils.errors import GlacierError
 from glacier_utils.grids import Grid, Image
 from glacier_utils.prediction import predict_scene
+from glacier_utils.temporal_words import statement
 
 Key = tuple[str, str, str]  # model, area, date
+Case = tuple[str, str, str, str]  # model, area, date, reference
 Views = Mapping[tuple[str, str], Image]  # (area, date) -> image
+Clouds = Mapping[tuple[str, str], np.ndarray]  # (area, date) -> codes of clouds.cloud_mask
 
 
 @dataclass(frozen=True)
@@ -72,37 +77,118 @@ def predict(
     return maps
 
 
-def area_table(maps: Mapping[Key, Map]) -> pd.DataFrame:
+def other_seeds(table: pd.DataFrame, model: str) -> dict[str, Path]:
+    """Return the checkpoints of the same model trained on the same dates with other seeds.
+
+    ``table``: of `experiments.summary`; empty where there is one seed only.
+    """
+    own = table.set_index("model").loc[model]
+    same = (table["architecture"] == own["architecture"]) & (table["dates"] == own["dates"])
+    names = table.loc[same & (table["model"] != model), "model"]
+    return {name: experiments.checkpoint(table, name) for name in names}
+
+
+def read_views(
+    data: Dataset, areas: Sequence[str], dates: Sequence[str]
+) -> dict[tuple[str, str], Image]:
+    """Read the images: (area, date) -> image."""
+    return {(area, date): data.source(area, date).read() for area in areas for date in dates}
+
+
+def read_clouds(
+    data: Dataset, areas: Sequence[str], dates: Sequence[str]
+) -> dict[tuple[str, str], np.ndarray]:
+    """Read cloud masks (codes of `clouds.cloud_mask`) of the dates that the dataset has one for.
+
+    The user's mask, else the scene classification; none is guessed from the image.
+    """
+    found = {}
+    for area in areas:
+        for date in dates:
+            ready, scl = data.clouds(area, date), data.scene_classification(area, date)
+            if ready is not None or scl is not None:
+                source = data.source(area, date)
+                found[area, date] = cloud_mask(source, ready=ready, scl=scl).read()
+    return found
+
+
+def area_table(
+    maps: Mapping[Key, Map],
+    errors: Errors | None = None,
+    *,
+    views: Views | None = None,
+    clouds: Clouds | None = None,
+) -> pd.DataFrame:
     """Return the mapped area per model, area and date, and its change since the first date.
 
+    Args:
+        errors: of the classification, of `area_errors.from_validation` or `from_seeds`; None: the
+            interval holds the outline's uncertainty only.
+        views: the images, for the causes of the change.
+        clouds: of `read_clouds`, for the same.
+
     Returns:
-        model, area, date, area_km2 with low and high (the outline moved by one pixel, see
-        `change.mapped_area`), unknown_km2, change_km2 with change_low and change_high on the
-        pixels known on both dates; zero on the first date.
+        model, area, date; area_km2 with low and high; buffer_km2, the outline moved by one pixel
+        (`change.mapped_area`); bias_km2, by which the reference exceeded the map on the validation
+        part (nan unknown); unknown_km2; high_if_unknown, high plus all unknown pixels; change_km2
+        since the first date with change_low and change_high on the pixels known on both dates (zero
+        on the first date); with ``views`` a column a cause of what changed since the first date,
+        ``cause_snow_lost_km2`` and so on (`change.CAUSES`), which add up to what was lost and
+        gained.
     """
+    errors = errors or {}
     rows = []
     for (model, area, date), found in maps.items():
         mapped = change.mapped_area(found.probability, found.grid, found.threshold)
+        ends = interval(
+            mapped["area_km2"], mapped["uncertainty_km2"], errors.get((model, date, date))
+        )
         first = min(d for m, a, d in maps if (m, a) == (model, area))
-        since = change.area_change(
-            maps[model, area, first].probability, found.probability, found.grid, found.threshold
-        )
+        since = compare(maps, model, area, (first, date), errors)
         same = date == first
-        rows.append(
-            {
-                "model": model,
-                "area": area,
-                "date": date,
-                "area_km2": mapped["area_km2"],
-                "low": mapped["area_km2"] - mapped["uncertainty_km2"],
-                "high": mapped["area_km2"] + mapped["uncertainty_km2"],
-                "unknown_km2": mapped["unknown_km2"],
-                "change_km2": since["change_km2"],
-                "change_low": 0.0 if same else since["low_km2"],
-                "change_high": 0.0 if same else since["high_km2"],
+        row = {
+            "model": model,
+            "area": area,
+            "date": date,
+            "area_km2": mapped["area_km2"],
+            "low": max(0.0, ends["low"]),
+            "high": ends["high"],
+            "buffer_km2": mapped["uncertainty_km2"],
+            "bias_km2": ends["bias_km2"],
+            "unknown_km2": mapped["unknown_km2"],
+            "high_if_unknown": ends["high"] + mapped["unknown_km2"],
+            "change_km2": since["change_km2"],
+            "change_low": 0.0 if same else since["low_km2"],
+            "change_high": 0.0 if same else since["high_km2"],
+        }
+        if views is not None:
+            codes = transition(maps, model, area, (first, date))
+            table = explain_all({area: codes}, views, (first, date), clouds)
+            sums = table.groupby("cause")["area_km2"].sum()
+            row |= {
+                f"cause_{name.replace(' ', '_')}_km2": sums[name] for name in change.CAUSES.values()
             }
-        )
+        rows.append(row)
     return pd.DataFrame(rows)
+
+
+def compare(
+    maps: Mapping[Key, Map],
+    model: str,
+    area: str,
+    dates: Sequence[str],
+    errors: Errors | None = None,
+) -> dict[str, float | bool]:
+    """Compare the first and the last of some dates: `change.area_change` with its errors."""
+    before, after = maps[model, area, dates[0]], maps[model, area, dates[-1]]
+    pairs = ((dates[0], dates[0]), (dates[-1], dates[-1]), (dates[0], dates[-1]))
+    return change.area_change(
+        before.probability,
+        after.probability,
+        before.grid,
+        before.threshold,
+        errors=[(errors or {}).get((model, *pair)) for pair in pairs],
+    )
 
 
 def transition(maps: Mapping[Key, Map], model: str, area: str, dates: Sequence[str]) -> np.ndarray:
@@ -119,14 +205,19 @@ def matrix(codes: np.ndarray, pixel_area_km2: float, dates: Sequence[str]) -> pd
 
 
 def explain_all(
-    changes: Mapping[str, np.ndarray], views: Views, dates: Sequence[str]
+    changes: Mapping[str, np.ndarray],
+    views: Views,
+    dates: Sequence[str],
+    clouds: Clouds | None = None,
 ) -> pd.DataFrame:
     """Return what each area's change is made of: `change.explain` with the column area."""
     columns = ["area", "direction", "cause", "pixels", "area_km2", "share"]
-    tables = [
-        change.explain(codes, views[area, dates[0]], views[area, dates[-1]]).assign(area=area)
-        for area, codes in changes.items()
-    ]
+    tables = []
+    for area, codes in changes.items():
+        keys = [(area, date) for date in (dates[0], dates[-1])]
+        masks = [(clouds or {}).get(key) for key in keys]
+        images = [views[key] for key in keys]
+        tables.append(change.explain(codes, *images, clouds=masks).assign(area=area))
     return (
         pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
     )
@@ -145,46 +236,89 @@ def statements(
     changes: Mapping[str, np.ndarray],
     views: Views,
     dates: Sequence[str],
+    *,
+    errors: Errors | None = None,
+    clouds: Clouds | None = None,
 ) -> list[str]:
-    """Return a sentence or two per area that follow from the numbers (`change.statement`)."""
+    """Return the sentences per area that follow from the numbers (`temporal_words.statement`)."""
     if len(dates) < 2:
         return ["There is one date only: nothing can be said about change."]
+    ends = (dates[0], dates[-1])
     sentences = []
     for area, codes in changes.items():
-        first, last = maps[model, area, dates[0]], maps[model, area, dates[-1]]
-        numbers = change.area_change(
-            first.probability, last.probability, first.grid, first.threshold
-        )
-        causes = change.explain(codes, views[area, dates[0]], views[area, dates[-1]])
-        text = change.statement(numbers, causes, dates=(dates[0], dates[-1]))
-        sentences.append(f"Area {area}: {text}")
+        numbers = compare(maps, model, area, ends, errors)
+        explained = explain_all({area: codes}, views, ends, clouds)
+        sentences.append(f"Area {area}: {statement(numbers, explained, dates=ends)}")
     return sentences
 
 
-def robustness(maps: Mapping[Key, Map], data: Dataset) -> pd.DataFrame:
-    """Score every map against the labels and, where it is known, the truth.
+def count_blocks(maps: Mapping[Key, Map], data: Dataset) -> dict[Case, pd.DataFrame]:
+    """Count every map against the labels and, where it is known, the truth.
+
+    Returns:
+        (model, area, date, reference) -> tp, fp, fn, tn of each block of `blocks.block_counts`.
+    """
+    found = {}
+    for (model, area, date), entry in maps.items():
+        candidates = {"labels": data.labels(area, date), "truth": data.truth(area, date)}
+        for reference, mask in candidates.items():
+            if mask is not None:
+                counts = block_counts(entry.mask, mask.read(), entry.grid)
+                found[model, area, date, reference] = counts
+    return found
+
+
+def robustness(scored: Mapping[Case, pd.DataFrame]) -> pd.DataFrame:
+    """Score every map of `count_blocks`.
 
     Returns:
         model, area, date, reference, iou, iou_low, iou_high (95 %, by `blocks.block_counts`) and
         the other scores.
     """
-    rows = []
-    for (model, area, date), found in maps.items():
-        candidates = {"labels": data.labels(area, date), "truth": data.truth(area, date)}
-        for reference, mask in candidates.items():
-            if mask is None:
-                continue
-            counts = block_counts(found.mask, mask.read(), found.grid)
-            rows.append(
-                {
-                    "model": model,
-                    "area": area,
-                    "date": date,
-                    "reference": reference,
-                    **intervals.scores_with_interval(counts),
-                }
-            )
+    rows = [
+        {**dict(zip(_CASE, case, strict=True)), **intervals.scores_with_interval(counts)}
+        for case, counts in scored.items()
+    ]
     return pd.DataFrame(rows)
+
+
+def price(scored: Mapping[Case, pd.DataFrame], model: str) -> pd.DataFrame:
+    """Compare every other model with one, on the same blocks of every area and date.
+
+    With the model of the main date alone as ``model``, its rows say what training on other dates
+    costs there (a negative difference on the main date) and gains (a positive one on the others).
+
+    Returns:
+        area, date, reference, model (another one), against (``model``), difference of the IoU,
+        low, high (95 %), verdict (``better``, ``worse``, ``not distinguishable``).
+    """
+    tables = [pd.DataFrame(columns=_PRICE)]
+    for area, date, reference in dict.fromkeys(case[1:] for case in scored):
+        counts = {case[0]: c for case, c in scored.items() if case[1:] == (area, date, reference)}
+        pairs = [(name, model) for name in counts if name != model]
+        found = intervals.compare(counts, pairs).assign(area=area, date=date, reference=reference)
+        tables += [found[_PRICE]] if len(found) else []
+    return pd.concat(tables[1:] or tables, ignore_index=True)
+
+
+def score_matrix(table: pd.DataFrame, reference: str | None = None) -> pd.DataFrame:
+    """Turn `robustness` into a matrix: a row a model, a column ``area, date``; "0.76 (0.69..0.83)".
+
+    ``reference`` defaults to the truth where it is known, else the labels.
+    """
+    reference = reference or ("truth" if (table["reference"] == "truth").any() else "labels")
+    own = table[table["reference"] == reference]
+    text = own.apply(lambda row: f"{row.iou:.2f} ({row.iou_low:.2f}..{row.iou_high:.2f})", axis=1)
+    wide = own.assign(text=text, where=own["area"] + ", " + own["date"])
+    order = {name: list(dict.fromkeys(wide[name])) for name in ("model", "where")}
+    wide = wide.pivot(index="model", columns="where", values="text")
+    return wide.loc[order["model"], order["where"]].rename_axis(columns=f"IoU by the {reference}")
+
+
+_CASE = ("model", "area", "date", "reference")
+_PRICE = [
+    *("area", "date", "reference", "model", "against", "difference", "low", "high", "verdict")
+]
 
 
 def causes_are_complete(explained: pd.DataFrame, changes: Mapping[str, np.ndarray]) -> bool:
