@@ -107,11 +107,11 @@ def test_a_shift_disappears_under_the_band():
     reference, mask = square(30, 10, 10, 10), square(30, 10, 11, 10)
     found = bias.band_curve({"m": mask}, {"labels": reference}, 10.0).set_index("band_m")
     assert found.loc[0, "iou"] == pytest.approx(90 / 110)
-    # Nearer than 10 m are the pixels beside the edge, where all errors lie.
+    # Nearer than 10 m are the pixels beside the edge, corners included (9.1 m): all errors.
     # The innermost pixels lie 45 m from the edge.
     assert found.loc[10:40, "iou"].tolist() == [1.0] * 4
     assert found.loc[50:, "iou"].isna().all()
-    assert found.loc[10, "known"] == pytest.approx(1 - (40 + 36) / 900)
+    assert found.loc[10, "known"] == pytest.approx(1 - (44 + 36) / 900)
     assert found.index.tolist() == [0, 10, 20, 30, 40, 50, 60]
 
 
