@@ -17,6 +17,7 @@ from glacier_utils import intervals
 from glacier_utils.glaciers import NONE, SIZES
 from glacier_utils.metrics import SCORES, outcomes, score_table
 
+FOUND_IOU = 0.1
 BANDS_M = (0.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0)
 
 
@@ -55,7 +56,7 @@ def age_effect(table: pd.DataFrame, *, level: float = 0.95, least: int = 10) -> 
 
 
 def _spearman(x: pd.Series, y: pd.Series, level: float, least: int) -> dict[str, float]:
-    if len(x) < least or x.nunique() < 2 or y.nunique() < 2:
+    if len(x) < max(least, 4) or x.nunique() < 2 or y.nunique() < 2:
         return dict.fromkeys(("rho", "low", "high"), math.nan)
     rho = float(stats.spearmanr(x, y).statistic)
     error = math.sqrt((1 + rho**2 / 2) / (len(x) - 3))
@@ -166,8 +167,9 @@ def ceiling_by_size(table: pd.DataFrame, *, offset_m: float | None = None) -> pd
     Args:
         table: of ``glaciers.per_glacier``.
         offset_m: of all outlines; None takes the one observed, the median over the glaciers of a
-            class of ``boundary_median_m``. The formula asks for a mean, but the mean distance of
-            two outlines is that of missed and invented ice, however far away.
+            class of ``boundary_median_m``, without those whose IoU is below 0.1: a map of another
+            place has no offset. The formula asks for a mean, but the mean distance of two outlines
+            is that of missed and invented ice, however far away.
 
     Returns:
         A row per model, reference and class that has glaciers: size_class, glaciers, offset_m,
@@ -180,7 +182,9 @@ def ceiling_by_size(table: pd.DataFrame, *, offset_m: float | None = None) -> pd
             part = group[group["size_class"] == name]
             if part.empty:
                 continue
-            offset = part["boundary_median_m"].median() if offset_m is None else offset_m
+            offset = offset_m
+            if offset is None:
+                offset = part.loc[part["iou"] >= FOUND_IOU, "boundary_median_m"].median()
             limits = ceiling(part["area_km2"], part["perimeter_km"], offset)
             rows.append(
                 {
