@@ -18,10 +18,12 @@ from scipy import fft
 from glacier_utils import metrics
 from glacier_utils.grids import Grid
 
-# Measured on worlds of the sample and of random fields (``coverage``): with sixteen blocks of three
-# to four correlation lengths, 95 % intervals hold the truth 92 to 97 times in 100. Smaller blocks
-# share errors across their borders (a hundred blocks: 72 to 80 times), fewer and larger ones give
-# wider intervals than needed.
+# What 95 % intervals of `intervals` held, in 100, with 9, 16, 25 and 100 blocks (``coverage``):
+#   forty other worlds of the sample, six trained models    99   98   98   80
+#   random fields whose errors are alike over 0.4 to 0.9 km of a 12.8 km area
+#                                                        89-94 84-91 83-89 66-80
+# Fewer and larger blocks than sixteen make intervals a third wider, smaller ones share errors
+# across their borders.
 LEAST_BLOCKS = 16
 LENGTHS = 4.0
 SIDE_M = 3200.0  # where nobody estimated the correlation length

@@ -1,0 +1,237 @@
+"""Whether a probability means what it says, and what it is worth to leave doubtful pixels out.
+
+Everything but the map of doubt works on histograms of the probability, one of the glacier pixels
+and one of the others (`metrics.histograms`, 1000 bins): they may be added up over patches and
+scenes, so that memory does not grow with them. A bin stands for its middle. That shifts a Brier
+score by less than 0.001 (twice half a bin) and an area under a curve by less than 0.001; a
+probability that a network is very sure of (below 0.0005 or above 0.9995) counts as 0.0005 or
+0.9995, which bounds the log loss of a pixel at 7.6. (A model whose logits are 2.5 times too large
+gets a temperature of 2.4; models trained on the sample need 0.7 to 1.6.)
+
+Pixels without a known label or without a probability are left out.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+from scipy import optimize, special
+
+from glacier_utils.metrics import SCORES, histograms
+
+BINS = 1000
+TEMPERATURES = (0.05, 20.0)  # between which a fit looks
+_EPS = 1e-6  # probabilities that a network was certain of are taken back by this much
+
+Histograms = tuple[np.ndarray, np.ndarray]  # glacier [bins], background [bins]
+
+
+def histogram(probability: np.ndarray, label: np.ndarray) -> Histograms:
+    """Count the probabilities of glacier and of background pixels in 1000 bins of 0..1."""
+    return histograms(probability, label, bins=BINS)
+
+
+def reliability(
+    glacier: np.ndarray, background: np.ndarray, *, bins: int = 10, equal_count: bool = False
+) -> pd.DataFrame:
+    """Set the share of glacier that is found beside the probability that was stated.
+
+    Args:
+        glacier, background: of `histogram`.
+        bins: number of classes, equally wide, or with as many pixels each as the histogram allows
+            where ``equal_count``; classes without a pixel are left out.
+
+    Returns:
+        low, high (of the class), probability (mean), share (of glacier), pixels.
+    """
+    total = glacier + background
+    number = len(total)
+    if equal_count:
+        before = np.cumsum(total) - total / 2  # pixels below the middle of each bin
+        group = np.minimum((before * bins / max(total.sum(), 1)).astype(int), bins - 1)
+    else:
+        group = np.arange(number) * bins // number
+    table = pd.DataFrame(
+        {
+            "group": group,
+            "low": np.arange(number) / number,
+            "high": (np.arange(number) + 1) / number,
+            "sum": total * _middles(number),
+            "glacier": glacier,
+            "pixels": total,
+        }
+    )
+    sums = table.groupby("group").agg(
+        {"low": "min", "high": "max", "sum": "sum", "glacier": "sum", "pixels": "sum"}
+    )
+    sums = sums[sums["pixels"] > 0].reset_index(drop=True)
+    sums = sums.assign(
+        probability=sums["sum"] / sums["pixels"], share=sums["glacier"] / sums["pixels"]
+    )
+    return sums[["low", "high", "probability", "share", "pixels"]]
+
+
+def calibration_scores(
+    glacier: np.ndarray, background: np.ndarray, *, bins: int = 15
+) -> dict[str, float]:
+    """Score the probabilities; lower is better but for resolution, nan without a pixel.
+
+    Returns:
+        ece: expected calibration error, the mean over the pixels of ``|share - probability|`` of
+            their class, 15 classes of equal width (Naeini et al. 2015, AAAI; Guo et al. 2017,
+            ICML, here of the probability of glacier, not of the winning class); ece_equal_count:
+            the same with classes of equal numbers; mce: the largest such distance.
+        brier: mean of (probability - label)^2 (Brier 1950), reliability - resolution + uncertainty
+            (Murphy 1973) over the bins of the histogram: distance from the diagonal, distance of
+            the shares from the overall one, variance of the label.
+        nll: mean log loss (nat).
+        pixels.
+    """
+    total = glacier + background
+    pixels = int(total.sum())
+    names = ["ece", "ece_equal_count", "mce", "brier", "reliability", "resolution", "uncertainty",
+             "nll"]  # fmt: skip
+    if not pixels:
+        return dict.fromkeys(names, math.nan) | {"pixels": 0}
+    errors = []
+    for equal_count in (False, True):
+        table = reliability(glacier, background, bins=bins, equal_count=equal_count)
+        gap = (table["share"] - table["probability"]).abs()
+        errors.append((float((gap * table["pixels"]).sum() / pixels), float(gap.max())))
+    p = _middles(len(total))
+    share = glacier / np.maximum(total, 1)
+    overall = glacier.sum() / pixels
+    parts = {
+        "reliability": float((total * (p - share) ** 2).sum() / pixels),
+        "resolution": float((total * (share - overall) ** 2).sum() / pixels),
+        "uncertainty": float(overall * (1 - overall)),
+    }
+    brier = parts["reliability"] - parts["resolution"] + parts["uncertainty"]
+    return {
+        "ece": errors[0][0],
+        "ece_equal_count": errors[1][0],
+        "mce": errors[0][1],
+        "brier": brier,
+        **parts,
+        "nll": _log_loss(special.logit(p), glacier, background),
+        "pixels": pixels,
+    }
+
+
+def fit_temperature(glacier: np.ndarray, background: np.ndarray) -> float:
+    """Return the temperature by which logits are to be divided, from *validation* pixels.
+
+    The minimum of the log loss (Guo et al. 2017, ICML) between 0.05 and 20, where it has one only.
+    Above 1 the model was too sure of itself, below 1 not sure enough. 1 where the pixels hold one
+    class, which says nothing about how sure to be.
+    """
+    if not glacier.sum() or not background.sum():
+        return 1.0
+    logits = special.logit(_middles(len(glacier)))
+    low, high = np.log(TEMPERATURES)
+    found = optimize.minimize_scalar(
+        lambda log_t: _log_loss(logits / math.exp(log_t), glacier, background),
+        bounds=(low, high),
+        method="bounded",
+    )
+    return float(math.exp(found.x))
+
+
+def apply_temperature(probability: np.ndarray, temperature: float) -> np.ndarray:
+    """Return ``sigmoid(logit(probability) / temperature)``, float32; nan stays nan.
+
+    0.5 stays where it is. Another threshold must be taken along, ``apply_temperature(threshold,
+    temperature)``, and the map stays the same.
+    """
+    probability = np.clip(np.asarray(probability, np.float32), _EPS, 1 - _EPS)
+    return special.expit(special.logit(probability) / np.float32(temperature))
+
+
+def before_and_after(
+    probability: np.ndarray, label: np.ndarray, temperature: float
+) -> tuple[pd.DataFrame, dict[str, Histograms]]:
+    """Score probabilities as they are and with the temperature fitted on validation.
+
+    Returns:
+        stage (``before``, ``after``), temperature and the columns of `calibration_scores`; and the
+        histograms by stage, for figures.
+    """
+    stages = {"before": 1.0, "after": temperature}
+    found = {
+        stage: histogram(apply_temperature(probability, t), label) for stage, t in stages.items()
+    }
+    rows = [
+        {"stage": stage, "temperature": t, **calibration_scores(*found[stage])}
+        for stage, t in stages.items()
+    ]
+    return pd.DataFrame(rows), found
+
+
+def uncertainty(probability: np.ndarray) -> np.ndarray:
+    """Return the entropy of each pixel's class in bit, float32: 0 sure, 1 at 0.5; nan stays nan."""
+    p = np.asarray(probability, np.float32)
+    return ((special.entr(p) + special.entr(1 - p)) / np.float32(math.log(2))).astype(np.float32)
+
+
+def risk_coverage(
+    glacier: np.ndarray, background: np.ndarray, *, threshold: float = 0.5
+) -> pd.DataFrame:
+    """Return error and IoU of the surest pixels, by the share of pixels kept.
+
+    Pixels are kept in the order of the distance of their logit from that of the ``threshold`` at
+    which they are classified: what lies next to it is doubtful. (El-Yaniv & Wiener 2010, JMLR 11;
+    Geifman & El-Yaniv 2017.)
+
+    Returns:
+        coverage (share of pixels kept, rising to 1), risk (share of them that is wrong), iou,
+        doubt (distance in logits of the last one kept).
+    """
+    number = len(glacier)
+    # As in `classify`: a threshold on a bin's lower edge calls the whole bin glacier.
+    yes = np.arange(number) >= math.ceil(threshold * number - 1e-9)
+    distance = np.abs(special.logit(_middles(number)) - special.logit(threshold))
+    order = np.argsort(-distance, kind="stable")
+    tp, fp, fn, tn = (
+        np.cumsum(np.where(chosen, part, 0)[order])
+        for chosen, part in ((yes, glacier), (yes, background), (~yes, glacier), (~yes, background))
+    )
+    total = tp + fp + fn + tn
+    kept = np.diff(total, prepend=0) > 0  # bins that hold a pixel
+    table = pd.DataFrame(
+        {
+            "coverage": total / max(total[-1], 1),
+            "risk": 1 - SCORES["accuracy"](tp, fp, fn, tn),
+            "iou": SCORES["iou"](tp, fp, fn, tn),
+            "doubt": distance[order],
+        }
+    )
+    return table[kept].reset_index(drop=True)
+
+
+def area_under_risk(curve: pd.DataFrame) -> float:
+    """Return the area under `risk_coverage` (AURC): the mean risk over all coverages.
+
+    The pixels of one bin come in no order: each counts with the risk of the whole bin's end. 0 for
+    a map without an error; nan without a pixel.
+    """
+    if curve.empty:
+        return math.nan
+    return float((curve["risk"] * curve["coverage"].diff().fillna(curve["coverage"])).sum())
+
+
+def coverage_at_iou(curve: pd.DataFrame, level: float) -> float:
+    """Return the largest share of pixels that can be kept with an IoU of ``level``; 0 for none."""
+    reached = curve.loc[curve["iou"] >= level, "coverage"]
+    return float(reached.max()) if len(reached) else 0.0
+
+
+def _middles(bins: int) -> np.ndarray:
+    return (np.arange(bins) + 0.5) / bins
+
+
+def _log_loss(logits: np.ndarray, glacier: np.ndarray, background: np.ndarray) -> float:
+    """Return the mean of -log(probability of the right class), without overflow."""
+    losses = glacier * np.logaddexp(0, -logits) + background * np.logaddexp(0, logits)
+    return float(losses.sum() / (glacier.sum() + background.sum()))
