@@ -194,7 +194,8 @@ def glacier_scores(
     frame["area_km2"] = (frame["tp"] + frame["fn"]) * pixel
     frame["predicted_km2"] = (frame["tp"] + frame["fp"]) * pixel
     reach = _buffers(found, zones, numbers, grid)
-    frame["low"], frame["high"] = frame["predicted_km2"] - reach, frame["predicted_km2"] + reach
+    frame["low"] = (frame["predicted_km2"] - reach).clip(lower=0)
+    frame["high"] = frame["predicted_km2"] + reach
     frame["iou"] = SCORES["iou"](*(frame[name].to_numpy() for name in COUNTS))
     distances = _rim_medians(mask, reference, zones, grid.resolution)
     frame["boundary_median_m"] = distances.reindex(frame.index)
