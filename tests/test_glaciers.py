@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from rasterio.crs import CRS
 
 from glacier_utils import glaciers
+from glacier_utils.datasets import open_dataset
 from glacier_utils.errors import GlacierError
 from glacier_utils.grids import Grid
 from glacier_utils.outlines import rasterise
@@ -166,6 +167,26 @@ def test_the_edge_of_a_disc_has_its_length():
     # neighbours, which moves a slanting line by less.
     scores = glaciers.glacier_scores(disc, disc, glaciers.partition(disc, grid), grid)
     assert scores["high"][0] - scores["predicted_km2"][0] == pytest.approx(length * 0.01, rel=0.12)
+
+
+def test_real_outlines(real_data):
+    data = open_dataset("everest")
+    grid = data.source("test", "2000-10-30").grid
+    outlines = data.outlines("test", "2000-10-30")
+    listed = glaciers.burn_glaciers(outlines, grid, "2000-10-30")
+    label = rasterise(outlines, grid)
+    np.testing.assert_array_equal(listed.numbers > 0, label == 1)
+    assert len(listed.table) > 20
+    assert listed.table["glacier_id"].is_unique
+    parts = glaciers.partition(label, grid, listed)
+    # Lengths of the lines, less those where ice lies on the other side.
+    shapes = outlines[outlines["kind"] == "glacier"].dissolve("glacier_id").geometry
+    whole = parts.table[~parts.table["cut"] & parts.table["listed"]].set_index("glacier_id")
+    for name, perimeter in whole["perimeter_km"].items():
+        others = shapes.drop(name).union_all().buffer(15)
+        length = shapes[name].boundary.difference(others).length / 1000
+        assert perimeter == pytest.approx(length, rel=0.15, abs=0.1)
+    assert len(whole) >= 5
 
 
 def test_no_glacier_at_all():
