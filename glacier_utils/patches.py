@@ -86,7 +86,8 @@ def build_patches(
         clouds: which mask makes pixels under cloud and cloud shadow unknown: "ready" (the user's
             own), "scl" (the scene classification), "csmask" (a network; it misses cloud, and on
             blurred images calls ice cloud), "none", or "auto": ready, else scl, else none. What a
-            mask does not assess stays as it is. ``parameters["clouds_used"]`` says which was used where.
+            mask does not assess stays as it is. ``parameters["clouds_used"]`` says which was used
+            where.
         max_cloud: patches with a larger fraction of cloud are dropped; None: cloud is only counted
             as unknown.
         buffer_m: width of the strip between validation and training: no training patch comes nearer
