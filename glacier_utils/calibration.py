@@ -191,14 +191,14 @@ def risk_coverage(
     number = len(glacier)
     # As in `classify`: a threshold on a bin's lower edge calls the whole bin glacier.
     yes = np.arange(number) >= math.ceil(threshold * number - 1e-9)
-    distance = np.abs(special.logit(_middles(number)) - special.logit(threshold))
+    # Rounded, since two bins on either side of the threshold are equally sure.
+    distance = np.abs(special.logit(_middles(number)) - special.logit(threshold)).round(9)
     order = np.argsort(-distance, kind="stable")
     tp, fp, fn, tn = (
         np.cumsum(np.where(chosen, part, 0)[order])
         for chosen, part in ((yes, glacier), (yes, background), (~yes, glacier), (~yes, background))
     )
     total = tp + fp + fn + tn
-    kept = np.diff(total, prepend=0) > 0  # bins that hold a pixel
     table = pd.DataFrame(
         {
             "coverage": total / max(total[-1], 1),
@@ -207,7 +207,9 @@ def risk_coverage(
             "doubt": distance[order],
         }
     )
-    return table[kept].reset_index(drop=True)
+    table = table.groupby("doubt", sort=False, as_index=False).last()[list(table.columns)]
+    more = table["coverage"].diff().fillna(table["coverage"]) > 0  # steps that hold a pixel
+    return table[more].reset_index(drop=True)
 
 
 def area_under_risk(curve: pd.DataFrame) -> float:
