@@ -15,6 +15,11 @@ Errors within a piece are alike, so that for a place smaller than a typical piec
 stays that of the piece. What a typical piece is depends on how the ground is cut, so it is cut in
 three ways (sixteenths of a patch, patches, blocks of patches) and the widest interval counts.
 
+Measured on the sample, learned from the labels of its validation part, judged by the truth: of five
+models on two areas and dates, all 20 intervals of whole areas held it, the buffer method's 3. Of
+single glaciers in the area of training 26 of 27 intervals held it, in the unseen area 16 to 24 of
+26: whole glaciers are missed or made up there that look unlike any of the training area.
+
 Not in it: that another region is of another kind than the validation part, and that the reference
 itself is wrong. Labels older than the image hold ice that has gone since; ``bias`` is then partly
 theirs, and the map is not corrected by it: its interval is stretched that far instead.
@@ -190,19 +195,20 @@ def from_seeds(
         keys = [key[1:] for key in maps if key[0] == model]
         dates = sorted({date for _, date in keys})
         for first, second in [(a, b) for a in dates for b in dates if a <= b and len(names) > 1]:
-            mapped, error = [], []
+            mapped, variances = [], []
             for area in dict.fromkeys(area for area, _ in keys):
                 own, other = (
                     np.array([_area_km2(maps[name, area, date]) for name in names])
                     for date in (first, second)
                 )
-                value = own if first == second else own - other
-                spread = (value - value.mean()) * math.sqrt(len(names) / (len(names) - 1))
-                mapped.append(np.full(len(names), (own + other).mean() / 2))
-                error.append(spread)
-            learned = learn([(np.concatenate(mapped), np.concatenate(error))])
-            if learned is not None:
-                found[model, first, second] = learned
+                mapped.append((own + other).mean() / 2)
+                variances.append((own if first == second else own - other).var(ddof=1))
+            total, members_km2 = sum(mapped), len(names) * sum(mapped)
+            if total > 0:
+                typical = float(np.square(mapped).sum() / total)
+                freedom = len(mapped) * (len(names) - 1)
+                scale = Scale(float(sum(variances) / total), typical, members_km2, freedom)
+                found[model, first, second] = AreaError(0.0, (scale,))
     return found
 
 

@@ -76,6 +76,7 @@ def area_change(
     threshold: float = 0.5,
     *,
     errors: Sequence[AreaError | None] = (None, None, None),
+    least_km2: float = 0.0,
 ) -> dict[str, float | bool]:
     """Compare the mapped areas of two dates on the pixels that are known on both.
 
@@ -86,6 +87,8 @@ def area_change(
             model's errors on two dates are alike and partly cancel; where it is None but the two
             others are not, they are added in quadrature as if they were independent, which makes
             the interval wide rather than narrow.
+        least_km2: the error's size is that of the mapped area, or this if it is larger: the area of
+            a known glacier, that its interval does not vanish where it is missed.
 
     Returns:
         before_km2 and after_km2 with before_low, before_high, after_low, after_high; change_km2
@@ -105,9 +108,12 @@ def area_change(
     second = np.where(known, (change == 1) | (change == GAINED), UNKNOWN)
     areas = [float((mask == 1).sum() * pixel) for mask in (first, second)]
     buffers = [_buffer_pixels(mask) * pixel for mask in (first, second)]
-    ends = [interval(*numbers) for numbers in zip(areas, buffers, errors[:2], strict=True)]
+    ends = [
+        interval(area, buffer, error, size_km2=max(area, least_km2))
+        for area, buffer, error in zip(areas, buffers, errors[:2], strict=True)
+    ]
     difference = areas[1] - areas[0]
-    found = _difference(areas, buffers, ends, errors)
+    found = _difference(areas, buffers, ends, errors, least_km2)
     return {
         "before_km2": areas[0],
         "before_low": max(0.0, ends[0]["low"]),
@@ -133,11 +139,13 @@ def _difference(
     buffers: Sequence[float],
     ends: Sequence[dict[str, float]],
     errors: Sequence[AreaError | None],
+    least_km2: float,
 ) -> dict[str, float]:
     """Return the interval of the second area minus the first, as ``area_errors.interval``."""
     difference = areas[1] - areas[0]
     if errors[2] is not None or None in errors[:2]:
-        return interval(difference, math.hypot(*buffers), errors[2], size_km2=sum(areas) / 2)
+        size = max(sum(areas) / 2, least_km2)
+        return interval(difference, math.hypot(*buffers), errors[2], size_km2=size)
     bias = ends[1]["bias_km2"] - ends[0]["bias_km2"]
     reach = math.hypot(*(end["reach_km2"] for end in ends))
     return {

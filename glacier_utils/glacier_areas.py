@@ -111,7 +111,9 @@ def _one_glacier(
         size_km2=max(mapped["area_km2"], reference),
     )
     unknown = float((own & ~known).sum() * pixel)
-    since = change.area_change(before, after, pixel, found.threshold, errors=errors)
+    since = change.area_change(
+        before, after, pixel, found.threshold, errors=errors, least_km2=reference
+    )
     same = np.array_equal(before, after, equal_nan=True)
     return {
         "reference_km2": reference,

@@ -223,6 +223,21 @@ def explain_all(
     )
 
 
+def locate_causes(
+    changes: Mapping[str, np.ndarray],
+    views: Views,
+    dates: Sequence[str],
+    clouds: Clouds | None = None,
+) -> dict[str, np.ndarray]:
+    """Return where each cause of change lies: area -> codes of `change.causes`."""
+    found = {}
+    for area, codes in changes.items():
+        keys = [(area, date) for date in (dates[0], dates[-1])]
+        masks = [(clouds or {}).get(key) for key in keys]
+        found[area] = change.causes(codes, *(views[key] for key in keys), masks)
+    return found
+
+
 def cause_shares(explained: pd.DataFrame) -> pd.DataFrame:
     """Return km2 by cause (columns) for each area and direction (rows), for a stacked chart."""
     named = explained.assign(bar=explained["area"] + ", " + explained["direction"])

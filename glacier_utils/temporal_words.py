@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
+from scipy import stats
 
 from glacier_utils.area_errors import within_a_year
 from glacier_utils.change import CAUSES
@@ -19,7 +20,6 @@ _PHRASES = {
     "snow gained": "snow that lay on the last date only",
     "water": "water on one date only",
     "edge": "jitter within one pixel of the outline",
-    "rest": "none of cloud, shadow, snow, water and outline jitter",
 }
 _GROUNDS = {
     STABLE: "stable terrain (outside the outlines and free of snow)",
@@ -133,15 +133,12 @@ def _verdict(change: Mapping[str, float | bool]) -> str:
 
 def _composition(explained: pd.DataFrame) -> str:
     areas = explained.groupby("cause")["area_km2"].sum().reindex(CAUSES.values(), fill_value=0.0)
-    total, largest = areas.sum(), areas.idxmax()
-    rest = areas["rest"]
-    sentence = (
-        f"Of the {km2(total)} km2 mapped differently, {100 * areas[largest] / total:.0f} % "
-        f"is put down to {_PHRASES[largest]}"
-    )
-    if largest == "rest":
-        return sentence + "."
-    return sentence + f"; {km2(rest)} km2 ({100 * rest / total:.0f} %) has no simple explanation."
+    total, rest = areas.sum(), areas["rest"]
+    shares = (100 * areas.drop("rest") / total).sort_values(ascending=False, kind="stable")
+    named = [f"{share:.0f} % is put down to {_PHRASES[cause]}" for cause, share in shares.items()
+             if share >= 0.5]  # fmt: skip
+    unexplained = f"{km2(rest)} km2 ({100 * rest / total:.0f} %) has no simple explanation"
+    return f"Of the {km2(total)} km2 mapped differently, {', '.join([*named, unexplained])}."
 
 
 def _sums(sums: pd.DataFrame | None, dates: Sequence[str]) -> list[str]:
@@ -150,6 +147,8 @@ def _sums(sums: pd.DataFrame | None, dates: Sequence[str]) -> list[str]:
     lines = []
     for row in sums[sums["date"] == dates[-1]].itertuples():
         shown = row.change_low_correlated > 0 or row.change_high_correlated < 0
+        # Of intervals of 95 %, so many miss by chance in 39 cases of 40 at the most.
+        chance = int(stats.binom.ppf(0.975, row.glaciers, 0.05))
         lines.append(
             f"- The {row.glaciers} glaciers of area {row.area} together: {km2(row.area_km2)} km2 "
             f"on {row.date} ({_range(row.low_correlated, row.high_correlated)} if their errors are "
@@ -158,7 +157,13 @@ def _sums(sums: pd.DataFrame | None, dates: Sequence[str]) -> list[str]:
             f"({row.change_low_correlated:+.2f} to {row.change_high_correlated:+.2f} if alike, "
             f"{row.change_low_uncorrelated:+.2f} to {row.change_high_uncorrelated:+.2f} if "
             f"independent): {'more than the errors' if shown else 'no change can be shown'}. "
-            f"One by one, {row.changed} of them changed by more than their own interval."
+            f"One by one, {row.changed} of them changed by more than their own interval"
+            + (
+                f", up to {chance} might by chance."
+                if row.changed <= chance or not within_a_year((dates[0], dates[-1]))
+                else f", where up to {chance} might by chance: single glaciers err more here than "
+                "on the validation part, and no change of one of them can be believed."
+            )
         )
     return lines
 

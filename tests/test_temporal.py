@@ -10,6 +10,8 @@ from rasterio.crs import CRS
 from stubs import BANDS
 
 from glacier_utils import change, temporal
+from glacier_utils.area_errors import AreaError, Scale
+from glacier_utils.blocks import block_counts
 from glacier_utils.checkpoints import Segmenter, save_checkpoint
 from glacier_utils.datasets import open_dataset
 from glacier_utils.errors import GlacierError
@@ -217,3 +219,89 @@ def test_robustness_scores_labels_and_truth():
     assert table["recall"].tolist() == [1, 1]
     assert table.eval("iou_low <= iou and iou <= iou_high").all()
     assert isinstance(table, pd.DataFrame)
+
+
+def test_three_dates_make_a_series(shrinking):
+    maps, _, views = shrinking
+    dates = (*DATES, "2023-09")
+    maps["net", "test", dates[2]] = square_map(10)
+    views["test", dates[2]] = views["test", DATES[1]]
+    table = temporal.area_table(maps, views=views).set_index("date")
+    assert table["area_km2"].tolist() == pytest.approx([0.04, 0.0256, 0.01])
+    assert table["change_km2"].tolist() == pytest.approx([0, -0.0144, -0.03])
+    causes = [name for name in table if name.startswith("cause_")]
+    assert causes[2] == "cause_snow_lost_km2"
+    assert table[causes].sum(axis=1).tolist() == pytest.approx([0, 0.0144, 0.03])
+    assert table.loc[DATES[1], "cause_snow_lost_km2"] == pytest.approx(0.008)
+    changes = {"test": temporal.transition(maps, "net", "test", dates)}
+    (sentence,) = temporal.statements(maps, "net", changes, views, dates)
+    assert "on 2023-07 and 0.01 km2" in sentence
+
+
+def test_clouds_explain_first(shrinking):
+    _, changes, views = shrinking
+    clouds = {("test", DATES[1]): np.ones((30, 30), np.uint8)}
+    table = temporal.explain_all(changes, views, DATES, clouds)
+    assert table.groupby("cause")["pixels"].sum()["cloud"] == 144
+    (found,) = temporal.locate_causes(changes, views, DATES, clouds).values()
+    assert (found == 1).sum() == 144
+
+
+def test_the_error_of_the_classification_is_in_the_table(shrinking):
+    maps, _, _ = shrinking
+    error = AreaError(-0.1, (Scale(0.0, 1.0, 1.0, 5),))
+    table = temporal.area_table(maps, {("net", DATES[0], DATES[0]): error}).set_index("date")
+    first = table.loc[DATES[0]]
+    assert first["bias_km2"] == pytest.approx(-0.004)
+    assert first["low"] == pytest.approx(0.04 - 0.004 - 0.0078)
+    assert first["high"] == pytest.approx(0.04 + 0.0078)
+    assert np.isnan(table.loc[DATES[1], "bias_km2"])
+
+
+def test_the_price_of_other_dates():
+    truth = square_map(20).mask
+    wrong = np.where(np.indices(truth.shape).sum(axis=0) % 5, truth, 1 - truth)
+    scored = {
+        ("one", "test", DATES[1], "truth"): block_counts(truth, truth, grid((30, 30)), side_m=60),
+        ("both", "test", DATES[1], "truth"): block_counts(wrong, truth, grid((30, 30)), side_m=60),
+    }
+    table = temporal.price(scored, "one")
+    row = table.iloc[0]
+    assert len(table) == 1
+    assert (row["model"], row["against"], row["verdict"]) == ("both", "one", "worse")
+    assert row["low"] < row["difference"] < row["high"] < 0
+    assert temporal.price({}, "one").empty
+    matrix = temporal.score_matrix(temporal.robustness(scored))
+    assert matrix.loc["one", "test, 2023-08"] == "1.00 (1.00..1.00)"
+    assert matrix.columns.name == "IoU by the truth"
+
+
+def test_masks_of_clouds_are_read_where_there_are_some(make_dataset, write_tif):
+    folder = make_dataset(patches=(1, 1), size=16)
+    mask = np.zeros((16, 16), np.uint8)
+    mask[3] = 1
+    write_tif(folder / "clouds.tif", mask)
+    text = (folder / "dataset.yaml").read_text()
+    entry = f"images/train/{DATES[0]}/*.tif"
+    changed = f"{{images: {entry}, clouds: clouds.tif}}"
+    (folder / "dataset.yaml").write_text(text.replace(entry, changed))
+    data = open_dataset(folder)
+    found = temporal.read_clouds(data, data.areas, DATES)
+    assert list(found) == [("train", DATES[0])]
+    assert (found["train", DATES[0]] == mask).all()
+    views = temporal.read_views(data, data.areas, DATES)
+    assert len(views) == 4
+
+
+def test_other_seeds(tmp_path):
+    table = pd.DataFrame(
+        {
+            "model": ["net", "net-seed1", "net-both", "forest"],
+            "architecture": ["net", "net", "net-both", "forest"],
+            "dates": ["2023-08", "2023-08", "2023-07 2023-08", "2023-08"],
+            "checkpoint": ["a.pt", "b.pt", "c.pt", "d.pt"],
+        }
+    )
+    found = temporal.other_seeds(table, "net")
+    assert {name: path.name for name, path in found.items()} == {"net-seed1": "b.pt"}
+    assert temporal.other_seeds(table, "forest") == {}

@@ -1,0 +1,148 @@
+"""Figures of the temporal comparison: drawn, with units, and with what a reader needs."""
+
+from __future__ import annotations
+
+import warnings
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+
+from glacier_utils import change
+from glacier_utils import temporal_charts as charts
+
+ODD = "a $x_{ <b> $"
+DATES = ("2023-07", "2023-08", "2023-09")
+
+
+@pytest.fixture(autouse=True)
+def _figures():
+    with mpl.rc_context({"backend": "agg"}), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+    plt.close("all")
+
+
+def drawn(figure):
+    figure.draw_without_rendering()
+    return figure
+
+
+def legend(figure):
+    return [text.get_text() for item in figure.legends for text in item.get_texts()]
+
+
+@pytest.mark.parametrize("dates", [DATES[:1], DATES[:2], DATES, ("before", "after")])
+@pytest.mark.parametrize("known", [None, {"train": 9.0}])
+def test_area_series(dates, known):
+    table = pd.DataFrame(
+        [
+            (model, area, date, 10.0 - i, 5.0, 12.0, 1.0)
+            for model in ("one", ODD)
+            for area in ("train", ODD)
+            for i, date in enumerate(dates)
+        ],
+        columns=["model", "area", "date", "area_km2", "low", "high", "buffer_km2"],
+    )
+    figure = drawn(charts.area_series(table, known))
+    assert figure.axes[0].get_ylabel() == "mapped glacier area (km²)"
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == sorted(dates)
+    assert len(legend(figure)) == 2 + bool(known)
+    if dates == DATES:  # in time, not by number: 31 days each
+        assert np.diff(figure.axes[0].get_xticks()).tolist() == [31, 31]
+
+
+def test_cause_maps_show_the_causes_that_there_are():
+    codes = np.zeros((40, 90), np.uint8)
+    codes[0, 0], codes[5] = 3, 7
+    changes = np.zeros((40, 90), np.uint8)
+    changes[9] = 255
+    box = (5e5, 6.7996e6, 500_900.0, 6.8e6)
+    figure = drawn(charts.cause_maps({ODD: codes}, {ODD: changes}, {ODD: box}))
+    assert legend(figure) == ["mapped alike", "snow lost", "rest", "unknown"]
+    assert set(change.CAUSES.values()) < set(charts.CAUSE_COLOURS)
+
+
+@pytest.mark.parametrize("none", [False, True])
+def test_cause_bars(none):
+    table = pd.DataFrame(
+        [
+            (area, direction, cause, 0.0 if none else 1.0 + (cause == "rest"))
+            for area in ("train", ODD)
+            for direction in ("lost", "gained")
+            for cause in change.CAUSES.values()
+        ],
+        columns=["area", "direction", "cause", "area_km2"],
+    )
+    ax = drawn(charts.cause_bars(table)).axes[0]
+    assert "km²" in ax.get_xlabel()
+    assert (ax.get_legend() is None) == none
+    ends = [patch.get_x() + patch.get_width() for patch in ax.patches]
+    assert (min(ends), max(ends)) == ((0, 0) if none else (-8, 8))
+
+
+def test_glacier_changes():
+    table = pd.DataFrame(
+        {
+            "area": ["train"] * 40 + [ODD], "glacier_id": [f"G{i}" for i in range(41)],
+            "name": ["", ODD] * 20 + [""], "reference_km2": np.arange(41.0), "change_km2": 0.1,
+            "change_low": -0.2, "change_high": 0.3, "changed": [True] + [False] * 40,
+        }
+    )  # fmt: skip
+    figure = drawn(charts.glacier_changes(table))
+    left, right = figure.axes
+    assert len(left.get_yticklabels()) == 30
+    assert left.get_yticklabels()[0].get_text().endswith("39.00")
+    assert left.get_title().startswith("train, 0 of 30")
+    assert len(right.get_yticklabels()) == 1
+    assert "km²" in left.get_xlabel()
+
+
+def scored() -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            (model, area, date, reference, 0.7, 0.6, 0.8)
+            for model in ("one", ODD)
+            for area in ("train", ODD)
+            for date in DATES[:2]
+            for reference in ("labels", "truth")
+        ],
+        columns=["model", "area", "date", "reference", "iou", "iou_low", "iou_high"],
+    )
+
+
+def test_robustness_matrix():
+    figure = drawn(charts.robustness_matrix(scored(), reference="truth"))
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert texts == ["0.70\n0.60 to 0.80"] * 8
+    assert figure.axes[1].get_ylabel() == "IoU by the truth (1)"
+
+
+def test_false_change():
+    table = pd.DataFrame(
+        [
+            (model, area, ground, *DATES[:2], 0.9, 0.8 if known else np.nan, 1.0, 0.1)
+            for model in ("one", ODD)
+            for area, known in (("train", True), (ODD, False))
+            for ground in ("stable terrain", "inside outlines")
+        ],
+        columns=["model", "area", "ground", "before", "after", "same", "same_low", "same_high",
+                 "changed"],
+    )  # fmt: skip
+    figure = drawn(charts.false_change(table))
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == [
+        "stable terrain",
+        "inside outlines",
+    ]
+    assert "%" in figure.axes[0].get_xlabel()
+    assert len(legend(figure)) == 2
+
+
+@pytest.mark.parametrize("reference", ["labels", "truth"])
+def test_prices(reference):
+    table = scored().rename(columns={"iou": "difference", "iou_low": "low", "iou_high": "high"})
+    figure = drawn(charts.prices(table.assign(against=ODD), reference=reference))
+    assert reference in figure.axes[0].get_xlabel()
+    assert len(figure.axes[0].get_yticklabels()) == 4
