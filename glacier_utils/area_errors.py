@@ -13,7 +13,8 @@ to the mapped area, not one to all ground, lets the same numbers serve a glacier
 
 Errors within a piece are alike, so that for a place smaller than a typical piece the relative error
 stays that of the piece. What a typical piece is depends on how the ground is cut, so it is cut in
-three ways (sixteenths of a patch, patches, blocks of patches) and the widest interval counts.
+three ways (sixteenths of a patch, patches, blocks of patches) and the widest interval counts; with
+fewer than four pieces a way tells nothing and is left out if another is there.
 
 Measured on the sample, learned from the labels of its validation part, judged by the truth: of five
 models on two areas and dates, all 20 intervals of whole areas held it, the buffer method's 3. Of
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from glacier_utils.temporal import Map
 
 _CELLS = 4  # a patch is cut into 4 x 4 cells
+_LEAST_FREEDOM = 3  # below, t is larger than 4: the interval would be that of not knowing
 
 
 @dataclass(frozen=True)
@@ -102,30 +104,47 @@ def learn(pieces: Iterable[tuple[np.ndarray, np.ndarray]]) -> AreaError | None:
         scales.append(
             Scale(float(scatter), float((mapped**2).sum() / total), float(total), number - 1)
         )
-    return AreaError(bias, tuple(scales)) if scales else None
+    telling = [scale for scale in scales if scale.freedom >= _LEAST_FREEDOM]
+    return AreaError(bias, tuple(telling or scales)) if scales else None
 
 
 def interval(
-    area_km2: float, buffer_km2: float, error: AreaError | None, *, size_km2: float | None = None
+    area_km2: float,
+    buffer_km2: float,
+    error: AreaError | None,
+    *,
+    size_km2: float | None = None,
+    ground_km2: float = math.inf,
 ) -> dict[str, float]:
-    """Return the interval of a mapped area, or of a change of it.
+    """Return the interval of a mapped area.
 
     Args:
-        area_km2: mapped area, or difference of two.
+        area_km2: mapped area.
         buffer_km2: what the buffer method says of the outline, added in quadrature.
         error: of the classification; None where it is not known.
         size_km2: what the classification's error is relative to, by default ``area_km2``.
 
+        ground_km2: all the ground on which it was mapped: the area cannot be larger.
+
     Returns:
         low, high; bias_km2, by which the reference exceeds the map (nan if unknown), and
-        reach_km2: low is ``area + min(0, bias) - reach``, high ``area + max(0, bias) + reach``.
+        reach_km2: low is ``area + min(0, bias) - reach``, high ``area + max(0, bias) + reach``, as
+        far as that lies between nothing and all the ground.
     """
-    size = area_km2 if size_km2 is None else size_km2
-    bias = math.nan if error is None else error.bias * size
-    reach = buffer_km2 if error is None else math.hypot(buffer_km2, error.reach(size))
+    found = around(area_km2, buffer_km2, error, area_km2 if size_km2 is None else size_km2)
+    low, high = max(0.0, found["low"]), min(found["high"], max(area_km2, ground_km2))
+    return found | {"low": low, "high": high}
+
+
+def around(
+    value_km2: float, buffer_km2: float, error: AreaError | None, size_km2: float
+) -> dict[str, float]:
+    """Return the interval around any value, such as a difference: ``interval`` without limits."""
+    bias = math.nan if error is None else error.bias * size_km2
+    reach = buffer_km2 if error is None else math.hypot(buffer_km2, error.reach(size_km2))
     return {
-        "low": area_km2 + min(0.0, bias if error else 0.0) - reach,
-        "high": area_km2 + max(0.0, bias if error else 0.0) + reach,
+        "low": value_km2 + min(0.0, bias if error else 0.0) - reach,
+        "high": value_km2 + max(0.0, bias if error else 0.0) + reach,
         "bias_km2": bias,
         "reach_km2": reach,
     }

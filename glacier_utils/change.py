@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from glacier_utils.area_errors import AreaError, interval
+from glacier_utils.area_errors import AreaError, around, interval
 from glacier_utils.clouds import CLOUD, SHADOW
 from glacier_utils.grids import Grid, Image
 from glacier_utils.metrics import UNKNOWN, classify
@@ -104,33 +104,36 @@ def area_change(
     change = transition(classify(before, threshold), classify(after, threshold))
     pixel = _pixel_area(grid)
     known = change != UNKNOWN
+    ground = float(known.sum() * pixel)
     first = np.where(known, (change == 1) | (change == LOST), UNKNOWN)
     second = np.where(known, (change == 1) | (change == GAINED), UNKNOWN)
     areas = [float((mask == 1).sum() * pixel) for mask in (first, second)]
     buffers = [_buffer_pixels(mask) * pixel for mask in (first, second)]
     ends = [
-        interval(area, buffer, error, size_km2=max(area, least_km2))
+        interval(area, buffer, error, size_km2=max(area, least_km2), ground_km2=ground)
         for area, buffer, error in zip(areas, buffers, errors[:2], strict=True)
     ]
     difference = areas[1] - areas[0]
     found = _difference(areas, buffers, ends, errors, least_km2)
+    # No more can be lost than may have been there, and no more gained than there may be.
+    low, high = max(found["low"], -ends[0]["high"]), min(found["high"], ends[1]["high"])
     return {
         "before_km2": areas[0],
-        "before_low": max(0.0, ends[0]["low"]),
+        "before_low": ends[0]["low"],
         "before_high": ends[0]["high"],
         "after_km2": areas[1],
-        "after_low": max(0.0, ends[1]["low"]),
+        "after_low": ends[1]["low"],
         "after_high": ends[1]["high"],
         "change_km2": difference,
         "uncertainty_km2": found["reach_km2"],
         "bias_km2": found["bias_km2"],
-        "low_km2": found["low"],
-        "high_km2": found["high"],
+        "low_km2": low,
+        "high_km2": high,
         "change_percent": 100 * difference / areas[0] if areas[0] else math.nan,
         "lost_km2": float((change == LOST).sum() * pixel),
         "gained_km2": float((change == GAINED).sum() * pixel),
         "unknown_km2": float((~known).sum() * pixel),
-        "distinguishable": bool(found["low"] > 0 or found["high"] < 0),
+        "distinguishable": bool(low > 0 or high < 0),
     }
 
 
@@ -141,11 +144,11 @@ def _difference(
     errors: Sequence[AreaError | None],
     least_km2: float,
 ) -> dict[str, float]:
-    """Return the interval of the second area minus the first, as ``area_errors.interval``."""
+    """Return the interval of the second area minus the first, as ``area_errors.around``."""
     difference = areas[1] - areas[0]
     if errors[2] is not None or None in errors[:2]:
         size = max(sum(areas) / 2, least_km2)
-        return interval(difference, math.hypot(*buffers), errors[2], size_km2=size)
+        return around(difference, math.hypot(*buffers), errors[2], size)
     bias = ends[1]["bias_km2"] - ends[0]["bias_km2"]
     reach = math.hypot(*(end["reach_km2"] for end in ends))
     return {

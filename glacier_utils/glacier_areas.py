@@ -54,13 +54,13 @@ def glacier_table(
         errors: of the classification (``area_errors``); None: only the outline's uncertainty.
 
     Returns:
-        model, area, date, glacier_id, name, reference_km2 (of the label, as far
-        as the map is known), area_km2 with low and high, bias_km2 and reach_km2 (see
+        model, area, date, glacier_id, name; zone_km2 (known ground); reference_km2 (of the label,
+        as far as the map is known); area_km2 with low and high, bias_km2 and reach_km2 (see
         ``area_errors.interval``; the error's size is that of the mapped area or of the reference,
-        whichever is larger, so that a glacier that was missed has an interval too), unknown_km2,
-        high_if_unknown (high plus all unknown pixels), change_km2 with change_low, change_high,
-        change_bias_km2, change_reach_km2 (on pixels known on both dates), changed (the interval
-        leaves out zero), cut (by the frame), listed (in the inventory).
+        whichever is larger, so that a glacier that was missed has an interval too); unknown_km2;
+        high_if_unknown (high plus all unknown pixels); change_km2 with change_low, change_high,
+        change_bias_km2, change_reach_km2 (on pixels known on both dates); changed (the interval
+        leaves out zero); cut (by the frame); listed (in the inventory).
     """
     errors = errors or {}
     rows = []
@@ -109,6 +109,7 @@ def _one_glacier(
         mapped["uncertainty_km2"],
         errors[1],
         size_km2=max(mapped["area_km2"], reference),
+        ground_km2=float(known.sum() * pixel),
     )
     unknown = float((own & ~known).sum() * pixel)
     since = change.area_change(
@@ -116,9 +117,10 @@ def _one_glacier(
     )
     same = np.array_equal(before, after, equal_nan=True)
     return {
+        "zone_km2": float(known.sum() * pixel),
         "reference_km2": reference,
         "area_km2": mapped["area_km2"],
-        "low": max(0.0, ends["low"]),
+        "low": ends["low"],
         "high": ends["high"],
         "bias_km2": ends["bias_km2"],
         "reach_km2": ends["reach_km2"],
@@ -159,8 +161,9 @@ def sum_table(glaciers: pd.DataFrame) -> pd.DataFrame:
                 ("correlated", reaches.sum()),
                 ("uncorrelated", float(np.sqrt((reaches**2).sum()))),
             ):
-                low = total + min(0.0, bias) - reach
-                row[f"{prefix}low_{way}"] = low if prefix else max(0.0, low)
-                row[f"{prefix}high_{way}"] = total + max(0.0, bias) + reach
+                low, high = total + min(0.0, bias) - reach, total + max(0.0, bias) + reach
+                if not prefix:
+                    low, high = max(0.0, low), min(high, group["zone_km2"].sum())
+                row[f"{prefix}low_{way}"], row[f"{prefix}high_{way}"] = low, high
         rows.append(row)
     return pd.DataFrame(rows)

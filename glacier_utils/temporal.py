@@ -140,8 +140,12 @@ def area_table(
     rows = []
     for (model, area, date), found in maps.items():
         mapped = change.mapped_area(found.probability, found.grid, found.threshold)
+        known = float((found.mask != metrics.UNKNOWN).sum() * found.grid.pixel_area_km2)
         ends = interval(
-            mapped["area_km2"], mapped["uncertainty_km2"], errors.get((model, date, date))
+            mapped["area_km2"],
+            mapped["uncertainty_km2"],
+            errors.get((model, date, date)),
+            ground_km2=known,
         )
         first = min(d for m, a, d in maps if (m, a) == (model, area))
         since = compare(maps, model, area, (first, date), errors)
@@ -151,7 +155,7 @@ def area_table(
             "area": area,
             "date": date,
             "area_km2": mapped["area_km2"],
-            "low": max(0.0, ends["low"]),
+            "low": ends["low"],
             "high": ends["high"],
             "buffer_km2": mapped["uncertainty_km2"],
             "bias_km2": ends["bias_km2"],

@@ -150,7 +150,7 @@ def _sums(sums: pd.DataFrame | None, dates: Sequence[str]) -> list[str]:
         # Of intervals of 95 %, so many miss by chance in 39 cases of 40 at the most.
         chance = int(stats.binom.ppf(0.975, row.glaciers, 0.05))
         lines.append(
-            f"- The {row.glaciers} glaciers of area {row.area} together: {km2(row.area_km2)} km2 "
+            f"- Area {row.area}, its glaciers ({row.glaciers}) together: {km2(row.area_km2)} km2 "
             f"on {row.date} ({_range(row.low_correlated, row.high_correlated)} if their errors are "
             f"alike, {_range(row.low_uncorrelated, row.high_uncorrelated)} if independent), "
             f"{row.change_km2:+.2f} km2 since {dates[0]} "
@@ -229,10 +229,9 @@ def _limits(
     if len(dates) > 1 and areas is not None and "cause_rest_km2" in areas:
         for row in areas[areas["date"] == dates[-1]].itertuples():
             lines.append(
-                f"- In area {row.area}, a real change of ice could hide in no more than the "
-                f"{km2(row.cause_rest_km2)} km2 that no rule explains and the "
-                f"{km2(row.cause_edge_km2)} km2 at the outline's edge, and most of that is "
-                "probably error as well."
+                f"- That what differs is ice: in area {row.area}, as far as the rules are right, a "
+                f"real change could hide only in the {km2(row.cause_rest_km2)} km2 that none of "
+                f"them explains and the {km2(row.cause_edge_km2)} km2 at the outline's edge."
             )
     if areas is not None:
         unknown = areas["unknown_km2"].max()

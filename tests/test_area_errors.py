@@ -89,8 +89,10 @@ def test_intervals_are_stretched_to_the_side_of_the_bias():
     found = area_errors.interval(10.0, 0.5, error)
     assert (found["low"], found["high"]) == pytest.approx((7.5, 10.5))
     assert (found["bias_km2"], found["reach_km2"]) == pytest.approx((-2.0, 0.5))
-    missed = area_errors.interval(0.0, 0.0, AreaError(0.1, ()) and error, size_km2=2.0)
-    assert (missed["low"], missed["high"]) == pytest.approx((-0.4, 0.0))
+    missed = area_errors.interval(0.0, 0.1, error, size_km2=2.0)
+    assert (missed["low"], missed["high"]) == pytest.approx((0.0, 0.1))
+    bound = area_errors.interval(10.0, 0.5, error, ground_km2=10.2)
+    assert (bound["low"], bound["high"]) == pytest.approx((7.5, 10.2))
     alone = area_errors.interval(10.0, 0.5, None)
     assert (alone["low"], alone["high"]) == (9.5, 10.5)
     assert math.isnan(alone["bias_km2"])
@@ -123,8 +125,8 @@ def test_net_errors_of_validation_patches():
     assert found["net", DATES[1], DATES[1]].bias == pytest.approx(128 / 576)
     # Of the difference: 64 pixels of change that should not be, of 608 on average.
     assert found["net", *DATES].bias == pytest.approx(64 / 608)
-    # Cells, patches and blocks of one patch each.
-    assert [s.freedom for s in found["net", *DATES].scales] == [15, 1, 1]
+    # Of cells alone: two patches, or blocks of one patch, tell nothing of their scatter.
+    assert [s.freedom for s in found["net", *DATES].scales] == [15]
 
 
 def test_the_reference_drops_out_of_a_difference():

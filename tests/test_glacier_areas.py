@@ -102,6 +102,7 @@ def test_sums_of_errors_alike_and_independent():
     glaciers = pd.DataFrame(
         {
             "model": "net", "area": "test", "date": "2023-08", "glacier_id": list("abc"),
+            "zone_km2": [2.0, 4.0, 2.5],
             "reference_km2": [1.0, 2.0, 3.0], "area_km2": [1.0, 2.0, 4.0],
             "bias_km2": [-0.1, -0.2, -0.4], "reach_km2": [0.3, 0.4, 1.2],
             "change_km2": [0.0, -0.5, -0.5], "change_bias_km2": [0.1, 0.0, 0.1],
@@ -112,7 +113,7 @@ def test_sums_of_errors_alike_and_independent():
     assert (row["glaciers"], row["changed"], row["area_km2"]) == (3, 1, 7)
     # 0.3 + 0.4 + 1.2, and 0.09 + 0.16 + 1.44 = 1.3 squared.
     assert row["low_correlated"] == pytest.approx(7 - 0.7 - 1.9)
-    assert row["high_correlated"] == pytest.approx(7 + 1.9)
+    assert row["high_correlated"] == 8.5  # all the ground there is
     assert row["low_uncorrelated"] == pytest.approx(7 - 0.7 - 1.3)
     assert row["high_uncorrelated"] == pytest.approx(7 + 1.3)
     assert row["change_low_correlated"] == pytest.approx(-1 - 1.9)

@@ -62,7 +62,7 @@ def test_the_page_says_what_may_be_concluded_and_what_not():
     assert "Gain on another date: in area test on 2023-07, both is clearly better than a" in may
     assert "by the labels" not in may  # the truth is known
     assert "Retreat or advance" in may_not
-    assert "no more than the 2.50 km2 that no rule explains and the 1.25 km2" in may_not
+    assert "only in the 2.50 km2 that none of them explains and the 1.25 km2" in may_not
     assert "unknown on a date" not in may_not  # only of the other model
 
 
