@@ -9,7 +9,7 @@ import pandas as pd
 from affine import Affine
 from rasterio.crs import CRS
 
-from glacier_utils import boundaries, experiments, intervals, metrics
+from glacier_utils import blocks, boundaries, experiments, intervals, metrics
 from glacier_utils.checkpoints import load_checkpoint
 from glacier_utils.errors import GlacierError
 from glacier_utils.grids import Grid
@@ -98,19 +98,27 @@ def classify_models(
 
 
 def spatial_scores(
-    table: pd.DataFrame, masks: Masks, store: PatchStore, positions: np.ndarray
+    table: pd.DataFrame,
+    masks: Masks,
+    store: PatchStore,
+    positions: np.ndarray,
+    *,
+    side_m: float | None = None,
 ) -> pd.DataFrame:
     """Score every model against every reference, area by area.
+
+    Args:
+        side_m: of the blocks that are resampled (`blocks.block_side`); None: 3.2 km, or a quarter
+            of a shorter side.
 
     Returns:
         A row per model, area and reference: model (architecture), area, date, reference, seed,
         iou, iou_low, iou_high (95 %, spatial block bootstrap) and the other scores.
     """
     rows = []
-    index = store.index.iloc[positions]
     for row in table.itertuples():
         for reference, truth in references(store, positions).items():
-            counts = _counts(masks[row.model], truth, index)
+            counts = _counts(masks[row.model], truth, store, positions, side_m)
             for (area, date), part in counts.groupby(["area", "date"], sort=False):
                 rows.append(
                     {
@@ -125,19 +133,32 @@ def spatial_scores(
     return pd.DataFrame(rows)
 
 
-def differences(best: str, masks: Masks, store: PatchStore, positions: np.ndarray) -> pd.DataFrame:
-    """Compare one model with each other one on the same blocks.
+def differences(
+    best: str,
+    masks: Masks,
+    store: PatchStore,
+    positions: np.ndarray,
+    *,
+    side_m: float | None = None,
+) -> pd.DataFrame:
+    """Compare one model with each other one on the same blocks, as of `spatial_scores`.
 
     Returns:
         A row per other model and reference: model, against, reference, difference of the IoU
         (``best`` minus the other), low, high (95 %), verdict (``better``, ``worse`` or
         ``not distinguishable``).
     """
-    return _paired([(best, other) for other in masks if other != best], masks, store, positions)
+    pairs = [(best, other) for other in masks if other != best]
+    return _paired(pairs, masks, store, positions, side_m)
 
 
 def against_baselines(
-    table: pd.DataFrame, masks: Masks, store: PatchStore, positions: np.ndarray
+    table: pd.DataFrame,
+    masks: Masks,
+    store: PatchStore,
+    positions: np.ndarray,
+    *,
+    side_m: float | None = None,
 ) -> pd.DataFrame:
     """Compare every network with every baseline on the same blocks: a table as `differences`."""
     kinds = table.set_index("model")["kind"]
@@ -145,7 +166,7 @@ def against_baselines(
         [name for name in masks if kinds[name] == kind] for kind in ("network", "baseline")
     )
     pairs = [(network, baseline) for network in networks for baseline in baselines]
-    return _paired(pairs, masks, store, positions)
+    return _paired(pairs, masks, store, positions, side_m)
 
 
 def clearly_better(pairs: pd.DataFrame) -> list[str]:
@@ -156,15 +177,18 @@ def clearly_better(pairs: pd.DataFrame) -> list[str]:
 
 
 def _paired(
-    pairs: Sequence[tuple[str, str]], masks: Masks, store: PatchStore, positions: np.ndarray
+    pairs: Sequence[tuple[str, str]],
+    masks: Masks,
+    store: PatchStore,
+    positions: np.ndarray,
+    side_m: float | None,
 ) -> pd.DataFrame:
     """Return the difference of the IoU of each pair, resampled on the same blocks."""
-    index = store.index.iloc[positions]
-    columns = ["model", "against", "reference", "difference", "low", "high", "verdict"]
+    columns = ["model", "against", "reference", "difference", "low", "high", "verdict", "p_holm"]
     tables = []
     for reference, truth in references(store, positions).items():
-        names = dict.fromkeys(sum(pairs, ()))
-        counts = {name: _counts(masks[name], truth, index) for name in names}
+        names = dict.fromkeys(name for pair in pairs for name in pair)
+        counts = {name: _counts(masks[name], truth, store, positions, side_m) for name in names}
         tables.append(intervals.compare(counts, pairs).assign(reference=reference))
     return pd.concat(tables, ignore_index=True)[columns]
 
@@ -261,33 +285,6 @@ def cut(canvas: np.ndarray, store: PatchStore, positions: np.ndarray) -> np.ndar
     return np.stack([canvas[row : row + size, col : col + size] for row, col in corners])
 
 
-def label_bias(
-    scores: pd.DataFrame, store: PatchStore, positions: np.ndarray
-) -> pd.DataFrame | None:
-    """Set the IoU against the labels beside the IoU against the truth.
-
-    Args:
-        scores: from `spatial_scores`, one seed.
-
-    Returns:
-        model, labels, truth, ``truth - labels``, the ranks by either (1 the best, equal scores
-        share the better rank); a last row scores the labels themselves against the truth. None
-        where no truth is known.
-    """
-    found = references(store, positions)
-    if "truth" not in found:
-        return None
-    wide = scores.groupby(["model", "reference"], sort=False)["iou"].mean().unstack()
-    wide = wide.reindex(index=scores["model"].unique(), columns=["labels", "truth"])
-    table = wide.reset_index().rename_axis(columns=None)
-    table["truth - labels"] = table["truth"] - table["labels"]
-    for name in ("labels", "truth"):
-        table[f"rank by {name}"] = table[name].rank(ascending=False, method="min")
-    ceiling = metrics.count(found["labels"], found["truth"]).iou
-    table.loc[len(table), ["model", "truth"]] = ["the labels themselves", ceiling]
-    return table.astype({"rank by labels": "Int64", "rank by truth": "Int64"})
-
-
 def boundary_table(
     masks: Masks, store: PatchStore, positions: np.ndarray, *, names: Sequence[str]
 ) -> pd.DataFrame:
@@ -327,58 +324,22 @@ def same_support(masks: Masks, store: PatchStore, positions: np.ndarray) -> bool
     )
 
 
-def conclusions(
-    best: str,
-    spatial: pd.DataFrame,
-    difference: pd.DataFrame,
-    bias: pd.DataFrame | None,
-    clear: Sequence[str] | None = None,
-) -> str:
-    """Write what follows from the numbers of this run, as Markdown.
-
-    ``clear``: the networks that are clearly better than every baseline, of `clearly_better`.
-    """
-    lines = []
-    first = spatial[spatial["seed"] == spatial["seed"].iloc[0]]
-    for row in first[first["model"] == best].itertuples():
-        lines.append(
-            f"- **{best}**, chosen on validation, reaches an IoU of {row.iou:.2f} "
-            f"({row.iou_low:.2f} to {row.iou_high:.2f}) against the {row.reference} in area "
-            f"{row.area} on {row.date}."
-        )
-    for row in difference.itertuples():
-        lines.append(
-            f"- Against {row.against}, by the {row.reference}: {row.verdict} "
-            f"({row.difference:+.2f}, interval {row.low:+.2f} to {row.high:+.2f})."
-        )
-    if clear is not None:
-        names = ", ".join(f"**{name}**" for name in clear) or "none"
-        lines.append(f"- Networks clearly better than every baseline, by every reference: {names}.")
-    if bias is not None:
-        lines.append(_bias_sentence(bias))
-    seeds = spatial["seed"].nunique()
-    lines.append(
-        f"- Each network was trained with {seeds} seed{'s' if seeds > 1 else ''}; the intervals "
-        "hold the variation over the ground of this area, not over other regions."
-    )
-    return "\n".join(lines) + "\n"
-
-
-def _bias_sentence(bias: pd.DataFrame) -> str:
-    ceiling = bias["truth"].iloc[-1]
-    models = bias.iloc[:-1]
-    above = models[models["truth"] > models["labels"]]["model"]
-    kept = (models["rank by labels"] == models["rank by truth"]).all()
-    return (
-        f"- The labels themselves agree with the truth to an IoU of {ceiling:.2f}. "
-        f"{len(above)} of {len(models)} models score higher against the truth than against the "
-        f"labels; the ranking by labels {'is' if kept else 'is not'} the ranking by truth."
-    )
-
-
-def _counts(mask: np.ndarray, reference: np.ndarray, index: pd.DataFrame) -> pd.DataFrame:
+def _counts(
+    mask: np.ndarray,
+    reference: np.ndarray,
+    store: PatchStore,
+    positions: np.ndarray,
+    side_m: float | None,
+) -> pd.DataFrame:
     counts = metrics.count_patches(mask, reference)
-    for name in ("area", "date", "block"):
+    index, size = store.index.iloc[positions], mask.shape[-1]
+    resolution = pixel_area_km2(store) ** 0.5 * 1000
+    side = (side_m or blocks.SIDE_M) / resolution
+    if side_m is None or not np.isfinite(side):
+        corners = index[["row", "col"]]
+        side = np.nanmin([side, ((corners.max() - corners.min() + size) / 4).min()])
+    counts["block"] = blocks.patch_blocks(index, size, side)
+    for name in ("area", "date"):
         counts[name] = index[name].to_numpy()
     return counts
 
