@@ -186,7 +186,7 @@ def robustness_matrix(table: pd.DataFrame, *, reference: str) -> Figure:
         for m in models
     ]
     figure, ax = plt.subplots(
-        figsize=(1.35 * len(places) + 3.4, 0.75 * len(models) + 1.3), layout="constrained"
+        figsize=(1.35 * len(places) + 3.4, 0.75 * len(models) + 1.7), layout="constrained"
     )
     bar = {"label": f"IoU by the {reference} (1)"}
     wide.index = [plain(name) for name in models]

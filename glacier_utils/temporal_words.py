@@ -50,7 +50,8 @@ def statement(
         for when in ("before", "after")
     )
     sentences = [
-        f"The mapped {name} is {first} on {dates[0]} and {second} on {dates[1]}.",
+        f"The mapped {name} is {first} on {dates[0]} and {second} on {dates[1]}"
+        + (", on the ground known on both." if change["unknown_km2"] > 0 else "."),
         _verdict(change),
     ]
     if explained is not None and explained["area_km2"].sum() > 0:
@@ -96,6 +97,12 @@ def conclusions(
     parts = ["## What may be concluded", "", *(f"- {text}" for text in sentences)]
     if len(dates) > 1:
         parts += [*_sums(sums, dates), *_steady(steadiness), *_prices(prices, main_date)]
+    elif areas is not None:
+        parts += [
+            f"- Area {row.area}: the mapped glacier area is {km2(row.area_km2)} km2 "
+            f"({_range(row.low, row.high)}) on {row.date}."
+            for row in areas.itertuples()
+        ]
     parts += ["", "## What may not be concluded", ""]
     parts += _limits(areas, volumes, dates)
     return "\n".join(parts) + "\n"
@@ -203,8 +210,8 @@ def _prices(prices: pd.DataFrame | None, main_date: str | None) -> list[str]:
         label = "Price on the main date" if row.date == main_date else "Gain on another date"
         verdict = row.verdict if row.verdict == SAME else f"clearly {row.verdict}"
         lines.append(
-            f"- {label}: in area {row.area} on {row.date}, {row.model} is {verdict} "
-            f"{'from' if row.verdict == SAME else 'than'} {row.against} by the {best} "
+            f"- {label}: in area {row.area} on {row.date}, **{row.model}** is {verdict} "
+            f"{'from' if row.verdict == SAME else 'than'} **{row.against}** by the {best} "
             f"(IoU {row.difference:+.3f}, interval {row.low:+.3f} to {row.high:+.3f})."
         )
     return lines
