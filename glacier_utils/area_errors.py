@@ -18,7 +18,7 @@ fewer than four pieces a way tells nothing and is left out if another is there.
 
 Measured on the sample, learned from the labels of its validation part, judged by the truth: of five
 models on two areas and dates, all 20 intervals of whole areas held it, the buffer method's 3. Of
-single glaciers in the area of training 26 of 27 intervals held it, in the unseen area 16 to 24 of
+single glaciers in the area of training 25 or 26 of 27 intervals held it, in the unseen 16 to 24 of
 26: whole glaciers are missed or made up there that look unlike any of the training area.
 
 Not in it: that another region is of another kind than the validation part, and that the reference
