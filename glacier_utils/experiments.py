@@ -14,7 +14,8 @@ from glacier_utils.errors import GlacierError
 from glacier_utils.store import PatchStore
 
 SCORES = ("iou", "f1", "precision", "recall")
-BOTH = "-both"  # ends the name of a model that was trained on both dates
+# They end the names of models that were trained on both dates, or on the other date alone.
+BOTH, OTHER = "-both", "-other"
 
 
 def fit_all(
@@ -60,8 +61,9 @@ def fit_all(
     return fits
 
 
-def fit_both(
+def fit_again(
     name: str,
+    suffix: str,
     store: PatchStore,
     folder: str | Path,
     *,
@@ -70,22 +72,23 @@ def fit_both(
     settings: training.Settings,
     progress: bool = True,
 ) -> dict[str, training.Fit]:
-    """Train a model on more dates, for as many steps as `fit_all` gave it on fewer.
+    """Train a model on other dates, for as many steps as `fit_all` gave it.
 
     Args:
         name: of the model.
+        suffix: `BOTH` or `OTHER`, which ends the name of the folder.
         dates: those of `fit_all`, which set the number of steps.
-        others: all dates to learn from; where they are the same nothing is trained.
+        others: the dates to learn from; where they are the same nothing is trained.
 
     Returns:
-        ``<model>-both`` -> fit, or nothing.
+        ``<model><suffix>`` -> fit, or nothing.
     """
-    if sorted(others) == sorted(dates):
+    if not others or sorted(others) == sorted(dates):
         return {}
     # More dates make longer epochs.
     epochs = max(1, settings.epochs * len(dates) // len(others))
     settings = dataclasses.replace(settings, epochs=epochs)
-    key = f"{name}{BOTH}"
+    key = f"{name}{suffix}"
     target = Path(folder) / key
     fit = training.fit(name, store, target, dates=others, settings=settings, progress=progress)
     return {key: fit}
@@ -96,9 +99,9 @@ def summary(fits: Mapping[str, training.Fit]) -> pd.DataFrame:
 
     Returns:
         A row a fit: model (its key), architecture (the name that scores are listed under: that of
-        the registry, or ``<name>-both``), kind (``network`` or ``baseline``), dates, seed,
-        parameters, epochs, seconds, validation_iou and the other scores, threshold, checkpoint
-        (relative to the project).
+        the registry, with `BOTH` or `OTHER` behind it), kind (``network`` or ``baseline``), dates,
+        seed, parameters, epochs, seconds, validation_iou and the other scores, threshold,
+        checkpoint (relative to the project).
     """
     rows = []
     for key, fit in fits.items():
@@ -107,7 +110,7 @@ def summary(fits: Mapping[str, training.Fit]) -> pd.DataFrame:
         rows.append(
             {
                 "model": key,
-                "architecture": name + BOTH if key.endswith(BOTH) else name,
+                "architecture": name + next((s for s in (BOTH, OTHER) if key.endswith(s)), ""),
                 "kind": "baseline" if models.is_pixel_model(name) else "network",
                 "dates": " ".join(content["dates"]),
                 "seed": content["settings"]["seed"],
@@ -163,12 +166,12 @@ def checkpoint(table: pd.DataFrame, model: str) -> Path:
 
 
 def by_dates(table: pd.DataFrame, model: str) -> dict[str, Path]:
-    """Return the checkpoints of a model and, if there is one, of its training on both dates.
+    """Return the checkpoints of a model and of its trainings on other dates, if there are any.
 
     Returns:
         "<model>, <date> + <date>" -> checkpoint.
     """
-    names = [name for name in (model, model + BOTH) if (table["model"] == name).any()]
+    names = [model + s for s in ("", BOTH, OTHER) if (table["model"] == model + s).any()]
     dates = table.set_index("model")["dates"]
     return {
         f"{model}, {' + '.join(dates[name].split())}": checkpoint(table, name) for name in names

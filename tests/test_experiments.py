@@ -80,15 +80,20 @@ def test_an_unknown_name_is_noticed_before_anything_trains(fits, tmp_path, monke
 def test_a_second_training_takes_as_many_steps_on_more_dates(fits, tmp_path):
     dates, others = ["2023-08"], ["2023-07", "2023-08"]
     settings = training.Settings(epochs=7)
-    found = experiments.fit_both(
-        "unet", None, tmp_path, dates=dates, others=others, settings=settings
+    store, folder = None, tmp_path
+    found = experiments.fit_again(
+        "unet", "-both", store, folder, dates=dates, others=others, settings=settings
     )
-    assert list(found) == ["unet-both"]
-    assert fits == [("unet", "unet-both", 0, 3, others)]
-    assert not experiments.fit_both(
-        "unet", None, tmp_path, dates=others, others=others[::-1], settings=settings
+    found |= experiments.fit_again(
+        "unet", "-other", store, folder, dates=dates, others=others[:1], settings=settings
     )
-    assert len(fits) == 1
+    assert list(found) == ["unet-both", "unet-other"]
+    assert fits == [("unet", "unet-both", 0, 3, others), ("unet", "unet-other", 0, 7, others[:1])]
+    for same in (others[::-1], []):
+        assert not experiments.fit_again(
+            "unet", "-both", store, folder, dates=others, others=same, settings=settings
+        )
+    assert len(fits) == 2
 
 
 def test_a_model_of_both_dates_has_a_name_of_its_own_and_is_not_compared(project):
