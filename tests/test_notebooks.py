@@ -92,7 +92,9 @@ def test_it_has_one_cell_of_parameters_with_a_comment_each(notebook):
 def test_its_cells_are_short_and_its_functions_in_the_package(notebook):
     for cell in code(notebook):
         first = cell.source.splitlines()[0]
-        assert len(cell.source.splitlines()) <= LONGEST, f"more than {LONGEST} lines: {first}"
+        # Parameters stand one a line, with their comments: a list, not code.
+        longest = LONGEST + 5 * ("parameters" in tags(cell))
+        assert len(cell.source.splitlines()) <= longest, f"more than {longest} lines: {first}"
         assert not re.search(r"^\s*(def|class) ", cell.source, flags=re.MULTILINE), first
         assert "sys.path" not in cell.source
 
