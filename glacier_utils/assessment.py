@@ -12,6 +12,7 @@ from glacier_utils import bias, blocks, calibration, clouds, evaluation, interva
 from glacier_utils.datasets import Dataset
 from glacier_utils.glaciers import Glaciers, burn_glaciers
 from glacier_utils.grids import Grid, Image
+from glacier_utils.masks import UNKNOWN
 from glacier_utils.store import PatchStore
 
 
@@ -96,8 +97,15 @@ def judge(
         area=area,
         date=date,
         grid=grid,
-        maps={name: whole(values[here]) for name, values in masks.items()},
-        probabilities={name: whole(values[here]) for name, values in probabilities.items()},
+        # Patches may stick out of the frame; what a model says there is about nothing.
+        maps={
+            name: np.where(valid, whole(values[here]), UNKNOWN).astype(np.uint8)
+            for name, values in masks.items()
+        },
+        probabilities={
+            name: np.where(valid, whole(values[here]), np.nan).astype(np.float32)
+            for name, values in probabilities.items()
+        },
         references=references,
         image=image,
         glaciers=None if outlines is None else burn_glaciers(outlines, grid, date),

@@ -48,6 +48,21 @@ def test_the_area_is_put_together_on_its_own_grid(judged):
     assert len(found.glaciers.table) == 1
 
 
+def test_nothing_is_mapped_where_there_is_no_image(make_dataset):
+    data = open_dataset(make_dataset())
+    # Patches of 40 px stick out of a frame of 128 x 192 px.
+    store = build_patches(data, size=40, block_m=400, max_unknown=0.9)
+    positions = store.select(split="test", date=DATE)
+    soft = {"net": np.full((len(positions), 40, 40), 0.9, np.float32)}
+    masks = {"net": np.ones((len(positions), 40, 40), np.uint8)}
+    found = assessment.judge(data, store, positions, masks, soft)
+    assert found.grid.shape == (160, 200)
+    assert (found.maps["net"][:128, :192] == 1).all()
+    assert (found.maps["net"][128:] == 255).all()
+    assert np.isnan(found.probabilities["net"][:, 192:]).all()
+    assert not np.isnan(found.probabilities["net"][:128, :192]).any()
+
+
 def test_counts_are_by_reference_model_and_block(judged):
     counts = judged[3].counts(320.0)
     assert list(counts) == ["labels"]
