@@ -88,13 +88,17 @@ def _glaciers(best: str, table: pd.DataFrame) -> list[str]:
     own = table[(table["model"] == best) & (table["glacier_id"] != NONE) & table["listed"]]
     own = own[own["area_km2"] > 0]
     for reference, part in own.groupby("reference", sort=False):
+        start = f"That the area of a single glacier is right: by the {reference} "
+        if len(part) < 4:  # no quartiles
+            listed = ", ".join(f"{error:+.0f} %" for error in part["error_percent"])
+            texts.append(f"{start}the error is {listed}.")
+            continue
         low, middle, high = part["error_percent"].quantile([0.25, 0.5, 0.75])
         held = ((part["low"] <= part["area_km2"]) & (part["area_km2"] <= part["high"])).sum()
         texts.append(
-            f"That the area of a single glacier is right: by the {reference} the error of half of "
-            f"the {len(part)} glaciers lies between {low:+.0f} % and {high:+.0f} % (median "
-            f"{middle:+.0f} %), and the outline moved by a pixel reaches the reference's area for "
-            f"{held} of them."
+            f"{start}the error of half of the {len(part)} glaciers lies between {low:+.0f} % and "
+            f"{high:+.0f} % (median {middle:+.0f} %), and the outline moved by a pixel reaches the "
+            f"reference's area for {held} of them."
         )
     return texts
 
