@@ -53,6 +53,7 @@ def training(patches: int = 96, epochs: int = 4) -> dict[str, float]:
         labels=labels,
         index=index,
         key="benchmark",
+        parameters={},
         bands=BANDS,
         statistics={"mean": [0.3] * 4, "std": [0.2] * 4},
         select=lambda *, split, date: np.flatnonzero(index["split"] == split),
