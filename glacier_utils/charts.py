@@ -282,42 +282,6 @@ def patch_scores(table: pd.DataFrame, *, score: str = "iou") -> Figure:
     return figure
 
 
-def area_by_date(table: pd.DataFrame) -> Figure:
-    """Show mapped glacier area per date and area with its interval.
-
-    Args:
-        table: model, area, date, area_km2, low, high.
-    """
-    areas = list(dict.fromkeys(table["area"]))
-    models = list(dict.fromkeys(table["model"]))
-    colours = palette(models)
-    figure, axes = plt.subplots(
-        1, len(areas), figsize=(3.6 * len(areas) + 2, 3.6), squeeze=False, layout="constrained"
-    )
-    for ax, area in zip(axes[0], areas, strict=True):
-        rows = table[table["area"] == area]
-        dates = sorted(set(rows["date"]))
-        for offset, model in zip(np.linspace(-0.12, 0.12, len(models)), models, strict=True):
-            own = rows[rows["model"] == model]
-            centre = own["area_km2"].to_numpy()
-            ax.errorbar(
-                [dates.index(d) + (offset if len(models) > 1 else 0) for d in own["date"]],
-                centre,
-                yerr=[centre - own["low"], own["high"] - centre],
-                fmt="o-",
-                color=colours[model],
-                capsize=3,
-                label=model,
-            )
-        ax.set_xticks(range(len(dates)), dates)
-        ax.set_xlim(-0.5, len(dates) - 0.5)
-        ax.set(title=plain(area), ylabel="mapped glacier area (km²)")
-        ax.set_ylim(bottom=0)
-        sns.despine(ax=ax)
-    axes[0, -1].legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8)
-    return figure
-
-
 def transition_matrices(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Show areas that kept or changed their class as heat maps.
 
@@ -331,27 +295,6 @@ def transition_matrices(tables: Mapping[str, pd.DataFrame]) -> Figure:
         sns.heatmap(table, annot=True, fmt=".2f", cmap="crest", cbar=False, ax=ax, square=True)
         ax.set_title(f"{plain(title)} (km²)", fontsize=10)
         ax.tick_params(axis="y", rotation=90)
-    return figure
-
-
-def stacked_shares(table: pd.DataFrame, *, label: str) -> Figure:
-    """Show parts of a whole as stacked horizontal bars.
-
-    Args:
-        table: index = bar, columns = parts, values in the unit that ``label`` names.
-    """
-    colours = palette(list(table.columns))
-    names = [plain(name) for name in table.index]
-    figure, ax = plt.subplots(figsize=(8, 0.5 * len(table) + 1.4), layout="constrained")
-    left = np.zeros(len(table))
-    for name in table.columns:
-        values = table[name].to_numpy(dtype=float)
-        ax.barh(names, values, left=left, color=colours[name], label=name, edgecolor="white")
-        left += values
-    ax.invert_yaxis()
-    ax.set_xlabel(label)
-    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8)
-    sns.despine(ax=ax)
     return figure
 
 

@@ -41,12 +41,6 @@ def power_noise(
     return ((field - field.mean()) / field.std()).astype(np.float32)
 
 
-def ridged(field: np.ndarray) -> np.ndarray:
-    """Fold a Gaussian field so that its zero lines become sharp crests; mean 0, deviation 1."""
-    folded = -np.abs(field)
-    return (folded - folded.mean()) / folded.std()
-
-
 @dataclass(frozen=True)
 class Drainage:
     """The tree along which water leaves a grid.

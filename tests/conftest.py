@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import geopandas as gpd
@@ -41,6 +41,18 @@ def real_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("GLACIER_REAL_DATA does not name the folder of the real data")
     return Path(folder)
+
+
+@pytest.fixture
+def offscreen() -> Iterator[None]:
+    """Draw off screen; every warning is an error, no figure outlives its test."""
+    from matplotlib import pyplot as plt
+    from matplotlib import rc_context
+
+    with rc_context({"backend": "agg"}), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+    plt.close("all")
 
 
 @pytest.fixture

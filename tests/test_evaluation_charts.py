@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
-
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib import pyplot as plt
-from test_figures import ODD, drawn, legend
+from drawing import ODD, drawn, legend
 
 from glacier_utils import blocks, calibration, coverage, evaluation_charts, intervals
 
-
-@pytest.fixture(autouse=True)
-def _figures():
-    """Draw off screen; every warning is an error, no figure outlives its test."""
-    with mpl.rc_context({"backend": "agg"}), warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("offscreen")
 
 
 def histograms(seed=0, number=5000):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
-
 import geopandas as gpd
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
 import shapely
+from drawing import ODD, drawn, legend
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib import pyplot as plt
@@ -18,38 +17,16 @@ from matplotlib.figure import Figure
 from glacier_utils import change, charts, gallery, plots
 from glacier_utils.errors import GlacierError
 
+pytestmark = pytest.mark.usefixtures("offscreen")
+
 BANDS = ("red", "green", "blue", "nir")
 BOUNDS = (500_000.0, 6_799_600.0, 500_900.0, 6_800_000.0)  # 40 rows, 90 columns of 10 m
 SHAPE = (40, 90)
-# Two dollar signs would be read as a formula, whose error shows up only when it is drawn.
-ODD = "a $x_{ <b> $"
-
-
-@pytest.fixture(autouse=True)
-def _figures():
-    """Draw off screen; every warning is an error, no figure outlives its test."""
-    with mpl.rc_context({"backend": "agg"}), warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
-    plt.close("all")
-
-
-def drawn(figure: Figure) -> Figure:
-    """Draw a figure, since many errors come up only then."""
-    assert isinstance(figure, Figure)
-    figure.draw_without_rendering()
-    return figure
 
 
 def shown(figure: Figure) -> list:
     """Axes that hold something, without colour bars."""
     return [ax for ax in figure.axes if ax.axison and ax.get_label() != "<colorbar>"]
-
-
-def legend(figure: Figure) -> list[str]:
-    """All entries of the figure's legends."""
-    legends = [*figure.legends, *(ax.get_legend() for ax in figure.axes if ax.get_legend())]
-    return [text.get_text() for item in legends for text in item.get_texts()]
 
 
 def codes(*values: int) -> np.ndarray:
@@ -246,22 +223,6 @@ def test_patch_scores_are_drawn_the_same_twice():
 # ---- charts: dates and seams
 
 
-@pytest.mark.parametrize("dates", [["2023-08"], ["2023-07", "2023-08"]])
-@pytest.mark.parametrize("areas", [["test"], ["train", ODD]])
-def test_area_by_date(dates, areas):
-    rows = [
-        {"model": model, "area": area, "date": date, "area_km2": 10.0, "low": 9.0, "high": 11.5}
-        for model in ("one", "two")
-        for area in areas
-        for date in dates
-    ]
-    figure = drawn(charts.area_by_date(pd.DataFrame(rows)))
-    assert len(figure.axes) == len(areas)
-    assert {ax.get_ylabel() for ax in figure.axes} == {"mapped glacier area (km²)"}
-    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == dates
-    assert legend(figure) == ["one", "two"]
-
-
 def test_transition_matrices():
     table = pd.DataFrame([[3.0, 0.5], [0.25, 9.0]], ["glacier", "not glacier"])
     table = table.set_axis(["glacier", "not glacier"], axis=1)
@@ -270,17 +231,6 @@ def test_transition_matrices():
     numbers = [text.get_text() for text in figure.axes[0].texts]
     assert numbers == ["3.00", "0.50", "0.25", "9.00"]
     drawn(charts.transition_matrices({"train": table}))
-
-
-def test_stacked_shares():
-    table = pd.DataFrame(
-        [[1.0, 2.0], [0.0, np.nan]], ["train, lost", f"{ODD}, gained"], ["snow", "rest"]
-    )
-    figure = drawn(charts.stacked_shares(table, label="area (km²)"))
-    (ax,) = figure.axes
-    assert ax.get_xlabel() == "area (km²)"
-    assert legend(figure) == ["snow", "rest"]
-    assert ax.patches[2].get_x() == 1.0  # the second part begins where the first ends
 
 
 def test_seam_profile():

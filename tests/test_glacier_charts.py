@@ -2,47 +2,23 @@
 
 from __future__ import annotations
 
-import warnings
-
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
 from affine import Affine
-from matplotlib import pyplot as plt
-from matplotlib.figure import Figure
+from drawing import drawn, legend
 from rasterio.crs import CRS
 
 from glacier_utils import bias, disagreements, error_causes, glacier_charts, glaciers, plots
 from glacier_utils.grids import Grid, Image
 from glacier_utils.intervals import SAME
 
+pytestmark = pytest.mark.usefixtures("offscreen")
+
 BANDS = ("red", "green", "blue", "nir")
 GRID = Grid(CRS.from_epsg(32623), Affine(30, 0, 500_000, 0, -30, 6_800_000), 60, 80)
 # Two dollar signs would be read as a formula, whose error shows up only when it is drawn.
 MODELS = ("a $x_{ <b> $", "b", "empty")
-
-
-@pytest.fixture(autouse=True)
-def _figures():
-    """Draw off screen; every warning is an error, no figure outlives its test."""
-    with mpl.rc_context({"backend": "agg"}), warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
-    plt.close("all")
-
-
-def drawn(figure: Figure) -> Figure:
-    """Draw a figure, since many errors come up only then."""
-    assert isinstance(figure, Figure)
-    figure.draw_without_rendering()
-    return figure
-
-
-def legend(figure: Figure) -> list[str]:
-    """All entries of the figure's legends."""
-    legends = [*figure.legends, *(ax.get_legend() for ax in figure.axes if ax.get_legend())]
-    return [text.get_text() for item in legends for text in item.get_texts()]
 
 
 def maps() -> tuple[dict[str, np.ndarray], np.ndarray]:

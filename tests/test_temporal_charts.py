@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
-
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib import pyplot as plt
+from drawing import ODD, drawn, legend
 
 from glacier_utils import change
 from glacier_utils import temporal_charts as charts
 
-ODD = "a $x_{ <b> $"
+pytestmark = pytest.mark.usefixtures("offscreen")
+
 DATES = ("2023-07", "2023-08", "2023-09")
-
-
-@pytest.fixture(autouse=True)
-def _figures():
-    with mpl.rc_context({"backend": "agg"}), warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
-    plt.close("all")
-
-
-def drawn(figure):
-    figure.draw_without_rendering()
-    return figure
-
-
-def legend(figure):
-    return [text.get_text() for item in figure.legends for text in item.get_texts()]
 
 
 @pytest.mark.parametrize("dates", [DATES[:1], DATES[:2], DATES, ("before", "after")])
