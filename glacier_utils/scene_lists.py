@@ -22,7 +22,6 @@ import pandas as pd
 from glacier_utils.catalogue import ASSETS, BANDS, Unusable, is_web_address, known_offset
 from glacier_utils.errors import GlacierError
 from glacier_utils.paths import SUFFIXES, is_virtual, list_files, read_bytes
-from glacier_utils.runs import file_name
 from glacier_utils.vectors import clean_text
 
 _LARGEST_JSON = 500_000_000  # bytes
@@ -165,6 +164,9 @@ def _name_of(text: str) -> str:
 
 def _plain_name(text: str) -> str:
     """Return a name that is a plain file name everywhere; never empty, hidden or reserved."""
+    # Here, since that room brings all figures with it, and a worker needs none.
+    from glacier_utils.runs import file_name
+
     name = re.sub(r"\s+", "_", file_name(clean_text(text, _LONGEST_NAME))).strip("._")
     return f"{name}_scene" if name.lower() in RESERVED else name or "scene"
 

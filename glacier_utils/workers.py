@@ -88,27 +88,28 @@ def _there(
 ) -> Iterator[tuple[int, Any, BaseException | None]]:
     from distributed import CancelledError, as_completed
 
-    futures = [
-        client.submit(task, one, key=f"{name}-{os.urandom(8).hex()}", pure=False, retries=retries)
-        for name, one in zip(names, inputs, strict=True)
-    ]
-    place = {future.key: position for position, future in enumerate(futures)}
+    left = {}
+    for position, (name, one) in enumerate(zip(names, inputs, strict=True)):
+        key = f"{name}-{os.urandom(8).hex()}"
+        left[key] = position, client.submit(task, one, key=key, pure=False, retries=retries)
     try:
-        for future in as_completed(futures):
-            position = place[future.key]
-            if future.status == "finished":
-                yield position, future.result(), None
-                continue
+        for future in as_completed([future for _, future in left.values()]):
+            position, _ = left.pop(future.key)
+            result = error = None
             try:
-                error = future.exception()
+                if future.status == "finished":
+                    result = future.result()
+                else:
+                    error = _worded(future.exception())
             except CancelledError:
                 # The scheduler itself is gone, or forgot the task.
                 error = RuntimeError("the connection to the scheduler was lost")
-            yield position, None, _worded(error)
+            # A result that somebody still wants is made again where its worker is lost.
             future.release()
+            yield position, result, error
     finally:
         # Where the caller stops early, nothing goes on behind its back.
-        client.cancel([future for future in futures if not future.done()])
+        client.cancel([future for _, future in left.values()])
 
 
 def _worded(error: BaseException) -> BaseException:
@@ -175,7 +176,7 @@ def _connected(address: str) -> Iterator[Any]:
     try:
         # A client that finds nobody goes on trying behind the error that it raised.
         asyncio.run(_answers(address))
-        client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
+        client = Client(address, timeout=_CONNECT_SECONDS)
     except (OSError, ValueError, TypeError, TimeoutError, RuntimeError) as error:
         raise GlacierError(
             f"--scheduler {shown}: no Dask scheduler answers there; start one with `dask "
