@@ -106,8 +106,8 @@ def map_scenes(
         merged: put mosaics and one file of outlines beside the products of two scenes or more.
         progress: show a bar.
         map_one: in the place of ``products.map_scene``; importable where there are workers.
-        settings: further arguments of it. What is None or "" is left out; the others count before what a
-            list of scenes tells.
+        settings: further arguments of it. What is None or "" is left out; the others count before
+            what a list of scenes tells.
 
     Raises:
         GlacierError: before any work, a mistake in the arguments.
