@@ -34,15 +34,32 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--fresh", action="store_true", help="execute finished notebooks again too")
     run.set_defaults(call=_run)
 
-    predict = commands.add_parser("predict", help="map the glaciers in a scene")
+    predict = commands.add_parser("predict", help="map the glaciers in one scene or many")
     predict.add_argument("checkpoint", metavar="CHECKPOINT", type=Path)
-    predict.add_argument("scene", metavar="SCENE", help="file, folder or pattern")
-    predict.add_argument("out", metavar="OUT", type=Path, help="GeoTIFF to write")
-    predict.add_argument("--window", type=int, default=512, help="window in pixels (default: 512)")
+    predict.add_argument(
+        "scenes", nargs="+", metavar="SCENE",
+        help="file, folder or pattern; a text file with one a line; a STAC item or search result",
+    )  # fmt: skip
+    predict.add_argument(
+        "out", metavar="OUT", type=Path, help="folder for the maps, or for one scene a GeoTIFF"
+    )
+    predict.add_argument(
+        "--with", dest="others", action="append", default=[], type=Path, metavar="CHECKPOINT",
+        help="a further model; the maps are the mean of all",
+    )  # fmt: skip
+    predict.add_argument("--window", type=int, help="largest window in pixels (default: 896)")
     predict.add_argument("--overlap", type=int, default=64, help="overlap in pixels (default: 64)")
+    predict.add_argument("--flips", action="store_true", help="average over four mirror images")
+    predict.add_argument("--date", default="", help="of the image (default: in its name)")
+    predict.add_argument(
+        "--min-area", type=float, default=0.01, metavar="KM2",
+        help="smaller glaciers get no outline (default: 0.01)",
+    )  # fmt: skip
     predict.add_argument("--scale", type=float, help="reflectance = (DN + offset) / scale")
     predict.add_argument("--offset", type=float, help="default for both: as in training")
     predict.add_argument("--nodata", type=float, help="digital number of missing pixels")
+    predict.add_argument("--workers", type=int, metavar="N", help="scenes side by side, with Dask")
+    predict.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster to use instead")
     predict.set_defaults(call=_predict)
 
     fetch = commands.add_parser("fetch", help="make a dataset out of a Sentinel-2 catalogue")
@@ -131,26 +148,37 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    # Before the work, not after it.
-    if options.out.is_dir():
-        raise GlacierError(f"{options.out}: is a folder; name a file in it, such as glaciers.tif")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
+    from glacier_utils.campaigns import map_scenes
+    from glacier_utils.products import map_scene
+    from glacier_utils.scene_lists import list_scenes
 
-    from glacier_utils.prediction import predict_file
-
-    written = predict_file(
-        options.checkpoint,
-        options.scene,
+    checkpoints = [options.checkpoint, *options.others]
+    names = ("window", "overlap", "flips", "date", "scale", "offset", "nodata")
+    settings = {name: getattr(options, name) for name in names} | {"min_area_km2": options.min_area}
+    scenes = list_scenes(options.scenes)
+    if options.out.suffix.lower() in (".tif", ".tiff"):
+        # Before the work, not after it.
+        if options.out.is_dir():
+            raise GlacierError(f"{options.out}: is a folder; name a file in it, such as ice.tif")
+        if len(scenes) > 1:
+            raise GlacierError(
+                f"{options.out}: is one file for {len(scenes)} scenes; name a folder"
+            )
+        told = scenes[0].settings
+        given = {name: value for name, value in settings.items() if value not in (None, "")}
+        files = map_scene(checkpoints, scenes[0].images, options.out, progress=True, **told | given)
+        print(*files.values(), sep="\n")
+        return 0
+    done = map_scenes(
+        checkpoints,
+        scenes,
         options.out,
-        window=options.window,
-        overlap=options.overlap,
-        scale=options.scale,
-        offset=options.offset,
-        nodata=options.nodata,
-        progress=True,
+        workers=options.workers,
+        scheduler=options.scheduler,
+        **settings,
     )
-    print(written)
-    return 0
+    print(*done.summary(), sep="\n")
+    return done.status
 
 
 def _fetch(options: argparse.Namespace) -> int:

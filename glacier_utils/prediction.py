@@ -1,25 +1,100 @@
-"""Prediction over patches, scenes and files: windows that overlap, blended, a strip at a time."""
+"""Prediction over patches and scenes: windows that overlap, blended, a strip at a time."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from glacier_utils import precision as number_formats
-from glacier_utils.checkpoints import Segmenter, load_checkpoint
+from glacier_utils.checkpoints import Segmenter
 from glacier_utils.errors import GlacierError
-from glacier_utils.imagery import Reflectance, Source, open_source, write_raster
+from glacier_utils.folding import fold_batch_norm
+from glacier_utils.imagery import Source
+from glacier_utils.windows import fit_windows, panels
 
-# The least weight that a window gives a pixel: no pixel of the frame's rim is ever without one.
-WEIGHT_FLOOR = 1e-3
 # Pixels a forward pass takes together; larger batches gain nothing on a CPU and cost memory.
 PIXELS_AT_ONCE = 2**20
+# Rows that are read at a time, and the widest part of a scene that is mapped at once: together with
+# the window they bound the memory, whatever the size of the scene. A Sentinel-2 tile has 10980
+# columns.
+ROWS_AT_ONCE = 256
+WIDEST = 11_264
+
+
+class Mapper:
+    """One model, or several whose probabilities are averaged, made ready to map scenes.
+
+    Batch normalisation is folded into the convolutions, and the passes run in the fastest number
+    format that the machine has.
+
+    Args:
+        segmenters: one, or an ensemble; all need the same bands, in any order.
+        precision: "auto" (bf16 where the processor has it), "bf16" or "float32".
+        flips: average over the four mirror images.
+
+    Attributes:
+        bands: names in the order in which ``probability`` takes them.
+        name: of the model, or of all models.
+        threshold: probability from which a pixel is called glacier; of an ensemble, the mean of its
+            members' thresholds.
+
+    Raises:
+        GlacierError: no model, models of different bands, an unknown precision.
+    """
+
+    def __init__(
+        self,
+        segmenters: Segmenter | Sequence[Segmenter],
+        *,
+        precision: str = "auto",
+        flips: bool = False,
+    ) -> None:
+        members = [segmenters] if isinstance(segmenters, Segmenter) else list(segmenters)
+        if not members:
+            raise GlacierError("no model to map with; name a checkpoint")
+        self.bands = members[0].bands
+        for member in members[1:]:
+            if set(member.bands) != set(self.bands):
+                raise GlacierError(
+                    f"an ensemble needs one set of bands, but {members[0].name} takes "
+                    f"{', '.join(self.bands)} and {member.name} {', '.join(member.bands)}"
+                )
+        self.segmenters = members
+        self.flips = flips
+        self.name = " + ".join(member.name for member in members)
+        self.threshold = float(np.mean([member.threshold for member in members]))
+        self.device = members[0].mean.device
+        self.precision = number_formats.resolve(precision, self.device)
+        self._members = [
+            (
+                member.eval(),
+                fold_batch_norm(member.network, len(self.bands)).to(
+                    memory_format=torch.channels_last
+                ),
+                None if member.bands == self.bands else band_order(self.bands, member.bands),
+            )
+            for member in members
+        ]
+
+    @torch.inference_mode()
+    def probability(self, images: np.ndarray) -> np.ndarray:
+        """Map reflectance float32 [n, band, row, col] to probability float32 [n, row, col]."""
+        batch = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32)).to(self.device)
+        batch = batch.contiguous(memory_format=torch.channels_last)
+        mirrors = [(), (-2,), (-1,), (-2, -1)] if self.flips else [()]
+        total = 0
+        with number_formats.autocast(self.device, self.precision):
+            for segmenter, network, order in self._members:
+                image = segmenter.normalise(batch if order is None else batch[:, order])
+                for axes in mirrors:
+                    logits = network(image.flip(axes)).float().flip(axes)
+                    total = total + (logits / segmenter.temperature).sigmoid()
+        return (total / (len(self._members) * len(mirrors))).cpu().numpy()
 
 
 def predict_patches(
@@ -55,33 +130,37 @@ def predict_patches(
             f"model {segmenter.name}: images must be [n, band, row, col] with the bands "
             f"{', '.join(segmenter.bands)}, but have the shape {images.shape}"
         )
+    mapper = Mapper(segmenter, precision=precision, flips=flips)
     positions = np.arange(len(images)) if positions is None else np.asarray(positions)
     probability = np.empty((len(positions), *images.shape[2:]), dtype=np.float32)
     starts = range(0, len(positions), batch_size)
     for start in tqdm(starts, desc=segmenter.name, unit="batch", disable=not progress):
         batch = slice(start, start + batch_size)
-        probability[batch] = _probability(segmenter, images[positions[batch]], precision, flips)
+        probability[batch] = mapper.probability(images[positions[batch]])
     return probability
 
 
 def predict_scene(
-    segmenter: Segmenter,
+    segmenter: Segmenter | Mapper,
     source: Source,
     *,
-    window: int = 512,
+    window: int | None = None,
     overlap: int = 64,
     precision: str = "auto",
     flips: bool = False,
     progress: bool = False,
 ) -> np.ndarray:
-    """Predict a whole scene in overlapping windows.
+    """Predict a whole scene in overlapping windows, into memory.
 
     Args:
-        segmenter: the model with its normalisation.
+        segmenter: the model with its normalisation, or a ``Mapper``, which knows precision and
+            flips itself.
         source: the scene; its bands may be more than the model's and in another order.
-        window: side of a window in pixels; it may be larger than the patches of the training.
+        window: largest side of a window in pixels (see ``windows.fit_windows``); it may be larger
+            than the patches of the training.
         overlap: pixels that neighbouring windows share at least, below ``window``.
-        precision, flips, progress: as in ``predict_patches``.
+        precision, flips: as of ``Mapper``.
+        progress: show a bar.
 
     Returns:
         Probability float32 [row, col] in 0..1, nan where the scene is invalid.
@@ -89,189 +168,178 @@ def predict_scene(
     Raises:
         GlacierError: a missing band, or an overlap that is not below the window.
     """
-    grid = source.grid
-    probability = np.full((grid.height, grid.width), np.nan, dtype=np.float32)
-    strips = predict_strips(
-        segmenter, source, window=window, overlap=overlap, precision=precision, flips=flips
-    )
-    with tqdm(total=grid.height, desc="scene", unit="row", disable=not progress) as bar:
-        for row, strip in strips:
-            probability[row : row + len(strip)] = strip
-            bar.update(len(strip))
+    if not isinstance(segmenter, Mapper):
+        segmenter = Mapper(segmenter, precision=precision, flips=flips)
+    plan = Plan(segmenter, source, window=window, overlap=overlap)
+    probability = np.empty(source.grid.shape, dtype=np.float32)
+    with tqdm(total=probability.size, unit="px", unit_scale=True, disable=not progress) as bar:
+        for block in plan.blocks():
+            height, width = block.probability.shape
+            probability[block.row : block.row + height, block.col : block.col + width] = (
+                block.probability
+            )
+            bar.update(block.probability.size)
     return probability
 
 
-def predict_strips(
-    segmenter: Segmenter,
-    source: Source,
-    *,
-    window: int = 512,
-    overlap: int = 64,
-    precision: str = "auto",
-    flips: bool = False,
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Predict a scene from top to bottom; yield (first row, probability [rows, col]) when finished.
+@dataclass(frozen=True)
+class Block:
+    """A finished part of a map and its place; probability float32 [row, col], nan if invalid."""
 
-    Only one strip, a window high, is in memory. Arguments as in ``predict_scene``.
-    """
-    if not 0 <= overlap < window:
-        raise GlacierError(f"overlap {overlap}: must be at least 0 and below the window, {window}")
-    height, width = source.grid.height, source.grid.width
-    order = _band_order(source.bands, segmenter.bands)
-    rows, cols = (window_starts(length, window, overlap) for length in (height, width))
-    high, wide = min(window, height), min(window, width)
-    weight = window_weight(high, wide, overlap)
-    # A pass over small windows takes several, over a large one, one.
-    at_once = max(1, PIXELS_AT_ONCE // (high * wide))
-
-    strip = Strip(high, width)
-    for row, following in zip(rows, [*rows[1:], height], strict=True):
-        image = source.read(row, 0, high, width)
-        reflectance = image.reflectance[order]
-        # Windows without a valid pixel cost nothing.
-        seen = [col for col in cols if image.valid[:, col : col + wide].any()]
-        for start in range(0, len(seen), at_once):
-            group = seen[start : start + at_once]
-            batch = np.stack([reflectance[:, :, col : col + wide] for col in group])
-            for col, part in zip(
-                group, _probability(segmenter, batch, precision, flips), strict=True
-            ):
-                strip.add(col, part, weight)
-        yield row, strip.take(following - row, image.valid)
+    row: int
+    col: int
+    probability: np.ndarray
 
 
-class Strip:
-    """The weighted sum of windows along one strip of a scene: add them, take finished rows."""
+class Plan:
+    """How a scene is mapped: which windows, in which order, giving which blocks.
 
-    def __init__(self, height: int, width: int) -> None:
-        self.total = np.zeros((height, width), dtype=np.float32)
-        self.weight = np.zeros((height, width), dtype=np.float32)
-
-    def add(self, col: int, probability: np.ndarray, weight: np.ndarray) -> None:
-        """Add a window [row, col] whose left side lies at ``col``, as high as the strip."""
-        part = np.s_[:, col : col + probability.shape[1]]
-        self.total[part] += probability * weight
-        self.weight[part] += weight
-
-    def take(self, rows: int, valid: np.ndarray) -> np.ndarray:
-        """Return the uppermost ``rows``, nan where ``valid`` [row, col] is not, and move up.
-
-        Nothing is added to the denominator, which would fade the rim of the frame; instead every
-        valid pixel must have got a weight.
-        """
-        valid = valid[:rows]
-        weight = self.weight[:rows]
-        if not (weight[valid] > 0).all():
-            raise AssertionError(f"{int((weight[valid] == 0).sum())} pixels lie in no window")
-        probability = np.full(valid.shape, np.nan, dtype=np.float32)
-        np.divide(self.total[:rows], weight, out=probability, where=valid)
-        for sums in (self.total, self.weight):
-            sums[: len(sums) - rows] = sums[rows:].copy()
-            sums[len(sums) - rows :] = 0
-        # Rounding of the weighted mean may leave 0..1 by 1e-7.
-        return probability.clip(0, 1)
-
-
-def window_starts(length: int, window: int, overlap: int) -> list[int]:
-    """Return where windows start along ``length`` pixels; the last is shifted to end with it.
-
-    Neighbours share at least ``overlap`` pixels. A length below the window gives one window.
-    """
-    last = max(length - window, 0)
-    return [*range(0, last, window - overlap), last]
-
-
-def window_weight(height: int, width: int, overlap: int) -> np.ndarray:
-    """Return the weights of a window [row, col]: 1 inside, falling as a cosine over the overlap.
-
-    Float32, at least ``WEIGHT_FLOOR`` ** 2 at the corners and never 0.
-    """
-
-    def ramp(length: int) -> np.ndarray:
-        pixel = np.arange(length) + 0.5
-        distance = np.minimum(pixel, length - pixel)
-        rising = 0.5 - 0.5 * np.cos(np.pi * np.minimum(distance / max(overlap, 1), 1))
-        return np.maximum(rising, WEIGHT_FLOOR)
-
-    return np.outer(ramp(height), ramp(width)).astype(np.float32)
-
-
-def predict_file(
-    checkpoint: str | Path | Segmenter,
-    scene: str | Path | Sequence[str | Path] | Source,
-    out: str | Path,
-    *,
-    bands: Sequence[str] | Mapping[str, Any] | None = None,
-    scale: float | None = None,
-    offset: float | None = None,
-    nodata: float | None = None,
-    bounds: Sequence[float] | None = None,
-    window: int = 512,
-    overlap: int = 64,
-    flips: bool = False,
-    progress: bool = False,
-) -> Path:
-    """Map the glaciers of a scene into a cloud-optimised GeoTIFF.
+    Windows go from left to right and from top to bottom; all of a row of windows above the next
+    one is finished and given as a block. Only a strip, a window high, is in memory. Scenes wider
+    than ``widest`` are mapped in panels, one after the other.
 
     Args:
-        checkpoint: file of ``save_checkpoint``, or a segmenter.
-        scene: file, folder, pattern or files, as ``open_source`` takes them, or an open source.
-        out: GeoTIFF to write: probability float32 in 0..1, nan where the scene is invalid.
-        bands: as of ``open_source``; None: the model's bands in its order.
-        scale, offset, nodata: of the scene's numbers, reflectance = (DN + offset) / scale; None:
-            as the scene's metadata or tags tell, else as in the training, else 10000, 0 and the
-            file's own tag.
-        bounds: part of the scene, in its CRS.
-        window, overlap, flips, progress: as in ``predict_scene``.
+        mapper: the models.
+        source: the scene.
+        window, overlap: in pixels, as of ``predict_scene``.
+        widest: columns of a panel, about.
 
     Raises:
-        GlacierError: an unreadable checkpoint or scene, or a missing band.
+        GlacierError: a missing band, or an overlap that is not below the window.
     """
-    segmenter = checkpoint if isinstance(checkpoint, Segmenter) else load_checkpoint(checkpoint)
-    if not isinstance(scene, Source):
-        scene = _open(
-            scene, bands or segmenter.bands, bounds, segmenter,
-            {"scale": scale, "offset": offset, "nodata": nodata},
-        )  # fmt: skip
-        for line in scene.warnings:
-            logging.getLogger(__name__).warning(line)
-    settings = {"window": window, "overlap": overlap, "flips": flips}
-    probability = predict_scene(segmenter, scene, progress=progress, **settings)
-    tags = {
-        "MODEL": segmenter.name,
-        "CHECKPOINT": "" if isinstance(checkpoint, Segmenter) else Path(checkpoint).name,
-        "TRAINED_ON": str(segmenter.provenance.get("store", "")),
-        "SCENE": ", ".join(path.name for path in scene.paths[:8]),
-        "BANDS": ", ".join(segmenter.bands),
-        "THRESHOLD": f"{segmenter.threshold:g}",
-        "PREDICTION": ", ".join(f"{name} {value}" for name, value in settings.items()),
-    }
-    return write_raster(
-        out, probability, scene.grid, nodata=float("nan"), tags=tags, descriptions=["probability"]
-    )
+
+    def __init__(
+        self,
+        mapper: Mapper,
+        source: Source,
+        *,
+        window: int | None = None,
+        overlap: int = 64,
+        widest: int = WIDEST,
+    ) -> None:
+        self.mapper = mapper
+        self.source = source
+        self._order = band_order(source.bands, mapper.bands)
+        self.rows = fit_windows(source.grid.height, window, overlap)
+        self.cols = fit_windows(source.grid.width, window, overlap)
+        self.panels = list(panels(self.cols, widest))
+        # A pass over small windows takes several, over a large one, one.
+        self._at_once = max(1, PIXELS_AT_ONCE // (self.rows.size * self.cols.size))
+
+    def __len__(self) -> int:
+        """Number of blocks."""
+        return len(self.panels) * len(self.rows.starts)
+
+    def blocks(self, finished: int = 0) -> Iterator[Block]:
+        """Map the scene and give its blocks in order, without the first ``finished`` of them.
+
+        What those left in the strip is computed again, so the rest is the same to the last bit.
+        """
+        per_panel = len(self.rows.starts)
+        for number, panel in enumerate(self.panels):
+            done = min(max(finished - number * per_panel, 0), per_panel)
+            if done < per_panel:
+                yield from self._panel(panel, done)
+
+    def _panel(self, panel, done: int) -> Iterator[Block]:
+        rows, cols = self.rows, self.cols
+        left = cols.starts[panel.windows[0]]
+        right = cols.starts[panel.windows[-1]] + cols.size
+        first = rows.reaching(rows.starts[done], rows.starts[done] + 1)[0]
+        total = np.zeros((rows.size, right - left), dtype=np.float32)
+        own = np.s_[panel.first - left : panel.last - left]
+        ends = [*rows.starts[1:], rows.length]
+        with _Reader(self.source, self._order, left, right, rows.starts[first]) as reader:
+            for number in range(first, len(rows.starts)):
+                start, end = rows.starts[number], ends[number]
+                reader.advance(start, rows.size)
+                self._add_row(
+                    total, reader, number, [(k, cols.starts[k] - left) for k in panel.windows]
+                )
+                high = end - start
+                if number >= done:
+                    # Rounding of the weighted mean may leave 0..1 by 1e-7.
+                    finished = total[:high, own].clip(0, 1)
+                    finished[~reader.valid(start, high)[:, own]] = np.nan
+                    yield Block(start, panel.first, finished)
+                total[: rows.size - high] = total[high:].copy()
+                total[rows.size - high :] = 0
+
+    def _add_row(self, total: np.ndarray, reader: _Reader, number: int, places) -> None:
+        """Add the windows of one row of windows, at ``places`` (number, column), to the strip."""
+        rows, cols = self.rows, self.cols
+        start, wide = rows.starts[number], cols.size
+        valid = reader.valid(start, rows.size)
+        # Windows without a valid pixel cost nothing.
+        seen = [(k, col) for k, col in places if valid[:, col : col + wide].any()]
+        for at in range(0, len(seen), self._at_once):
+            group = seen[at : at + self._at_once]
+            batch = np.stack([reader.image(start, rows.size, col, wide) for _, col in group])
+            parts = self.mapper.probability(batch)
+            for (k, col), part in zip(group, parts, strict=True):
+                part *= rows.weights[number][:, None]
+                part *= cols.weights[k]
+                total[:, col : col + wide] += part
 
 
-def _open(
-    scene: Any,
-    bands: Sequence[str] | Mapping[str, Any],
-    bounds: Sequence[float] | None,
-    segmenter: Segmenter,
-    given: Mapping[str, float | None],
-) -> Source:
-    """Open a scene with the rule its files tell, or that is given, else that of the training."""
-    given = {name: value for name, value in given.items() if value is not None}
-    trained = segmenter.provenance.get("reflectance") or {}
-    source = open_source(
-        scene, bands=bands, reflectance=Reflectance(**given) if given else None, bounds=bounds
-    )
-    if source.reflectance_source != "default":
-        return source
-    return open_source(
-        scene, bands=bands, reflectance=Reflectance(**{**trained, **given}), bounds=bounds
-    )
+class _Reader:
+    """Rows of some columns of a scene, read a few at a time, the next while others compute."""
+
+    def __init__(
+        self, source: Source, order: Sequence[int], left: int, right: int, row: int
+    ) -> None:
+        self._source, self._left, self._right = source, left, right
+        self._order = None if list(order) == list(range(len(source.bands))) else list(order)
+        # (row, reflectance, valid) from top to bottom without gaps.
+        self._chunks: list[tuple[int, np.ndarray, np.ndarray]] = []
+        self._row = row // ROWS_AT_ONCE * ROWS_AT_ONCE
+        self._pool = ThreadPoolExecutor(1, "read")
+        self._ahead: Future | None = None
+
+    def __enter__(self) -> _Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def advance(self, row: int, height: int) -> None:
+        """Forget what lies above ``row``, have all rows down to ``row + height``."""
+        self._chunks = [chunk for chunk in self._chunks if chunk[0] + len(chunk[2]) > row]
+        while self._row < row + height:
+            chunk = self._read(self._row) if self._ahead is None else self._ahead.result()
+            self._ahead = None
+            self._row += len(chunk[2])
+            if self._row > row:
+                self._chunks.append(chunk)
+        if self._row < self._source.grid.height and self._ahead is None:
+            self._ahead = self._pool.submit(self._read, self._row)
+
+    def valid(self, row: int, height: int) -> np.ndarray:
+        """Return bool [row, col] of these rows, all columns."""
+        return self._joined(2, row, height, np.s_[:], axis=0)
+
+    def image(self, row: int, height: int, col: int, width: int) -> np.ndarray:
+        """Return reflectance [band, row, col] of a window; ``col`` counts from the first column."""
+        return self._joined(1, row, height, np.s_[col : col + width], axis=1)
+
+    def _joined(self, kind: int, row: int, height: int, cols: slice, axis: int) -> np.ndarray:
+        parts = []
+        for chunk in self._chunks:
+            top = chunk[0]
+            part = chunk[kind][..., max(row - top, 0) : max(row + height - top, 0), cols]
+            if part.shape[axis]:
+                parts.append(part)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=axis)
+
+    def _read(self, row: int) -> tuple[int, np.ndarray, np.ndarray]:
+        height = min(ROWS_AT_ONCE, self._source.grid.height - row)
+        image = self._source.read(row, self._left, height, self._right - self._left)
+        reflectance = image.reflectance
+        return row, reflectance if self._order is None else reflectance[self._order], image.valid
 
 
-def _band_order(there: Sequence[str], wanted: Sequence[str]) -> list[int]:
+def band_order(there: Sequence[str], wanted: Sequence[str]) -> list[int]:
+    """Return the positions of the wanted bands. Raises GlacierError where one is missing."""
     missing = [name for name in wanted if name not in there]
     if missing:
         raise GlacierError(
@@ -279,19 +347,3 @@ def _band_order(there: Sequence[str], wanted: Sequence[str]) -> list[int]:
             "name the scene's bands as in its training"
         )
     return [list(there).index(name) for name in wanted]
-
-
-@torch.inference_mode()
-def _probability(
-    segmenter: Segmenter, images: np.ndarray, precision: str, flips: bool
-) -> np.ndarray:
-    """Run one batch [n, band, row, col] forward; return probability float32 [n, row, col]."""
-    segmenter.eval()
-    device = segmenter.mean.device
-    batch = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32)).to(device)
-    batch = batch.contiguous(memory_format=torch.channels_last)
-    resolved = number_formats.resolve(precision, device)
-    mirrors = [(), (-2,), (-1,), (-2, -1)] if flips else [()]
-    with number_formats.autocast(device, resolved):
-        logits = [segmenter(batch.flip(axes)).float().flip(axes) for axes in mirrors]
-    return torch.stack(logits).sigmoid().mean(dim=0).cpu().numpy()

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 from affine import Affine
+from rasterio.crs import CRS
 from torch import nn
 
 from glacier_utils.checkpoints import Segmenter
@@ -57,7 +58,8 @@ class Scene(Source):
         self.valid = np.ones((height, width), dtype=bool) if valid is None else valid
         self.reflectance = np.where(self.valid, self.reflectance, 0).astype(np.float32)
         self.bands, self.paths, self.tiles = tuple(bands), [Path("scene.tif")], []
-        self.grid = Grid("EPSG:32623", Affine(10, 0, 500000, 0, -10, 6800000), height, width)
+        place = Affine(10, 0, 500000, 0, -10, 6800000)
+        self.grid = Grid(CRS.from_epsg(32623), place, height, width)
         self.heights: list[int] = []
 
     def read(self, row=0, col=0, height=None, width=None) -> Image:

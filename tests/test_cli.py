@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -213,17 +214,38 @@ def test_run_refuses_a_parameter_that_no_notebook_has(project, capsys):
 def test_predict_maps_a_scene(project, checkpoint, scene, tmp_path, capsys):
     out = tmp_path / "maps" / "glaciers.tif"
     assert cli.main(["predict", *map(str, (checkpoint, scene, out))]) == 0
-    assert capsys.readouterr().out.endswith(f"{out}\n")
+    names = ["glaciers.tif", "glaciers_class.tif", "glaciers_outlines.gpkg", "glaciers.json"]
+    assert capsys.readouterr().out.splitlines() == [str(out.parent / name) for name in names]
+    assert sorted(path.name for path in out.parent.iterdir()) == sorted(names)
     with rasterio.open(out) as written, rasterio.open(scene) as source:
         assert (written.crs, written.transform) == (source.crs, source.transform)
-        assert np.isnan(written.nodata)
+        assert (written.nodata, written.scales) == (255, (0.004,))
         assert written.tags()["MODEL"] == "threshold"
-        probability = written.read(1)
-    assert probability.dtype == np.float32
-    assert np.isnan(probability[:4, :4]).all()
-    assert np.isfinite(probability).sum() == probability.size - 16
-    assert (probability[4:24] > 0.99).all()
-    assert (probability[24:] < 0.01).all()
+        steps = written.read(1)
+    assert (steps[:4, :4] == 255).all()
+    assert (steps != 255).sum() == steps.size - 16
+    assert (steps[4:24] > 247).all()
+    assert (steps[24:] < 3).all()
+
+
+def test_predict_maps_scenes_into_a_folder(project, checkpoint, scene, tmp_path, capsys):
+    """With a second model, the mean of both; scenes that are there are not mapped again."""
+    other = tmp_path / "other.tif"
+    shutil.copy(scene, other)
+    out = tmp_path / "maps"
+    arguments = ["predict", *map(str, (checkpoint, scene, other, out)), "--with", str(checkpoint)]
+    assert cli.main(arguments) == 0
+    told = capsys.readouterr().out
+    assert "2 scenes: 2 mapped" in told
+    assert str(out / "mosaic_outlines.gpkg") in told
+    made = {path.name for path in out.iterdir()}
+    assert {"scene_class.tif", "other_probability.tif", "scene.json", "scenes.csv"} <= made
+    with rasterio.open(out / "scene_class.tif") as file:
+        assert file.tags()["MODEL"] == "threshold + threshold"
+    assert cli.main(arguments) == 0
+    assert "2 scenes: 2 unchanged" in capsys.readouterr().out
+    message = fails(capsys, "predict", checkpoint, scene, other, tmp_path / "one.tif")
+    assert "one.tif: is one file for 2 scenes; name a folder" in message
 
 
 def test_predict_takes_the_scale_from_the_command_line(project, checkpoint, scene, tmp_path):
@@ -231,7 +253,8 @@ def test_predict_takes_the_scale_from_the_command_line(project, checkpoint, scen
     arguments = ["predict", *map(str, (checkpoint, scene, out)), "--scale", "100000"]
     assert cli.main([*arguments, "--window", "16", "--overlap", "4"]) == 0
     with rasterio.open(out) as written:
-        assert np.nanmax(written.read(1)) < 0.01
+        steps = written.read(1)
+        assert steps[steps != 255].max() < 3
 
 
 def test_predict_names_what_is_missing_or_broken(project, checkpoint, scene, tmp_path, capsys):

@@ -1,0 +1,84 @@
+"""Folding batch normalisation: the same logits, fewer modules, and no harm where it cannot be."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from glacier_utils import models
+from glacier_utils.folding import fold_batch_norm
+
+
+def awake(network: nn.Module) -> nn.Module:
+    """Give normalisations statistics and weights of their own, as training would."""
+    torch.manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -0.2, 0.2)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.2, 0.2)
+    return network.eval()
+
+
+def count(network: nn.Module) -> int:
+    return sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["unet-resnet18", "glaciernet", "segformer-mit_b0"])
+def test_the_folded_network_gives_the_same_logits(name):
+    network = awake(models.build(name, 4))
+    before = count(network)
+    folded = fold_batch_norm(network, 4)
+    assert count(network) == before  # the original is left alone
+    assert count(folded) < before
+    if name != "segformer-mit_b0":
+        assert count(folded) == 0
+    images = torch.randn(2, 4, 96, 64)
+    expected = network(images)
+    torch.testing.assert_close(folded(images), expected, atol=2e-3, rtol=1e-3)
+
+
+def test_a_network_without_normalisation_comes_back_itself():
+    network = nn.Conv2d(4, 1, 1)
+    assert fold_batch_norm(network, 4) is network
+
+
+class Branching(nn.Module):
+    """A convolution whose output is used before its normalisation as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(4, 1, 3, padding=1)
+        self.normalisation = nn.BatchNorm2d(1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.convolution(images)
+        return (features + self.normalisation(features))[:, 0]
+
+
+class Twice(nn.Module):
+    """A convolution and a normalisation that are used two times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(4, 4, 3, padding=1)
+        self.normalisation = nn.BatchNorm2d(4)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        for _ in range(2):
+            images = self.normalisation(self.convolution(images))
+        return images[:, 0]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", [Branching, Twice])
+def test_what_cannot_be_folded_stays_right(kind):
+    network = awake(kind())
+    images = torch.randn(1, 4, 32, 32)
+    expected = network(images)
+    folded = fold_batch_norm(network, 4)
+    assert count(folded) == 1
+    torch.testing.assert_close(folded(images), expected)

@@ -1,0 +1,336 @@
+"""A scene becomes files: what they hold, and what happens where the work breaks off."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+import torch
+from rio_cogeo import cog_validate
+from stubs import BANDS, Constant, FirstBand, Scene, segmenter
+
+from glacier_utils import products
+from glacier_utils.checkpoints import Segmenter, save_checkpoint
+from glacier_utils.errors import GlacierError
+from glacier_utils.outlines import rasterise, read_outlines
+from glacier_utils.prediction import Mapper, Plan, predict_scene
+from glacier_utils.products import date_in_name, map_scene, product_files
+
+PLACE = {"crs": "EPSG:32623", "transform": rasterio.Affine(10, 0, 5e5, 0, -10, 68e5)}
+WINDOWS = {"window": 64, "overlap": 16}
+
+
+@pytest.fixture
+def checkpoint(tmp_path) -> Path:
+    torch.manual_seed(0)
+    network = Segmenter(
+        "glaciernet",
+        BANDS,
+        [0.3] * 4,
+        [0.2] * 4,
+        arguments={"filters": [4, 8]},
+        threshold=0.51,
+        provenance={"store": "abc", "reflectance": {"scale": 10000, "offset": -1000, "nodata": 0}},
+    )
+    return save_checkpoint(tmp_path / "checkpoint.pt", network)
+
+
+def write_scene(path: Path, height: int, width: int, **tags) -> np.ndarray:
+    """Write a scene of noise with a corner without data; return its numbers."""
+    numbers = np.random.default_rng(0).integers(1001, 9000, (4, height, width)).astype(np.uint16)
+    numbers[:, :10, :5] = 0
+    profile = {"driver": "GTiff", "count": 4, "height": height, "width": width, "dtype": "uint16"}
+    with rasterio.open(path, "w", **profile, **PLACE) as file:
+        file.write(numbers)
+        if tags:
+            file.scales, file.offsets = [tags["scale"]] * 4, [tags["offset"]] * 4
+    return numbers
+
+
+def glacier_scene(height: int = 60, width: int = 80) -> Scene:
+    """Logits in the first band: a glacier of 30 x 20 px, and a corner without data."""
+    values = np.full((4, height, width), -2.0)
+    values[0, 10:40, 15:35] = 3.0
+    valid = np.ones((height, width), bool)
+    valid[-6:, -4:] = False
+    return Scene(values, valid)
+
+
+def contents(files) -> dict[str, bytes]:
+    """Return the bytes of the rasters and what the outlines hold, which carry no time."""
+    found = {kind: files[kind].read_bytes() for kind in ("probability", "class")}
+    if "outlines" in files:
+        found["outlines"] = gpd.read_file(files["outlines"], layer="glims_polygons").to_json()
+    return found
+
+
+# ---- what is written
+
+
+def test_a_scene_is_mapped_from_checkpoint_and_file_alone(tmp_path, checkpoint):
+    numbers = write_scene(tmp_path / "T23VMG_20230824T142749.tif", 150, 170)
+    files = map_scene(checkpoint, tmp_path / "T23VMG_20230824T142749.tif", tmp_path / "out",
+                      **WINDOWS)  # fmt: skip
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "T23VMG_20230824T142749.json",
+        "T23VMG_20230824T142749_class.tif",
+        "T23VMG_20230824T142749_outlines.gpkg",
+        "T23VMG_20230824T142749_probability.tif",
+    ]
+    reflectance = (numbers.astype(np.float32) - 1000) / 10000 * (numbers > 0)
+    source = Scene(reflectance, numbers[0] > 0)
+    expected = predict_scene(products.load_checkpoint(checkpoint), source, **WINDOWS)
+    with rasterio.open(files["probability"]) as file:
+        steps = file.read(1)
+        assert (file.crs.to_epsg(), file.transform) == (32623, PLACE["transform"])
+        assert (file.dtypes[0], file.nodata, file.scales[0]) == ("uint8", 255, 0.004)
+        tags = file.tags()
+    assert ((steps == 255) == (numbers[0] == 0)).all()
+    known = steps != 255
+    assert np.abs(steps[known] * 0.004 - expected[known]).max() <= 0.0021
+    with rasterio.open(files["class"]) as file:
+        classes = file.read(1)
+        assert file.colormap(1)[1] == products.CLASS_COLOURMAP[1]
+    # By the probability itself, not by its rounded copy.
+    np.testing.assert_array_equal(classes[known], expected[known] >= 0.51)
+    assert (classes[~known] == 255).all()
+    for kind in ("probability", "class"):
+        assert cog_validate(files[kind], strict=True)[0]
+    assert tags["MODEL"] == "glaciernet"
+    assert tags["CHECKPOINT"].startswith("checkpoint.pt sha256:")
+    assert tags["SCENE"] == "T23VMG_20230824T142749.tif"
+    assert (tags["THRESHOLD"], tags["IMAGE_DATE"]) == ("0.51", "2023-08-24")
+    assert tags["REFLECTANCE"] == "scale 10000 and offset -1000"
+    item = json.loads(files["item"].read_text())
+    assert item["properties"]["datetime"].startswith("2023-08-24")
+    assert set(item["assets"]) == {"probability", "class", "outlines"}
+
+
+def test_the_outlines_are_those_of_the_class_map(tmp_path):
+    source = glacier_scene()
+    files = map_scene(segmenter(FirstBand()), source, tmp_path, name="test", date="2023-08")
+    outlines = read_outlines(files["outlines"])
+    np.testing.assert_array_equal(
+        rasterise(outlines, source.grid)[source.valid], (source.reflectance[0] > 0)[source.valid]
+    )
+    assert outlines["source_date"].iloc[0].isoformat().startswith("2023-08-15")
+    # 0.06 km2 are below the least area: the rasters keep it, the outlines do not.
+    files = map_scene(segmenter(FirstBand()), source, tmp_path, name="test", date="2023-08",
+                      min_area_km2=0.07)  # fmt: skip
+    assert gpd.read_file(files["outlines"], layer="glims_polygons").empty
+    with rasterio.open(files["class"]) as file:
+        assert (file.read(1) == 1).sum() == 600
+
+
+def test_a_file_may_be_named_instead_of_a_folder(tmp_path):
+    files = map_scene(segmenter(FirstBand()), glacier_scene(), tmp_path / "my.map.tif")
+    assert {kind: path.name for kind, path in files.items()} == {
+        "probability": "my.map.tif",
+        "class": "my.map_class.tif",
+        "outlines": "my.map_outlines.gpkg",
+        "item": "my.map.json",
+    }
+    assert product_files("x/a_probability.tif", "")["class"] == Path("x/a_class.tif")
+
+
+def test_without_crs_or_wish_there_are_no_outlines(tmp_path):
+    files = map_scene(segmenter(FirstBand()), glacier_scene(), tmp_path, name="a", outlines=False)
+    assert set(files) == {"probability", "class", "item"}
+    source = glacier_scene()
+    source.grid = type(source.grid)(None, source.grid.transform, *source.grid.shape)
+    files = map_scene(segmenter(FirstBand()), source, tmp_path, name="b")
+    assert set(files) == {"probability", "class", "item"}
+
+
+def test_panels_and_ensembles_are_written_alike(tmp_path, monkeypatch):
+    source = Scene(np.random.default_rng(0).normal(0, 2, (4, 150, 220)))
+    one = segmenter(FirstBand())
+    whole = map_scene(one, source, tmp_path / "whole", name="a", **WINDOWS)
+    monkeypatch.setattr(products, "Plan", lambda *a, **k: Plan(*a, **k, widest=100))
+    parts = map_scene([one, one], source, tmp_path / "parts", name="a", **WINDOWS)
+    for kind in ("probability", "class"):
+        with rasterio.open(whole[kind]) as file, rasterio.open(parts[kind]) as other:
+            np.testing.assert_array_equal(file.read(), other.read())
+
+
+def test_whose_word_on_the_numbers_counts(tmp_path, caplog):
+    """The scene's own tags before the training's rule, the user's before either."""
+    rule = Segmenter(
+        "threshold", BANDS, [0] * 4, [1] * 4, provenance={"reflectance": {"offset": -1000}}
+    )
+    numbers = write_scene(tmp_path / "plain.tif", 20, 30)
+    write_scene(tmp_path / "tagged.tif", 20, 30, scale=1e-4, offset=-0.05)
+    seen = set()
+    for name, said, offset in (
+        ("plain.tif", {}, -1000),
+        ("tagged.tif", {}, -500),
+        ("tagged.tif", {"offset": -2000}, -2000),
+        ("plain.tif", {"offset": -2000}, -2000),
+    ):
+        said["nodata"] = 65535
+        files = map_scene(rule, tmp_path / name, tmp_path / "map.tif", outlines=False, **said)
+        reflectance = (numbers + np.float32(offset)) / np.float32(10000)
+        expected = predict_scene(rule, Scene(reflectance, np.ones((20, 30), bool)))
+        with rasterio.open(files["probability"]) as result:
+            steps = result.read(1)
+        np.testing.assert_allclose(steps * 0.004, expected, atol=0.0021)
+        seen.add(steps.tobytes())
+    assert len(seen) == 3  # another offset would show
+    assert "tagged.tif" in caplog.text  # the contradiction is told
+
+
+@pytest.mark.parametrize(
+    ("name", "date"),
+    [
+        ("T22WDS_20200831T150809_B02_60m.jp2", "2020-08-31"),
+        ("S2A_MSIL2A_20230724T142751_N0509_R139_T23VMG_20230724T201358.SAFE", "2023-07-24"),
+        ("scene_2023-07-24.tif", "2023-07-24"),
+        ("scene.tif", ""),
+        ("tile_20231324.tif", ""),
+        ("id_9920230724.tif", ""),
+    ],
+)
+def test_the_date_is_in_the_name(name, date):
+    source = glacier_scene()
+    source.paths = [Path("folder") / name]
+    assert date_in_name(source) == date
+
+
+# ---- finished work, and work that breaks off
+
+
+def test_finished_work_is_not_done_again_unless_something_changed(tmp_path, checkpoint):
+    write_scene(tmp_path / "scene.tif", 90, 100)
+
+    def again(**settings) -> set[str]:
+        before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*")}
+        map_scene(checkpoint, tmp_path / "scene.tif", tmp_path / "out", **WINDOWS | settings)
+        after = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*")}
+        return {path.name for path in after if before.get(path) != after[path]}
+
+    assert len(again()) == 4
+    assert again() == set()
+    assert len(again(overlap=8)) == 4
+    assert again(overlap=8) == set()
+    (tmp_path / "out" / "scene_class.tif").unlink()
+    assert len(again(overlap=8)) == 4
+    write_scene(tmp_path / "scene.tif", 90, 101)
+    assert len(again(overlap=8)) == 4
+    save_checkpoint(checkpoint, Segmenter("threshold", BANDS, [0] * 4, [1] * 4))
+    assert len(again(overlap=8)) == 4
+
+
+class Breaking(Constant):
+    """Stops after some passes, as if the power were cut."""
+
+    def __init__(self, passes: int) -> None:
+        super().__init__(1.0)
+        self.passes = passes
+
+    def forward(self, images):
+        if self.seen >= self.passes:
+            raise KeyboardInterrupt
+        return super().forward(images)
+
+
+def test_interrupted_work_goes_on_after_the_last_strip(tmp_path):
+    source = Scene(np.ones((4, 600, 40)))
+    network = Breaking(8)
+    model = segmenter(network)
+    settings = {"name": "a", "date": "2023-08", "window": 40, "overlap": 8}
+    whole = map_scene(segmenter(Constant(1.0)), source, tmp_path / "whole", **settings)
+    with pytest.raises(KeyboardInterrupt):
+        map_scene(model, source, tmp_path / "out", **settings)
+    (left,) = (tmp_path / "out").iterdir()
+    assert left.name == ".a_probability.partial"
+    finished = json.loads((left / "state.json").read_text())["blocks"]
+    assert 5 <= finished <= 8
+    network.passes, network.seen = 1000, 0
+    files = map_scene(model, source, tmp_path / "out", **settings)
+    strips = len(Plan(Mapper(model), source, window=40, overlap=8))
+    assert network.seen == strips - finished + 1  # one again, for what it left in the strip
+    assert contents(files) == contents(whole)
+    assert not left.exists()
+
+
+def test_work_on_other_inputs_begins_anew(tmp_path):
+    network = Breaking(8)
+    settings = {"name": "a", "window": 40, "overlap": 8, "outlines": False}
+    with pytest.raises(KeyboardInterrupt):
+        map_scene(segmenter(network), Scene(np.ones((4, 600, 40))), tmp_path, **settings)
+    other = map_scene(segmenter(Constant(-3.0)), Scene(np.ones((4, 600, 40))), tmp_path,
+                      **settings | {"overlap": 4})  # fmt: skip
+    with rasterio.open(other["class"]) as file:
+        assert (file.read(1) == 0).all()
+
+
+def test_a_killed_process_goes_on_to_the_same_result(tmp_path, checkpoint):
+    scene = tmp_path / "scene_2023-08-24.tif"
+    write_scene(scene, 12_000, 70)
+    whole = map_scene(checkpoint, scene, tmp_path / "whole", **WINDOWS)
+    code = (
+        "import sys; from glacier_utils.products import map_scene; "
+        "map_scene(sys.argv[1], sys.argv[2], sys.argv[3], window=64, overlap=16)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(checkpoint), str(scene), str(tmp_path / "out")]
+    )
+    state = tmp_path / "out" / f".{scene.stem}_probability.partial" / "state.json"
+    until = time.monotonic() + 120
+    while not state.exists() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "it was finished before it could be killed"
+    assert not list((tmp_path / "out").glob("*.tif"))
+    assert json.loads(state.read_text())["blocks"] >= 1
+    files = map_scene(checkpoint, scene, tmp_path / "out", **WINDOWS)
+    assert contents(files) == contents(whole)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        path.name for path in files.values()
+    }
+
+
+def test_a_full_disk_is_said_and_leaves_no_broken_file(tmp_path, checkpoint):
+    """A limit on the size of files stands for the disk."""
+    scene = tmp_path / "scene.tif"
+    write_scene(scene, 600, 500)
+    code = f"""
+import resource, signal
+from glacier_utils.errors import GlacierError
+from glacier_utils.products import map_scene
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    map_scene({str(checkpoint)!r}, {str(scene)!r}, {str(tmp_path / "out")!r})
+except GlacierError as error:
+    print("told:", error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "out: no room on this disk; the map needs about 1 MB" in done.stdout
+    assert not [path for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")]
+    assert len(map_scene(checkpoint, scene, tmp_path / "out")) == 4
+
+
+def test_too_little_room_is_said_before_the_work(tmp_path, monkeypatch):
+    usage = products.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(products.shutil, "disk_usage", lambda _: usage._replace(free=100))
+    network = Constant(0.0)
+    with pytest.raises(GlacierError, match="no room on this disk"):
+        map_scene(segmenter(network), glacier_scene(), tmp_path / "out", name="a")
+    assert network.seen == 0
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL and limits on files are POSIX's")
+def test_a_date_that_is_none_is_refused(tmp_path):
+    with pytest.raises(GlacierError, match="date"):
+        map_scene(segmenter(FirstBand()), glacier_scene(), tmp_path, name="a", date="yesterday")
