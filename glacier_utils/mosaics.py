@@ -1,4 +1,4 @@
-"""Large maps: what a scene's prediction is written as, and how visible its seams are."""
+"""Large maps: what is written of a scene, and whether the files are whole."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import numpy as np
 import pandas as pd
 import rasterio
 
-from glacier_utils import metrics
 from glacier_utils.checkpoints import Segmenter
 from glacier_utils.grids import Grid
 from glacier_utils.imagery import Source, write_raster
-from glacier_utils.outlines import vectorise, write_glims
-from glacier_utils.prediction import predict_scene
+from glacier_utils.products import map_scene
+from glacier_utils.tracing import trace_file
 
-# The colours of `plots.CLASS_COLOURS`, so that QGIS shows the classes as the reports do.
-CLASS_COLOURMAP = {0: (216, 210, 196, 255), 1: (86, 180, 233, 255), 255: (127, 127, 127, 255)}
+# Larger scenes are not written a second time: a person opens their own file beside the maps.
+LARGEST_IMAGE = 4096
+_ROWS = 512  # read at a time where a whole scene is looked through
 
 
 @dataclass(frozen=True)
@@ -27,18 +27,22 @@ class Product:
     """One mapped scene: its files, and what a figure needs of it.
 
     Attributes:
-        files: ``image``, ``probability``, ``class``, ``outlines`` -> path.
+        files: ``probability``, ``class``, ``item``; ``outlines`` where the image has a CRS;
+            ``image`` where it is not too large -> path.
         grid: of the rasters.
         mask: uint8 [row, col]: 0, 1, 255.
         outlines: predicted glaciers in the grid's CRS, with area_km2.
-        valid: bool [row, col], where the image holds data.
     """
 
     files: dict[str, Path]
     grid: Grid
     mask: np.ndarray
     outlines: gpd.GeoDataFrame
-    valid: np.ndarray
+
+    @property
+    def valid(self) -> np.ndarray:
+        """Where the scene was mapped, bool [row, col]."""
+        return self.mask != 255
 
 
 def write_products(
@@ -48,47 +52,38 @@ def write_products(
     name: str,
     *,
     date: str,
-    window: int = 512,
+    window: int | None = None,
     overlap: int = 64,
     min_area_km2: float = 0.0,
+    progress: bool = False,
 ) -> Product:
-    """Map a scene and write image, probability, class (COG) and outlines (GeoPackage, GLIMS).
+    """Map a scene with `products.map_scene`, write the image beside the maps, and read them back.
 
     Args:
         segmenter: the model, with its threshold.
-        folder, name: files are ``<folder>/<name>_<kind>.tif`` and ``.gpkg``.
-        date: of the image, ISO 8601; the outlines' source date.
-        window, overlap: in px, as in `prediction.predict_scene`.
-        min_area_km2: smaller predicted glaciers are left out of the outlines (not of the rasters).
-            Outlines are left out altogether where the image has no CRS.
+        folder, name: files are ``<folder>/<name>_<kind>.tif`` and so on.
+        date, window, overlap, min_area_km2, progress: as of ``map_scene``. The image, reflectance
+            with nan where there is none, is left out where a side is above ``LARGEST_IMAGE`` px.
     """
-    image = source.read()
-    probability = predict_scene(segmenter, source, window=window, overlap=overlap)
-    mask = metrics.classify(probability, segmenter.threshold)
-    tags = {
-        "model": segmenter.name,
-        "threshold": str(segmenter.threshold),
-        "image_date": date,
-        "window_px": str(window),
-        "overlap_px": str(overlap),
-    }
-    files = {kind: folder / f"{name}_{kind}.tif" for kind in ("image", "probability", "class")}
-    pixels = np.where(image.valid, image.reflectance, np.nan).astype(np.float32)
-    write_raster(
-        files["image"], pixels, source.grid, nodata=np.nan, tags=tags, descriptions=source.bands
+    settings = {"window": window, "overlap": overlap, "min_area_km2": min_area_km2}
+    files = map_scene(
+        segmenter, source, folder, name=name, date=date, progress=progress, **settings
     )
-    write_raster(files["probability"], probability, source.grid, nodata=np.nan, tags=tags)
-    write_raster(files["class"], mask, source.grid, nodata=255, tags=tags, colormap=CLASS_COLOURMAP)
-    outlines = vectorise(mask, source.grid, min_area_km2=min_area_km2)
-    if outlines.crs is not None:
-        files["outlines"] = write_glims(
-            outlines,
-            folder / f"{name}_outlines.gpkg",
-            source_date=date,
-            method=f"{segmenter.name}, threshold {segmenter.threshold}",
-            uncertainty_m=source.grid.resolution,  # the outline runs along pixels
+    if max(source.grid.shape) <= LARGEST_IMAGE:
+        image = source.read()
+        pixels = np.where(image.valid, image.reflectance, np.nan).astype(np.float32)
+        files["image"] = write_raster(
+            folder / f"{name}_image.tif",
+            pixels,
+            source.grid,
+            nodata=np.nan,
+            tags={"IMAGE_DATE": date},
+            descriptions=source.bands,
         )
-    return Product(files, source.grid, mask, outlines, image.valid)
+    with rasterio.open(files["class"]) as file:
+        mask = file.read(1)
+    outlines = trace_file(files["class"], min_area_km2=min_area_km2)
+    return Product(files, source.grid, mask, outlines)
 
 
 def product_table(products: Mapping[tuple[str, str], Product]) -> pd.DataFrame:
@@ -105,76 +100,47 @@ def product_table(products: Mapping[tuple[str, str], Product]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def seam_profile(values: np.ndarray, size: int, *, farthest: int = 24) -> pd.DataFrame:
-    """Measure jumps between neighbouring pixels by their distance from the patch borders.
+def check_products(products: Mapping[object, Product], sources: Mapping[object, Source]) -> dict:
+    """Read the written files back and say whether they hold what they should.
 
     Args:
-        values: map [row, col], nan where unknown.
-        size: side of the patches in px; borders lie at its multiples.
-        farthest: largest distance in px.
-
-    Returns:
-        distance_px (0: the pair lies across a border) and jump, the mean absolute difference of
-        two neighbours, over rows and columns together.
-    """
-    total, count = np.zeros(farthest + 1), np.zeros(farthest + 1)
-    for lines in (values, values.T):
-        steps = np.abs(np.diff(lines, axis=1))
-        after = np.arange(1, lines.shape[1]) % size
-        distance = np.minimum(after, size - after)
-        for d in range(farthest + 1):
-            chosen = steps[:, distance == d]
-            total[d] += np.nansum(chosen)
-            count[d] += np.isfinite(chosen).sum()
-    jump = np.divide(total, count, out=np.full(farthest + 1, np.nan), where=count > 0)
-    return pd.DataFrame({"distance_px": np.arange(farthest + 1), "jump": jump})
-
-
-def worst_seam(values: np.ndarray, size: int) -> tuple[int, int]:
-    """Find where four patches meet worst.
-
-    Returns:
-        (row, col) of the upper left corner of a window of ``size`` centred on the corner with the
-        largest mean jump across its borders; (0, 0) where no four patches meet.
-    """
-    best, place = -1.0, (0, 0)
-    half = size // 2
-    after = size - half
-    for row in range(size, values.shape[0] - after + 1, size):
-        for col in range(size, values.shape[1] - after + 1, size):
-            part = values[row - half : row + after, col - half : col + after]
-            jumps = np.r_[
-                np.abs(part[half] - part[half - 1]), np.abs(part[:, half] - part[:, half - 1])
-            ]
-            known = jumps[np.isfinite(jumps)]
-            if known.size and known.mean() > best:
-                best, place = float(known.mean()), (row - half, col - half)
-    return place
-
-
-def check_products(products: Mapping[object, Product]) -> dict[str, object]:
-    """Read the written files back and say whether they hold what they should.
+        products: name -> product.
+        sources: name -> the scene that it was made of.
 
     Returns:
         files (number), and True or False for ``grids`` (place and shape of the scene, overviews
-        where it is larger than a block), ``nodata`` (probability nan exactly where the image has no
-        data), ``outlines`` (valid, EPSG:4326).
+        where it is larger than a block), ``nodata`` (no data exactly where the image has none, in
+        probability and class), ``outlines`` (valid, EPSG:4326, ids that none has twice).
     """
     grids, nodata, outlines = [], [], []
-    for product in products.values():
+    for name, product in products.items():
         for kind in ("image", "probability", "class"):
+            if kind not in product.files:
+                continue
             with rasterio.open(product.files[kind]) as file:
                 grid = Grid(file.crs, file.transform, file.height, file.width)
                 overviews = file.overviews(1) or max(file.shape) <= max(file.block_shapes[0])
                 grids.append(grid.matches(product.grid) and bool(overviews))
-                if kind == "probability":
-                    nodata.append(np.array_equal(np.isnan(file.read(1)), ~product.valid))
+                if kind != "image":
+                    nodata.append(_empty_alike(file, sources[name]))
         if "outlines" in product.files:
-            table = gpd.read_file(product.files["outlines"])
-            outlines.append(bool(table.geometry.is_valid.all()) and table.crs == "EPSG:4326")
+            table = gpd.read_file(product.files["outlines"], layer="glims_polygons")
+            glaciers = table[table["line_type"] == "glac_bound"]
+            valid = bool(table.geometry.is_valid.all()) and table.crs == "EPSG:4326"
+            outlines.append(valid and glaciers["glac_id"].is_unique)
     return {
         "files": sum(len(product.files) for product in products.values()),
         "grids": all(grids),
         "nodata": all(nodata),
         "outlines": all(outlines),
     }
+
+
+def _empty_alike(file: rasterio.DatasetReader, source: Source) -> bool:
+    """Say whether a map has no data exactly where its image has none."""
+    for row in range(0, file.height, _ROWS):
+        rows = min(_ROWS, file.height - row)
+        values = file.read(1, window=((row, row + rows), (0, file.width)))
+        if not np.array_equal(values == 255, ~source.read(row, 0, rows, file.width).valid):
+            return False
+    return True
