@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from benchmarks import speed, tiling
+from benchmarks import scenes, speed, tiling
 from glacier_utils import runs
 from glacier_utils.files import write_json
 
@@ -19,7 +19,7 @@ def main() -> None:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         **speed.training(),
-        **speed.scene(),
+        **scenes.scenes(),
         **tiling.tiling(),
     }
     for name, value in figures.items():

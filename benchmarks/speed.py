@@ -1,4 +1,4 @@
-"""How near training and scene prediction come to what the bare network does on this machine."""
+"""How near training comes to what the bare network does on this machine."""
 
 from __future__ import annotations
 
@@ -10,11 +10,8 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import torch
-from rasterio.crs import CRS
-from rasterio.transform import from_origin
 
-from glacier_utils import checkpoints, losses, precision, prediction
-from glacier_utils.grids import Grid, Image
+from glacier_utils import checkpoints, losses, precision
 from glacier_utils.training import Settings, fit
 
 MODEL = "unet-resnet18"
@@ -85,44 +82,3 @@ def _bare_step(images: np.ndarray, labels: np.ndarray) -> float:
         optimiser.step()
 
     return _seconds(step, 8)
-
-
-class _Noise:
-    """A scene of noise in memory, so that reading costs nothing."""
-
-    bands = BANDS
-
-    def __init__(self, side: int) -> None:
-        transform = from_origin(500_000, 6_800_000, 10, 10)
-        self.grid = Grid(CRS.from_epsg(32623), transform, side, side)
-        self.pixels = np.random.default_rng(0).random((4, side, side), dtype=np.float32)
-
-    def read(self, row: int, col: int, height: int, width: int) -> Image:
-        part = self.pixels[:, row : row + height, col : col + width]
-        valid = np.ones(part.shape[1:], dtype=bool)
-        return Image(part, valid, self.bands, self.grid.window(row, col, height, width))
-
-
-def scene(side: int = 2048) -> dict[str, float]:
-    """Pixels per second of `prediction.predict_scene` over those of the bare forward pass.
-
-    Windows of 512 px at 64 px overlap; the bare pass repeats one batch of four windows in the best
-    precision and memory format.
-    """
-    segmenter = _segmenter().eval().to(memory_format=torch.channels_last)
-    source = _Noise(side)
-    windowed = _seconds(lambda: prediction.predict_scene(segmenter, source), 2)
-    batch = torch.from_numpy(source.pixels[:, :512, :512])[None].repeat(4, 1, 1, 1)
-    batch = batch.contiguous(memory_format=torch.channels_last)
-
-    def forward() -> None:
-        with torch.inference_mode(), precision.autocast("cpu", precision.resolve()):
-            segmenter(batch)
-
-    bare = _seconds(forward, 4)
-    rate, bare_rate = side**2 / windowed, batch[:, 0].numel() / bare
-    return {
-        "scene_mpx_s": round(rate / 1e6, 2),
-        "bare_forward_mpx_s": round(bare_rate / 1e6, 2),
-        "scene_share_of_bare": round(rate / bare_rate, 3),
-    }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from benchmarks import speed
+import pytest
+
+from benchmarks import scenes, speed
 
 
 def test_the_speed_of_training_is_a_share_of_the_bare_step(monkeypatch):
@@ -14,6 +16,14 @@ def test_the_speed_of_training_is_a_share_of_the_bare_step(monkeypatch):
     assert all(value > 0 for value in found.values())
 
 
-def test_the_speed_of_a_scene_is_a_share_of_the_bare_pass():
-    found = speed.scene(side=512)
-    assert found["scene_share_of_bare"] > 0
+def test_the_speed_of_a_scene_is_held_against_the_bare_pass_and_the_usual_way(monkeypatch):
+    monkeypatch.setattr(scenes, "BARE", ((1, 128),))
+    found = scenes.scenes(side=600)
+    for ratio, one, other in (
+        ("scene_share_of_bare", "scene_mpx_s", "bare_forward_mpx_s"),
+        ("scene_over_usual_way", "scene_mpx_s", "usual_way_mpx_s"),
+    ):
+        assert found[ratio] == pytest.approx(found[one] / found[other], rel=0.2)
+    for peak in ("scene_peak_mb", "scene_peak_four_tiles_mb", "scene_outlines_peak_mb"):
+        assert 50 < found[peak] < 10_000
+    assert found["scene_full_tile_s"] > 0
