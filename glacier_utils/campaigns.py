@@ -316,12 +316,13 @@ def _write_outlines(
     path.unlink(missing_ok=True)
     if glaciers is None:
         return None, []
-    dates = sorted({date for date in glaciers.source_date if date})
-    if not dates and len(glaciers):
+    # Of the glaciers, or where there are none, of the scenes.
+    dates = [date for date in glaciers.source_date if date] or [one.date for one in done]
+    date = max(dates)
+    if not date:
         return None, ["no date of any scene is known, so no merged outlines: give --date"]
     about = item_properties(done[0].files.get("item"))
     method = f"{about.get('glacier:model', '')}, mosaic of {len(done)} scenes"
-    date = dates[-1] if dates else max((one.date for one in done), default="")
     return write_glims(
         glaciers, path, source_date=date, method=method.lstrip(", "), uncertainty_m=resolution
     ), []

@@ -287,3 +287,22 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path, checkpoint):
         map_scenes(checkpoint, scenes, tmp_path / "out", map_one=stop, progress=False)
     done = map_scenes(checkpoint, scenes, tmp_path / "out", map_one=map_stub, progress=False)
     assert [scene.status for scene in done.scenes] == ["unchanged", "mapped"]
+
+
+def test_without_dates_there_are_mosaics_but_no_merged_outlines(tmp_path, checkpoint):
+    scenes = [write_scene(tmp_path / f"{name}.tif", 0) for name in ("a", "b")]
+
+    def undated(*arguments, **settings):
+        return map_stub(*arguments, **{**settings, "date": ""})
+
+    done = map_scenes(checkpoint, scenes, tmp_path / "out", map_one=undated, progress=False)
+    assert done.outlines is None
+    assert done.mosaics["class"][0].exists()
+    assert any("give --date" in line for line in done.summary())
+    assert done.status == 0
+
+
+def test_where_there_is_no_glacier_the_outlines_are_empty(tmp_path, checkpoint):
+    scenes = [write_scene(tmp_path / f"{name}.tif", 0, 2000) for name in ("a", "b")]
+    done = map_scenes(checkpoint, scenes, tmp_path / "out", map_one=map_stub, progress=False)
+    assert len(gpd.read_file(done.outlines)) == 0
