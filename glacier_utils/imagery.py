@@ -240,20 +240,28 @@ class _RasterSource(Frame, Source):
     ) -> Image:
         """Read a window; where files overlap, the first in sorted order that is valid counts."""
         row, col, height, width = self.window(row, col, height, width)
+        grid = self.grid.window(row, col, height, width)
+        found = list(self.pieces(row, col, height, width))
+        if len(found) == 1:
+            piece, known = self._read_piece(found[0][0], found[0][2])
+            if known.shape == grid.shape:
+                # A scene: nothing to put together, no copies of what may be hundreds of MB.
+                return Image(piece, known, self.bands, grid)
         values = np.zeros((len(self.bands), height, width), np.float32)
         valid = np.zeros((height, width), bool)
-        for item, (rows, cols), window in self.pieces(row, col, height, width):
+        for item, (rows, cols), window in found:
             piece, known = self._read_piece(item, window)
             fresh = known & ~valid[rows, cols]
             values[:, rows, cols] = np.where(fresh, piece, values[:, rows, cols])
             valid[rows, cols] |= known
-        return Image(values, valid, self.bands, self.grid.window(row, col, height, width))
+        return Image(values, valid, self.bands, grid)
 
     def _read_piece(self, item: Placed, window: Any) -> tuple[np.ndarray, np.ndarray]:
         shape = tuple(stop - start for start, stop in window)
         values = np.empty((len(self.bands), *shape), np.float32)
         empty = np.zeros(values.shape, bool)
         alone = np.zeros(len(self.bands), bool)
+        whole_numbers = True
         for path, positions in self._by_file.items():
             with open_raster(path or item.path, self._count) as dataset:
                 numbers = [self._per_band[position][1] for position in positions]
@@ -262,6 +270,7 @@ class _RasterSource(Frame, Source):
                     self._scaling.of(position, dataset, number)
                     for position, number in zip(positions, numbers, strict=True)
                 ]
+            whole_numbers &= stored.dtype.kind in "ui"
             for position, band, rule in zip(positions, stored, rules, strict=True):
                 if rule.nodata is not None:
                     empty[position] = band == rule.nodata
@@ -269,6 +278,10 @@ class _RasterSource(Frame, Source):
                 values[position] = band
                 values[position] += np.float32(rule.offset)
                 values[position] /= np.float32(rule.scale)
-        known = np.isfinite(values).all(axis=0) & ~empty.all(axis=0) & ~empty[alone].any(axis=0)
-        values[:, ~known] = 0
+        # Integers that were scaled are finite.
+        known = ~empty.all(axis=0) & ~empty[alone].any(axis=0)
+        if not whole_numbers:
+            known &= np.isfinite(values).all(axis=0)
+        if not known.all():
+            values[:, ~known] = 0
         return values, known
