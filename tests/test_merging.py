@@ -15,8 +15,8 @@ from rasterio.crs import CRS
 from glacier_utils.grids import Grid
 from glacier_utils.inventories import areas_km2
 from glacier_utils.merging import MappedScene, merge
-from glacier_utils.mosaics import CLASS_COLOURMAP
 from glacier_utils.outlines import rasterise
+from glacier_utils.products import CLASS_COLOURMAP
 from glacier_utils.rasters import write_raster
 
 UTM = 32623
