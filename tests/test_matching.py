@@ -1,0 +1,248 @@
+"""Predicted polygons against an inventory: kinds, shares and their words."""
+
+from __future__ import annotations
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pytest
+import shapely
+from hypothesis import given
+from hypothesis import strategies as st
+
+from glacier_utils import matching, outlines
+from glacier_utils.errors import GlacierError
+from glacier_utils.grids import Grid
+
+UTM = "EPSG:32623"
+ORIGIN = np.array([500_000.0, 6_800_000.0])
+
+
+def box(xmin: float, ymin: float, xmax: float, ymax: float) -> shapely.Polygon:
+    """A box with corners in km."""
+    return shapely.box(*(np.array([xmin, ymin, xmax, ymax]) * 1000 + np.tile(ORIGIN, 2)))
+
+
+def inventory(glaciers: dict, rock: dict | None = None) -> gpd.GeoDataFrame:
+    rows = [(name, "glacier", shape) for name, shape in glaciers.items()]
+    rows += [(name, "internal_rock", shape) for name, shape in (rock or {}).items()]
+    return gpd.GeoDataFrame(
+        {
+            "glacier_id": [row[0] for row in rows],
+            "analysis_id": "1",
+            "kind": [row[1] for row in rows],
+            "source_date": pd.Timestamp("2001-08-01"),
+            "name": [f"Sermeq {row[0]}" for row in rows],
+            "uncertainty_m": 15.0,
+        },
+        geometry=[row[2] for row in rows],
+        crs=UTM,
+    )
+
+
+def predicted(*shapes: shapely.Geometry) -> gpd.GeoDataFrame:
+    areas = [shape.area / 1e6 for shape in shapes]
+    return gpd.GeoDataFrame({"area_km2": areas}, geometry=list(shapes), crs=UTM)
+
+
+def kinds(found: matching.Matches) -> tuple[dict, list]:
+    return (
+        dict(zip(found.glaciers["glacier_id"], found.glaciers["kind"], strict=True)),
+        found.polygons["kind"].tolist(),
+    )
+
+
+TWO = {"A": box(0, 0, 2, 1), "B": box(2, 0, 4, 1)}
+
+
+def test_one_to_one_with_its_numbers():
+    found = matching.match(predicted(box(0, 0, 1.5, 1)), inventory({"A": TWO["A"]}))
+    assert kinds(found) == ({"A": "one-to-one"}, ["one-to-one"])
+    pair = found.pairs.iloc[0]
+    assert pair[["polygon", "glacier_id", "counted"]].tolist() == [0, "A", True]
+    np.testing.assert_allclose(
+        pair[["overlap_km2", "share", "share_of_polygon", "iou"]].to_numpy(float),
+        [1.5, 0.75, 1.0, 0.75],
+    )
+    glacier = found.glaciers.iloc[0]
+    assert (glacier["area_km2"], glacier["found_km2"], glacier["share"]) == pytest.approx(
+        (2, 1.5, 0.75)
+    )
+    assert (glacier["name"], glacier["pieces"], glacier["polygons"]) == ("Sermeq A", 1, "0")
+    assert found.polygons.iloc[0][["glacier_ids", "glaciers"]].tolist() == ["A", 1]
+
+
+def test_glaciers_that_touch_are_merged():
+    found = matching.match(predicted(box(0, 0, 4, 1)), inventory(TWO))
+    assert kinds(found) == ({"A": "merged", "B": "merged"}, ["merged"])
+    assert found.glaciers["merged_with"].tolist() == ["B", "A"]
+    assert found.polygons["glacier_ids"].tolist() == ["A, B"]
+
+
+def test_a_neighbour_that_reaches_over_the_divide_does_not_merge():
+    own, other = box(0, 0, 2.1, 1), box(2.1, 0, 4, 1)
+    found = matching.match(predicted(own, other), inventory(TWO))
+    assert kinds(found) == ({"A": "one-to-one", "B": "one-to-one"}, ["one-to-one"] * 2)
+    # The pair is listed, and does not count.
+    pair = found.pairs.query("polygon == 0 and glacier_id == 'B'").iloc[0]
+    assert not pair["counted"]
+    assert pair["share"] == pytest.approx(0.05)
+    # With a smaller least share it does.
+    found = matching.match(predicted(own, other), inventory(TWO), least_share=0.04)
+    assert kinds(found)[0] == {"A": "merged", "B": "complex"}
+
+
+def test_a_glacier_in_pieces_is_split_and_crumbs_do_not_count():
+    parts = box(0, 0, 0.9, 1), box(1, 0, 2, 1), box(0.92, 0, 0.98, 1)
+    found = matching.match(predicted(*parts), inventory({"A": TWO["A"]}))
+    assert kinds(found) == ({"A": "split"}, ["split", "split", "fragment"])
+    assert found.glaciers.iloc[0][["pieces", "polygons"]].tolist() == [2, "1, 0"]
+    assert found.glaciers["found_km2"].iloc[0] == pytest.approx(1.96)
+
+
+def test_many_small_pieces_are_pieces_all_the_same():
+    parts = [box(x / 10, 0, x / 10 + 0.09, 1) for x in range(20)]
+    found = matching.match(predicted(*parts), inventory({"A": TWO["A"]}))
+    assert found.glaciers.iloc[0][["kind", "pieces"]].tolist() == ["split", 20]
+
+
+def test_split_and_merged_at_once_is_complex():
+    parts = box(0, 0, 1, 1), box(1.2, 0, 4, 1)
+    found = matching.match(predicted(*parts), inventory(TWO))
+    assert kinds(found) == ({"A": "complex", "B": "merged"}, ["split", "complex"])
+    table = matching.splits_and_merges(found)
+    assert table["found_as"].tolist() == ["split", "merged"]
+    assert table["glacier_ids"].tolist() == ["A", "A, B"]
+    assert table["names"].tolist() == ["Sermeq A", "Sermeq A, Sermeq B"]
+    assert table["count"].tolist() == [2, 2]
+    np.testing.assert_allclose(table["area_km2"], [2, 4])
+    np.testing.assert_allclose(table["share"], [0.9, 0.95])
+    assert table["complex"].all()
+
+
+def test_missed_and_new():
+    found = matching.match(predicted(box(6, 6, 7, 7), box(0, 0, 0.1, 1)), inventory(TWO))
+    assert kinds(found) == ({"A": "missed", "B": "missed"}, ["new", "fragment"])
+    assert found.polygons["outside_km2"].tolist() == pytest.approx([1, 0])
+    assert matching.splits_and_merges(found).empty
+    said = matching.words(found)
+    assert "2 missed (4.00 km²)" in said
+    assert "1 (1.00 km²) is new" in said
+
+
+def test_rock_is_no_glacier_and_overlaps_go_to_one():
+    rock = box(0.5, 0.25, 1, 0.75)
+    found = matching.match(predicted(box(0, 0, 2, 1)), inventory({"A": TWO["A"]}, {"A": rock}))
+    assert found.glaciers["area_km2"].iloc[0] == pytest.approx(1.75)
+    assert found.polygons["outside_km2"].iloc[0] == pytest.approx(0.25)
+    both = inventory({"A": TWO["A"], "B": box(1.5, 0, 6, 1)})
+    found = matching.match(predicted(box(0, 0, 6, 1)), both)
+    assert found.glaciers["area_km2"].tolist() == pytest.approx([1.5, 4.5])
+    assert found.pairs["overlap_km2"].sum() == pytest.approx(6)
+
+
+def test_glaciers_are_judged_by_what_lies_on_the_ground_mapped():
+    ground = box(0, 0, 1, 1)
+    found = matching.match(predicted(ground), inventory(TWO), ground=ground)
+    assert found.glaciers["glacier_id"].tolist() == ["A"]
+    assert found.glaciers.iloc[0][["cut", "kind"]].tolist() == [True, "one-to-one"]
+    assert found.glaciers["share"].iloc[0] == pytest.approx(1)
+
+
+def test_any_crs_of_the_inventory_and_the_index_of_the_polygons():
+    table = predicted(box(0, 0, 2, 1), box(2.5, 0, 4, 1)).set_axis([7, 3])
+    found = matching.match(table, inventory(TWO).to_crs("EPSG:4326"))
+    assert found.polygons.index.tolist() == [7, 3]
+    assert found.glaciers["polygons"].tolist() == ["7", "3"]
+    np.testing.assert_allclose(found.glaciers["area_km2"], 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize("ice", [TWO, {}])
+@pytest.mark.parametrize("shapes", [(), (box(0, 0, 1, 1),)])
+def test_nothing_found_or_nothing_listed(ice, shapes):
+    table = gpd.GeoDataFrame({"area_km2": [1.0] * len(shapes)}, geometry=list(shapes), crs=UTM)
+    found = matching.match(table, inventory(ice))
+    assert len(found.glaciers) == len(ice)
+    assert len(found.polygons) == len(shapes)
+    assert matching.splits_and_merges(found).empty
+    assert matching.words(found).endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("table", "options", "said"),
+    [
+        (predicted(TWO["A"]).to_crs("EPSG:4326"), {}, "projected"),
+        (predicted(TWO["A"]).set_crs(None, allow_override=True), {}, "projected"),
+        (predicted(TWO["A"]), {"least_share": 0}, "least_share 0"),
+        (predicted(TWO["A"]), {"least_share": 1.5}, "least_share 1.5"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(table, options, said):
+    with pytest.raises(GlacierError, match=said) as caught:
+        matching.match(table, inventory(TWO), **options)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(GlacierError, match="no CRS"):
+        matching.match(predicted(TWO["A"]), inventory(TWO).set_crs(None, allow_override=True))
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.02, 1))
+def test_tables_tell_the_same(seed, least_share):
+    generator = np.random.default_rng(seed)
+
+    def draw(count):
+        corners = generator.uniform(0, 4, (count, 2))
+        sizes = generator.uniform(0.1, 2, (count, 2))
+        return [box(*low, *(low + size)) for low, size in zip(corners, sizes, strict=True)]
+
+    shapes = shapely.get_parts(shapely.union_all(draw(6)))
+    ice = {f"G{number}": shape for number, shape in enumerate(draw(5))}
+    found = matching.match(predicted(*shapes), inventory(ice), least_share=least_share)
+    links = found.pairs[found.pairs["counted"]]
+    glaciers, polygons = found.glaciers, found.polygons
+    assert glaciers["pieces"].sum() == polygons["glaciers"].sum() == len(links)
+    assert (glaciers["share"].between(0, 1 + 1e-9)).all()
+    assert ((glaciers["share"] < least_share) == (glaciers["kind"] == "missed")).all()
+    assert polygons["kind"].isin(matching.KINDS).all()
+    assert not (polygons["glaciers"] > 0)[polygons["kind"].isin(["new", "fragment"])].any()
+    total = found.pairs["overlap_km2"].sum()
+    assert glaciers["found_km2"].sum() == pytest.approx(total)
+    assert (polygons["area_km2"] - polygons["outside_km2"]).sum() == pytest.approx(total)
+    common = shapely.union_all(shapes).intersection(shapely.union_all(list(ice.values())))
+    assert total == pytest.approx(common.area / 1e6, abs=1e-6)
+
+
+def test_real_outlines_burnt_and_traced_are_found_again(real_data):
+    import rasterio
+
+    folder = real_data / "everest_landsat7"
+    with rasterio.open(folder / "LE71400412000304SGS00_B4.tif") as file:
+        grid = Grid(file.crs, file.transform, file.height, file.width)
+    table = outlines.read_outlines(
+        folder / "15_rgi60_glacier_outlines.gpkg", bounds=grid.bounds, crs=grid.crs
+    )
+    mask = outlines.rasterise(table, grid)
+    found = matching.match(outlines.vectorise(mask, grid), table, ground=grid.box)
+    assert len(found.glaciers) == 86
+    assert (found.glaciers["share"] > 0.8).all()
+    assert set(found.polygons["kind"]) <= {"one-to-one", "merged", "split", "complex", "fragment"}
+    largest = found.polygons.iloc[0]
+    assert largest["kind"] in ("merged", "complex")
+    assert largest["glaciers"] > 20
+    assert found.glaciers["found_km2"].sum() == pytest.approx(
+        (mask == 1).sum() * grid.pixel_area_km2, rel=0.01
+    )
+
+
+def test_a_real_glims_file_keeps_its_names(real_data):
+    table = outlines.read_outlines(real_data / "baker_glims" / "baker_glims.geojson")
+    table = table.to_crs("EPSG:32610")
+    # Two neighbours mapped as one, the others each as they are.
+    ice = table.geometry
+    pair = shapely.union_all(ice[:2].buffer(200).buffer(-200))
+    found = matching.match(
+        gpd.GeoDataFrame(geometry=[*ice[2:].buffer(-20), *shapely.get_parts(pair)], crs=table.crs),
+        table,
+    )
+    assert len(found.glaciers) == 7
+    assert (found.glaciers["kind"] != "missed").all()
+    assert set(found.glaciers["name"]) == set(table["name"])
