@@ -1,0 +1,285 @@
+"""Seams as jumps and as error, measured where windows begin and end."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from glacier_utils import seams
+from glacier_utils.errors import GlacierError
+from glacier_utils.windows import fit_windows
+
+# ---- jumps
+
+
+@settings(max_examples=40, deadline=None)
+@given(size=st.integers(2, 12), rows=st.integers(1, 4), cols=st.integers(1, 4))
+def test_steps_between_patches_are_found_at_distance_zero(size, rows, cols):
+    # Each patch is flat and one higher than its left and upper neighbour.
+    steps = np.add.outer(np.arange(rows), np.arange(cols)).astype(np.float32)
+    values = np.kron(steps, np.ones((size, size), np.float32))
+    profile = seams.seam_profile(values, size, farthest=8)
+    assert profile["distance_px"].tolist() == list(range(9))
+    jump = profile["jump"]
+    assert np.isnan(jump[0]) if rows == cols == 1 else jump[0] == 1
+    assert jump[1] == 0
+    assert jump[1:].fillna(0).eq(0).all()
+    # No pair of neighbours lies farther from a border than half a patch.
+    assert jump[size // 2 + 1 :].isna().all()
+
+
+def test_a_ramp_has_a_flat_profile_and_unknown_pixels_do_not_count():
+    values = np.add.outer(np.arange(20) * 0.1, np.arange(30) * 0.1)
+    values[4:7, 3:22] = np.nan
+    jump = seams.seam_profile(values, 10, farthest=5)["jump"]
+    np.testing.assert_allclose(jump, 0.1)
+    assert seams.seam_jump(values, [10], [10, 20]) == pytest.approx(1)
+
+
+def test_a_seam_one_pixel_beside_the_border_is_at_distance_one():
+    values = np.zeros((8, 16))
+    values[:, 9:] = 1  # between the columns 8 and 9; the border lies between 7 and 8
+    jump = seams.seam_profile(values, 8, farthest=2)["jump"]
+    # Of the pairs at distance one, 4 x 8 side by side and 2 x 16 above each other, 8 jump.
+    assert jump.tolist() == pytest.approx([0, 8 / 64, 0])
+
+
+@pytest.mark.parametrize("size", [7, 8])
+@pytest.mark.parametrize(("row", "col"), [(1, 1), (1, 3), (2, 2)])
+def test_the_worst_corner_is_found(size, row, col):
+    values = np.zeros((3 * size, 4 * size))
+    values[row * size, col * size - 2 : col * size + 2] = 0.9  # a jump beside that corner
+    top, left = seams.worst_seam(values, size)
+    half = size // 2
+    assert (top, left) == (row * size - half, col * size - half)
+    window = values[top : top + size, left : left + size]
+    assert window.shape == (size, size)
+    assert window.max() == 0.9
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(2, 15), st.booleans())
+def test_the_worst_window_lies_inside_the_map(height, width, size, unknown):
+    values = np.random.default_rng(0).random((height, width))
+    if unknown:
+        values[:] = np.nan
+    row, col = seams.worst_seam(values, size)
+    assert row >= 0
+    assert col >= 0
+    if unknown or min(height, width) < 2 * size - size // 2:
+        assert (row, col) == (0, 0)
+    if (row, col) != (0, 0):
+        assert row + size <= height
+        assert col + size <= width
+
+
+@pytest.mark.parametrize("rows", [40, 700])
+def test_the_jump_across_borders_over_that_elsewhere(rows):
+    generator = np.random.default_rng(0)
+    values = generator.random((rows, 60))
+    values[20:] += 5  # five times the range: the pairs across that row jump by 5
+    values[3, 3] = np.nan
+    down, across = np.abs(np.diff(values, axis=0)), np.abs(np.diff(values, axis=1))
+    others = np.r_[np.delete(down, 19, 0).ravel(), np.delete(across, 29, 1).ravel()]
+    expected = np.nanmean(np.r_[down[19], across[:, 29]]) / np.nanmean(others)
+    assert seams.seam_jump(values, [20], [30]) == pytest.approx(expected)
+    assert np.isnan(seams.seam_jump(values, [], []))
+    assert np.isnan(seams.seam_jump(np.zeros((9, 9)), [3], []))
+
+
+# ---- borders
+
+
+def test_borders_are_begins_and_ends_inside_the_frame():
+    assert seams.borders(range(0, 30, 10), 10, 30).tolist() == [10, 20]
+    assert seams.borders([0, 6, 12], 10, 22).tolist() == [6, 10, 12, 16]
+    assert seams.borders([0], 50, 40).tolist() == []
+
+
+@given(st.lists(st.integers(1, 59), max_size=6, unique=True), st.integers(1, 60))
+def test_the_distance_is_that_to_the_nearest_border(found, length):
+    found = np.array(sorted(border for border in found if border < length), int)
+    distance = seams.border_distance(found, length)
+    expected = [
+        min([pixel - b if pixel >= b else b - 1 - pixel for b in found], default=length)
+        for pixel in range(length)
+    ]
+    assert distance.tolist() == expected
+
+
+# ---- error
+
+
+def maps(height=64, width=96, size=16, seed=0):
+    """A reference, and a map that is wrong by 0.2, beside borders of patches by 0.6."""
+    generator = np.random.default_rng(seed)
+    reference = generator.integers(0, 2, (height, width)).astype(np.uint8)
+    off = np.full((height, width), 0.2)
+    for length, axis in ((height, 0), (width, 1)):
+        lines = np.arange(size, length, size)
+        index = np.r_[lines, lines - 1]
+        off[index if axis == 0 else np.s_[:, index]] = 0.6
+    return np.abs(reference - off), reference, (range(0, height, size), range(0, width, size), size)
+
+
+def test_error_by_distance_in_numbers():
+    probability, reference, windows = maps()
+    table = seams.error_by_distance(probability, reference, *windows, farthest=9)
+    assert table["distance_px"].tolist() == list(range(10))
+    np.testing.assert_allclose(table["brier"][:8], [0.36] + [0.04] * 7)
+    assert table["wrong"][:8].tolist() == [1] + [0] * 7
+    # No block differs from another: the intervals are points.
+    np.testing.assert_allclose(table["brier_low"][:8], table["brier"][:8])
+    # Within 16 px of the frame's own edge there is no border: the map's corners are farther away.
+    assert table["pixels"].sum() < reference.size
+    assert table["pixels"][0] == reference.size - (64 - 6) * (96 - 10)
+    np.testing.assert_allclose(table["brier"][8:], 0.04)
+
+
+def test_unknown_pixels_do_not_count_and_distances_without_pixels_are_nan():
+    probability, reference, windows = maps()
+    probability[:20] = np.nan
+    reference[20:30] = 255
+    whole = seams.error_by_distance(probability, reference, *windows, farthest=30)
+    part = seams.error_by_distance(
+        probability[30:], reference[30:], [2, 18], windows[1], 16, farthest=30
+    )
+    np.testing.assert_allclose(whole["brier"][:8], part["brier"][:8])
+    assert whole["pixels"].iloc[-1] == 0
+    assert whole.iloc[-1][["brier", "brier_low", "wrong_high"]].isna().all()
+
+
+def test_the_interval_is_that_of_a_ratio_over_blocks():
+    generator = np.random.default_rng(1)
+    reference = np.zeros((32, 32), np.uint8)
+    probability = generator.random((32, 32))
+    reference[generator.random((32, 32)) < 0.2] = 255
+    table = seams.error_by_distance(probability, reference, [0, 16], [0, 16], 16, farthest=0)
+    rows, cols = np.indices((32, 32))
+    beside = (np.isin(rows, [15, 16]) | np.isin(cols, [15, 16])) & (reference == 0)
+    block = rows // 8 * 4 + cols // 8
+    n = np.array([(beside & (block == b)).sum() for b in range(16)])
+    e = np.array([(probability**2)[beside & (block == b)].sum() for b in range(16)])
+    ratio, used = e.sum() / n.sum(), (n > 0).sum()
+    error = np.sqrt(used / (used - 1) * ((e - ratio * n) ** 2).sum()) / n.sum()
+    from scipy import stats
+
+    reach = stats.t.ppf(0.975, n.sum() ** 2 / (n**2).sum() - 1) * error
+    row = table.iloc[0]
+    assert row["brier"] == pytest.approx(ratio)
+    assert row["brier_low"] == pytest.approx(ratio - reach)
+    assert row["brier_high"] == pytest.approx(ratio + reach)
+
+
+def test_intervals_hold_the_truth_about_as_often_as_they_say():
+    # Squared uniform numbers have a mean of 1/3; blocks of their own level make errors alike.
+    held = 0
+    for seed in range(200):
+        generator = np.random.default_rng(seed)
+        level = generator.uniform(-0.3, 0.3, (4, 4))
+        field = generator.random((32, 32)) + np.kron(level, np.ones((8, 8)))
+        table = seams.error_by_distance(
+            field, np.zeros((32, 32), np.uint8), [0, 16], [0, 16], 16, farthest=2
+        )
+        row = table.iloc[2]
+        held += row["brier_low"] <= 1 / 3 + 0.09 / 3 <= row["brier_high"]
+    assert 175 <= held <= 199
+
+
+def test_a_gain_is_paired():
+    before, reference, windows = maps()
+    generator = np.random.default_rng(0)
+    # Hard and easy ground for both maps alike.
+    hard = np.kron(generator.uniform(0, 0.3, (4, 6)), np.ones((16, 16)))
+    truth = reference.astype(float)
+    before = np.abs(truth - np.abs(truth - before) - hard)
+    after = np.abs(truth - 0.2 - hard)
+    after[reference == 1] = 1 - 0.2 - hard[reference == 1]
+    after[reference == 0] = 0.2 + hard[reference == 0]
+    gain = seams.gain_by_distance(before, after, reference, *windows, farthest=6)
+    one = seams.error_by_distance(before, reference, *windows, farthest=6)
+    other = seams.error_by_distance(after, reference, *windows, farthest=6)
+    np.testing.assert_allclose(gain["gain"], one["brier"] - other["brier"])
+    same = seams.gain_by_distance(after, after, reference, *windows, farthest=6)
+    assert same[["gain", "low", "high"]].eq(0).all(axis=None)
+    assert (other["brier_high"] - other["brier_low"]).min() > 0
+
+
+def test_maps_compared_near_borders():
+    before, reference, windows = maps()
+    after = np.abs(reference - 0.2)
+    table = seams.error_near_borders(
+        {"patches": before, "blended": after}, reference, *windows, near=1
+    )
+    assert table["map"].tolist() == ["patches", "blended"]
+    np.testing.assert_allclose(table["beside"], [0.36, 0.04])
+    np.testing.assert_allclose(table["inside"], [0.04, 0.04])
+    np.testing.assert_allclose(table["excess"], [0.32, 0], atol=1e-12)
+    np.testing.assert_allclose(table[["gain", "gain_low", "gain_high"]], [[0] * 3, [0.32] * 3])
+    assert table["verdict"].tolist() == ["", "better"]
+    wrong = seams.error_near_borders(
+        {"patches": before}, reference, *windows, near=1, error="wrong"
+    )
+    assert wrong[["beside", "inside"]].iloc[0].tolist() == [1, 0]
+
+
+def test_shapes_that_differ():
+    with pytest.raises(ValueError, match=r"\(4, 4\)"):
+        seams.error_by_distance(np.zeros((4, 4)), np.zeros((4, 5), np.uint8), [0], [0], 4)
+
+
+@pytest.mark.parametrize("block", [None, 20])
+def test_strips_sum_up_to_the_whole(block):
+    generator = np.random.default_rng(0)
+    probability = generator.random((600, 40))
+    reference = generator.integers(0, 2, (600, 40)).astype(np.uint8)
+    table = seams.error_by_distance(
+        probability, reference, range(0, 600, 100), [0, 20], 100, farthest=700, block=block
+    )
+    assert table["pixels"].sum() == reference.size
+    total = (table["brier"] * table["pixels"]).sum() / reference.size
+    assert total == pytest.approx(np.mean((probability - reference) ** 2))
+
+
+# ---- effect of windows
+
+
+def scene(length=256):
+    """A reference, and a prediction that is wrong in the first and last pixel of a window."""
+    reference = np.random.default_rng(0).integers(0, 2, (length, length)).astype(np.uint8)
+    asked = []
+
+    def predict(window: int, overlap: int) -> np.ndarray:
+        asked.append((window, overlap))
+        axis = fit_windows(length, window, overlap)
+        near = seams.border_distance(seams.borders(axis.starts, axis.size, length), length) == 0
+        bad = (near[:, None] | near) & (overlap == 0)
+        return np.where(bad, 1 - reference, reference).astype(np.float32)
+
+    return predict, reference, asked
+
+
+def test_effect_of_windows():
+    predict, reference, asked = scene()
+    times = iter(range(100))
+    table = seams.effect_of_windows(
+        predict, reference, windows=(128, 64, 512), overlaps=(0, 32), near=1,
+        clock=lambda: float(next(times)),
+    )  # fmt: skip
+    pairs = [(64, 0), (64, 32), (128, 0), (128, 32), (512, 0)]
+    assert list(zip(table["window_px"], table["overlap_px"], strict=True)) == pairs
+    assert asked == [(512, 0), *pairs]
+    assert table["border_error"].tolist()[:4] == [1, 0, 1, 0]
+    assert table["excess"].tolist()[:4] == [1, 0, 1, 0]
+    assert table.iloc[-1][["border_error", "excess", "excess_low", "seam_jump"]].isna().all()
+    assert table["iou"].tolist()[1] == table["iou"].tolist()[4] == 1
+    assert table["iou"][0] < table["iou"][2] < 1
+    np.testing.assert_allclose(table["s_per_mpx"], 1e6 / 256**2)
+
+
+def test_no_combination_to_try():
+    predict, reference, _ = scene()
+    with pytest.raises(GlacierError, match="overlap"):
+        seams.effect_of_windows(predict, reference, windows=(32,), overlaps=(32, 64))
