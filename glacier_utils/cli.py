@@ -60,6 +60,9 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument("--nodata", type=float, help="digital number of missing pixels")
     predict.add_argument("--workers", type=int, metavar="N", help="scenes side by side, with Dask")
     predict.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster to use instead")
+    predict.add_argument(
+        "--retries", type=int, default=2, help="further tries of a scene that fails (default: 2)"
+    )
     predict.set_defaults(call=_predict)
 
     fetch = commands.add_parser("fetch", help="make a dataset out of a Sentinel-2 catalogue")
@@ -175,6 +178,7 @@ def _predict(options: argparse.Namespace) -> int:
         options.out,
         workers=options.workers,
         scheduler=options.scheduler,
+        retries=options.retries,
         **settings,
     )
     print(*done.summary(), sep="\n")
