@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import pyproj
 import shapely
 
 from glacier_utils.analyses import image_day
@@ -14,7 +16,12 @@ from glacier_utils.errors import GlacierError
 from glacier_utils.files import atomic_path
 from glacier_utils.inventories import areas_km2
 from glacier_utils.longitudes import split
+from glacier_utils.styles import outlines_qml, store_style
 from glacier_utils.vectors import clean_text, polygonal
+
+LAYER = "glims_polygons"
+# Straight lines are not straight in degrees: a point every kilometre keeps them within decimetres.
+_LONGEST_M = 1000.0
 
 
 def write_glims(
@@ -24,28 +31,39 @@ def write_glims(
     source_date: str,
     analysis_time: str | None = None,
     method: str = "",
+    model: str = "",
     uncertainty_m: float | None = None,
+    columns: Sequence[str] = (),
 ) -> Path:
-    """Write polygons as glaciers of the GLIMS schema: GeoPackage, EPSG:4326.
+    """Write polygons as glaciers of the GLIMS schema: GeoPackage, EPSG:4326, with a style for QGIS.
 
     Each hole of a polygon becomes an intrnl_rock row, and the polygon with its holes filled the
     glac_bound row. Only a glacier on a nunatak stays a hole of both. Rows of one glacier share
     ``glac_id``, ``anlys_id`` and, as in GLIMS, the area of the glacier, here without its rock:
     ``area`` in m2, ``db_area`` in km2. An identifier is made from a point inside the glacier, as
     GLIMS does (GxxxxxxEyyyyyN: thousandths of a degree, longitude 0..360). Polygons are cut at the
-    antimeridian. Empty ones are left out.
+    antimeridian, and all are valid. Empty ones are left out.
+
+    ``area_unc`` in m2 is the glacier's perimeter, with that of its rock, times ``uncertainty_m``:
+    the buffer method (Granshaw & Fountain 2006, J. Glaciol. 52, 251-256), as of ``mapped_area`` in
+    ``change``. It is a bound for an outline that errs in one direction everywhere, along cuts by
+    the frame and unknown ground too.
 
     Args:
-        polygons: in any CRS, such as ``vectorise`` returns.
+        polygons: in any CRS, such as ``trace`` returns.
         path: of the GeoPackage.
         source_date: of the image, as YYYY-MM or YYYY-MM-DD.
         analysis_time: of the mapping, likewise; None takes the image's date.
         method: how they were made, for ``proc_desc``.
+        model: name of the model or checkpoint, which ``proc_desc`` ends with.
         uncertainty_m: of the outlines' position, for ``loc_unc_x/y`` and ``glob_unc_x/y``; None
-            writes 0, which means not stated.
+            writes 0, which means not stated, and no ``area_unc``.
+        columns: of ``polygons`` that are written too, on each row of a glacier; text is cut to a
+            line.
 
     Raises:
-        GlacierError: the polygons have no CRS, a date is none, the uncertainty is negative.
+        GlacierError: the polygons have no CRS, a date is none, the uncertainty is negative, or a
+            column is missing or has the name of one of the schema.
     """
     if polygons.crs is None:
         raise GlacierError(f"{path}: the polygons have no CRS, so they cannot be written as GLIMS")
@@ -53,13 +71,15 @@ def write_glims(
         raise GlacierError(f"{path}: uncertainty_m {uncertainty_m} must be metres, 0 or more")
     day = image_day(source_date)
     analysed = image_day(analysis_time) if analysis_time else day
-    shapes = [polygonal(shape) for shape in polygons.geometry if shape is not None]
-    shapes = gpd.GeoSeries([shape for shape in shapes if not shape.is_empty], crs=polygons.crs)
+    polygons = polygons[~shapely.is_missing(polygons.geometry.to_numpy())]
+    shapes = gpd.GeoSeries([polygonal(shape) for shape in polygons.geometry], crs=polygons.crs)
+    there = ~shapes.is_empty.to_numpy(bool)
+    polygons, shapes = polygons[there], _dense(shapes[there].reset_index(drop=True))
     owner, kinds, drawn = _rows(shapes)
-    geographic = gpd.GeoSeries(drawn, crs=polygons.crs).to_crs("EPSG:4326")
     identifiers = np.array(_glims_ids(shapes.representative_point().to_crs("EPSG:4326")))
     areas = areas_km2(shapes)[owner]
-    count, unsure = len(owner), float(uncertainty_m or 0)
+    unsure = np.nan if uncertainty_m is None else float(uncertainty_m)
+    count = len(owner)
     table = gpd.GeoDataFrame(
         {
             "line_type": kinds,
@@ -69,15 +89,88 @@ def write_glims(
             "src_date": pd.Series([day] * count, dtype="datetime64[s]"),
             "area": areas * 1e6,
             "db_area": areas,
-            "proc_desc": [clean_text(method, 255)] * count,
-            **dict.fromkeys(("loc_unc_x", "loc_unc_y", "glob_unc_x", "glob_unc_y"), unsure),
+            "area_unc": (_perimeters_m(shapes) * unsure)[owner],
+            "proc_desc": [_description(method, model)] * count,
+            **dict.fromkeys(
+                ("loc_unc_x", "loc_unc_y", "glob_unc_x", "glob_unc_y"),
+                0.0 if uncertainty_m is None else unsure,
+            ),
         },
-        geometry=split(geographic.to_numpy()),
+        geometry=_geographic(drawn, polygons.crs),
         crs="EPSG:4326",
     )
+    _add(table, polygons, columns, owner, path)
     with atomic_path(path) as temporary:
-        table.to_file(temporary, layer="glims_polygons", driver="GPKG", geometry_type="Unknown")
+        table.to_file(
+            temporary, layer=LAYER, driver="GPKG", geometry_type="MultiPolygon",
+            promote_to_multi=True, VERSION="1.2",  # which GDAL and QGIS of years ago know too
+        )  # fmt: skip
+        store_style(
+            temporary, LAYER, outlines_qml(), name="GLIMS outlines",
+            description="Glaciers blue, internal rock brown",
+        )  # fmt: skip
     return Path(path)
+
+
+def _description(method: str, model: str) -> str:
+    """Return both in the 255 characters of the schema; of a long method the end is lost."""
+    model = clean_text(model, 255)
+    if not model:
+        return clean_text(method, 255)
+    method = clean_text(method, max(0, 255 - len(model) - len("; model ")))
+    return f"{method}; model {model}"[:255] if method else f"model {model}"[:255]
+
+
+def _add(
+    table: gpd.GeoDataFrame,
+    polygons: gpd.GeoDataFrame,
+    columns: Sequence[str],
+    owner: np.ndarray,
+    path: str | Path,
+) -> None:
+    """Copy columns of the polygons to the rows of each glacier, in place."""
+    known = {name.lower() for name in (*table.columns, "fid", "geom")}
+    for name in columns:
+        if name not in polygons.columns:
+            raise GlacierError(f"{path}: the polygons have no column {name!r} to be written")
+        if name.lower() in known:
+            raise GlacierError(
+                f"{path}: the column {name!r} would replace one of the GLIMS schema; rename it"
+            )
+        values = polygons[name].reset_index(drop=True)
+        if not (pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values)
+                or pd.api.types.is_datetime64_any_dtype(values)):  # fmt: skip
+            values = values.map(lambda value: clean_text(value, 255)).astype(object)
+        table[name] = values.iloc[owner].reset_index(drop=True)
+
+
+def _dense(shapes: gpd.GeoSeries) -> gpd.GeoSeries:
+    """Return shapes with no piece of line above a kilometre, if they are not in degrees."""
+    if not shapes.crs.is_projected:
+        return shapes
+    unit = shapes.crs.axis_info[0].unit_conversion_factor
+    return shapes.segmentize(_LONGEST_M / unit)
+
+
+def _geographic(drawn: Sequence[shapely.Geometry], crs: pyproj.CRS) -> np.ndarray:
+    """Return valid polygons in degrees, cut at the antimeridian."""
+    shapes = split(gpd.GeoSeries(drawn, crs=crs).to_crs("EPSG:4326").to_numpy())
+    # What nearly touches may cross by rounding.
+    for index in np.flatnonzero(~shapely.is_valid(shapes)):
+        shapes[index] = polygonal(shapes[index])
+    return shapes
+
+
+def _perimeters_m(shapes: gpd.GeoSeries) -> np.ndarray:
+    """Return the length of all rings of each shape on the ellipsoid."""
+    points, owner = shapely.get_coordinates(
+        shapes.to_crs("EPSG:4326").to_numpy(), return_index=True
+    )
+    rings = shapely.get_rings(shapes.to_numpy())
+    same = np.diff(np.repeat(np.arange(len(rings)), shapely.get_num_coordinates(rings))) == 0
+    lon, lat = points.T
+    steps = pyproj.Geod(ellps="WGS84").inv(lon[:-1], lat[:-1], lon[1:], lat[1:])[2]
+    return np.bincount(owner[1:][same], np.asarray(steps)[same], minlength=len(shapes))
 
 
 def _rows(shapes: gpd.GeoSeries) -> tuple[np.ndarray, list[str], list[shapely.Geometry]]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import pyogrio
 import pytest
 import shapely
 from affine import Affine
@@ -14,7 +17,7 @@ from hypothesis.extra import numpy as arrays
 from rasterio.crs import CRS
 
 from glacier_utils.errors import GlacierError
-from glacier_utils.glims import write_glims
+from glacier_utils.glims import LAYER, write_glims
 from glacier_utils.grids import Grid
 from glacier_utils.inventories import area_deviations, areas_km2, without_rock
 from glacier_utils.outlines import (
@@ -24,6 +27,8 @@ from glacier_utils.outlines import (
     select_analyses,
     vectorise,
 )
+from glacier_utils.styles import outlines_qml
+from glacier_utils.tracing import trace
 
 GRID = Grid(CRS.from_epsg(32623), Affine(10, 0, 450_000, 0, -10, 6_780_000), 24, 30)
 
@@ -43,7 +48,7 @@ def test_rows_and_columns(tmp_path):
         vectorise(ring_and_island(), GRID), tmp_path / "g.gpkg", source_date="2023-08-24",
         analysis_time="2026-01", method="U-Net\n\u202e, threshold 0.5", uncertainty_m=15,
     )  # fmt: skip
-    raw = gpd.read_file(path, layer="glims_polygons")
+    raw = gpd.read_file(path, layer=LAYER)
     assert raw.crs == "EPSG:4326"
     assert raw.line_type.tolist() == ["glac_bound", "intrnl_rock"] * 2
     assert raw.anlys_id.tolist() == [1, 1, 2, 2]
@@ -58,7 +63,8 @@ def test_rows_and_columns(tmp_path):
         [30000 / 0.9996**2] * 2 + [1500 / 0.9996**2] * 2, rel=2e-4
     )
     np.testing.assert_allclose(raw.db_area, raw["area"] / 1e6)
-    outer, rock, island, pit = raw.to_crs(32623).geometry
+    assert raw.geom_type.unique().tolist() == ["MultiPolygon"]
+    outer, rock, island, pit = raw.to_crs(32623).explode().geometry
     # The island is a hole of the glacier and of its rock; the island itself is written filled.
     assert [round(shape.area / 100) for shape in (outer, rock, island, pit)] == [384, 84, 16, 1]
     assert [len(shape.interiors) for shape in (outer, rock, island, pit)] == [1, 1, 0, 0]
@@ -69,7 +75,7 @@ def test_what_is_read_back(tmp_path):
         vectorise(ring_and_island(), GRID), tmp_path / "g.gpkg", source_date="2023-08",
         uncertainty_m=15,
     )  # fmt: skip
-    raw, outlines = gpd.read_file(path), read_outlines(path)
+    raw, outlines = gpd.read_file(path, layer=LAYER), read_outlines(path)
     assert outlines.glacier_id.tolist() == raw.glac_id.tolist()
     assert outlines.analysis_id.tolist() == raw.anlys_id.astype(str).tolist()
     assert outlines.kind.tolist() == ["glacier", "internal_rock"] * 2
@@ -86,7 +92,7 @@ def test_what_is_read_back(tmp_path):
 def test_an_uncertainty_that_is_not_stated(tmp_path):
     polygons = vectorise(np.ones(GRID.shape), GRID)
     path = write_glims(polygons, tmp_path / "g.gpkg", source_date="2023-08")
-    assert (gpd.read_file(path).loc_unc_x == 0).all()
+    assert (gpd.read_file(path, layer=LAYER).loc_unc_x == 0).all()
     assert read_outlines(path).uncertainty_m.isna().all()
     for wrong in (-1, np.nan, np.inf):
         with pytest.raises(GlacierError, match="must be metres, 0 or more"):
@@ -98,7 +104,7 @@ def test_multipolygons_and_empty_ones(tmp_path):
                                   shapely.box(450_100, 6_779_900, 450_150, 6_780_000)])  # fmt: skip
     polygons = gpd.GeoDataFrame(geometry=[shapely.Polygon(), parts, None], crs=32623)
     path = write_glims(polygons, tmp_path / "g.gpkg", source_date="2023-08")
-    raw = gpd.read_file(path)
+    raw = gpd.read_file(path, layer=LAYER)
     assert raw.line_type.tolist() == ["glac_bound"]
     assert len(raw.geometry[0].geoms) == 2
     assert (rasterise(read_outlines(path), GRID) == 1).sum() == 100
@@ -124,3 +130,110 @@ def test_any_mask_comes_back(tmp_path_factory, mask):
     assert sorted(areas_km2(without_rock(outlines))) == pytest.approx(
         sorted(areas_km2(polygons.geometry)), rel=1e-6
     )
+
+
+def test_area_uncertainty_is_perimeter_times_uncertainty(tmp_path):
+    polygons = vectorise(ring_and_island(), GRID)
+    path = write_glims(polygons, tmp_path / "g.gpkg", source_date="2023-08", uncertainty_m=15)
+    raw = gpd.read_file(path, layer=LAYER)
+    assert (raw.dtypes[["area_unc", "loc_unc_x", "glob_unc_y"]] == float).all()
+    # 4 x 200 m outside and 4 x 100 m of rock; 4 x 40 m and 4 x 10 m; UTM is 0.9996 long.
+    assert raw.area_unc.tolist() == pytest.approx(
+        [1200 * 15 / 0.9996] * 2 + [200 * 15 / 0.9996] * 2, rel=2e-4
+    )
+    write_glims(polygons, path, source_date="2023-08")
+    assert gpd.read_file(path, layer=LAYER).area_unc.isna().all()
+    # In degrees already: the same lengths on the ground.
+    write_glims(polygons.to_crs(4326), path, source_date="2023-08", uncertainty_m=15)
+    np.testing.assert_allclose(gpd.read_file(path, layer=LAYER).area_unc, raw.area_unc, rtol=1e-6)
+
+
+def test_model_and_columns(tmp_path):
+    polygons = vectorise(ring_and_island(), GRID)
+    polygons["glims_match"] = ["G314567E61123N\n\u202e", None]
+    polygons["merged"] = [True, False]
+    polygons["share"] = [0.5, np.nan]
+    path = write_glims(
+        polygons, tmp_path / "g.gpkg", source_date="2023-08", method="x" * 300,
+        model="unet-resnet18 5f2a", columns=["glims_match", "merged", "share"],
+    )  # fmt: skip
+    raw = gpd.read_file(path, layer=LAYER)
+    assert raw.glims_match.fillna("").tolist() == ["G314567E61123N"] * 2 + [""] * 2
+    assert raw.merged.tolist() == [True, True, False, False]
+    np.testing.assert_array_equal(raw.share, [0.5, 0.5, np.nan, np.nan])
+    assert (raw.proc_desc.str.len() == 255).all()
+    assert raw.proc_desc.str.endswith("x; model unet-resnet18 5f2a").all()
+    assert len(read_outlines(path)) == 4
+    with pytest.raises(GlacierError, match="no column 'nothing'"):
+        write_glims(polygons, path, source_date="2023-08", columns=["nothing"])
+    polygons["Area_Unc"] = 1.0
+    with pytest.raises(GlacierError, match="would replace one of the GLIMS schema"):
+        write_glims(polygons, path, source_date="2023-08", columns=["Area_Unc"])
+    assert len(read_outlines(path)) == 4  # as it was
+
+
+@settings(max_examples=25)
+@given(mask=arrays.arrays(np.uint8, GRID.shape, elements=st.sampled_from([0, 1, 1, 1, 255])),
+       zone=st.sampled_from([(32623, 6_780_000), (32660, 6_780_000), (32601, 9_200_000),
+                             (3413, -1_000_000)]))  # fmt: skip
+def test_geometry_is_valid_in_degrees_and_traced_masks_come_back(tmp_path_factory, mask, zone):
+    grid = Grid(CRS.from_epsg(zone[0]), Affine(10, 0, 670_000, 0, -10, zone[1]), *mask.shape)
+    polygons = trace(mask, grid)
+    path = tmp_path_factory.mktemp("glims") / "g.gpkg"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_glims(polygons, path, source_date="2023-08", uncertainty_m=10)
+        raw = gpd.read_file(path, layer=LAYER)
+    assert raw.is_valid.all()
+    assert raw.total_bounds[0] >= -180 if len(raw) else True
+    outlines = read_outlines(path, bounds=grid.bounds, crs=grid.crs)
+    assert outlines.attrs["report"] == [] or "antimeridian" in outlines.attrs["report"][0]
+    np.testing.assert_array_equal(rasterise(outlines, grid) == 1, mask == 1)
+
+
+def test_the_cut_at_the_antimeridian_stays(tmp_path):
+    # UTM zone 60 reaches past 180 degrees.
+    grid = Grid(CRS.from_epsg(32660), Affine(100, 0, 620_000, 0, -100, 7_200_000), 40, 400)
+    polygons = trace(np.ones(grid.shape, np.uint8), grid)
+    path = write_glims(polygons, tmp_path / "g.gpkg", source_date="2023-08", uncertainty_m=10)
+    raw = gpd.read_file(path, layer=LAYER)
+    assert raw.is_valid.all()
+    parts = raw.geometry[0].geoms
+    assert sorted(part.bounds[0] < 0 for part in parts) == [False, True]
+    assert all(part.bounds[2] - part.bounds[0] < 1 for part in parts)
+    # The cut is no outline.
+    assert raw.area_unc[0] == pytest.approx(88_000 * 10, rel=1e-3)
+
+
+def test_long_lines_stay_where_they_were(tmp_path):
+    grid = Grid(CRS.from_epsg(32623), Affine(1000, 0, 399_960, 0, -1000, 8_800_020), 100, 100)
+    path = write_glims(trace(np.ones(grid.shape), grid), tmp_path / "g.gpkg", source_date="2023-08")
+    back = gpd.read_file(path, layer=LAYER).to_crs(grid.crs).geometry[0]
+    assert back.symmetric_difference(grid.box).area / grid.box.length < 0.3  # metres, at 79 N
+
+
+def test_the_style_is_in_the_file(tmp_path):
+    path = write_glims(vectorise(ring_and_island(), GRID), tmp_path / "g.gpkg",
+                       source_date="2023-08")  # fmt: skip
+    assert [name for name, _ in pyogrio.list_layers(path)] == [LAYER, "layer_styles"]
+    assert pyogrio.read_info(path, layer=LAYER)["geometry_type"] == "MultiPolygon"
+    table = pyogrio.read_dataframe(path, layer="layer_styles")
+    assert table.f_table_name.tolist() == [LAYER]
+    assert table.styleQML.tolist() == [outlines_qml()]
+    # Version 1.2, which GDAL and QGIS of years ago open without a word.
+    assert int.from_bytes(path.read_bytes()[60:64], "big") == 10200
+
+
+def test_an_error_leaves_the_file_as_it_was(tmp_path, monkeypatch):
+    path = write_glims(vectorise(ring_and_island(), GRID), tmp_path / "g.gpkg",
+                       source_date="2023-08")  # fmt: skip
+    before = path.read_bytes()
+
+    def fail(*_, **__):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("glacier_utils.glims.store_style", fail)
+    with pytest.raises(OSError, match="no space"):
+        write_glims(vectorise(ring_and_island() * 0, GRID), path, source_date="2023-08")
+    assert path.read_bytes() == before
+    assert [item.name for item in tmp_path.iterdir()] == ["g.gpkg"]
