@@ -290,16 +290,15 @@ def _merged(
         outlines=settings.get("outlines", True), **limits,
     )  # fmt: skip
     resolution = read_header(done[0].files["class"]).grid.resolution
-    outlines, notes = _write_outlines(merged.glaciers, out, done, resolution)
-    notes = [*merged.notes, *notes]
+    outlines = _write_outlines(merged.glaciers, out, done, resolution)
     record.mosaic = {
         "key": key,
         "rasters": {kind: [path.name for path in paths] for kind, paths in merged.rasters.items()},
         "outlines": outlines.name if outlines else None,
-        "notes": notes,
+        "notes": list(merged.notes),
     }
     record.write()
-    return Campaign(out, outcomes, merged.rasters, outlines, notes)
+    return Campaign(out, outcomes, merged.rasters, outlines, list(merged.notes))
 
 
 def _listed(mosaic: Mapping[str, Any]) -> list[str]:
@@ -309,20 +308,17 @@ def _listed(mosaic: Mapping[str, Any]) -> list[str]:
 
 def _write_outlines(
     glaciers: Any, out: Path, done: Sequence[Outcome], resolution: float
-) -> tuple[Path | None, list[str]]:
+) -> Path | None:
     from glacier_utils.glims import write_glims
 
     path = out / OUTLINES
     path.unlink(missing_ok=True)
     if glaciers is None:
-        return None, []
-    # Of the glaciers, or where there are none, of the scenes.
-    dates = [date for date in glaciers.source_date if date] or [one.date for one in done]
-    date = max(dates)
-    if not date:
-        return None, ["no date of any scene is known, so no merged outlines: give --date"]
+        return None
     about = item_properties(done[0].files.get("item"))
     method = f"{about.get('glacier:model', '')}, mosaic of {len(done)} scenes"
+    # Each glacier has the date of its own scene.
     return write_glims(
-        glaciers, path, source_date=date, method=method.lstrip(", "), uncertainty_m=resolution
-    ), []
+        glaciers, path, source_date=None, method=method.lstrip(", "),
+        model=about.get("glacier:checkpoint", ""), uncertainty_m=resolution,
+    )  # fmt: skip

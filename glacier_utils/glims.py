@@ -28,7 +28,7 @@ def write_glims(
     polygons: gpd.GeoDataFrame,
     path: str | Path,
     *,
-    source_date: str,
+    source_date: str | None,
     analysis_time: str | None = None,
     method: str = "",
     model: str = "",
@@ -52,7 +52,8 @@ def write_glims(
     Args:
         polygons: in any CRS, such as ``trace`` returns.
         path: of the GeoPackage.
-        source_date: of the image, as YYYY-MM or YYYY-MM-DD.
+        source_date: of the image, as YYYY-MM or YYYY-MM-DD; None where nobody knows it. A column
+            ``source_date`` of ``polygons`` with a date, likewise, counts before it.
         analysis_time: of the mapping, likewise; None takes the image's date.
         method: how they were made, for ``proc_desc``.
         model: name of the model or checkpoint, which ``proc_desc`` ends with.
@@ -69,8 +70,6 @@ def write_glims(
         raise GlacierError(f"{path}: the polygons have no CRS, so they cannot be written as GLIMS")
     if uncertainty_m is not None and not 0 <= uncertainty_m < np.inf:
         raise GlacierError(f"{path}: uncertainty_m {uncertainty_m} must be metres, 0 or more")
-    day = image_day(source_date)
-    analysed = image_day(analysis_time) if analysis_time else day
     polygons = polygons[~shapely.is_missing(polygons.geometry.to_numpy())]
     shapes = gpd.GeoSeries([polygonal(shape) for shape in polygons.geometry], crs=polygons.crs)
     there = ~shapes.is_empty.to_numpy(bool)
@@ -80,13 +79,15 @@ def write_glims(
     areas = areas_km2(shapes)[owner]
     unsure = np.nan if uncertainty_m is None else float(uncertainty_m)
     count = len(owner)
+    days = _days(polygons, source_date)[owner]
+    analysed = [image_day(analysis_time)] * count if analysis_time else days
     table = gpd.GeoDataFrame(
         {
             "line_type": kinds,
             "glac_id": identifiers[owner] if count else [],
             "anlys_id": owner + 1,
-            "anlys_time": pd.Series([analysed] * count, dtype="datetime64[s]"),
-            "src_date": pd.Series([day] * count, dtype="datetime64[s]"),
+            "anlys_time": pd.Series(analysed, dtype="datetime64[s]"),
+            "src_date": pd.Series(days, dtype="datetime64[s]"),
             "area": areas * 1e6,
             "db_area": areas,
             "area_unc": (_perimeters_m(shapes) * unsure)[owner],
@@ -171,6 +172,14 @@ def _perimeters_m(shapes: gpd.GeoSeries) -> np.ndarray:
     lon, lat = points.T
     steps = pyproj.Geod(ellps="WGS84").inv(lon[:-1], lat[:-1], lon[1:], lat[1:])[2]
     return np.bincount(owner[1:][same], np.asarray(steps)[same], minlength=len(shapes))
+
+
+def _days(polygons: gpd.GeoDataFrame, source_date: str | None) -> np.ndarray:
+    """Return the day of the image of each polygon, NaT where unknown."""
+    told = polygons.get("source_date", pd.Series("", index=polygons.index))
+    default = image_day(source_date) if source_date else pd.NaT
+    days = [image_day(date) if isinstance(date, str) and date else default for date in told]
+    return pd.Series(days, dtype="datetime64[s]").to_numpy()
 
 
 def _rows(shapes: gpd.GeoSeries) -> tuple[np.ndarray, list[str], list[shapely.Geometry]]:

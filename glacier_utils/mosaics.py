@@ -10,15 +10,22 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import rasterio
+from rasterio.features import rasterize
 
 from glacier_utils.checkpoints import Segmenter
-from glacier_utils.grids import Grid
+from glacier_utils.clouds import cloud_mask
+from glacier_utils.datasets import Dataset, open_dataset
+from glacier_utils.exploration import thumbnail, thumbnail_mask
+from glacier_utils.grids import Grid, Image
 from glacier_utils.imagery import Source, write_raster
+from glacier_utils.mirrored import MirroredScene
 from glacier_utils.products import map_scene
+from glacier_utils.stac import SCALE
 from glacier_utils.tracing import trace_file
 
 # Larger scenes are not written a second time: a person opens their own file beside the maps.
 LARGEST_IMAGE = 4096
+FULL_TILE = "full_tile"
 _ROWS = 512  # read at a time where a whole scene is looked through
 
 
@@ -43,6 +50,12 @@ class Product:
     def valid(self) -> np.ndarray:
         """Where the scene was mapped, bool [row, col]."""
         return self.mask != 255
+
+    def probability(self) -> np.ndarray:
+        """Read the probability back: float32 [row, col], in steps of 0.004, nan if not mapped."""
+        with rasterio.open(self.files["probability"]) as file:
+            steps = file.read(1)
+        return np.where(steps == 255, np.nan, steps * np.float32(SCALE)).astype(np.float32)
 
 
 def write_products(
@@ -84,6 +97,68 @@ def write_products(
         mask = file.read(1)
     outlines = trace_file(files["class"], min_area_km2=min_area_km2)
     return Product(files, source.grid, mask, outlines)
+
+
+@dataclass(frozen=True)
+class LargeScene:
+    """A scene to be mapped beside the dataset's own areas.
+
+    Attributes:
+        name, date: for files and titles.
+        source: the image.
+        cloud: bool [row, col] of its ``thumbnail``, None where nobody told of clouds.
+    """
+
+    name: str
+    date: str
+    source: Source
+    cloud: np.ndarray | None = None
+
+
+def large_scene(name: str, data: Dataset, area: str, date: str) -> LargeScene | None:
+    """Return the scene that a parameter names.
+
+    Args:
+        name: "" for none; ``full_tile`` for a scene of the size of a Sentinel-2 tile, made of the
+            area's image and its mirror images; else a dataset (name or path), whose first area and
+            date are taken.
+        data, area, date: the area to mirror.
+    """
+    if not name:
+        return None
+    if name == FULL_TILE:
+        return LargeScene(name, date, MirroredScene(data.source(area, date)))
+    other = open_dataset(name)
+    area = other.areas[0]
+    date = other.dates(area)[0]
+    source, classes = other.source(area, date), other.scene_classification(area, date)
+    cloud = None
+    if classes is not None:
+        cloud = thumbnail_mask(cloud_mask(source, scl=classes)) > 0
+    return LargeScene(other.name, date, source, cloud)
+
+
+def known_rock(inventory: gpd.GeoDataFrame | None, grid: Grid) -> np.ndarray | None:
+    """Return the pixels of an inventory's internal rock, bool [row, col]; None without any."""
+    if inventory is None:
+        return None
+    rock = inventory[inventory["kind"] == "internal_rock"].geometry
+    if rock.empty:
+        return None
+    return rasterize(rock, out_shape=grid.shape, transform=grid.transform, dtype="uint8") == 1
+
+
+def reduced(mask: np.ndarray, view: Image) -> np.ndarray:
+    """Return every n-th pixel of a scene's mask, on the grid of its ``exploration.thumbnail``."""
+    step = -(-max(mask.shape) // max(view.valid.shape))
+    return mask[::step, ::step]
+
+
+def seen_from_afar(scene: LargeScene, product: Product) -> tuple[Image, np.ndarray]:
+    """Return the thumbnail of a scene, and its class map on it, unknown where there is cloud."""
+    view = thumbnail(scene.source)
+    mask = reduced(product.mask, view)
+    return view, mask if scene.cloud is None else np.where(scene.cloud, 255, mask)
 
 
 def product_table(products: Mapping[tuple[str, str], Product]) -> pd.DataFrame:

@@ -12,11 +12,12 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from datetime import date as calendar_date
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from tqdm import tqdm
@@ -31,6 +32,7 @@ from glacier_utils.metrics import UNKNOWN, classify
 from glacier_utils.paths import local_file
 from glacier_utils.prediction import Block, Mapper, Plan
 from glacier_utils.stac import SCALE, write_item
+from glacier_utils.styles import probability_qml, write_qml
 from glacier_utils.tracing import trace_file
 
 # Changed whenever a scene mapped before must not go on, or pass as finished, with the present code.
@@ -38,6 +40,7 @@ FORMAT = 1
 # The colours of `plots.CLASS_COLOURS`, so that QGIS shows the classes as the reports do.
 CLASS_COLOURMAP = {0: (216, 210, 196, 255), 1: (86, 180, 233, 255), 255: (127, 127, 127, 255)}
 _DATE_IN_NAME = re.compile(r"(?<!\d)(20\d\d)-?([01]\d)-?([0-3]\d)(?=T\d{6}|[^\d]|$)")
+_ROWS = 128  # written at a time
 # Bytes a pixel of the two maps while they are made and turned into files; overviews add a third.
 _BYTES_A_PIXEL = 2 * (1 + 1 / 3 + 1)
 
@@ -90,7 +93,7 @@ def map_scene(
     Returns:
         Kind -> file: ``probability`` (uint8, probability = number x 0.004, 255 no data), ``class``
         (0, 1, 255), both cloud-optimised GeoTIFFs; ``outlines`` (GeoPackage in the GLIMS schema);
-        ``item`` (STAC, written last).
+        ``item`` (STAC, written last). Beside the probability lies its style for QGIS (``.qml``).
 
     Raises:
         GlacierError: an unreadable checkpoint or scene, a missing band, a date that is none, a disk
@@ -167,13 +170,22 @@ class _Partial:
         self._files = {kind: self.folder / f"{kind}.raw" for kind in ("probability", "class")}
 
     def __enter__(self) -> _Partial:
-        self.finished = self._resume()
+        with self._room():
+            self.finished = self._resume()
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
+    def __exit__(self, kind: type | None, *_: object) -> None:
         if kind is None:
             shutil.rmtree(self.folder, ignore_errors=True)
-        elif isinstance(error, OSError) and error.errno in _NO_ROOM:
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        """Say in a line that the disk is full."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
             raise GlacierError(_no_room(self._target, self.shape)) from error
 
     def fill(self, plan: Plan, progress: bool) -> None:
@@ -181,7 +193,7 @@ class _Partial:
         bar = tqdm(
             total=len(plan), initial=self.finished, desc="map", unit="strip", disable=not progress
         )
-        with bar, ThreadPoolExecutor(1, "write") as pool:
+        with self._room(), bar, ThreadPoolExecutor(1, "write") as pool:
             writing: Future | None = None
             for number, block in enumerate(plan.blocks(self.finished), start=self.finished + 1):
                 if writing is not None:
@@ -198,13 +210,14 @@ class _Partial:
             "probability": Layer("probability", scale=SCALE, average=True, tags=tags),
             "class": Layer("class", colours=CLASS_COLOURMAP, tags=tags),
         }
-        with ThreadPoolExecutor(len(layers)) as pool:
+        with self._room(), ThreadPoolExecutor(len(layers)) as pool:
             made = [
                 pool.submit(cog_from_bytes, self._files[kind], files[kind], source.grid, layer)
                 for kind, layer in layers.items()
             ]
             for one in made:
                 one.result()
+        write_qml(files["probability"], probability_qml())
 
     def _resume(self) -> int:
         """Return how many blocks are finished; begin anew where they are of other inputs."""
@@ -229,22 +242,29 @@ class _Partial:
         return 0
 
     def _write(self, block: Block, threshold: float, number: int) -> None:
-        valid = ~np.isnan(block.probability)
-        steps = np.rint(np.where(valid, block.probability, 0) / np.float32(SCALE))
-        maps = {
-            "probability": np.where(valid, steps, UNKNOWN).astype(np.uint8),
-            "class": classify(block.probability, threshold),
-        }
-        for kind, values in maps.items():
-            with open(self._files[kind], "r+b") as file:
-                if values.shape[1] == self.shape[1]:
-                    file.seek(block.row * self.shape[1])
-                    file.write(values.tobytes())
-                    continue
-                for row, line in enumerate(values, start=block.row):
-                    file.seek(row * self.shape[1] + block.col)
-                    file.write(line.tobytes())
+        """Write a block a few rows at a time: its numbers take several copies on their way."""
+        with ExitStack() as stack:
+            files = {
+                kind: stack.enter_context(open(path, "r+b")) for kind, path in self._files.items()
+            }
+            for start in range(0, len(block.probability), _ROWS):
+                part = block.probability[start : start + _ROWS]
+                valid = ~np.isnan(part)
+                steps = np.rint(np.where(valid, part, 0) / np.float32(SCALE))
+                maps = {
+                    "probability": np.where(valid, steps, UNKNOWN).astype(np.uint8),
+                    "class": classify(part, threshold),
+                }
+                for kind, values in maps.items():
+                    self._put(files[kind], values, block.row + start, block.col)
         write_json(self.folder / "state.json", {"inputs": self._inputs, "blocks": number})
+
+    def _put(self, file: BinaryIO, values: np.ndarray, row: int, col: int) -> None:
+        width = self.shape[1]
+        lines = [values] if values.shape[1] == width else values
+        for number, line in enumerate(lines):
+            file.seek((row + number) * width + col)
+            file.write(line.tobytes())
 
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -373,6 +393,7 @@ def _write_outlines(
         files["outlines"],
         source_date=date or None,
         method=f"{about['model']}, threshold {about['threshold']:g}",
+        model=about["checkpoint"],
         uncertainty_m=source.grid.resolution,  # a pixel: what the image can show
     )
 

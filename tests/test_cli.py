@@ -216,7 +216,7 @@ def test_predict_maps_a_scene(project, checkpoint, scene, tmp_path, capsys):
     assert cli.main(["predict", *map(str, (checkpoint, scene, out))]) == 0
     names = ["glaciers.tif", "glaciers_class.tif", "glaciers_outlines.gpkg", "glaciers.json"]
     assert capsys.readouterr().out.splitlines() == [str(out.parent / name) for name in names]
-    assert sorted(path.name for path in out.parent.iterdir()) == sorted(names)
+    assert {path.name for path in out.parent.iterdir()} == {*names, "glaciers.qml"}
     with rasterio.open(out) as written, rasterio.open(scene) as source:
         assert (written.crs, written.transform) == (source.crs, source.transform)
         assert (written.nodata, written.scales) == (255, (0.004,))

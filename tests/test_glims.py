@@ -237,3 +237,18 @@ def test_an_error_leaves_the_file_as_it_was(tmp_path, monkeypatch):
         write_glims(vectorise(ring_and_island() * 0, GRID), path, source_date="2023-08")
     assert path.read_bytes() == before
     assert [item.name for item in tmp_path.iterdir()] == ["g.gpkg"]
+
+
+def test_each_polygon_may_have_a_date_of_its_own_or_none(tmp_path):
+    squares = [shapely.box(5e5 + 1000 * k, 6.8e6, 5e5 + 1000 * k + 500, 6.8e6 + 500)
+               for k in range(3)]  # fmt: skip
+    frame = gpd.GeoDataFrame(
+        {"source_date": ["2023-07-24", "", None]}, geometry=squares, crs="EPSG:32623"
+    )
+    own = gpd.read_file(
+        write_glims(frame, tmp_path / "own.gpkg", source_date="2023-08"), layer=LAYER
+    )
+    days = own["src_date"].dt.strftime("%Y-%m-%d").tolist()
+    assert days == ["2023-07-24", "2023-08-15", "2023-08-15"]
+    none = gpd.read_file(write_glims(frame, tmp_path / "none.gpkg", source_date=None), layer=LAYER)
+    assert none["src_date"].isna().tolist() == [False, True, True]

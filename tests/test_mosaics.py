@@ -48,6 +48,7 @@ def test_a_scene_becomes_five_files(tmp_path):
         "test_2023-08_class.tif",
         "test_2023-08_image.tif",
         "test_2023-08_outlines.gpkg",
+        "test_2023-08_probability.qml",
         "test_2023-08_probability.tif",
     ]
     expected = np.zeros((50, 70), np.uint8)
@@ -73,7 +74,7 @@ def test_a_scene_becomes_five_files(tmp_path):
 
 def test_the_outlines_are_the_glaciers_of_the_class_map(tmp_path):
     product = write(scene(50, 70), tmp_path)
-    table = gpd.read_file(product.files["outlines"])
+    table = gpd.read_file(product.files["outlines"], layer="glims_polygons")
     assert table["line_type"].tolist() == ["glac_bound"]
     assert table["src_date"].iloc[0].isoformat().startswith("2023-08-15")
     back = table.to_crs("EPSG:32623").geometry.iloc[0]
