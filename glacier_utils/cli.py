@@ -47,7 +47,9 @@ def parser() -> argparse.ArgumentParser:
         "--with", dest="others", action="append", default=[], type=Path, metavar="CHECKPOINT",
         help="a further model; the maps are the mean of all",
     )  # fmt: skip
-    predict.add_argument("--window", type=int, help="largest window in pixels (default: 896)")
+    predict.add_argument(
+        "--window", type=int, help="largest window in pixels (default: 896, or 672 without bf16)"
+    )
     predict.add_argument("--overlap", type=int, default=64, help="overlap in pixels (default: 64)")
     predict.add_argument("--flips", action="store_true", help="average over four mirror images")
     predict.add_argument("--date", default="", help="of the image (default: in its name)")

@@ -15,7 +15,7 @@ from glacier_utils.checkpoints import Segmenter
 from glacier_utils.errors import GlacierError
 from glacier_utils.folding import fold_batch_norm
 from glacier_utils.imagery import Source
-from glacier_utils.windows import fit_windows, panels
+from glacier_utils.windows import LARGEST, Panel, fit_windows, panels
 
 # Pixels a forward pass takes together; larger batches gain nothing on a CPU and cost memory.
 PIXELS_AT_ONCE = 2**20
@@ -156,8 +156,8 @@ def predict_scene(
         segmenter: the model with its normalisation, or a ``Mapper``, which knows precision and
             flips itself.
         source: the scene; its bands may be more than the model's and in another order.
-        window: largest side of a window in pixels (see ``windows.fit_windows``); it may be larger
-            than the patches of the training.
+        window: largest side of a window in pixels (see ``windows.fit_windows``), None as of
+            ``Plan``; it may be larger than the patches of the training.
         overlap: pixels that neighbouring windows share at least, below ``window``.
         precision, flips: as of ``Mapper``.
         progress: show a bar.
@@ -201,7 +201,8 @@ class Plan:
     Args:
         mapper: the models.
         source: the scene.
-        window, overlap: in pixels, as of ``predict_scene``.
+        window: largest side in pixels; None takes what suits the number format.
+        overlap: in pixels, as of ``predict_scene``.
         widest: columns of a panel, about.
 
     Raises:
@@ -220,6 +221,7 @@ class Plan:
         self.mapper = mapper
         self.source = source
         self._order = band_order(source.bands, mapper.bands)
+        window = LARGEST[mapper.precision] if window is None else window
         self.rows = fit_windows(source.grid.height, window, overlap)
         self.cols = fit_windows(source.grid.width, window, overlap)
         self.panels = list(panels(self.cols, widest))
@@ -241,7 +243,7 @@ class Plan:
             if done < per_panel:
                 yield from self._panel(panel, done)
 
-    def _panel(self, panel, done: int) -> Iterator[Block]:
+    def _panel(self, panel: Panel, done: int) -> Iterator[Block]:
         rows, cols = self.rows, self.cols
         left = cols.starts[panel.windows[0]]
         right = cols.starts[panel.windows[-1]] + cols.size

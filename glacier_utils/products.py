@@ -1,48 +1,34 @@
 """From a scene to files that people can use: probability, class, outlines and what made them.
 
-A scene of any size is mapped in little memory. What is finished goes to a folder beside the result,
-from which an interrupted run goes on; files get their names when they are whole.
+A scene of any size is mapped in little memory; files get their names when they are whole.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import logging
 import re
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import date as calendar_date
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import numpy as np
-from tqdm import tqdm
+from typing import Any
 
 from glacier_utils.checkpoints import Segmenter, load_checkpoint
-from glacier_utils.cogs import Layer, cog_from_bytes
-from glacier_utils.errors import GlacierError
-from glacier_utils.files import file_fingerprint, fingerprint, write_json
+from glacier_utils.files import file_fingerprint, fingerprint
+from glacier_utils.folding import fold_batch_norm
 from glacier_utils.glims import write_glims
 from glacier_utils.imagery import Reflectance, Source, open_source
-from glacier_utils.metrics import UNKNOWN, classify
 from glacier_utils.paths import local_file
-from glacier_utils.prediction import Block, Mapper, Plan
-from glacier_utils.stac import SCALE, write_item
+from glacier_utils.prediction import Mapper, Plan
+from glacier_utils.stac import write_item
 from glacier_utils.styles import probability_qml, write_qml
 from glacier_utils.tracing import trace_file
+from glacier_utils.unfinished import Unfinished
 
 # Changed whenever a scene mapped before must not go on, or pass as finished, with the present code.
 FORMAT = 1
-# The colours of `plots.CLASS_COLOURS`, so that QGIS shows the classes as the reports do.
-CLASS_COLOURMAP = {0: (216, 210, 196, 255), 1: (86, 180, 233, 255), 255: (127, 127, 127, 255)}
 _DATE_IN_NAME = re.compile(r"(?<!\d)(20\d\d)-?([01]\d)-?([0-3]\d)(?=T\d{6}|[^\d]|$)")
-_ROWS = 128  # written at a time
-# Bytes a pixel of the two maps while they are made and turned into files; overviews add a third.
-_BYTES_A_PIXEL = 2 * (1 + 1 / 3 + 1)
 
 Checkpoints = str | Path | Segmenter | Sequence[str | Path | Segmenter]
 
@@ -112,9 +98,11 @@ def map_scene(
         files.pop("outlines")
     if _finished(files, inputs):
         return files
-    with _Partial(files["probability"], inputs, source.grid.shape) as partial:
-        partial.fill(plan, progress)
-        partial.finish(files, source, about)
+    with Unfinished(files["probability"], inputs, source.grid.shape) as work:
+        work.fill(plan, progress)
+        tags = {key.upper(): _text(value) for key, value in about.items()}
+        work.finish(files, source.grid, tags)
+    write_qml(files["probability"], probability_qml())
     if "outlines" in files:
         _write_outlines(files, source, about, date, min_area_km2, progress)
     made = {kind: path for kind, path in files.items() if kind != "item"}
@@ -156,128 +144,6 @@ def date_in_name(source: Source) -> str:
     return ""
 
 
-class _Partial:
-    """The folder of a map in the making: bytes of probability and class, and how far they are.
-
-    It stays where the work breaks off, and goes when it is finished.
-    """
-
-    def __init__(self, target: Path, inputs: str, shape: tuple[int, int]) -> None:
-        self.folder = target.with_name(f".{target.stem}.partial")
-        self.shape = shape
-        self._inputs = inputs
-        self._target = target
-        self._files = {kind: self.folder / f"{kind}.raw" for kind in ("probability", "class")}
-
-    def __enter__(self) -> _Partial:
-        with self._room():
-            self.finished = self._resume()
-        return self
-
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        if kind is None:
-            shutil.rmtree(self.folder, ignore_errors=True)
-
-    @contextmanager
-    def _room(self) -> Iterator[None]:
-        """Say in a line that the disk is full."""
-        try:
-            yield
-        except OSError as error:
-            if error.errno not in _NO_ROOM:
-                raise
-            raise GlacierError(_no_room(self._target, self.shape)) from error
-
-    def fill(self, plan: Plan, progress: bool) -> None:
-        """Map what is missing; each block is on the disk before it counts as finished."""
-        bar = tqdm(
-            total=len(plan), initial=self.finished, desc="map", unit="strip", disable=not progress
-        )
-        with self._room(), bar, ThreadPoolExecutor(1, "write") as pool:
-            writing: Future | None = None
-            for number, block in enumerate(plan.blocks(self.finished), start=self.finished + 1):
-                if writing is not None:
-                    writing.result()
-                writing = pool.submit(self._write, block, plan.mapper.threshold, number)
-                bar.update()
-            if writing is not None:
-                writing.result()
-
-    def finish(self, files: Mapping[str, Path], source: Source, about: Mapping[str, Any]) -> None:
-        """Turn the bytes into the two GeoTIFFs, side by side."""
-        tags = {key.upper(): _text(value) for key, value in about.items()}
-        layers = {
-            "probability": Layer("probability", scale=SCALE, average=True, tags=tags),
-            "class": Layer("class", colours=CLASS_COLOURMAP, tags=tags),
-        }
-        with self._room(), ThreadPoolExecutor(len(layers)) as pool:
-            made = [
-                pool.submit(cog_from_bytes, self._files[kind], files[kind], source.grid, layer)
-                for kind, layer in layers.items()
-            ]
-            for one in made:
-                one.result()
-        write_qml(files["probability"], probability_qml())
-
-    def _resume(self) -> int:
-        """Return how many blocks are finished; begin anew where they are of other inputs."""
-        try:
-            state = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
-            size = self.shape[0] * self.shape[1]
-            if state["inputs"] == self._inputs and all(
-                path.stat().st_size == size for path in self._files.values()
-            ):
-                return int(state["blocks"])
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
-        free = shutil.disk_usage(self.folder).free
-        if free < _BYTES_A_PIXEL * self.shape[0] * self.shape[1]:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            raise GlacierError(_no_room(self._target, self.shape))
-        for path in self._files.values():
-            with open(path, "wb") as file:
-                file.truncate(self.shape[0] * self.shape[1])
-        return 0
-
-    def _write(self, block: Block, threshold: float, number: int) -> None:
-        """Write a block a few rows at a time: its numbers take several copies on their way."""
-        with ExitStack() as stack:
-            files = {
-                kind: stack.enter_context(open(path, "r+b")) for kind, path in self._files.items()
-            }
-            for start in range(0, len(block.probability), _ROWS):
-                part = block.probability[start : start + _ROWS]
-                valid = ~np.isnan(part)
-                steps = np.rint(np.where(valid, part, 0) / np.float32(SCALE))
-                maps = {
-                    "probability": np.where(valid, steps, UNKNOWN).astype(np.uint8),
-                    "class": classify(part, threshold),
-                }
-                for kind, values in maps.items():
-                    self._put(files[kind], values, block.row + start, block.col)
-        write_json(self.folder / "state.json", {"inputs": self._inputs, "blocks": number})
-
-    def _put(self, file: BinaryIO, values: np.ndarray, row: int, col: int) -> None:
-        width = self.shape[1]
-        lines = [values] if values.shape[1] == width else values
-        for number, line in enumerate(lines):
-            file.seek((row + number) * width + col)
-            file.write(line.tobytes())
-
-
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-def _no_room(target: Path, shape: tuple[int, int]) -> str:
-    needed = _BYTES_A_PIXEL * shape[0] * shape[1] / 1e6
-    return (
-        f"{target.parent}: no room on this disk; the map needs about {needed:.0f} MB while it is "
-        "made. Make room and run again: it goes on where it stopped"
-    )
-
-
 def _models(checkpoint: Checkpoints) -> list[tuple[str, Segmenter]]:
     """Load the models; return the name and hash of each file with its model."""
     given = [checkpoint] if isinstance(checkpoint, str | Path | Segmenter) else list(checkpoint)
@@ -291,6 +157,8 @@ def _models(checkpoint: Checkpoints) -> list[tuple[str, Segmenter]]:
             models.append((f"{item.name} sha256:{weights.hexdigest()}", item))
         else:
             model = load_checkpoint(item)
+            # The weights before folding are not needed again.
+            model.network = fold_batch_norm(model.network, len(model.bands))
             with open(item, "rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             models.append((f"{Path(item).name} sha256:{digest}", model))

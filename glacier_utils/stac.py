@@ -33,7 +33,7 @@ from glacier_utils.vectors import clean_text
 PROCESSING = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"
 SCALE = 0.004  # probability = number x 0.004
 UNKNOWN = 255
-# The classes of a map: value, name, what it means, colour as in `products.CLASS_COLOURMAP`.
+# The classes of a map: value, name, what it means, colour as in `plots.CLASS_COLOURS`.
 CLASSES = (
     (0, "not_glacier", "Not glacier", "D8D2C4"),
     (1, "glacier", "Glacier", "56B4E9"),

@@ -15,9 +15,10 @@ from glacier_utils.errors import GlacierError
 # Networks halve their input five times: windows of other sizes would be padded, and windows that
 # start elsewhere would pool other pixels together than their neighbours do.
 MULTIPLE = 32
-# The largest window where the user names none: a forward pass of a U-Net with a ResNet-18 takes
-# about 500 bytes a pixel in float32, and much larger windows gain little.
-LARGEST = 896
+# The largest window where the user names none, by number format: a forward pass of a U-Net with a
+# ResNet-18 takes about 500 bytes a pixel in float32 and half of it in bf16, and larger windows gain
+# little.
+LARGEST = {"bf16": 896, "float32": 672}
 # The least share of its full weight that a window has along its own border, so that the pixels of
 # the frame's rim, which have no other window, have a weight at all.
 FLOOR = 1e-3
@@ -72,7 +73,7 @@ class Windows:
         ]
 
 
-def fit_windows(length: int, window: int | None, overlap: int) -> Windows:
+def fit_windows(length: int, window: int, overlap: int) -> Windows:
     """Choose the windows along an axis so that the least is computed twice.
 
     Among the sizes up to ``window`` that are multiples of 32 (what networks pool) the one is taken
@@ -82,13 +83,12 @@ def fit_windows(length: int, window: int | None, overlap: int) -> Windows:
 
     Args:
         length: pixels of the axis.
-        window: the largest size in pixels; None takes ``LARGEST``.
+        window: the largest size in pixels.
         overlap: pixels that neighbours share at least, below the window.
 
     Raises:
         GlacierError: an overlap that is negative or not below the window.
     """
-    window = LARGEST if window is None else window
     if not 0 <= overlap < window:
         raise GlacierError(f"overlap {overlap}: must be at least 0 and below the window, {window}")
     if length <= window:

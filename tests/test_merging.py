@@ -16,8 +16,8 @@ from glacier_utils.grids import Grid
 from glacier_utils.inventories import areas_km2
 from glacier_utils.merging import MappedScene, merge
 from glacier_utils.outlines import rasterise
-from glacier_utils.products import CLASS_COLOURMAP
 from glacier_utils.rasters import write_raster
+from glacier_utils.unfinished import CLASS_COLOURMAP
 
 UTM = 32623
 

@@ -18,8 +18,8 @@ from rasterio.crs import CRS
 from glacier_utils.errors import GlacierError
 from glacier_utils.grids import Grid
 from glacier_utils.mosaic_files import write_vrt
-from glacier_utils.products import CLASS_COLOURMAP
 from glacier_utils.rasters import write_raster
+from glacier_utils.unfinished import CLASS_COLOURMAP
 
 UTM = CRS.from_epsg(32623)
 

@@ -12,7 +12,7 @@ from stubs import Constant, FirstBand, Scene, segmenter
 
 from glacier_utils import mosaics
 from glacier_utils.grids import Grid
-from glacier_utils.products import CLASS_COLOURMAP
+from glacier_utils.unfinished import CLASS_COLOURMAP
 
 
 def scene(height: int, width: int, *, crs="EPSG:32623") -> Scene:

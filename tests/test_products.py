@@ -18,7 +18,7 @@ import torch
 from rio_cogeo import cog_validate
 from stubs import BANDS, Constant, FirstBand, Scene, segmenter
 
-from glacier_utils import products
+from glacier_utils import products, unfinished
 from glacier_utils.checkpoints import Segmenter, save_checkpoint
 from glacier_utils.errors import GlacierError
 from glacier_utils.outlines import rasterise, read_outlines
@@ -101,7 +101,7 @@ def test_a_scene_is_mapped_from_checkpoint_and_file_alone(tmp_path, checkpoint):
     assert np.abs(steps[known] * 0.004 - expected[known]).max() <= 0.0021
     with rasterio.open(files["class"]) as file:
         classes = file.read(1)
-        assert file.colormap(1)[1] == products.CLASS_COLOURMAP[1]
+        assert file.colormap(1)[1] == unfinished.CLASS_COLOURMAP[1]
     # By the probability itself, not by its rounded copy.
     np.testing.assert_array_equal(classes[known], expected[known] >= 0.51)
     assert (classes[~known] == 255).all()
@@ -323,8 +323,8 @@ except GlacierError as error:
 
 
 def test_too_little_room_is_said_before_the_work(tmp_path, monkeypatch):
-    usage = products.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(products.shutil, "disk_usage", lambda _: usage._replace(free=100))
+    usage = unfinished.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(unfinished.shutil, "disk_usage", lambda _: usage._replace(free=100))
     network = Constant(0.0)
     with pytest.raises(GlacierError, match="no room on this disk"):
         map_scene(segmenter(network), glacier_scene(), tmp_path / "out", name="a")
