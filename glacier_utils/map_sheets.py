@@ -30,7 +30,7 @@ KIND_COLOURS = {
     "split": "#cc79a7",
     "complex": "#882255",
     "fragment": "#999999",
-    "new": "#009e73",
+    "new": "#f0e442",
 }
 MISSED_COLOUR = "#d55e00"
 DETAIL_COLOUR = "#d55e00"
@@ -205,8 +205,10 @@ def matches_map(
     Args:
         polygons, glaciers: of ``matching.Matches``.
         bounds: of the map in m.
-        picture: [row, col, 3], drawn beneath.
+        picture: [row, col, 3], drawn beneath in grey, so that colours mean kinds alone.
     """
+    if picture is not None:
+        picture = np.repeat(picture.mean(axis=2, keepdims=True), 3, axis=2)
     ratio = float(np.clip((bounds[3] - bounds[1]) / (bounds[2] - bounds[0]), 0.4, 1.3))
     figure, ax = plt.subplots(figsize=(8.5, 7.6 * ratio + 1.6), layout="compressed")
     _draw(ax, picture, bounds, {})
