@@ -8,6 +8,7 @@ import torch
 
 from benchmarks import scenes, speed, tiling
 from glacier_utils import runs
+from glacier_utils.effort import greenland_estimate
 from glacier_utils.files import write_json
 
 
@@ -22,8 +23,11 @@ def main() -> None:
         **scenes.scenes(),
         **tiling.tiling(),
     }
+    estimate = greenland_estimate(figures, cores=figures["threads"])
+    figures["greenland_hours_one_worker"] = round(estimate.table["hours"].iloc[0], 1)
     for name, value in figures.items():
         print(f"{name}: {value}")
+    print(estimate.sentence)
     print(write_json(runs.project_root() / "reports" / "benchmarks.json", figures))
 
 

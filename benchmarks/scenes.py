@@ -9,7 +9,6 @@ those of ice, since those of a random network have no end.
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from scipy import ndimage
 
 from glacier_utils import checkpoints, precision
 from glacier_utils.grids import Grid
+from glacier_utils.memory import return_large_blocks
 from glacier_utils.products import map_scene
 from glacier_utils.rasters import write_raster
 
@@ -119,6 +119,7 @@ def _bare(folder: Path, windows: str, side: str) -> dict[str, float]:
 
 
 def _map(folder: Path, name: str) -> dict[str, float]:
+    return_large_blocks()  # as `glacier predict` does
     start = time.perf_counter()
     map_scene(
         folder / "model.pt", folder / f"{name}.tif", folder / name, overlap=OVERLAP,
@@ -179,22 +180,31 @@ def _outlines(folder: Path, side: str) -> dict[str, float]:
     write_raster(folder / "class.tif", ice.astype(np.uint8), grid, nodata=255)
     # A process of its own again: the map was made in this one.
     code = (
-        "import resource, sys, time; from glacier_utils.tracing import trace_file\n"
+        "import sys, time; from glacier_utils.tracing import trace_file\n"
         "start = time.perf_counter(); count = len(trace_file(sys.argv[1]))\n"
-        "print(time.perf_counter() - start, count, "
-        "resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+        "from benchmarks.scenes import peak_mb\n"
+        "print(time.perf_counter() - start, count, peak_mb())"
     )
     command = [sys.executable, "-c", code, str(folder / "class.tif")]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     seconds, _, peak = map(float, output.split())
-    return {"seconds": seconds, "peak_mb": round(peak)}
+    return {"seconds": seconds, "peak_mb": int(peak)}
+
+
+def peak_mb() -> int:
+    """Return the peak of resident memory of this process.
+
+    Not of ``getrusage``, which counts the process that started this one until it took over.
+    """
+    with open("/proc/self/status", encoding="ascii") as file:
+        (line,) = (line for line in file if line.startswith("VmHWM"))
+    return round(int(line.split()[1]) / 1024)
 
 
 def _main(work: str, folder: str, *arguments: str) -> None:
     parts = {"bare": _bare, "tile": _tile, "four": _four, "usual": _usual, "outlines": _outlines}
     figures = parts[work](Path(folder), *arguments)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"peak_mb": round(peak), **figures}))
+    print(json.dumps({"peak_mb": peak_mb(), **figures}))
 
 
 if __name__ == "__main__":

@@ -6,11 +6,14 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
+import shapely
 from affine import Affine
 from rasterio.crs import CRS
 from stubs import Constant, FirstBand, Scene, segmenter
 
 from glacier_utils import mosaics
+from glacier_utils.datasets import open_dataset
+from glacier_utils.exploration import thumbnail
 from glacier_utils.grids import Grid
 from glacier_utils.unfinished import CLASS_COLOURMAP
 
@@ -136,3 +139,51 @@ def test_checks_notice_missing_overviews(tmp_path):
     with rasterio.open(product.files["class"], "w", **profile) as file:
         file.write(values)
     assert not mosaics.check_products({"test": product}, {"test": source})["grids"]
+
+
+# ---- a further scene
+
+
+def test_a_further_scene_is_none_a_full_tile_or_a_dataset(make_dataset, monkeypatch):
+    folder = make_dataset(patches=(2, 3), size=32)
+    data = open_dataset(folder)
+    assert mosaics.large_scene("", data, "test", "2023-08") is None
+    tile = mosaics.large_scene("full_tile", data, "test", "2023-08")
+    assert tile.source.grid.shape == (10_980, 10_980)
+    assert (tile.name, tile.date, tile.cloud) == ("full_tile", "2023-08", None)
+    other = mosaics.large_scene(str(folder), data, "test", "2023-08")
+    assert (other.name, other.date) == ("tiny", "2023-07")
+    assert other.source.grid.shape == (64, 96)
+
+
+def test_from_afar_cloud_is_unknown():
+    source = scene(40, 60)
+    cloud = np.zeros((40, 60), bool)
+    cloud[:5] = True
+    product = mosaics.Product({}, source.grid, np.ones((40, 60), np.uint8), None)
+    view, mask = mosaics.seen_from_afar(mosaics.LargeScene("a", "", source, cloud), product)
+    assert view.valid.shape == mask.shape == (40, 60)
+    assert (mask == np.where(cloud, 255, 1)).all()
+
+
+@pytest.mark.parametrize("shape", [(40, 60), (1201, 30), (2500, 2399)])
+def test_masks_are_reduced_like_their_image(shape):
+    source = Scene(np.zeros((1, *shape), np.float32), bands=("red",))
+    view = thumbnail(source)
+    assert mosaics.reduced(np.zeros(shape, np.uint8), view).shape == view.valid.shape
+
+
+def test_known_rock_is_burnt_where_there_is_some():
+    source = scene(40, 60)
+    x, y = source.grid.bounds[0], source.grid.bounds[3]
+    rows = [("glacier", shapely.box(x, y - 300, x + 300, y)),
+            ("internal_rock", shapely.box(x + 100, y - 120, x + 150, y - 100))]  # fmt: skip
+    table = gpd.GeoDataFrame(
+        {"kind": [kind for kind, _ in rows]}, geometry=[shape for _, shape in rows],
+        crs=source.grid.crs,
+    )  # fmt: skip
+    rock = mosaics.known_rock(table, source.grid)
+    assert rock.dtype == bool
+    assert np.argwhere(rock).tolist() == [[r, c] for r in (10, 11) for c in range(10, 15)]
+    assert mosaics.known_rock(table.iloc[:1], source.grid) is None
+    assert mosaics.known_rock(None, source.grid) is None
