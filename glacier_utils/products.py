@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from glacier_utils.checkpoints import Segmenter, load_checkpoint
+from glacier_utils.errors import GlacierError
 from glacier_utils.files import file_fingerprint, fingerprint
 from glacier_utils.folding import fold_batch_norm
 from glacier_utils.glims import write_glims
 from glacier_utils.imagery import Reflectance, Source, open_source
 from glacier_utils.paths import local_file
 from glacier_utils.prediction import Mapper, Plan
+from glacier_utils.rasters import open_raster
 from glacier_utils.stac import write_item
 from glacier_utils.styles import probability_qml, write_qml
 from glacier_utils.tracing import trace_file
@@ -28,6 +30,7 @@ from glacier_utils.unfinished import Unfinished
 
 # Changed whenever a scene mapped before must not go on, or pass as finished, with the present code.
 FORMAT = 1
+_INPUTS = "INPUTS"  # tag of the rasters: a hash of all that they were made from
 _DATE_IN_NAME = re.compile(r"(?<!\d)(20\d\d)-?([01]\d)-?([0-3]\d)(?=T\d{6}|[^\d]|$)")
 
 Checkpoints = str | Path | Segmenter | Sequence[str | Path | Segmenter]
@@ -54,8 +57,9 @@ def map_scene(
 ) -> dict[str, Path]:
     """Map the glaciers of a scene into files that open in QGIS.
 
-    The same call again does nothing where its files are there and made of the same inputs, and goes
-    on after the last finished strip where it was interrupted.
+    The same call again does nothing where its files are there and made of the same inputs, draws no
+    more than new outlines where only these are to change, and goes on after the last finished strip
+    where it was interrupted.
 
     Args:
         checkpoint: file of ``save_checkpoint`` or a segmenter; several are an ensemble, whose
@@ -92,17 +96,18 @@ def map_scene(
     files = product_files(out, name or _name(source))
     date = date or date_in_name(source)
     about = _about(models, source, plan, date)
-    drawn = {"outlines": outlines, "min_area_km2": min_area_km2}
-    inputs = fingerprint([FORMAT, about, _image(source), drawn])
+    mapped = fingerprint([FORMAT, about, _image(source)])
+    inputs = fingerprint([mapped, outlines, min_area_km2])
     if not outlines or source.grid.crs is None:
         files.pop("outlines")
     if _finished(files, inputs):
         return files
-    with Unfinished(files["probability"], inputs, source.grid.shape) as work:
-        work.fill(plan, progress)
-        tags = {key.upper(): _text(value) for key, value in about.items()}
-        work.finish(files, source.grid, tags)
-    write_qml(files["probability"], probability_qml())
+    if not _mapped(files, mapped):
+        tags = {key.upper(): _text(value) for key, value in about.items()} | {_INPUTS: mapped}
+        with Unfinished(files["probability"], mapped, source.grid.shape) as work:
+            work.fill(plan, progress)
+            work.finish(files, source.grid, tags)
+        write_qml(files["probability"], probability_qml())
     if "outlines" in files:
         _write_outlines(files, source, about, date, min_area_km2, progress)
     made = {kind: path for kind, path in files.items() if kind != "item"}
@@ -245,6 +250,20 @@ def _finished(files: Mapping[str, Path], inputs: str) -> bool:
         return content["properties"]["glacier:inputs"] == inputs
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def _mapped(files: Mapping[str, Path], inputs: str) -> bool:
+    """Say whether both rasters are there and made of these inputs, as their tags say."""
+    for kind in ("probability", "class"):
+        if not files[kind].is_file():
+            return False
+        try:
+            with open_raster(files[kind]) as file:
+                if file.tags().get(_INPUTS) != inputs:
+                    return False
+        except GlacierError:
+            return False
+    return True
 
 
 def _write_outlines(

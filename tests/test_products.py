@@ -223,6 +223,10 @@ def test_finished_work_is_not_done_again_unless_something_changed(tmp_path, chec
     assert again() == set()
     assert len(again(overlap=8)) == 5
     assert again(overlap=8) == set()
+    assert again(overlap=8, min_area_km2=0.05) == {"scene.json", "scene_outlines.gpkg"}
+    assert again(overlap=8) == {"scene.json", "scene_outlines.gpkg"}
+    (tmp_path / "out" / "scene_class.tif").write_text("cut short")
+    assert len(again(overlap=8, min_area_km2=0.05)) == 5
     (tmp_path / "out" / "scene_class.tif").unlink()
     assert len(again(overlap=8)) == 5
     write_scene(tmp_path / "scene.tif", 90, 101)
