@@ -102,9 +102,13 @@ class Run:
         drawn = io.BytesIO()
         figure.savefig(drawn, format="png", dpi=FIGURE_DPI, bbox_inches="tight")
         plt.close(figure)
+        self.save_picture(drawn, name)
+
+    def save_picture(self, drawn: str | Path | io.BytesIO, name: str) -> None:
+        """Write a picture to ``figures/<name>.png`` and show it, as ``save_figure`` does."""
         target = self.figures / f"{file_name(name)}.png"
-        with atomic_path(target) as path:
-            PIL.Image.open(drawn).convert("RGB").quantize(256).save(path, optimize=True)
+        with PIL.Image.open(drawn) as picture, atomic_path(target) as path:
+            picture.convert("RGB").quantize(256).save(path, optimize=True)
         display(Image(filename=str(target)))
 
     def save_table(self, table: pd.DataFrame, name: str) -> pd.DataFrame:
