@@ -153,12 +153,14 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from glacier_utils.campaigns import map_scenes
     from glacier_utils.memory import return_large_blocks
+
+    # Before torch is imported, which takes and frees a lot.
+    return_large_blocks()
+    from glacier_utils.campaigns import map_scenes
     from glacier_utils.products import map_scene
     from glacier_utils.scene_lists import list_scenes
 
-    return_large_blocks()
     checkpoints = [options.checkpoint, *options.others]
     names = ("window", "overlap", "flips", "date", "scale", "offset", "nodata")
     settings = {name: getattr(options, name) for name in names} | {"min_area_km2": options.min_area}

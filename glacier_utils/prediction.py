@@ -18,7 +18,7 @@ from glacier_utils.imagery import Source
 from glacier_utils.windows import LARGEST, Panel, fit_windows, panels
 
 # Pixels a forward pass takes together; larger batches gain nothing on a CPU and cost memory.
-PIXELS_AT_ONCE = 2**20
+PIXELS_AT_ONCE = 2**19
 # Rows that are read at a time, and the widest part of a scene that is mapped at once: together with
 # the window they bound the memory, whatever the size of the scene. A Sentinel-2 tile has 10980
 # columns.
@@ -260,10 +260,12 @@ class Plan:
                 )
                 high = end - start
                 if number >= done:
+                    finished = total[:high, own].copy()
                     # Rounding of the weighted mean may leave 0..1 by 1e-7.
-                    finished = total[:high, own].clip(0, 1)
+                    np.clip(finished, 0, 1, out=finished)
                     finished[~reader.valid(start, high)[:, own]] = np.nan
                     yield Block(start, panel.first, finished)
+                    del finished
                 total[: rows.size - high] = total[high:].copy()
                 total[rows.size - high :] = 0
 
@@ -307,6 +309,11 @@ class _Reader:
     def advance(self, row: int, height: int) -> None:
         """Forget what lies above ``row``, have all rows down to ``row + height``."""
         self._chunks = [chunk for chunk in self._chunks if chunk[0] + len(chunk[2]) > row]
+        if self._chunks and self._chunks[0][0] < row:
+            # A copy of the rest, so that the whole is given back: tens of MB for a tile.
+            top, reflectance, valid = self._chunks[0]
+            past = row - top
+            self._chunks[0] = row, reflectance[:, past:].copy(), valid[past:].copy()
         while self._row < row + height:
             chunk = self._read(self._row) if self._ahead is None else self._ahead.result()
             self._ahead = None

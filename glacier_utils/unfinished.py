@@ -81,6 +81,7 @@ class Unfinished:
                 if writing is not None:
                     writing.result()
                 writing = pool.submit(self._write, block, plan.mapper.threshold, number)
+                del block  # or it would lie in memory until the next is finished
                 bar.update()
             if writing is not None:
                 writing.result()
