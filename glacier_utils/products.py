@@ -14,6 +14,7 @@ from datetime import date as calendar_date
 from pathlib import Path
 from typing import Any
 
+from glacier_utils.analyses import image_day
 from glacier_utils.checkpoints import Segmenter, load_checkpoint
 from glacier_utils.errors import GlacierError
 from glacier_utils.files import file_fingerprint, fingerprint
@@ -89,6 +90,8 @@ def map_scene(
         GlacierError: an unreadable checkpoint or scene, a missing band, a date that is none, a disk
             without room.
     """
+    if date:
+        image_day(date)  # refuses what is none before the work, not after it
     models = _models(checkpoint)
     source = _source(scene, bands, bounds, models[0][1], scale, offset, nodata)
     mapper = Mapper([model for _, model in models], flips=flips)

@@ -27,6 +27,7 @@ from glacier_utils.products import date_in_name, map_scene, product_files
 
 PLACE = {"crs": "EPSG:32623", "transform": rasterio.Affine(10, 0, 5e5, 0, -10, 68e5)}
 WINDOWS = {"window": 64, "overlap": 16}
+POSIX = pytest.mark.skipif(os.name == "nt", reason="SIGKILL and limits on files are POSIX's")
 
 
 @pytest.fixture
@@ -279,6 +280,7 @@ def test_work_on_other_inputs_begins_anew(tmp_path):
         assert (file.read(1) == 0).all()
 
 
+@POSIX
 def test_a_killed_process_goes_on_to_the_same_result(tmp_path, checkpoint):
     scene = tmp_path / "scene_2023-08-24.tif"
     write_scene(scene, 12_000, 70)
@@ -305,6 +307,7 @@ def test_a_killed_process_goes_on_to_the_same_result(tmp_path, checkpoint):
     }  # fmt: skip
 
 
+@POSIX
 def test_a_full_disk_is_said_and_leaves_no_broken_file(tmp_path, checkpoint):
     """A limit on the size of files stands for the disk."""
     scene = tmp_path / "scene.tif"
@@ -336,7 +339,9 @@ def test_too_little_room_is_said_before_the_work(tmp_path, monkeypatch):
     assert not list((tmp_path / "out").iterdir())
 
 
-@pytest.mark.skipif(os.name == "nt", reason="SIGKILL and limits on files are POSIX's")
 def test_a_date_that_is_none_is_refused(tmp_path):
+    network = Constant(0.0)
     with pytest.raises(GlacierError, match="date"):
-        map_scene(segmenter(FirstBand()), glacier_scene(), tmp_path, name="a", date="yesterday")
+        map_scene(segmenter(network), glacier_scene(), tmp_path / "out", date="yesterday")
+    assert network.seen == 0  # before the work, not after it
+    assert not (tmp_path / "out").exists()
