@@ -13,7 +13,7 @@ def return_large_blocks() -> bool:
     """Let blocks of 1 MB and more go back to the system when they are freed.
 
     By default glibc keeps what was freed, up to blocks of 32 MB, and a process that maps scenes
-    holds some 200 MB that nothing uses. Taking them anew cost 7 % of the time where it was measured.
+    holds some 200 MB that nothing uses. Taking them anew cost 7 % of the time where it was tried.
 
     Returns:
         Whether it was set; False where the C library is not glibc.
