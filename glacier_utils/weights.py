@@ -103,18 +103,15 @@ def csmask_encoder_state(bands: Sequence[str]) -> State:
         GlacierError: a band is missing, or the package is, or its files are not as expected.
     """
     _require(_csmask_obstacle(f"unet-{CSMASK_ENCODER}", bands, True))
-    state = {k: v.clone() for k, v in _part(_csmask_network()[0], "encoder.").items()}
-    state["_conv_stem.weight"] = _reordered(state["_conv_stem.weight"], csmask.BANDS, bands)
-    return state
+    return {key: value.clone() for key, value in _csmask_encoder(bands).items()}
 
 
 def _start_csmask(segmenter: Segmenter, reflectance: bool) -> str:
     _require(_csmask_obstacle(segmenter.name, segmenter.bands, reflectance))
     network = _smp_network(segmenter)
     everything, mean, std = _csmask_network()
-    state = csmask_encoder_state(segmenter.bands)
+    _copy(network.encoder, _csmask_encoder(segmenter.bands), _UNUSED)
     parts = "encoder"
-    _copy(network.encoder, state, _UNUSED)
     # Of a decoder either all layers are the same, or the copied ones would stand on others.
     decoder, own = _part(everything, "decoder."), network.decoder.state_dict()
     wanted = {key for key in own if not key.endswith("num_batches_tracked")}
@@ -124,6 +121,13 @@ def _start_csmask(segmenter: Segmenter, reflectance: bool) -> str:
     _set_statistics(segmenter, csmask.BANDS, mean, std)
     further = _told(segmenter.bands, csmask.BANDS)
     return f"csmask: {parts} of ukis-csmask {version('ukis-csmask')}, {_LEVEL}{further}"
+
+
+def _csmask_encoder(bands: Sequence[str]) -> State:
+    """Return the encoder's state for ``bands``; all but the first layer is the one that is kept."""
+    state = _part(_csmask_network()[0], "encoder.")
+    state["_conv_stem.weight"] = _reordered(state["_conv_stem.weight"], csmask.BANDS, bands)
+    return state
 
 
 def _csmask_obstacle(name: str, bands: Sequence[str], reflectance: bool) -> str:
