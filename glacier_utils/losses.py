@@ -1,30 +1,285 @@
-"""Losses that look only at pixels whose label is known."""
+"""Losses that look only at pixels whose label is known, and ways to doubt old outlines.
+
+Every loss is called as ``loss(logits, labels)`` with logits float [n, row, col] and labels uint8
+[n, row, col] of 0, 1 and 255, and returns a scalar. Label 255 counts in no loss: values there
+change neither the loss nor its gradient, and where no pixel is known both are 0. All sums run
+over the known pixels of the whole batch, so that patches without glacier do not dominate. The
+arithmetic is float32 under any autocast (float64 for float64 logits).
+
+``target`` (float 0..1) replaces the label's 0 and 1, and ``weight`` (float, at least 0) says how
+much a pixel counts; both [n, row, col]. ``Loss`` makes them from settings.
+"""
 
 from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
+from glacier_utils.errors import GlacierError
+
 UNKNOWN = 255
+NOISE = ("none", "ignore_band", "soft_band", "bootstrap")
+
+Tensor = torch.Tensor
 
 
-def bce_dice(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Binary cross-entropy plus Dice loss over the known pixels of a batch.
+def bce(
+    logits: Tensor, labels: Tensor, target: Tensor | None = None, weight: Tensor | None = None
+) -> Tensor:
+    """Binary cross-entropy, the mean over the known pixels."""
+    logits, target, weight = _known(logits, labels, target, weight)
+    return _mean(_entropy(logits, target), weight)
+
+
+def focal(
+    logits: Tensor,
+    labels: Tensor,
+    target: Tensor | None = None,
+    weight: Tensor | None = None,
+    gamma: float = 2.0,
+) -> Tensor:
+    """Focal loss: cross-entropy times abs(y - p) ** gamma, the mean over the known pixels.
+
+    Pixels that are right already count little. Lin et al. (2017), Focal Loss for Dense Object
+    Detection, ICCV, without their weight alpha, which was made for one object in a thousand boxes;
+    written for soft targets as by Li et al. (2020), Generalized Focal Loss, NeurIPS.
+    """
+    logits, target, weight = _known(logits, labels, target, weight)
+    distance = (target - logits.sigmoid()).abs()
+    return _mean(_entropy(logits, target) * distance**gamma, weight)
+
+
+def dice(
+    logits: Tensor, labels: Tensor, target: Tensor | None = None, weight: Tensor | None = None
+) -> Tensor:
+    """Soft Dice loss: 1 - (2 sum min(p, y) + 1) / (sum p + sum y + 1).
+
+    Milletari et al. (2016), V-Net, 3DV. For labels of 0 and 1, min(p, y) is the usual p y; for
+    soft targets it makes p = y the best answer, which p y does not: Wang et al. (2023), Dice
+    Semimetric Losses, MICCAI.
+    """
+    logits, target, weight = _known(logits, labels, target, weight)
+    probability, target = logits.sigmoid() * weight, target * weight
+    overlap = 2 * torch.minimum(probability, target).sum() + 1
+    return 1 - overlap / (probability.sum() + target.sum() + 1)
+
+
+def bce_dice(
+    logits: Tensor, labels: Tensor, target: Tensor | None = None, weight: Tensor | None = None
+) -> Tensor:
+    """Sum of ``bce`` and ``dice``: the one judges each pixel, the other the overlap."""
+    return bce(logits, labels, target, weight) + dice(logits, labels, target, weight)
+
+
+def tversky(
+    logits: Tensor,
+    labels: Tensor,
+    target: Tensor | None = None,
+    weight: Tensor | None = None,
+    false_alarms: float = 0.3,
+    misses: float = 0.7,
+) -> Tensor:
+    """Tversky loss: 1 - (H + 1/2) / (H + false_alarms F + misses M + 1/2).
+
+    Hits H = sum min(p, y), false alarms F = sum p - H, misses M = sum y - H. Both factors at 1/2
+    give ``dice``. Salehi et al. (2017), Tversky Loss Function, MLMI, whose best factors are the
+    defaults: they favour recall, here that of ice under debris.
+    """
+    logits, target, weight = _known(logits, labels, target, weight)
+    probability, target = logits.sigmoid() * weight, target * weight
+    hits = torch.minimum(probability, target).sum()
+    wrong = false_alarms * (probability.sum() - hits) + misses * (target.sum() - hits)
+    return wrong / (hits + wrong + 0.5)
+
+
+def lovasz(logits: Tensor, labels: Tensor) -> Tensor:
+    """Lovász hinge: a convex surface over 1 - IoU of the known pixels of the batch.
+
+    Berman et al. (2018), The Lovász-Softmax Loss, CVPR. It asks logits to pass 1 and -1 and no
+    more, so ``sigmoid`` of them is a poor probability before calibration. It knows neither soft
+    targets nor weights.
+    """
+    # Takes seconds to import; networks, which come first, need it anyway.
+    from segmentation_models_pytorch.losses import LovaszLoss
+
+    known = labels != UNKNOWN
+    logits, target, _ = _known(logits, labels, None, None)
+    labels = torch.where(known, target, UNKNOWN)
+    with torch.autocast(logits.device.type, enabled=False):
+        return LovaszLoss("binary", ignore_index=UNKNOWN)(logits, labels)
+
+
+def boundary(
+    logits: Tensor,
+    labels: Tensor,
+    target: Tensor | None = None,
+    weight: Tensor | None = None,
+    factor: float = 4.0,
+    width_px: float = 2.0,
+) -> Tensor:
+    """Sum of ``bce`` and ``dice``, the cross-entropy weighted towards the label's edge.
+
+    A pixel at the distance d from the edge weighs 1 + factor exp(-d^2 / (2 width_px^2)), the
+    border weight of Ronneberger et al. (2015), U-Net, MICCAI, for one edge instead of two. It
+    needs no schedule, unlike the boundary loss of Kervadec et al. (2019), MIDL, whose weight has
+    to grow during training.
+    """
+    distance = edge_distance(labels, math.ceil(3 * width_px))
+    border = 1 + factor * torch.exp(-(distance**2) / (2 * width_px**2))
+    border = border if weight is None else border * weight
+    return bce(logits, labels, target, border) + dice(logits, labels, target, weight)
+
+
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "bce_dice": bce_dice,
+    "bce": bce,
+    "focal": focal,
+    "dice": dice,
+    "tversky": tversky,
+    "lovasz": lovasz,
+    "boundary": boundary,
+}
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss with its treatment of the labels, called as ``loss(logits, labels)``.
 
     Args:
-        logits: float [n, row, col].
-        labels: uint8 [n, row, col] of 0, 1 and 255; 255 counts in neither term.
+        name: one of ``LOSSES``.
+        smoothing: label smoothing e: the target is (1 - e) y + e / 2. Szegedy et al. (2016),
+            Rethinking the Inception Architecture, CVPR.
+        noise: what to do about labels older than the image, of ``NOISE``: "none"; "ignore_band",
+            pixels less than ``band_px`` from the label's edge are unknown; "soft_band", they count
+            with the weight distance / ``band_px``; "bootstrap", the target is
+            b y + (1 - b) p with the network's own probability p as a constant: the soft
+            bootstrapping of Reed et al. (2015), Training Deep Neural Networks on Noisy Labels,
+            ICLR workshop (they took b = 0.95 for it).
+        band_px: half the width of the band in pixels; 2 leaves out two pixels on each side.
+        bootstrap: b, the trust in the label.
+
+    Raises:
+        GlacierError: an unknown name, a number out of range, or a combination without sense:
+            "lovasz" takes neither soft targets nor weights ("none" and "ignore_band" remain), and
+            "boundary" stresses the very pixels that a band would silence.
+    """
+
+    name: str = "bce_dice"
+    smoothing: float = 0.0
+    noise: str = "none"
+    band_px: float = 2
+    bootstrap: float = 0.8
+
+    def __post_init__(self) -> None:
+        _check_name("loss", self.name, LOSSES)
+        _check_name("noise", self.noise, NOISE)
+        if not 0 <= self.smoothing < 1:
+            raise GlacierError(f"loss: smoothing is {self.smoothing}, must be from 0 to below 1")
+        if not 0 < self.band_px < math.inf:
+            raise GlacierError(f"loss: band_px is {self.band_px}, must be above 0")
+        if not 0 < self.bootstrap <= 1:
+            raise GlacierError(f"loss: bootstrap is {self.bootstrap}, must be above 0, at most 1")
+        if self.name == "lovasz" and self.smoothing:
+            raise GlacierError("loss lovasz takes no soft targets: set smoothing to 0")
+        if self.name == "lovasz" and self.noise in ("soft_band", "bootstrap"):
+            raise GlacierError(
+                f"loss lovasz takes no soft targets and no weights, so no noise {self.noise!r}: "
+                "choose 'none' or 'ignore_band', or another loss"
+            )
+        if self.name == "boundary" and self.noise in ("ignore_band", "soft_band"):
+            raise GlacierError(
+                f"loss boundary stresses the label's edge, which noise {self.noise!r} silences: "
+                "choose loss 'bce_dice', or noise 'none' or 'bootstrap'"
+            )
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        loss = LOSSES[self.name]
+        settings = {}
+        if self.noise in ("ignore_band", "soft_band"):
+            distance = edge_distance(labels, math.ceil(self.band_px))
+            if self.noise == "ignore_band":
+                labels = torch.where(distance < self.band_px, UNKNOWN, labels)
+            else:
+                settings["weight"] = (distance / self.band_px).clamp(max=1)
+        if self.smoothing or self.noise == "bootstrap":
+            target = (labels == 1).to(_float(logits).dtype)
+            target = (1 - self.smoothing) * target + self.smoothing / 2
+            if self.noise == "bootstrap":
+                own = _float(logits).detach().sigmoid()
+                target = self.bootstrap * target + (1 - self.bootstrap) * own
+            settings["target"] = target
+        return loss(logits, labels, **settings)
+
+
+def edge_distance(labels: Tensor, reach: int) -> Tensor:
+    """Return how far each pixel's centre lies from the edge between glacier and not glacier.
+
+    Edges run between two known pixels that share a side; the frame of a patch is none, nor is a
+    change from known to unknown.
+
+    Args:
+        labels: uint8 [n, row, col] of 0, 1 and 255.
+        reach: distances are found up to so many pixels.
 
     Returns:
-        A scalar: mean cross-entropy + 1 - (2 sum(p y) + 1) / (sum p + sum y + 1), the sums over
-        the whole batch, so that patches without glacier do not dominate; 0 where no pixel is
-        known. Soft Dice: Milletari et al. (2016), V-Net, 3DV.
+        float32 [n, row, col] in px: 0.5 beside an edge, inf beyond ``reach`` + 0.5. The Euclidean
+        distance to the nearest pixel beside an edge, plus one half. Rows after columns, as by
+        Felzenszwalb and Huttenlocher (2012), Theory of Computing 8, on the labels' device.
     """
-    known = (labels != UNKNOWN).float()
-    target = (labels == 1).float()
-    logits = logits.float()
-    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    probability = logits.sigmoid() * known
-    overlap = 2 * (probability * target).sum() + 1
-    dice = 1 - overlap / (probability.sum() + target.sum() + 1)
-    return (entropy * known).sum() / known.sum().clamp(min=1) + dice
+    glacier, known = labels == 1, labels != UNKNOWN
+    beside = torch.zeros_like(known)
+    for axis in (-2, -1):
+        size = labels.shape[axis] - 1
+        one, two = ((glacier.narrow(axis, k, size), known.narrow(axis, k, size)) for k in (0, 1))
+        edge = (one[0] != two[0]) & one[1] & two[1]
+        beside.narrow(axis, 0, size).logical_or_(edge)
+        beside.narrow(axis, 1, size).logical_or_(edge)
+    squared = torch.where(beside, 0.0, math.inf)
+    for axis in (-2, -1):
+        nearest = squared.clone()
+        for offset in range(1, min(reach, labels.shape[axis] - 1) + 1):
+            size = labels.shape[axis] - offset
+            for here, there in ((0, offset), (offset, 0)):
+                part = nearest.narrow(axis, here, size)
+                torch.minimum(part, squared.narrow(axis, there, size) + offset**2, out=part)
+        squared = nearest
+    return torch.where(squared <= reach**2, squared.sqrt() + 0.5, math.inf)
+
+
+def _known(
+    logits: Tensor, labels: Tensor, target: Tensor | None, weight: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return logits, target and weight as floats, 0 wherever the label is unknown."""
+    if logits.shape != labels.shape:
+        # Broadcasting would compare every image with every label.
+        raise ValueError(f"logits {tuple(logits.shape)} and labels {tuple(labels.shape)} differ")
+    known, logits = labels != UNKNOWN, _float(logits)
+    target = (labels == 1) if target is None else torch.where(known, target, 0)
+    weight = known if weight is None else torch.where(known, weight, 0)
+    return torch.where(known, logits, 0), target.to(logits.dtype), weight.to(logits.dtype)
+
+
+def _float(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def _entropy(logits: Tensor, target: Tensor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+
+
+def _mean(values: Tensor, weight: Tensor) -> Tensor:
+    return (values * weight).sum() / weight.sum().clamp(min=1)
+
+
+def _check_name(kind: str, name: str, known: Iterable[str]) -> None:
+    known = list(known)
+    if name not in known:
+        near = difflib.get_close_matches(str(name), known, n=1, cutoff=0)
+        raise GlacierError(
+            f"{kind} {name!r}: unknown, do you mean {near[0]!r}? There are {', '.join(known)}"
+        )

@@ -11,11 +11,9 @@ from hypothesis import strategies as st
 from stubs import Store
 
 from glacier_utils import training
-from glacier_utils.augment import augment, gain, symmetries, symmetry
 from glacier_utils.checkpoints import load_checkpoint
 from glacier_utils.errors import GlacierError
 from glacier_utils.loop import Batches
-from glacier_utils.losses import bce_dice
 from glacier_utils.precision import resolve
 from glacier_utils.prediction import predict_patches
 from glacier_utils.training import Settings, choose_threshold, fit, sample_pixels
@@ -27,77 +25,6 @@ SMALL = {"filters": [4, 8]}
 def quick_fit(folder, store=None, **changes):
     arguments = {"arguments": SMALL, "settings": QUICK, "progress": False} | changes
     return fit("glaciernet", store or Store(), folder, **arguments)
-
-
-# ---- loss
-
-
-def test_loss_of_known_answers():
-    labels = torch.tensor([[[1, 0]]], dtype=torch.uint8)
-    logits = torch.zeros(1, 1, 2)
-    # cross-entropy log 2; Dice 1 - (2 * 0.5 + 1) / (1 + 1 + 1)
-    assert bce_dice(logits, labels).item() == pytest.approx(np.log(2) + 1 / 3)
-    perfect = torch.tensor([[[50.0, -50.0]]])
-    assert bce_dice(perfect, labels).item() == pytest.approx(0, abs=1e-6)
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.integers(0, 1000), st.floats(-1e4, 1e4))
-def test_values_under_unknown_labels_change_neither_loss_nor_gradient(seed, value):
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(0, 3, (2, 6, 6), generator=generator).to(torch.uint8)
-    labels[labels == 2] = 255
-    logits = torch.randn(2, 6, 6, generator=generator)
-    results = []
-    for filling in (0.0, value):
-        filled = torch.where(labels == 255, filling, logits).requires_grad_()
-        loss = bce_dice(filled, labels)
-        loss.backward()
-        results.append((loss.item(), filled.grad[labels != 255], filled.grad[labels == 255]))
-    assert results[0][0] == results[1][0]
-    assert torch.equal(results[0][1], results[1][1])
-    assert (results[1][2] == 0).all()
-
-
-def test_a_batch_without_known_pixels_has_no_loss_and_no_gradient():
-    logits = torch.randn(2, 4, 4, requires_grad=True)
-    loss = bce_dice(logits, torch.full((2, 4, 4), 255, dtype=torch.uint8))
-    loss.backward()
-    assert loss.item() == 0
-    assert (logits.grad == 0).all()
-
-
-# ---- augmentation
-
-
-def test_the_eight_symmetries_are_all_there_and_differ():
-    square = torch.arange(9).view(1, 3, 3)
-    assert len({tuple(symmetry(square, number).flatten().tolist()) for number in range(8)}) == 8
-
-
-@settings(max_examples=10, deadline=None)
-@given(st.integers(0, 1000), st.sampled_from([(6, 6), (4, 7)]))
-def test_image_and_label_turn_together_and_keep_their_pixels(seed, shape):
-    labels = torch.randint(0, 2, (9, *shape), dtype=torch.uint8)
-    images = labels[:, None].float().repeat(1, 4, 1, 1)
-    turned, turned_labels = symmetries(images, labels, torch.Generator().manual_seed(seed))
-    assert torch.equal(turned[:, 0].to(torch.uint8), turned_labels)
-    assert torch.equal(turned.sum(dim=(1, 2, 3)), images.sum(dim=(1, 2, 3)))
-
-
-def test_gain_is_mild_and_keeps_invalid_pixels():
-    images = torch.full((200, 4, 2, 2), 0.5)
-    images[..., 0] = 0
-    bright = gain(images, torch.Generator().manual_seed(0))
-    assert (bright[..., 0] == 0).all()
-    assert 0.05 < (bright[..., 1] / 0.5).log().std().item() < 0.15
-    assert torch.equal(bright[:, :, 0, 1], bright[:, :, 1, 1])
-
-
-def test_augmentation_follows_from_the_generator():
-    images, labels = torch.rand(5, 4, 8, 8), torch.zeros(5, 8, 8, dtype=torch.uint8)
-    one, two = (augment(images, labels, torch.Generator().manual_seed(7))[0] for _ in range(2))
-    assert torch.equal(one, two)
 
 
 # ---- batches
