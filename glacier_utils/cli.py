@@ -34,6 +34,13 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--fresh", action="store_true", help="execute finished notebooks again too")
     run.set_defaults(call=_run)
 
+    models = commands.add_parser("models", help="list the models, or describe one")
+    models.add_argument("name", nargs="?", metavar="NAME", help="say what this model is")
+    models.add_argument(
+        "--encoders", nargs="?", const="", metavar="TEXT", help="list encoders that contain TEXT"
+    )
+    models.set_defaults(call=_models)
+
     predict = commands.add_parser("predict", help="map the glaciers in one scene or many")
     predict.add_argument("checkpoint", metavar="CHECKPOINT", type=Path)
     predict.add_argument(
@@ -149,6 +156,30 @@ def _run(options: argparse.Namespace) -> int:
         return 2 if error.user_error else 1
     for run in finished:
         print(f"open {runs.relative(run.folder / 'index.html')}")
+    return 0
+
+
+def _models(options: argparse.Namespace) -> int:
+    from glacier_utils import models
+
+    if options.name and options.encoders is not None:
+        raise GlacierError("models: give a NAME or --encoders, not both")
+    if options.encoders is not None:
+        if not (found := models.encoders(options.encoders)):
+            raise GlacierError(f"no encoder contains {options.encoders!r}; try a part of it")
+        print(*found, sep="\n")
+    elif options.name:
+        count = f"{models.parameter_count(models.build(options.name, 4)):,}"
+        if models.is_pixel_model(options.name):
+            count = "set when fitted"
+        print(models.describe(options.name), models.reference(options.name), sep="\n")
+        print(f"parameters for 4 bands: {count}")
+    else:
+        known = {name: models.describe(name) for name in models.names()}
+        print(*(f"{name:18} {text}" for name, text in known.items()), sep="\n")
+        print("\nDecoders, which stand before an encoder: unet-resnet34, upernet-tu-convnext_tiny")
+        print(*(f"{name:18} {text}" for name, text in models.decoders().items()), sep="\n")
+        print("\nMore: glacier models --encoders [TEXT], glacier models NAME")
     return 0
 
 

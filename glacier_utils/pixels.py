@@ -1,4 +1,4 @@
-"""The baselines: models that look at each pixel alone, as networks without layers.
+"""The baselines: models that are fitted to a sample of pixels, as networks without layers.
 
 They are fitted once on a sample of pixels, not trained in epochs. All that they learn lies in
 tensors (buffers), so that a checkpoint of theirs is as safe to load as a network's.
@@ -17,7 +17,12 @@ from glacier_utils.errors import GlacierError
 
 
 class PixelModel(nn.Module):
-    """A model of single pixels: normalised images [n, band, row, col] -> logits [n, row, col]."""
+    """A model fitted to pixels: normalised images [n, band, row, col] -> logits [n, row, col].
+
+    One that looks beyond the single pixel has two methods more (see ``boosting``): ``prepare``
+    tells it bands and statistics, then ``neighbourhood_features`` turns normalised images into
+    features [n, feature, row, col]. It is fitted to a sample of those instead of bands.
+    """
 
     def fit(
         self,
@@ -32,7 +37,8 @@ class PixelModel(nn.Module):
         """Fit to pixels with a known label.
 
         Args:
-            pixels: float32 [n, band], normalised.
+            pixels: float32 [n, band], normalised; or [n, feature] where the model has
+                ``neighbourhood_features``.
             labels: uint8 [n] of 0 and 1.
             bands: their names.
             mean, std: [band], what the reflectance was normalised with.
@@ -69,13 +75,7 @@ class ThresholdRule(PixelModel):
     def features(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return brightness and NDWI, each [n, row, col], of normalised images."""
         reflectance = images.float() * self.std.view(-1, 1, 1) + self.mean.view(-1, 1, 1)
-        brightness = reflectance.mean(dim=1)
-        green, nir = self.green_nir.tolist()
-        if green < 0 or nir < 0:
-            return brightness, torch.zeros_like(brightness)
-        # Atmospheric correction leaves dark pixels slightly negative, where a ratio means nothing.
-        green, nir = reflectance[:, green].clamp(min=0), reflectance[:, nir].clamp(min=0)
-        return brightness, (green - nir) / (green + nir).clamp(min=1e-4)
+        return reflectance.mean(dim=1), ndwi(reflectance, self.green_nir)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         brightness, ndwi = self.features(images)
@@ -97,11 +97,9 @@ class ThresholdRule(PixelModel):
         std: np.ndarray,
         seed: int = 0,
     ) -> None:
-        bands = list(bands)
-        wanted = [bands.index(name) if name in bands else -1 for name in ("green", "nir")]
         self.mean.copy_(torch.as_tensor(mean))
         self.std.copy_(torch.as_tensor(std))
-        self.green_nir.copy_(torch.tensor(wanted))
+        self.green_nir.copy_(green_nir_positions(bands))
         features = self.features(torch.as_tensor(pixels).T[None, :, :, None])
         brightness, ndwi = (feature.numpy().ravel() for feature in features)
         bright_edges = np.linspace(brightness.min(), np.quantile(brightness, 0.999), 81)
@@ -113,6 +111,25 @@ class ThresholdRule(PixelModel):
 
     def fitted_numbers(self) -> int:
         return self.thresholds.numel()
+
+
+def green_nir_positions(bands: Sequence[str]) -> torch.Tensor:
+    """Return the positions of green and near infrared among the bands, -1 where missing."""
+    bands = list(bands)
+    return torch.tensor([bands.index(name) if name in bands else -1 for name in ("green", "nir")])
+
+
+def ndwi(reflectance: torch.Tensor, green_nir: torch.Tensor) -> torch.Tensor:
+    """Return NDWI [n, row, col] of reflectance [n, band, row, col] (McFeeters 1996).
+
+    ``green_nir`` as of ``green_nir_positions``; where one is missing, NDWI is 0 everywhere.
+    """
+    green, nir = green_nir.tolist()
+    if green < 0 or nir < 0:
+        return torch.zeros_like(reflectance[:, 0])
+    # Atmospheric correction leaves dark pixels slightly negative, where a ratio means nothing.
+    green, nir = reflectance[:, green].clamp(min=0), reflectance[:, nir].clamp(min=0)
+    return (green - nir) / (green + nir).clamp(min=1e-4)
 
 
 def _best_box(
@@ -150,41 +167,40 @@ def _best_box(
     )
 
 
-class RandomForest(PixelModel):
-    """A random forest on the bands of single pixels, fitted by scikit-learn, kept as tensors.
+class TreeModel(PixelModel):
+    """Decision trees kept as tensors.
 
     Every tree is laid out as a full binary tree of ``depth`` levels: the children of node i are
     2 i + 1 and 2 i + 2. A branch that ends early goes on to the left under thresholds of infinity.
     So all pixels walk down level by level together, and the checkpoint needs no pickled objects.
 
-    The logit is that of the trees' mean probability, cut to 1e-6 from 0 and 1.
-
-    Reference: Breiman, L. (2001): Random forests. Machine Learning 45, 5-32.
+    Args:
+        trees: their number.
+        depth: levels of each, 1 to 20.
+        value: of all leaves before the fit.
     """
 
-    def __init__(self, bands: int, trees: int = 32, depth: int = 12, leaf: int = 20) -> None:
-        """``trees`` of at most ``depth`` levels, with at least ``leaf`` pixels in each leaf."""
+    def __init__(self, trees: int, depth: int, value: float) -> None:
         super().__init__()
         if not 1 <= depth <= 20:
             raise ValueError(f"depth must be between 1 and 20, not {depth}")
-        self.bands, self.trees, self.depth, self.leaf = bands, trees, depth, leaf
+        if trees < 1:
+            raise ValueError(f"trees must be at least 1, not {trees}")
+        self.trees, self.depth = trees, depth
         inner = 2**depth - 1
         self.register_buffer("feature", torch.zeros(trees, inner, dtype=torch.int32))
         self.register_buffer("threshold", torch.full((trees, inner), torch.inf))
-        self.register_buffer("value", torch.full((trees, inner + 1), 0.5))
+        self.register_buffer("value", torch.full((trees, inner + 1), value))
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        count, bands, height, width = images.shape
-        pixels = images.float().permute(0, 2, 3, 1).reshape(-1, bands)
+    def total(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the sum [n] of all trees' values for pixels float32 [n, feature]."""
         # Chunks that stay in the processor's cache while all trees look at them.
-        probability = torch.cat([self._walk(chunk) for chunk in pixels.split(16384)])
-        return torch.logit(probability, eps=1e-6).view(count, height, width)
+        return torch.cat([self._walk(chunk) for chunk in pixels.split(16384)])
 
     def _walk(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return the mean probability [n] of all trees for pixels [n, band]."""
-        count, bands = pixels.shape
+        count, features = pixels.shape
         flat = pixels.reshape(-1)
-        first = torch.arange(count, dtype=torch.int32, device=pixels.device) * bands
+        first = torch.arange(count, dtype=torch.int32, device=pixels.device) * features
         total = torch.zeros(count, device=pixels.device)
         for feature, threshold, value in zip(self.feature, self.threshold, self.value, strict=True):
             node = torch.zeros(count, dtype=torch.int32, device=pixels.device)
@@ -193,7 +209,66 @@ class RandomForest(PixelModel):
                 right = looked_at > threshold.index_select(0, node)
                 node = node.mul_(2).add_(1).add_(right)
             total += value.index_select(0, node - (2**self.depth - 1))
-        return total / self.trees
+        return total
+
+    def set_tree(
+        self,
+        number: int,
+        feature: np.ndarray,
+        threshold: np.ndarray,
+        left: np.ndarray,
+        right: np.ndarray,
+        value: np.ndarray,
+    ) -> None:
+        """Lay one tree out in full, from arrays [node] in any order with the root first.
+
+        A node whose ``left`` and ``right`` are the same is a leaf. Pixels at or below the threshold
+        (float64) go to the left.
+        """
+        inner = 2**self.depth - 1
+        rounded = _round_down(threshold)
+        features = np.zeros(inner, dtype=np.int32)
+        thresholds = np.full(inner, np.inf, dtype=np.float32)
+        values = np.zeros(inner + 1, dtype=np.float32)
+        places = [(0, 0)]  # (node, place in the full layout)
+        while places:
+            node, place = places.pop()
+            if left[node] == right[node]:  # a leaf: down the left side to the last level
+                while place < inner:
+                    place = 2 * place + 1
+                values[place - inner] = value[node]
+            elif place >= inner:
+                raise GlacierError(f"a tree has more than {self.depth} levels; fit with less depth")
+            else:
+                features[place], thresholds[place] = feature[node], rounded[node]
+                places += [(left[node], 2 * place + 1), (right[node], 2 * place + 2)]
+        self.feature[number] = torch.from_numpy(features)
+        self.threshold[number] = torch.from_numpy(thresholds)
+        self.value[number] = torch.from_numpy(values)
+
+    def fitted_numbers(self) -> int:
+        nodes = int(torch.isfinite(self.threshold).sum())
+        return 2 * nodes + nodes + self.trees  # feature and threshold a node, one value a leaf
+
+
+class RandomForest(TreeModel):
+    """A random forest on the bands of single pixels, fitted by scikit-learn, kept as tensors.
+
+    The logit is that of the trees' mean probability, cut to 1e-6 from 0 and 1.
+
+    Reference: Breiman, L. (2001): Random forests. Machine Learning 45, 5-32.
+    """
+
+    def __init__(self, bands: int, trees: int = 32, depth: int = 12, leaf: int = 20) -> None:
+        """``trees`` of at most ``depth`` levels, with at least ``leaf`` pixels in each leaf."""
+        super().__init__(trees, depth, 0.5)
+        self.bands, self.leaf = bands, leaf
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        count, bands, height, width = images.shape
+        pixels = images.float().permute(0, 2, 3, 1).reshape(-1, bands)
+        probability = self.total(pixels) / self.trees
+        return torch.logit(probability, eps=1e-6).view(count, height, width)
 
     def fit(
         self,
@@ -224,38 +299,19 @@ class RandomForest(PixelModel):
                 f"{len(forest.estimators_)} on {forest.n_features_in_}"
             )
         classes = list(forest.classes_)
-        buffers = (self.feature, self.threshold, self.value)
         for number, estimator in enumerate(forest.estimators_):
-            layout = _full_tree(estimator.tree_, self.depth, classes)
-            for buffer, array in zip(buffers, layout, strict=True):
-                buffer[number] = torch.from_numpy(array)
-
-    def fitted_numbers(self) -> int:
-        nodes = int(torch.isfinite(self.threshold).sum())
-        return 2 * nodes + nodes + self.trees  # band and threshold a node, one value a leaf
-
-
-def _full_tree(tree: Any, depth: int, classes: list[int]):
-    """Lay a scikit-learn tree out in full: bands and thresholds [2^d - 1], leaf values [2^d]."""
-    inner = 2**depth - 1
-    feature = np.zeros(inner, dtype=np.int32)
-    threshold = np.full(inner, np.inf, dtype=np.float32)
-    value = np.zeros(inner + 1, dtype=np.float32)
-    glacier = tree.value[:, 0, classes.index(1)] if 1 in classes else np.zeros(tree.node_count)
-    rounded = _round_down(tree.threshold)
-
-    places = [(0, 0)]  # (node of scikit-learn, place in the full layout)
-    while places:
-        node, place = places.pop()
-        left, right = tree.children_left[node], tree.children_right[node]
-        if left == right:  # a leaf: down the left side to the last level
-            while place < inner:
-                place = 2 * place + 1
-            value[place - inner] = glacier[node]
-        else:
-            feature[place], threshold[place] = tree.feature[node], rounded[node]
-            places += [(left, 2 * place + 1), (right, 2 * place + 2)]
-    return feature, threshold, value
+            tree = estimator.tree_
+            glacier = np.zeros(tree.node_count)
+            if 1 in classes:
+                glacier = tree.value[:, 0, classes.index(1)]
+            self.set_tree(
+                number,
+                tree.feature,
+                tree.threshold,
+                tree.children_left,
+                tree.children_right,
+                glacier,
+            )
 
 
 def _round_down(thresholds: np.ndarray) -> np.ndarray:

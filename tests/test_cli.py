@@ -15,7 +15,7 @@ import rasterio
 import torch
 from stubs import BANDS
 
-from glacier_utils import cli, runs
+from glacier_utils import cli, models, runs
 from glacier_utils.checkpoints import Segmenter, save_checkpoint
 
 ICE, GROUND = 5000, 1200  # digital numbers of a scene in 10000 x reflectance
@@ -76,7 +76,7 @@ def test_help_is_there_at_once():
         "    print('status', end.code, 'imported', sorted(heavy))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    for command in ("sample", "check", "run", "predict", "compare"):
+    for command in ("sample", "check", "run", "models", "predict", "compare"):
         assert f"\n    {command} " in done.stdout
     assert done.stdout.endswith("status 0 imported []\n")
 
@@ -102,7 +102,7 @@ def test_wrong_arguments_end_with_2(arguments, capsys):
     assert "glacier" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["sample", "check", "run", "predict", "compare"])
+@pytest.mark.parametrize("command", ["sample", "check", "run", "models", "predict", "compare"])
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as end:
         cli.main([command, "--help"])
@@ -209,6 +209,44 @@ def test_run_refuses_a_parameter_that_no_notebook_has(project, capsys):
 
 
 # predict
+
+
+# models
+
+
+def test_models_lists_registry_and_decoders(capsys):
+    assert cli.main(["models"]) == 0
+    text = capsys.readouterr().out
+    for name in (*models.names(), *models.DECODERS):
+        assert f"\n{name} " in f"\n{text}"
+    assert max(map(len, text.splitlines())) < 160
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [("fpn-resnet18", "13,0"), ("random_forest", "set when fitted")]
+)
+def test_models_describes_one(name, count, capsys):
+    assert cli.main(["models", name]) == 0
+    description, reference, parameters = capsys.readouterr().out.splitlines()
+    assert description == models.describe(name)
+    assert reference == models.reference(name)
+    assert parameters.startswith(f"parameters for 4 bands: {count}")
+
+
+def test_models_lists_encoders_that_contain_a_text(capsys):
+    assert cli.main(["models", "--encoders", "ResNet1"]) == 0
+    found = capsys.readouterr().out.split()
+    assert "resnet18" in found
+    assert "tu-resnet18" in found
+    assert all("resnet1" in name for name in found)
+    assert cli.main(["models", "--encoders"]) == 0
+    assert set(found) < set(capsys.readouterr().out.split())
+
+
+def test_models_suggests_the_nearest(capsys):
+    assert "did you mean hedunet?" in fails(capsys, "models", "hednet")
+    assert "no encoder contains 'glacier'" in fails(capsys, "models", "--encoders", "glacier")
+    assert "not both" in fails(capsys, "models", "hedunet", "--encoders", "mit")
 
 
 def test_predict_maps_a_scene(project, checkpoint, scene, tmp_path, capsys):

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,15 @@ from glacier_utils.glaciernet import GlacierNet
 from glacier_utils.pixels import RandomForest, ThresholdRule
 
 BANDS = ("red", "green", "blue", "nir")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """On small arrays threads wait for each other longer than they work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def forest_data(seed: int, count: int = 3000, bands: int = 4):
@@ -31,18 +42,126 @@ def test_every_model_keeps_rows_and_columns(name, bands, size):
     assert torch.isfinite(logits).all()
     assert models.parameter_count(network) > 0
     assert models.describe(name)
+    assert models.reference(name)
 
 
-def test_any_decoder_and_encoder_of_the_library_can_be_named():
-    network = models.build("fpn-resnet18", 5).eval()
+SMALL = {
+    **dict.fromkeys(models.DECODERS, "tu-test_resnet"),
+    "segformer": "mit_b0",
+    "dpt": "tu-test_vit",
+}
+LIGHT = {
+    "dpt": {"decoder_intermediate_channels": [8, 8, 8, 8], "decoder_fusion_channels": 8},
+    "pspnet": {"psp_out_channels": 16},
+    "upernet": {"decoder_channels": 16},
+    "unetplusplus": {"decoder_channels": [32, 16, 16, 8, 8]},
+    "manet": {"decoder_channels": [32, 16, 16, 8, 8]},
+}
+
+
+def test_every_decoder_of_the_library_is_registered():
+    import segmentation_models_pytorch as smp
+
+    assert set(models.DECODERS) == set(smp.MODEL_ARCHITECTURES_MAPPING) == set(models.decoders())
+
+
+@pytest.mark.parametrize("decoder", models.DECODERS)
+def test_every_decoder_takes_any_bands_and_sizes(decoder):
+    name = f"{decoder}-{SMALL[decoder]}"
+    network = models.build(name, 5, **LIGHT.get(decoder, {}))
+    assert network.training
+    assert network(torch.randn(2, 5, 1, 9)).shape == (2, 1, 9)
+    logits = network(torch.randn(2, 5, 50, 37))
+    assert logits.shape == (2, 50, 37)
+    logits.mean().backward()
+    network.eval()
     with torch.inference_mode():
-        assert network(torch.randn(1, 5, 32, 32)).shape == (1, 32, 32)
-    assert models.describe("fpn-resnet18").startswith("fpn with the encoder resnet18")
+        for size in ((128, 128), (50, 37), (9, 1)):
+            logits = network(torch.randn(2, 5, *size))
+            assert logits.shape == (2, *size)
+            assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("decoder", models.DECODERS)
+def test_every_decoder_trains_on_a_single_small_patch(decoder):
+    network = models.build(f"{decoder}-{SMALL[decoder]}", 4, **LIGHT.get(decoder, {}))
+    network.to(memory_format=torch.channels_last)
+    images = torch.randn(1, 4, 32, 32).contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = network(images)
+    assert logits.shape == (1, 32, 32)
+    assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("decoder", models.DECODERS)
+def test_every_decoder_is_described_with_its_paper(decoder):
+    name = f"{decoder}-{SMALL[decoder]}"
+    assert models.describe(f"{decoder}-resnet34").endswith(", with the encoder resnet34")
+    year = re.search(r"\((\d{4})\): .+\. .+\.$", models.reference(name))
+    assert year, models.reference(name)
+    assert f" {year[1]})" in models.describe(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "works"),
+    [
+        ("dpt-resnet18", "dpt-tu-vit_tiny_patch16_224"),
+        ("dpt-tu-resnet18", "dpt-tu-vit_tiny_patch16_224"),
+        ("linknet-mit_b0", "linknet-resnet18"),
+        ("unetplusplus-mit_b0", "unetplusplus-resnet18"),
+        ("pan-vgg11", "pan-resnet18"),
+        ("deeplabv3-densenet121", "deeplabv3-resnet18"),
+        ("deeplabv3plus-vgg11", "deeplabv3plus-resnet18"),
+        ("unet-tu-test_vit", "unet-resnet18"),
+    ],
+)
+def test_an_encoder_that_does_not_fit_is_a_user_mistake(name, works):
+    decoder, _, encoder = name.partition("-")
+    message = f"{decoder} cannot take the encoder {encoder}: .+; {works} works"
+    with pytest.raises(GlacierError, match=message):
+        models.build(name, 4)
+
+
+@pytest.mark.parametrize("encoder", ["mit_b0", "tu-test_convnext", "tu-test_efficientnet"])
+@pytest.mark.parametrize("decoder", ["unet", "fpn", "upernet", "pan"])
+def test_encoders_of_other_kinds_are_taken(decoder, encoder):
+    network = models.build(f"{decoder}-{encoder}", 4, **LIGHT.get(decoder, {}))
+    assert network(torch.randn(2, 4, 40, 33)).shape == (2, 40, 33)
+
+
+def test_the_encoders_that_are_named_as_working_are_there():
+    known = models.encoders()
+    assert all(decoder.encoder in known for decoder in models.DECODERS.values())
+    assert models.encoders("MIT_B") == [f"mit_b{number}" for number in range(6)]
+    assert "tu-vit_tiny_patch16_224" in models.encoders("vit_tiny")
+
+
+def test_a_single_image_is_doubled_in_training_alone():
+    seen = []
+
+    class Watching(torch.nn.Module):
+        def forward(self, images):
+            seen.append(tuple(images.shape))
+            return images[:, :1]
+
+    network = models.Padded(Watching(), 8, 16)
+    image = torch.arange(30.0).reshape(1, 1, 3, 10)
+    assert torch.equal(network(image), image[0])
+    assert torch.equal(network.eval()(image), image[0])
+    network.train()(torch.zeros(3, 1, 17, 16))
+    assert seen == [(2, 1, 16, 16), (1, 1, 16, 16), (3, 1, 24, 16)]
 
 
 @pytest.mark.parametrize(
     ("wrong", "nearest"),
-    [("unet-resnet81", "unet-resnet18"), ("random-forest", "random_forest"), ("glacernet", "glac")],
+    [
+        ("unet-resnet81", "unet-resnet18"),
+        ("random-forest", "random_forest"),
+        ("glacernet", "glac"),
+        ("unet", "unet-resnet18"),
+        ("dpt-vit_tiny", "dpt-tu-vit_tiny"),
+        ("uent-resnet34", "unet-resnet34"),
+    ],
 )
 def test_unknown_name_suggests_the_nearest(wrong, nearest):
     with pytest.raises(GlacierError, match=nearest):
@@ -54,11 +173,15 @@ def test_unknown_name_suggests_the_nearest(wrong, nearest):
 def test_arguments_that_the_model_does_not_take_are_user_mistakes():
     with pytest.raises(GlacierError, match="glaciernet: cannot be built"):
         models.build("glaciernet", 4, depth=3)
+    with pytest.raises(GlacierError, match=r"unet-resnet18: cannot be built with \{'depth': 3\}"):
+        models.build("unet-resnet18", 4, depth=3)
+    with pytest.raises(GlacierError, match="depth must be between 1 and 20, not 21"):
+        models.build("gradient_boosting", 4, depth=21)
 
 
 def test_pixel_models_are_told_apart():
     pixel = [name for name in models.names() if models.is_pixel_model(name)]
-    assert pixel == ["threshold", "random_forest"]
+    assert pixel == ["threshold", "random_forest", "gradient_boosting"]
 
 
 def test_a_sliver_thinner_than_the_padding_is_taken():
@@ -150,9 +273,15 @@ def test_the_threshold_rule_does_without_near_infrared():
     assert ((rule(image).flatten() > 0).numpy() == labels).all()
 
 
-@pytest.mark.parametrize("name", ["threshold", "random_forest", "glaciernet", "unet-resnet18"])
+@pytest.mark.parametrize(
+    "name", ["threshold", "random_forest", "glaciernet", "unet-resnet18", "hedunet"]
+)
 def test_a_checkpoint_brings_everything_back(tmp_path, name):
-    arguments = {"glaciernet": {"filters": [4, 8]}, "random_forest": {"trees": 3, "depth": 4}}
+    arguments = {
+        "glaciernet": {"filters": [4, 8]},
+        "hedunet": {"filters": [4, 8]},
+        "random_forest": {"trees": 3, "depth": 4},
+    }
     segmenter = Segmenter(
         name,
         BANDS,
