@@ -27,6 +27,8 @@ class Segmenter(nn.Module):
         mean, std: of each band's reflectance over the training pixels.
         threshold: probability from which a pixel is called glacier.
         temperature: the logits are divided by it, to calibrate the probabilities.
+        normalisation: "training", or "scene": then mean and std are to be those of the scene that
+            is mapped (``adaptation.adapt``).
         provenance: what it was trained on, JSON-able.
 
     Calling it turns reflectance [n, band, row, col], invalid pixels 0 in every band, into logits
@@ -43,6 +45,7 @@ class Segmenter(nn.Module):
         arguments: Mapping[str, Any] | None = None,
         threshold: float = 0.5,
         temperature: float = 1.0,
+        normalisation: str = "training",
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -51,6 +54,7 @@ class Segmenter(nn.Module):
         self.arguments = dict(arguments or {})
         self.threshold = float(threshold)
         self.temperature = float(temperature)
+        self.normalisation = normalisation
         self.provenance = dict(provenance or {})
         if not len(self.bands) == len(mean) == len(std):
             raise GlacierError(
@@ -81,6 +85,7 @@ def save_checkpoint(path: str | Path, segmenter: Segmenter) -> Path:
         "std": segmenter.std.flatten().tolist(),
         "threshold": segmenter.threshold,
         "temperature": segmenter.temperature,
+        "normalisation": segmenter.normalisation,
         "provenance": _plain(segmenter.provenance),
         "weights": {key: value.cpu() for key, value in segmenter.network.state_dict().items()},
     }
@@ -115,6 +120,7 @@ def load_checkpoint(path: str | Path) -> Segmenter:
             content["bands"],
             content["mean"],
             content["std"],
+            normalisation=content.get("normalisation", "training"),
             provenance=content["provenance"],
             **settings,
         )

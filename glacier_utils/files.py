@@ -29,10 +29,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
         yield temporary
-        if temporary.is_dir() and path.is_dir():
-            _replace_folder(temporary, path)
-        else:
-            os.replace(temporary, path)
+        put_folder(temporary, path)
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
@@ -71,8 +68,14 @@ def file_fingerprint(path: str | Path) -> list[Any]:
     return [Path(path).name, stat.st_size, stat.st_mtime_ns]
 
 
-def _replace_folder(new: Path, path: Path) -> None:
-    """Put ``new`` in the place of the folder ``path``, which ``os.replace`` cannot do alone."""
+def put_folder(new: Path, path: Path) -> None:
+    """Rename a file or folder to ``path``, also in the place of a folder that is there.
+
+    ``os.replace`` alone replaces files only.
+    """
+    if not (new.is_dir() and path.is_dir()):
+        os.replace(new, path)
+        return
     old = new.with_name(f"{new.name}.old")
     os.replace(path, old)
     try:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,18 +16,26 @@ import lightning.pytorch as lightning
 import numpy as np
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from torch.utils.data import DataLoader, Dataset, Sampler
+from lightning.pytorch.callbacks import Checkpoint
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
-from glacier_utils.augment import augment
+from glacier_utils.augment import augment, operations
+from glacier_utils.batches import Batches, Change, Patches, loader
 from glacier_utils.checkpoints import Segmenter
-from glacier_utils.losses import UNKNOWN, bce_dice
-from glacier_utils.precision import resolve
+from glacier_utils.losses import UNKNOWN, Loss, bce_dice
+from glacier_utils.precision import memory_format, resolve
 
 if TYPE_CHECKING:
     from glacier_utils.patches import PatchStore
-    from glacier_utils.training import Settings
+    from glacier_utils.settings import Settings
+
+STATE = "state.ckpt"
+# The state of a training is some 200 MB for a U-Net: writing it more often would take longer than
+# what it saves.
+SAVE_EVERY_S = 20.0
+_WARM_UP = 0.2  # of the steps, in the one-cycle schedule
+_AVERAGING_RATE = 0.1  # of the highest learning rate, while weights are averaged
 
 
 def train_network(
@@ -37,70 +46,153 @@ def train_network(
     settings: Settings,
     folder: Path,
     *,
+    change: Change | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Train a segmenter in place and leave it with the weights of its best epoch.
 
-    ``train`` and ``validation`` are positions in the store. Returns the history, a row an epoch.
+    What a process was doing when it was killed goes on from ``folder``, where the state of the last
+    epochs lies, and comes to the same weights: order, augmentation and dropout of a step follow
+    from seed, epoch and number of the step alone.
+
+    Args:
+        segmenter: with the weights to start from.
+        store, train, validation: patches and the positions of both parts.
+        settings: how to train.
+        folder: of this training alone; it has to exist. The state in it is removed at the end.
+        change: of the images, as of ``batches.Patches``.
+        progress: show a bar.
+
+    Returns:
+        The history, a row an epoch.
     """
-    task = Task(segmenter, settings).to(memory_format=torch.channels_last)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    history = History(settings.epochs, segmenter.name, progress)
-    best = ModelCheckpoint(
-        folder / "best", monitor="validation_iou", mode="max", save_weights_only=True
-    )
-    stop = EarlyStopping("validation_iou", mode="max", patience=settings.patience)
+    device = settings.accelerator
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    precision = resolve(settings.precision, device)
+    layout = memory_format(precision, device)
+    task = Task(segmenter, settings, layout, store, train, validation, change)
+    task.to(memory_format=layout)
+    state = folder / STATE
+    history = History(state, settings, segmenter.name, progress)
+    if state.is_file():
+        history.load_state_dict(_state_of(state, history))
     with _quiet():
         trainer = lightning.Trainer(
             max_epochs=settings.epochs,
             accelerator=device,
-            precision="bf16-mixed" if resolve(settings.precision, device) == "bf16" else "32-true",
+            devices=settings.devices,
+            num_nodes=settings.nodes,
+            strategy=settings.strategy,
+            precision="bf16-mixed" if precision == "bf16" else "32-true",
             gradient_clip_val=settings.gradient_clip,
-            callbacks=[history, best, stop],
+            callbacks=[history],
             default_root_dir=folder,
-            devices=1,
             logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
         )
-        trainer.fit(
-            task,
-            _loader(store, train, settings.batch_size, settings.seed),
-            _loader(store, validation, 2 * settings.batch_size, None),
-        )
-    weights = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
-    task.cpu().load_state_dict(weights["state_dict"])
-    Path(best.best_model_path).unlink()
-    (folder / "best").rmdir()
+        if not history.finished():
+            resumed = str(state) if state.is_file() else None
+            trainer.fit(task, ckpt_path=resumed, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if state.is_file() and not history.finished():  # other processes trained, not this one
+        history.load_state_dict(_state_of(state, history))
+    task.cpu()
+    segmenter.load_state_dict(history.best)
+    if trainer.is_global_zero:
+        state.unlink(missing_ok=True)
     return pd.DataFrame(history.rows)
 
 
 class Task(lightning.LightningModule):
-    """A segmenter, its loss and its optimiser."""
+    """A segmenter, its data, its loss and its optimiser."""
 
-    def __init__(self, segmenter: Segmenter, settings: Settings) -> None:
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        settings: Settings,
+        layout: torch.memory_format,
+        store: PatchStore,
+        train: np.ndarray,
+        validation: np.ndarray,
+        change: Change | None = None,
+    ) -> None:
         super().__init__()
         self.segmenter = segmenter
         self.settings = settings
+        self.layout = layout
+        self.loss = Loss(settings.loss, smoothing=settings.smoothing, noise=settings.noise)
+        self.operations = operations(settings.augmentation)
+        self.patches = Patches(store, change)
+        self.train_positions, self.validation_positions = train, validation
         self.counts = torch.zeros(3, dtype=torch.long)  # hits, false alarms, misses
+        self.average = None
+        if settings.average:
+            self.average = AveragedModel(segmenter, use_buffers=True).requires_grad_(False)
+
+    def judged(self) -> Segmenter:
+        """Return the segmenter that validation looks at: the average, once there is one."""
+        if self.average is not None and self.average.n_averaged > 0:
+            return self.average.module
+        return self.segmenter
+
+    def train_dataloader(self) -> Any:
+        settings = self.settings
+        weights = None
+        if settings.balanced:
+            weights = self.patches.store.index["weight"].to_numpy()[self.train_positions]
+        batches = Batches(
+            self.train_positions, settings.batch_size, settings.seed, weights=weights,
+            rank=self.trainer.global_rank, world=self.trainer.world_size,
+        )  # fmt: skip
+        return loader(self.patches, batches)
+
+    def val_dataloader(self) -> Any:
+        batches = Batches(
+            self.validation_positions, 2 * self.settings.batch_size, None,
+            rank=self.trainer.global_rank, world=self.trainer.world_size,
+        )  # fmt: skip
+        return loader(self.patches, batches)
 
     def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], number: int) -> torch.Tensor:
         images, labels = batch
-        if self.settings.augment:
-            # From epoch and step alone, so that a resumed training sees the same batches.
-            seed = [self.settings.seed, self.current_epoch, number]
-            generator = torch.Generator().manual_seed(_mix(seed))
-            images, labels = augment(images, labels, generator)
-        loss = bce_dice(self.segmenter(_channels_last(images)), labels)
+        # From epoch and step alone, so that a resumed training sees the same batches and drops the
+        # same features.
+        seed = _mix([self.settings.seed, self.current_epoch, number, self.global_rank])
+        torch.manual_seed(seed)
+        if self.operations:
+            generator = torch.Generator().manual_seed(seed)
+            images, labels = augment(
+                images, labels, generator, self.operations, bands=self.segmenter.bands
+            )
+        loss = self.loss(self.segmenter(self._laid_out(images)), labels)
+        # Side outputs of a network, such as edges, have a loss of their own.
+        auxiliary = getattr(self.segmenter.network, "auxiliary_loss", None)
+        if auxiliary is not None:
+            loss = loss + auxiliary(labels)
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(images))
         return loss
 
+    def on_train_epoch_start(self) -> None:
+        # Reserved here and not once, since a resumed training starts here too.
+        self.counts.zero_()
+
+    def on_validation_epoch_start(self) -> None:
+        """Average the weights at the end of the late epochs."""
+        start = self.settings.averaging_from()
+        if self.average is not None and self.current_epoch >= start:
+            self.average.update_parameters(self.segmenter)
+
     def validation_step(self, batch: tuple[torch.Tensor, torch.Tensor], number: int) -> None:
         images, labels = batch
-        logits = self.segmenter(_channels_last(images))
-        self.log("validation_loss", bce_dice(logits, labels), batch_size=len(images))
+        logits = self.judged().eval()(self._laid_out(images))
+        self.log(
+            "validation_loss", bce_dice(logits, labels), batch_size=len(images), sync_dist=True
+        )
         predicted, known, glacier = logits > 0, labels != UNKNOWN, labels == 1
         hits = (predicted & glacier).sum()
         false_alarms = (predicted & known & ~glacier).sum()
@@ -109,105 +201,131 @@ class Task(lightning.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the IoU pooled over all validation patches, 0 where there is nothing to hit."""
-        iou = self.counts[0] / self.counts.sum().clamp(min=1)
+        counts = self.trainer.strategy.reduce(self.counts.to(self.device), reduce_op="sum").cpu()
+        iou = counts[0] / counts.sum().clamp(min=1)
         self.log("validation_iou", iou.float())
         self.counts.zero_()
 
     def configure_optimizers(self) -> dict[str, Any]:
         settings = self.settings
         optimiser = torch.optim.AdamW(
-            self.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
+            self.segmenter.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
         )
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser,
-            settings.learning_rate,
-            total_steps=max(int(self.trainer.estimated_stepping_batches), 2),
-            pct_start=0.2,
-        )
+        steps = max(int(self.trainer.estimated_stepping_batches), 2)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate(settings, steps))
         return {
             "optimizer": optimiser,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
+    def _laid_out(self, images: torch.Tensor) -> torch.Tensor:
+        return images.contiguous(memory_format=self.layout)
 
-class History(Callback):
-    """Collects a row an epoch and moves a progress bar."""
 
-    def __init__(self, epochs: int, name: str, progress: bool) -> None:
+class History(Checkpoint):
+    """Collects a row an epoch and the best weights, saves the state, stops where nothing gains.
+
+    A ``Checkpoint`` to Lightning, so that it comes last at the end of an epoch.
+    """
+
+    def __init__(self, state: Path, settings: Settings, name: str, progress: bool) -> None:
+        self.state, self.settings = state, settings
         self.rows: list[dict[str, float]] = []
-        self.bar = tqdm(total=epochs, desc=name, unit="epoch", disable=not progress)
+        self.best: dict[str, torch.Tensor] = {}
+        self.bar = tqdm(total=settings.epochs, desc=name, unit="epoch", disable=not progress)
         self.started = time.perf_counter()
+        self.saved = time.monotonic()
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, task: lightning.LightningModule):
+    def finished(self) -> bool:
+        """Tell whether all epochs are over, or so many brought nothing that training stops."""
+        scores = [row["validation_iou"] for row in self.rows]
+        if not scores:
+            return False
+        without_gain = len(scores) - 1 - int(np.argmax(scores))
+        return len(scores) >= self.settings.epochs or without_gain >= self.settings.patience
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, task: Task) -> None:
         logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        row = {
-            "epoch": trainer.current_epoch + 1,
-            "train_loss": logged["train_loss"],
-            "validation_loss": logged["validation_loss"],
-            "validation_iou": logged["validation_iou"],
-            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
-            "seconds": round(time.perf_counter() - self.started, 2),
-        }
-        self.rows.append(row)
-        best = max(row["validation_iou"] for row in self.rows)
-        self.bar.set_postfix(loss=f"{row['train_loss']:.3f}", validation_iou=f"{best:.3f}")
+        before = max((row["validation_iou"] for row in self.rows), default=-math.inf)
+        self.rows.append(
+            {
+                "epoch": trainer.current_epoch + 1,
+                "train_loss": logged["train_loss"],
+                "validation_loss": logged["validation_loss"],
+                "validation_iou": logged["validation_iou"],
+                "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+                "seconds": round(time.perf_counter() - self.started, 2),
+            }
+        )
+        if logged["validation_iou"] > before:
+            weights = task.judged().state_dict()
+            self.best = {name: value.detach().cpu().clone() for name, value in weights.items()}
+        best = max(before, logged["validation_iou"])
+        self.bar.set_postfix(loss=f"{logged['train_loss']:.3f}", validation_iou=f"{best:.3f}")
         self.bar.update()
+        finished = self.finished()
+        trainer.should_stop = trainer.should_stop or finished
+        # Whoever started the other processes learns what they did from the file.
+        if trainer.world_size > 1 if finished else self._due(trainer):
+            self._save(trainer)
+
+    def _due(self, trainer: lightning.Trainer) -> bool:
+        due = time.monotonic() - self.saved >= SAVE_EVERY_S
+        return bool(trainer.strategy.broadcast(due))  # all processes save, or none
+
+    def _save(self, trainer: lightning.Trainer) -> None:
+        temporary = self.state.with_suffix(".new")
+        trainer.save_checkpoint(temporary)
+        if trainer.is_global_zero:
+            os.replace(temporary, self.state)
+        self.saved = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        seconds = time.perf_counter() - self.started
+        return {"rows": self.rows, "best": self.best, "seconds": seconds}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rows, self.best = list(state["rows"]), dict(state["best"])
+        self.started = time.perf_counter() - state["seconds"]
+        self.bar.n = len(self.rows)
 
     def teardown(self, trainer: lightning.Trainer, task: lightning.LightningModule, stage: str):
         self.bar.close()
 
 
-class Patches(Dataset):
-    """Gives a whole batch at once: the index is an array of positions in the store."""
+def rate(settings: Settings, steps: int) -> Callable[[int], float]:
+    """Return the learning rate of a step, as a share of the highest one.
 
-    def __init__(self, store: PatchStore) -> None:
-        self.store = store
-
-    def __getitem__(self, positions: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        images = torch.from_numpy(np.ascontiguousarray(self.store.images[positions]))
-        labels = torch.from_numpy(np.ascontiguousarray(self.store.labels[positions]))
-        return images, labels
-
-
-class Batches(Sampler):
-    """Positions in batches of nearly equal size, in an order that follows from seed and epoch.
-
-    Equal sizes leave no last batch of one patch, on which batch normalisation would fail; nothing
-    is dropped. ``seed`` None keeps the order.
+    While weights are averaged it is constant, since an average over steps that grow ever smaller is
+    hardly one.
     """
+    averaging = steps
+    if settings.average:
+        averaging = steps * settings.averaging_from() // settings.epochs
 
-    def __init__(self, positions: np.ndarray, batch_size: int, seed: int | None) -> None:
-        self.positions = np.sort(positions)
-        self.seed = seed
-        self.epoch = 0
-        self.count = math.ceil(len(positions) / batch_size)
-        if seed is not None and len(positions) < 2 * self.count:
-            self.count = max(len(positions) // 2, 1)
+    def share(step: int) -> float:
+        if step >= averaging:
+            return _AVERAGING_RATE
+        if settings.schedule == "constant":
+            return 1.0
+        done = step / max(averaging - 1, 1)
+        if settings.schedule == "cosine":
+            return max(_half_cosine(done), 1e-5)
+        if done < _WARM_UP:
+            return 0.04 + 0.96 * (1 - _half_cosine(done / _WARM_UP))
+        return max(_half_cosine((done - _WARM_UP) / (1 - _WARM_UP)), 4e-6)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        order = self.positions
-        if self.seed is not None:
-            order = np.random.default_rng([self.seed, self.epoch]).permutation(order)
-        # Sorted within a batch: the store is read front to back.
-        return (np.sort(part) for part in np.array_split(order, self.count))
-
-    def __len__(self) -> int:
-        return self.count
+    return share
 
 
-def _loader(
-    store: PatchStore, positions: np.ndarray, batch_size: int, seed: int | None
-) -> DataLoader:
-    # Whole batches out of memory: worker processes would only add copying.
-    return DataLoader(Patches(store), batch_size=None, sampler=Batches(positions, batch_size, seed))
+def _half_cosine(part: float) -> float:
+    return 0.5 * (1 + math.cos(math.pi * min(part, 1.0)))
 
 
-def _channels_last(images: torch.Tensor) -> torch.Tensor:
-    return images.contiguous(memory_format=torch.channels_last)
+def _state_of(path: Path, history: History) -> dict[str, Any]:
+    """Read what the history wrote into a state."""
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    return content["callbacks"][history.state_key]
 
 
 def _mix(numbers: list[int]) -> int:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -17,17 +18,21 @@ import pandas as pd
 import torch
 
 import glacier_utils
-from glacier_utils import metrics, models
+from glacier_utils import calibration, metrics, models, weights
+from glacier_utils.adaptation import scene_changes
+from glacier_utils.batches import Patches
 from glacier_utils.checkpoints import Segmenter, save_checkpoint
 from glacier_utils.errors import GlacierError
-from glacier_utils.files import atomic_path, fingerprint, write_csv, write_json
+from glacier_utils.files import fingerprint, put_folder, write_csv, write_json
 from glacier_utils.losses import UNKNOWN, bce_dice
-from glacier_utils.precision import resolve
 from glacier_utils.prediction import predict_patches
+from glacier_utils.settings import Settings
 
 if TYPE_CHECKING:
+    from glacier_utils.batches import Change
     from glacier_utils.patches import PatchStore
 
+STATE = "state.ckpt"  # of a training that is under way
 HISTORY = (
     "epoch",
     "train_loss",
@@ -36,44 +41,6 @@ HISTORY = (
     "learning_rate",
     "seconds",
 )
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to train.
-
-    Args:
-        epochs: at most so many passes over the training patches.
-        batch_size: patches a step.
-        learning_rate: its highest value, in the one-cycle schedule (Smith and Topin 2019).
-        weight_decay: of AdamW.
-        patience: epochs without a better validation IoU before training stops.
-        gradient_clip: largest norm of the gradient.
-        seed: of weights, order and augmentation.
-        augment: symmetries and gains on each batch.
-        precision: "auto" (bf16 where the processor has it), "bf16" or "float32".
-        threads: of torch; None leaves torch's own choice.
-        pixels: size of the sample of pixels that the pixel baselines are fitted to.
-    """
-
-    epochs: int = 20
-    batch_size: int = 8
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    patience: int = 20
-    gradient_clip: float = 1.0
-    seed: int = 0
-    augment: bool = True
-    precision: str = "auto"
-    threads: int | None = None
-    pixels: int = 200_000
-
-    def __post_init__(self) -> None:
-        positive = ["epochs", "batch_size", "learning_rate", "patience", "gradient_clip", "pixels"]
-        for name in positive:
-            if not getattr(self, name) > 0:
-                raise GlacierError(f"settings: {name} is {getattr(self, name)}, must be above 0")
-        resolve(self.precision)
 
 
 @dataclass(frozen=True)
@@ -102,7 +69,12 @@ def fit(
 
     Test patches are never read. The folder appears when the fit is finished, with checkpoint.pt,
     history.csv (a row an epoch; ``seconds`` since the start) and fit.json. A finished fit is
-    reused where store, model, arguments, settings, dates and versions are the same.
+    reused where store, model, arguments, settings, dates and versions are the same; one that was
+    interrupted goes on after the last epoch whose state was saved (``.<folder>.<key>.partial``) and
+    comes to the same weights as if nothing had happened.
+
+    With several processes (``settings.devices``, ``nodes``) each of them calls this; the first one
+    writes, all return the same.
 
     Args:
         name, arguments: of ``models.build``.
@@ -133,45 +105,83 @@ def fit(
 
     train, validation = _positions(store, dates)
     started = time.perf_counter()
-    with atomic_path(folder) as temporary, _reproducible(settings):
-        temporary.mkdir()
-        mean, std = _statistics(store)
+    with _partial(folder, key) as partial, _reproducible(settings):
         segmenter = Segmenter(
             name,
             store.bands,
-            mean,
-            std,
+            *_statistics(store),
             arguments=arguments,
+            normalisation=settings.normalisation,
             provenance=_provenance(store, identity),
         )
+        reflectance = store.parameters.get("reflectance") is not None
+        segmenter.provenance["weights"] = weights.start(
+            segmenter, settings.weights, reflectance=reflectance
+        )
+        change = None
+        if settings.normalisation == "scene":
+            change = scene_changes(store, segmenter)
         if models.is_pixel_model(name):
-            history = _fit_pixels(segmenter, store, train, settings)
+            history = _fit_pixels(segmenter, store, train, settings, change)
         else:
             # Lightning takes seconds to import, which prediction and the baselines do not need.
             from glacier_utils.loop import train_network
 
             history = train_network(
-                segmenter, store, train, validation, settings, temporary, progress=progress
-            )
-        scores = _validate(segmenter, store, validation, settings)
-        if history.empty:  # a pixel model: one row, so that every history reads alike
-            row = (1, math.nan, scores["loss"], scores["iou"], math.nan, _since(started))
-            history = pd.DataFrame([row], columns=HISTORY)
-        segmenter.threshold = scores["threshold"]
-        segmenter.provenance["validation"] = scores
-        save_checkpoint(temporary / "checkpoint.pt", segmenter)
-        write_csv(temporary / "history.csv", history)
-        content = {
-            "fingerprint": key,
-            **identity,
-            "validation": scores | {"patches": len(validation), "train_patches": len(train)},
-            "seconds": _since(started),
-            "parameters": models.parameter_count(segmenter.network),
-        }
-        write_json(temporary / "fit.json", content)
+                segmenter, store, train, validation, settings, partial, change=change,
+                progress=progress,
+            )  # fmt: skip
+        if _first_process():
+            scores = _validate(segmenter, store, validation, settings, change)
+            if history.empty:  # a pixel model: one row, so that every history reads alike
+                row = (1, math.nan, scores["loss"], scores["iou"], math.nan, _since(started))
+                history = pd.DataFrame([row], columns=HISTORY)
+            segmenter.provenance["validation"] = scores
+            save_checkpoint(partial / "checkpoint.pt", segmenter)
+            write_csv(partial / "history.csv", history)
+            content = {
+                "fingerprint": key,
+                **identity,
+                "weights": segmenter.provenance["weights"],
+                "validation": scores | {"patches": len(validation), "train_patches": len(train)},
+                "seconds": max(_since(started), float(history["seconds"].iloc[-1])),
+                "parameters": models.parameter_count(segmenter.network),
+            }
+            write_json(partial / "fit.json", content)
+            put_folder(partial, folder)
+        _wait_for_first_process()
     finished = _finished(folder, key)
     assert finished is not None
     return Fit(**(vars(finished) | {"reused": False}))
+
+
+@contextmanager
+def _partial(folder: Path, key: str) -> Iterator[Path]:
+    """Give the folder of a fit in the making; it stays if the fit breaks off after a saved state.
+
+    Those of other inputs, which nobody will ask for again, are removed.
+    """
+    partial = folder.with_name(f".{folder.name}.{key}.partial")
+    for left in folder.parent.glob(f".{folder.name}.*.partial"):
+        if left != partial:
+            shutil.rmtree(left, ignore_errors=True)
+    partial.mkdir(parents=True, exist_ok=True)
+    try:
+        yield partial
+    finally:
+        if _first_process() and partial.is_dir() and not (partial / STATE).is_file():
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _first_process() -> bool:
+    """Tell whether this is the only process of a training, or the first of them."""
+    group = torch.distributed
+    return not (group.is_available() and group.is_initialized()) or group.get_rank() == 0
+
+
+def _wait_for_first_process() -> None:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
 
 
 def choose_threshold(
@@ -191,52 +201,77 @@ def choose_threshold(
 
 
 def _fit_pixels(
-    segmenter: Segmenter, store: PatchStore, train: np.ndarray, settings: Settings
+    segmenter: Segmenter,
+    store: PatchStore,
+    train: np.ndarray,
+    settings: Settings,
+    change: Change | None,
 ) -> pd.DataFrame:
     """Fit a pixel baseline to a sample of known training pixels; return an empty history."""
-    pixels, labels = sample_pixels(store, train, settings.pixels, settings.seed)
     mean, std = (buffer.flatten().numpy() for buffer in (segmenter.mean, segmenter.std))
-    normalised = ((pixels - mean) / std).astype(np.float32)
+    if hasattr(segmenter.network, "prepare"):  # indices of bands need reflectance
+        segmenter.network.prepare(segmenter.bands, mean, std)
+    pixels, labels = sample_pixels(
+        segmenter, Patches(store, change), train, settings.pixels, settings.seed
+    )
     segmenter.network.fit(
-        normalised, labels, bands=segmenter.bands, mean=mean, std=std, seed=settings.seed
+        pixels, labels, bands=segmenter.bands, mean=mean, std=std, seed=settings.seed
     )
     return pd.DataFrame(columns=HISTORY)
 
 
 def sample_pixels(
-    store: PatchStore, positions: np.ndarray, count: int, seed: int
+    segmenter: Segmenter, patches: Patches, positions: np.ndarray, count: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw known pixels evenly from patches: reflectance [n, band], labels uint8 [n].
+    """Draw known pixels evenly from patches: features float32 [n, feature], labels uint8 [n].
 
-    At most ``count``; a patch gives at most its equal share, so that memory stays bounded.
+    Features are the normalised bands, or what the network makes of them and their neighbourhood
+    (``neighbourhood_features``). At most ``count`` pixels; a patch gives at most its equal share,
+    so that memory stays bounded.
     """
     generator = np.random.default_rng(seed)
     share = -(-count // len(positions))
-    pixels, labels = [], []
+    neighbourhood = getattr(segmenter.network, "neighbourhood_features", None)
+    features, labels = [], []
     for position in positions:
-        label = np.asarray(store.labels[position]).ravel()
+        images, label = patches[np.array([position])]
+        label = label.numpy().ravel()
         known = np.flatnonzero(label != UNKNOWN)
         chosen = np.sort(generator.permutation(known)[:share])
-        image = np.asarray(store.images[position]).reshape(len(store.bands), -1)
-        pixels.append(image[:, chosen].T)
+        with torch.inference_mode():
+            values = segmenter.normalise(images)
+            values = values if neighbourhood is None else neighbourhood(values)
+        features.append(values[0].flatten(1).numpy()[:, chosen].T)
         labels.append(label[chosen])
-    return np.concatenate(pixels), np.concatenate(labels)
+    return np.concatenate(features), np.concatenate(labels)
 
 
 def _validate(
-    segmenter: Segmenter, store: PatchStore, positions: np.ndarray, settings: Settings
+    segmenter: Segmenter,
+    store: PatchStore,
+    positions: np.ndarray,
+    settings: Settings,
+    change: Change | None,
 ) -> dict[str, Any]:
-    """Choose the threshold and score the validation patches, pooled."""
+    """Choose temperature and threshold on the validation patches, and score them, pooled.
+
+    Both are set in the segmenter.
+    """
     segmenter.eval()
-    labels = np.asarray(store.labels[positions])
-    probability = predict_patches(
-        segmenter, store.images, positions=positions, precision=settings.precision
-    )
-    threshold = choose_threshold(probability, labels)
-    counts = metrics.count(probability >= threshold, labels)
-    logits = torch.logit(torch.from_numpy(probability), eps=1e-6)
-    loss = bce_dice(logits, torch.from_numpy(labels))
-    return metrics.score_table(counts) | {"loss": float(loss), "threshold": threshold}
+    patches = Patches(store, change)
+    images, labels = patches[positions]
+    probability = predict_patches(segmenter, images.numpy(), precision=settings.precision)
+    labels = labels.numpy()
+    segmenter.temperature = calibration.fit_temperature(*calibration.histogram(probability, labels))
+    logits = torch.logit(torch.from_numpy(probability), eps=1e-6) / segmenter.temperature
+    probability = logits.sigmoid().numpy()
+    segmenter.threshold = choose_threshold(probability, labels)
+    counts = metrics.count(probability >= segmenter.threshold, labels)
+    return metrics.score_table(counts) | {
+        "loss": float(bce_dice(logits, torch.from_numpy(labels))),
+        "threshold": segmenter.threshold,
+        "temperature": segmenter.temperature,
+    }
 
 
 def _positions(store: PatchStore, dates: list[str]) -> tuple[np.ndarray, np.ndarray]:

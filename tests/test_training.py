@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from stubs import Store
 
 from glacier_utils import training
-from glacier_utils.checkpoints import load_checkpoint
+from glacier_utils.checkpoints import Segmenter, load_checkpoint
 from glacier_utils.errors import GlacierError
-from glacier_utils.loop import Batches
+from glacier_utils.batches import Batches, Patches
 from glacier_utils.precision import resolve
 from glacier_utils.prediction import predict_patches
-from glacier_utils.training import Settings, choose_threshold, fit, sample_pixels
+from glacier_utils.settings import Settings, make_settings
+from glacier_utils.training import choose_threshold, fit, sample_pixels
 
 QUICK = Settings(epochs=3, batch_size=3, learning_rate=1e-2, threads=1)
 SMALL = {"filters": [4, 8]}
@@ -77,7 +78,7 @@ def test_a_network_learns_and_leaves_all_that_prediction_needs(tmp_path, capfd):
 
 def test_the_best_epoch_is_kept(tmp_path):
     result = quick_fit(tmp_path / "fit", settings=Settings(
-        epochs=8, batch_size=3, learning_rate=0.5, threads=1, augment=False, precision="float32"
+        epochs=8, batch_size=3, learning_rate=0.5, threads=1, augmentation="none", precision="float32"
     ))  # fmt: skip
     store = Store()
     positions = store.select(split="validation")
@@ -143,7 +144,7 @@ def test_a_failed_fit_leaves_the_old_one_as_it_was(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["fit"]
 
 
-@pytest.mark.parametrize("name", ["threshold", "random_forest"])
+@pytest.mark.parametrize("name", ["threshold", "random_forest", "gradient_boosting"])
 def test_pixel_models_go_the_same_way(tmp_path, name):
     result = fit(name, Store(), tmp_path / name, progress=False)
     assert result.validation["iou"] > 0.95
@@ -200,10 +201,12 @@ def test_settings_are_checked():
 
 def test_pixels_are_sampled_from_known_ones_only():
     store = Store()
-    pixels, labels = sample_pixels(store, store.select(split="train"), 600, seed=0)
+    segmenter = Segmenter("random_forest", store.bands, [0] * 4, [1] * 4)
+    train = store.select(split="train")
+    pixels, labels = sample_pixels(segmenter, Patches(store), train, 600, seed=0)
     assert pixels.shape == (600, 4)
     assert set(labels) == {0, 1}
-    few, _ = sample_pixels(store, store.select(split="train"), 10**6, seed=0)
+    few, _ = sample_pixels(segmenter, Patches(store), train, 10**6, seed=0)
     assert len(few) == (store.labels[store.select(split="train")] != 255).sum()
 
 
