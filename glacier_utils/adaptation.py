@@ -129,9 +129,7 @@ def predict_by_scene(
     return probability
 
 
-def adapt_to_source(
-    segmenter: Segmenter, source: Source, *, batch_norm: bool = False
-) -> Segmenter:
+def adapt_to_source(segmenter: Segmenter, source: Source, *, batch_norm: bool = False) -> Segmenter:
     """Fit the segmenter to a whole scene, of which some windows, evenly spread, are read."""
     if not (batch_norm or segmenter.normalisation == "scene"):
         return segmenter

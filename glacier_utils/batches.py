@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,6 +50,8 @@ class Batches(Sampler):
         weights: one a position: patches are drawn with chances in proportion to them, some several
             times and some not at all. None: each once an epoch.
         rank, world: number of this process, and of all.
+        epoch: gives the number of the epoch when its first batch is asked for. (Lightning's
+            ``set_epoch`` does not reach the first epoch of a training that goes on.)
     """
 
     def __init__(
@@ -61,31 +63,29 @@ class Batches(Sampler):
         weights: np.ndarray | None = None,
         rank: int = 0,
         world: int = 1,
+        epoch: Callable[[], int] = lambda: 0,
     ) -> None:
         order = np.argsort(positions, kind="stable")
         self.positions = np.asarray(positions)[order]
         self.chances = None if weights is None else weights[order] / weights.sum()
-        self.seed, self.rank, self.world = seed, rank, world
-        self.epoch = 0
+        self.seed, self.rank, self.world, self.epoch = seed, rank, world, epoch
         self.count = math.ceil(len(positions) / batch_size)
         if seed is not None and len(positions) < 2 * world * self.count:
             self.count = max(len(positions) // (2 * world), 1)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
-        self.epoch = epoch
-
     def __iter__(self) -> Iterator[np.ndarray]:
+        # A generator, so that the epoch is asked for with the first batch: a training that goes on
+        # makes its iterator while it still believes in the epoch before.
         order = self.positions
         if self.seed is not None:
-            generator = np.random.default_rng([self.seed, self.epoch])
+            generator = np.random.default_rng([self.seed, self.epoch()])
             if self.chances is None:
                 order = generator.permutation(order)
             else:
                 order = generator.choice(order, size=len(order), p=self.chances)
         parts = (part[self.rank :: self.world] for part in np.array_split(order, self.count))
         # Sorted within a batch: the store is read front to back.
-        return (np.sort(part) for part in parts if len(part))
+        yield from (np.sort(part) for part in parts if len(part))
 
     def __len__(self) -> int:
         return self.count

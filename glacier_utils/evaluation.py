@@ -10,11 +10,11 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from glacier_utils import blocks, boundaries, experiments, intervals, metrics
+from glacier_utils.adaptation import predict_by_scene
 from glacier_utils.checkpoints import load_checkpoint
 from glacier_utils.errors import GlacierError
 from glacier_utils.grids import Grid
 from glacier_utils.postprocess import clean
-from glacier_utils.prediction import predict_patches
 from glacier_utils.store import PatchStore
 
 Masks = Mapping[str, np.ndarray]
@@ -44,13 +44,15 @@ def predict_models(
 ) -> dict[str, np.ndarray]:
     """Predict the patches with every model of `experiments.summary`.
 
+    A model that was trained with per-scene normalisation is fitted to the images of each area and
+    date, as `adaptation.adapt` does.
+
     Returns:
         model -> probability float32 [n, row, col].
     """
-    # The positions go along with the array, so that only a batch of it is in memory.
     return {
-        name: predict_patches(
-            load_checkpoint(experiments.checkpoint(table, name)), store.images, positions=positions
+        name: predict_by_scene(
+            load_checkpoint(experiments.checkpoint(table, name)), store, positions
         )
         for name in table["model"]
     }
@@ -118,7 +120,7 @@ def spatial_scores(
     rows = []
     for row in table.itertuples():
         for reference, truth in references(store, positions).items():
-            counts = _counts(masks[row.model], truth, store, positions, side_m)
+            counts = block_counts(masks[row.model], truth, store, positions, side_m)
             for (area, date), part in counts.groupby(["area", "date"], sort=False):
                 rows.append(
                     {
@@ -188,7 +190,9 @@ def _paired(
     tables = []
     for reference, truth in references(store, positions).items():
         names = dict.fromkeys(name for pair in pairs for name in pair)
-        counts = {name: _counts(masks[name], truth, store, positions, side_m) for name in names}
+        counts = {
+            name: block_counts(masks[name], truth, store, positions, side_m) for name in names
+        }
         tables.append(intervals.compare(counts, pairs).assign(reference=reference))
     return pd.concat(tables, ignore_index=True)[columns]
 
@@ -324,13 +328,17 @@ def same_support(masks: Masks, store: PatchStore, positions: np.ndarray) -> bool
     )
 
 
-def _counts(
+def block_counts(
     mask: np.ndarray,
     reference: np.ndarray,
     store: PatchStore,
     positions: np.ndarray,
-    side_m: float | None,
+    side_m: float | None = None,
 ) -> pd.DataFrame:
+    """Count hits and errors of every patch, and name the block of ground it lies in.
+
+    Columns tp, fp, fn, tn, block, area, date; ``side_m`` as of `spatial_scores`.
+    """
     counts = metrics.count_patches(mask, reference)
     index, size = store.index.iloc[positions], mask.shape[-1]
     resolution = pixel_area_km2(store) ** 0.5 * 1000

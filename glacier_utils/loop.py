@@ -23,6 +23,7 @@ from tqdm import tqdm
 from glacier_utils.augment import augment, operations
 from glacier_utils.batches import Batches, Change, Patches, loader
 from glacier_utils.checkpoints import Segmenter
+from glacier_utils.errors import GlacierError
 from glacier_utils.losses import UNKNOWN, Loss, bce_dice
 from glacier_utils.precision import memory_format, resolve
 
@@ -69,14 +70,16 @@ def train_network(
     device = settings.accelerator
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    precision = resolve(settings.precision, device)
-    layout = memory_format(precision, device)
-    task = Task(segmenter, settings, layout, store, train, validation, change)
-    task.to(memory_format=layout)
     state = folder / STATE
     history = History(state, settings, segmenter.name, progress)
     if state.is_file():
         history.load_state_dict(_state_of(state, history))
+    else:
+        history.precision = resolve(settings.precision, device)
+        history.channels_last = memory_format(history.precision, device) == torch.channels_last
+    layout = torch.channels_last if history.channels_last else torch.contiguous_format
+    task = Task(segmenter, settings, layout, store, train, validation, change)
+    task.to(memory_format=layout)
     with _quiet():
         trainer = lightning.Trainer(
             max_epochs=settings.epochs,
@@ -84,7 +87,7 @@ def train_network(
             devices=settings.devices,
             num_nodes=settings.nodes,
             strategy=settings.strategy,
-            precision="bf16-mixed" if precision == "bf16" else "32-true",
+            precision="bf16-mixed" if history.precision == "bf16" else "32-true",
             gradient_clip_val=settings.gradient_clip,
             callbacks=[history],
             default_root_dir=folder,
@@ -141,15 +144,18 @@ class Task(lightning.LightningModule):
         return self.segmenter
 
     def train_dataloader(self) -> Any:
+        return loader(self.patches, self._batches())
+
+    def _batches(self) -> Batches:
         settings = self.settings
         weights = None
         if settings.balanced:
             weights = self.patches.store.index["weight"].to_numpy()[self.train_positions]
-        batches = Batches(
+        return Batches(
             self.train_positions, settings.batch_size, settings.seed, weights=weights,
             rank=self.trainer.global_rank, world=self.trainer.world_size,
+            epoch=lambda: self.current_epoch,
         )  # fmt: skip
-        return loader(self.patches, batches)
 
     def val_dataloader(self) -> Any:
         batches = Batches(
@@ -211,7 +217,9 @@ class Task(lightning.LightningModule):
         optimiser = torch.optim.AdamW(
             self.segmenter.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
         )
-        steps = max(int(self.trainer.estimated_stepping_batches), 2)
+        # Lightning's own estimate would begin with the data, before it knows in which epoch a
+        # training goes on.
+        steps = max(settings.epochs * len(self._batches()), 2)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate(settings, steps))
         return {
             "optimizer": optimiser,
@@ -232,6 +240,8 @@ class History(Checkpoint):
         self.state, self.settings = state, settings
         self.rows: list[dict[str, float]] = []
         self.best: dict[str, torch.Tensor] = {}
+        # Kept with the state: a format measured anew could be another one.
+        self.precision, self.channels_last = "float32", True
         self.bar = tqdm(total=settings.epochs, desc=name, unit="epoch", disable=not progress)
         self.started = time.perf_counter()
         self.saved = time.monotonic()
@@ -282,10 +292,12 @@ class History(Checkpoint):
 
     def state_dict(self) -> dict[str, Any]:
         seconds = time.perf_counter() - self.started
-        return {"rows": self.rows, "best": self.best, "seconds": seconds}
+        formats = {"precision": self.precision, "channels_last": self.channels_last}
+        return {"rows": self.rows, "best": self.best, "seconds": seconds, **formats}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rows, self.best = list(state["rows"]), dict(state["best"])
+        self.precision, self.channels_last = state["precision"], state["channels_last"]
         self.started = time.perf_counter() - state["seconds"]
         self.bar.n = len(self.rows)
 
@@ -324,8 +336,14 @@ def _half_cosine(part: float) -> float:
 
 def _state_of(path: Path, history: History) -> dict[str, Any]:
     """Read what the history wrote into a state."""
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    return content["callbacks"][history.state_key]
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        return content["callbacks"][history.state_key]
+    except Exception as error:  # zip, pickle and runtime errors, whatever lies in the file
+        raise GlacierError(
+            f"{path}: the state of a broken off training cannot be read "
+            f"({type(error).__name__}); remove its folder to train from the start"
+        ) from error
 
 
 def _mix(numbers: list[int]) -> int:

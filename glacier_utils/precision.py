@@ -11,10 +11,9 @@ import torch.nn.functional as F
 
 from glacier_utils.errors import GlacierError
 
-
-# A format that a processor has instructions for is left only where it is clearly slower: far from
-# what measurements scatter by, so that a machine decides alike each time.
-_CLEAR_LOSS = 0.7
+# A format that a processor has instructions for is left only where it takes twice the time: far
+# from what measurements scatter by on a busy machine, so that it decides alike each time.
+_CLEAR_LOSS = 0.5
 
 
 def resolve(precision: str = "auto", device: str | torch.device = "cpu") -> str:
@@ -53,11 +52,14 @@ def measured() -> dict[str, float]:
     """
     formats = ("bf16", "float32") if has_bf16() else ("float32",)
     with torch.inference_mode(False), torch.enable_grad():  # whatever the caller is in
-        seconds = {
-            (name, layout): _seconds(_convolution(name, layout))
+        work = {
+            (name, layout): _convolution(name, layout)
             for name in formats
             for layout in (torch.channels_last, torch.contiguous_format)
         }
+        # In turns, so that whatever else the machine does for a moment meets all of them.
+        rounds = [{key: _seconds(step) for key, step in work.items()} for _ in range(6)]
+    seconds = {key: min(times[key] for times in rounds[1:]) for key in work}
     gains = {
         f"channels_last_{name}": seconds[name, torch.contiguous_format]
         / seconds[name, torch.channels_last]
@@ -84,15 +86,11 @@ def _convolution(name: str, layout: torch.memory_format) -> Callable[[], None]:
     return work
 
 
-def _seconds(work: Callable[[], None], repeat: int = 5) -> float:
+def _seconds(work: Callable[[], None]) -> float:
     """Return seconds of processor, which other programs on the machine hardly change."""
+    start = time.process_time()
     work()
-    times = []
-    for _ in range(repeat):
-        start = time.process_time()
-        work()
-        times.append(time.process_time() - start)
-    return min(times)
+    return time.process_time() - start
 
 
 def has_bf16() -> bool:

@@ -116,9 +116,7 @@ def change_settings(settings: Settings, options: Mapping[str, Any]) -> Settings:
         wanted = int if name == "threads" else type(default)
         fits = isinstance(value, wanted) and isinstance(value, bool) == (wanted is bool)
         if not (fits or (wanted is float and type(value) is int)) and value != default:
-            raise GlacierError(
-                f"settings: {name} is {value!r}, but takes a value like {default!r}"
-            )
+            raise GlacierError(f"settings: {name} is {value!r}, but takes a value like {default!r}")
     return dataclasses.replace(settings, **options)
 
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from glacier_utils.batches import Change
     from glacier_utils.patches import PatchStore
 
+# Surface reflectance is stored in ten thousands (Sentinel-2) or finer; 255 is a picture.
+_CALIBRATED = 1000
 STATE = "state.ckpt"  # of a training that is under way
 HISTORY = (
     "epoch",
@@ -114,10 +116,7 @@ def fit(
             normalisation=settings.normalisation,
             provenance=_provenance(store, identity),
         )
-        reflectance = store.parameters.get("reflectance") is not None
-        segmenter.provenance["weights"] = weights.start(
-            segmenter, settings.weights, reflectance=reflectance
-        )
+        segmenter.provenance["weights"] = _start(segmenter, store, settings)
         change = None
         if settings.normalisation == "scene":
             change = scene_changes(store, segmenter)
@@ -153,6 +152,16 @@ def fit(
     finished = _finished(folder, key)
     assert finished is not None
     return Fit(**(vars(finished) | {"reused": False}))
+
+
+def _start(segmenter: Segmenter, store: PatchStore, settings: Settings) -> str:
+    """Put the initial weights into a segmenter; return in words which."""
+    if models.is_pixel_model(segmenter.name):
+        return "none"
+    scale = (store.parameters.get("reflectance") or {}).get("scale", 0)
+    # Without being asked only where the values are calibrated; whoever names weights may know more.
+    calibrated = scale >= _CALIBRATED if settings.weights == "auto" else bool(scale)
+    return weights.start(segmenter, settings.weights, reflectance=calibrated)
 
 
 @contextmanager

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from stubs import Store
 
 from glacier_utils import training
+from glacier_utils.batches import Batches, Patches
 from glacier_utils.checkpoints import Segmenter, load_checkpoint
 from glacier_utils.errors import GlacierError
-from glacier_utils.batches import Batches, Patches
 from glacier_utils.precision import resolve
 from glacier_utils.prediction import predict_patches
-from glacier_utils.settings import Settings, make_settings
+from glacier_utils.settings import Settings
 from glacier_utils.training import choose_threshold, fit, sample_pixels
 
 QUICK = Settings(epochs=3, batch_size=3, learning_rate=1e-2, threads=1)
@@ -34,8 +34,7 @@ def quick_fit(folder, store=None, **changes):
 @settings(deadline=None)
 @given(st.integers(2, 60), st.integers(2, 20), st.integers(0, 5))
 def test_batches_hold_every_patch_once_and_never_one_alone(count, batch_size, epoch):
-    batches = Batches(np.arange(count), batch_size, seed=1)
-    batches.set_epoch(epoch)
+    batches = Batches(np.arange(count), batch_size, seed=1, epoch=lambda: epoch)
     parts = list(batches)
     assert len(parts) == len(batches)
     assert sorted(np.concatenate(parts)) == list(range(count))
@@ -45,10 +44,37 @@ def test_batches_hold_every_patch_once_and_never_one_alone(count, batch_size, ep
 
 
 def test_the_order_changes_from_epoch_to_epoch():
-    batches = Batches(np.arange(40), 8, seed=1)
-    first = np.concatenate(list(batches))
-    batches.set_epoch(1)
-    assert not np.array_equal(first, np.concatenate(list(batches)))
+    first, second = (
+        np.concatenate(list(Batches(np.arange(40), 8, seed=1, epoch=lambda epoch=epoch: epoch)))
+        for epoch in (0, 1)
+    )
+    assert not np.array_equal(first, second)
+
+
+@settings(deadline=None)
+@given(st.integers(4, 60), st.integers(2, 20), st.integers(2, 4), st.integers(0, 5))
+def test_several_processes_share_every_batch(count, batch_size, world, epoch):
+    shares = [
+        list(Batches(np.arange(count), batch_size, 1, rank=rank, world=world, epoch=lambda: epoch))
+        for rank in range(world)
+    ]
+    alone = list(Batches(np.arange(count), batch_size, 1, epoch=lambda: epoch))
+    assert len({len(share) for share in shares}) == 1 or count < world
+    joined = [np.sort(np.concatenate(parts)) for parts in zip(*shares, strict=False)]
+    assert sorted(np.concatenate(joined)) == list(range(count))
+    if len(joined) == len(alone):
+        assert all(np.array_equal(one, two) for one, two in zip(joined, alone, strict=True))
+
+
+def test_patches_are_drawn_by_their_weights():
+    weights = np.array([0.0, 1.0, 3.0, 0.0])
+    drawn = np.concatenate([
+        np.concatenate(list(Batches(np.array([7, 5, 3, 1]), 2, 0, weights=weights,
+                                    epoch=lambda epoch=epoch: epoch)))
+        for epoch in range(400)
+    ])  # fmt: skip
+    assert set(drawn) == {5, 3}
+    assert (drawn == 3).mean() == pytest.approx(0.75, abs=0.04)
 
 
 # ---- fit
@@ -78,7 +104,8 @@ def test_a_network_learns_and_leaves_all_that_prediction_needs(tmp_path, capfd):
 
 def test_the_best_epoch_is_kept(tmp_path):
     result = quick_fit(tmp_path / "fit", settings=Settings(
-        epochs=8, batch_size=3, learning_rate=0.5, threads=1, augmentation="none", precision="float32"
+        epochs=8, batch_size=3, learning_rate=0.5, threads=1, augmentation="none",
+        precision="float32",
     ))  # fmt: skip
     store = Store()
     positions = store.select(split="validation")

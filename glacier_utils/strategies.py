@@ -1,0 +1,137 @@
+"""Strategies against the shift from one glacier to another that take more than one training."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from glacier_utils import training
+from glacier_utils.adaptation import predict_by_scene
+from glacier_utils.checkpoints import load_checkpoint
+from glacier_utils.errors import GlacierError
+from glacier_utils.files import file_fingerprint, fingerprint
+from glacier_utils.losses import UNKNOWN
+from glacier_utils.settings import Settings
+from glacier_utils.store import PatchStore
+
+CONFIDENT = 0.9  # probability of either class from which a pixel teaches
+
+
+class PseudoLabelled:
+    """A patch store whose chosen patches carry a model's own confident map as labels.
+
+    They become training patches. Of every other patch outside training and validation the labels
+    are hidden, so that no test label can be read by mistake.
+
+    Args:
+        store: the patches.
+        targets: positions of the unlabelled patches, none of them a validation patch.
+        probability: float32 [n, row, col] of glacier on the targets.
+        confident: pixels at or above it become glacier, at or below its complement not glacier, the
+            rest is unknown.
+        origin: what the probability came from; it goes into the key.
+
+    Raises:
+        GlacierError: a target that validates, or ``confident`` not above 0.5.
+    """
+
+    def __init__(
+        self,
+        store: PatchStore,
+        targets: np.ndarray,
+        probability: np.ndarray,
+        *,
+        confident: float = CONFIDENT,
+        origin: Any = None,
+    ) -> None:
+        if not 0.5 < confident <= 1:
+            raise GlacierError(f"confident is {confident}, must be above 0.5 and at most 1")
+        split = store.index["split"].to_numpy(object)
+        if (split[targets] == "validation").any():
+            raise GlacierError("self-training: validation patches cannot teach; leave them out")
+        self.images, self.bands = store.images, store.bands
+        self.statistics, self.parameters = store.statistics, store.parameters
+        own = np.isin(split, ["train", "validation"])
+        self.labels = np.full(store.images[:, 0].shape, UNKNOWN, np.uint8)
+        self.labels[own] = store.labels[np.flatnonzero(own)]
+        pseudo = np.full(probability.shape, UNKNOWN, np.uint8)
+        pseudo[probability >= confident] = 1
+        pseudo[probability <= 1 - confident] = 0
+        seen = (np.asarray(store.images[targets]) != 0).any(axis=1)
+        self.labels[targets] = np.where(seen, pseudo, UNKNOWN)
+        split = split.copy()
+        split[targets] = "train"
+        self.index = store.index.assign(split=split)
+        content = [store.key, np.asarray(targets).tolist(), confident, origin]
+        self.key = f"{store.key}-pseudo-{fingerprint(content)}"
+
+    def select(self, *, area=None, date=None, split=None) -> np.ndarray:
+        """Return positions as of ``PatchStore.select``."""
+        chosen = np.ones(len(self.index), bool)
+        for column, wanted in (("area", area), ("date", date), ("split", split)):
+            if wanted is not None:
+                values = [wanted] if isinstance(wanted, str) else list(wanted)
+                chosen &= self.index[column].isin(values).to_numpy()
+        return np.flatnonzero(chosen)
+
+
+def self_train(
+    checkpoint: str | Path,
+    store: PatchStore,
+    targets: np.ndarray,
+    folder: str | Path,
+    *,
+    settings: Settings | None = None,
+    dates: Sequence[str] | str | None = None,
+    arguments: dict[str, Any] | None = None,
+    confident: float = CONFIDENT,
+    progress: bool = True,
+) -> training.Fit:
+    """Train a model further on its own confident map of scenes without labels.
+
+    The teacher maps the targets; pixels that it is sure of become labels (Lee 2013, ICML workshop:
+    pseudo-labels), and a student that starts from its weights learns from them together with the
+    labelled patches. Validation stays what it was.
+
+    Args:
+        checkpoint: the teacher, trained on ``store``.
+        targets: positions of the patches without labels, such as those of the test area; their
+            labels in the store are not read.
+        folder: of the student's fit.
+        settings: of the student; half the epochs, and half the learning rate, of a training from
+            scratch will do.
+        dates: of the labelled patches, as in `training.fit`; those of the targets are added.
+        arguments: of ``models.build``.
+        confident: probability from which a pixel teaches.
+
+    Raises:
+        GlacierError: a baseline as teacher, targets that validate, or what `training.fit` raises.
+    """
+    from glacier_utils import models
+
+    teacher = load_checkpoint(checkpoint)
+    if models.is_pixel_model(teacher.name):
+        raise GlacierError(f"self-training needs a network, {teacher.name} is fitted in one go")
+    targets = np.asarray(targets)
+    probability = predict_by_scene(teacher, store, targets)
+    student = PseudoLabelled(
+        store, targets, probability, confident=confident, origin=file_fingerprint(checkpoint)
+    )
+    settings = dataclasses.replace(settings or Settings(), weights=str(checkpoint))
+    dates = [dates] if isinstance(dates, str) else list(dates or set(store.index["date"]))
+    # The targets' own dates are scenes of theirs only if the labelled patches learn from them too.
+    if wrong := set(store.index["date"].to_numpy()[targets]) - set(dates):
+        raise GlacierError(f"self-training: targets of {sorted(wrong)[0]}, training of {dates}")
+    return training.fit(
+        teacher.name,
+        student,
+        folder,
+        dates=dates,
+        settings=settings,
+        arguments=arguments or teacher.arguments,
+        progress=progress,
+    )

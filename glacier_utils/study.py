@@ -1,0 +1,409 @@
+"""What helps on another glacier: models and strategies tried one by one, on worlds of their own.
+
+Choosing is itself a kind of learning. So it happens on other worlds of the sample, each with a
+training and a test area of its own, never on the test area of the sample that the notebooks report,
+nor on that of a user. Every trial is a single change against one base network; world and seed
+change together, so that what is reported holds for other ground and other random numbers alike.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from glacier_utils import datasets, evaluation, intervals, metrics, models, runs, training
+from glacier_utils.adaptation import predict_by_scene
+from glacier_utils.checkpoints import load_checkpoint
+from glacier_utils.errors import GlacierError
+from glacier_utils.files import atomic_path, fingerprint, write_csv, write_json
+from glacier_utils.patches import build_patches
+from glacier_utils.sample import make_sample
+from glacier_utils.settings import Settings, change_settings
+from glacier_utils.store import PatchStore
+from glacier_utils.strategies import self_train
+
+BASE = "unet-resnet18"
+# Settings of every network of the study; the learning rate is the default.
+STUDY = Settings(epochs=10, patience=10)
+REFERENCES = ("truth", "labels")
+_B4 = "unet-efficientnet-b4"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One thing tried.
+
+    Args:
+        name: short, unique.
+        group: what it is a kind of: baseline, network, loss, old outlines, training, augmentation
+            or shift.
+        what: one sentence.
+        model: of the registry.
+        options: fields of ``Settings`` that differ from the study's.
+        both_dates: learn from the other date as well, for as many steps.
+        batch_norm, flips: at prediction, as of ``adaptation.predict_by_scene``.
+        pseudo: train further on confident maps of the test area's images.
+        members: names of trials whose probabilities are averaged; nothing is trained.
+    """
+
+    name: str
+    group: str
+    what: str
+    model: str = BASE
+    options: Mapping[str, Any] = field(default_factory=dict)
+    both_dates: bool = False
+    batch_norm: bool = False
+    flips: bool = False
+    pseudo: bool = False
+    members: tuple[str, ...] = ()
+
+    @property
+    def trains(self) -> bool:
+        """Whether a model is fitted for this trial alone."""
+        return not (self.members or self.batch_norm or self.flips or self.pseudo)
+
+
+def _loss(name: str, what: str) -> Trial:
+    return Trial(name, "loss", what, options={"loss": name})
+
+
+TRIALS = (
+    Trial("threshold", "baseline", "brightness and NDWI", model="threshold"),
+    Trial("random_forest", "baseline", "bands of single pixels", model="random_forest"),
+    Trial(
+        "gradient_boosting", "baseline", "bands and their neighbourhood", model="gradient_boosting"
+    ),
+    Trial(BASE, "network", "the base: BCE + Dice, mild augmentation, one-cycle schedule"),
+    Trial("fpn-resnet18", "network", "feature pyramid", model="fpn-resnet18"),
+    Trial("deeplabv3plus-resnet18", "network", "dilated context", model="deeplabv3plus-resnet18"),
+    Trial("segformer-mit_b0", "network", "small transformer", model="segformer-mit_b0"),
+    Trial("glaciernet", "network", "SegNet with few filters", model="glaciernet"),
+    Trial("hedunet", "network", "mask and edge heads", model="hedunet"),
+    Trial(
+        f"{_B4}", "network", "larger encoder, from nothing", model=_B4, options={"weights": "none"}
+    ),
+    Trial(
+        f"{_B4} csmask", "network", "the same from the cloud network's weights", model=_B4,
+        options={"weights": "csmask"},
+    ),
+    _loss("bce", "cross-entropy alone"),
+    _loss("dice", "Dice alone"),
+    _loss("focal", "focal loss"),
+    _loss("tversky", "Tversky loss"),
+    _loss("lovasz", "Lovasz hinge"),
+    _loss("boundary", "pixels near the outline count more"),
+    Trial("smoothing", "old outlines", "label smoothing 0.1", options={"smoothing": 0.1}),
+    Trial(
+        "ignore_band", "old outlines", "2 px beside outlines unknown",
+        options={"noise": "ignore_band"},
+    ),
+    Trial(
+        "soft_band", "old outlines", "2 px beside outlines count less",
+        options={"noise": "soft_band"},
+    ),
+    Trial(
+        "bootstrap", "old outlines", "labels mixed with the network's own map",
+        options={"noise": "bootstrap"},
+    ),
+    Trial("cosine", "training", "cosine schedule", options={"schedule": "cosine"}),
+    Trial("average", "training", "weights averaged over the last third", options={"average": 0.3}),
+    Trial("balanced", "training", "class-balanced sampling", options={"balanced": True}),
+    Trial("no augmentation", "augmentation", "patches as they are",
+          options={"augmentation": "none"}),
+    Trial("strong", "augmentation", "all operations", options={"augmentation": "strong"}),
+    Trial("scene", "shift", "per-scene normalisation", options={"normalisation": "scene"}),
+    Trial("both dates", "shift", "July and August, as many steps", both_dates=True),
+    Trial("batch_norm", "shift", "batch statistics of the test scene", batch_norm=True),
+    Trial("flips", "shift", "mean over four mirror images", flips=True),
+    Trial("pseudo-labels", "shift", "self-training on the test scene's images", pseudo=True),
+    Trial("seed b", "seeds", "the base with another seed", options={"seed": 100}),
+    Trial("seed c", "seeds", "the base with another seed", options={"seed": 200}),
+    Trial(
+        "three seeds", "shift", "mean of three base networks", members=(BASE, "seed b", "seed c")
+    ),
+    Trial(
+        "three networks", "shift", "mean of base, fpn-resnet18 and segformer-mit_b0",
+        members=(BASE, "fpn-resnet18", "segformer-mit_b0"),
+    ),
+)  # fmt: skip
+
+
+def run_trials(
+    store: PatchStore,
+    folder: str | Path,
+    *,
+    date: str,
+    dates: Sequence[str],
+    seed: int,
+    trials: Sequence[Trial] = TRIALS,
+    settings: Settings = STUDY,
+    keep: Callable[[Trial], bool] = lambda trial: False,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Run the trials on the training area of one store and score them on its test area.
+
+    What is finished is not done again. Checkpoints are removed at the end but for those of the base
+    and of trials that ``keep`` names; the maps' counts stay.
+
+    Args:
+        store: patches with splits ``train``, ``validation`` and ``test``.
+        folder: of this store's results.
+        date: of training and test.
+        dates: all dates that may be learned from, for the trial of both dates.
+        seed: added to each trial's own.
+        trials: the base among them, before those that build on it.
+        settings: of the base.
+
+    Returns:
+        A row a test patch, trial and reference: trial, reference, block, tp, fp, fn, tn; and
+        ``seconds`` and ``parameters`` of the trial in each.
+
+    Raises:
+        GlacierError: no test patches, or no base among trials that need it.
+    """
+    folder = Path(folder)
+    work = _Work(store, folder, date, list(dates), seed, settings)
+    tables = []
+    bar = tqdm(trials, desc=folder.name, unit="trial", disable=not progress)
+    for trial in bar:
+        bar.set_postfix_str(trial.name)
+        tables.append(work.counts(trial))
+    work.clear(keep)
+    return pd.concat(tables, ignore_index=True)
+
+
+def open_ground(name: int | str, root: Path | None = None) -> tuple[PatchStore, list[str]]:
+    """Return patches to study on, and their dates.
+
+    Args:
+        name: a number above 0, of a world of the sample that is made in ``data/world-<number>`` if
+            it is not there; or a dataset's name, whose areas are called train and test.
+        root: the project's folder.
+
+    Raises:
+        GlacierError: world 0, which is the sample whose test area the notebooks report.
+    """
+    if isinstance(name, int):
+        if name < 1:
+            raise GlacierError(f"study: world {name} is the sample itself; choose 1 or more")
+        folder = (root or runs.project_root()) / "data" / f"world-{name}"
+        if not (folder / "dataset.yaml").is_file():
+            make_sample(folder, seed=name, progress=True)
+        dataset = datasets.open_dataset(folder)
+    else:
+        dataset = runs.open_data(name, root)
+    # A scene as small as everest gives more training patches where they overlap.
+    stride = 64 if name == "everest" else None
+    store = build_patches(dataset, stride=stride)
+    return store, sorted(set(store.index["date"]))
+
+
+class _Work:
+    """The trials of one store: where their results lie and how each is got."""
+
+    def __init__(
+        self,
+        store: PatchStore,
+        folder: Path,
+        date: str,
+        dates: list[str],
+        seed: int,
+        settings: Settings,
+    ) -> None:
+        self.store, self.folder, self.date, self.dates = store, folder, date, dates
+        self.seed, self.settings = seed, settings
+        self.test = store.select(split="test", date=date)
+        self.references = evaluation.references(store, self.test)
+
+    def counts(self, trial: Trial) -> pd.DataFrame:
+        """Return the counts of a trial, from the file if it is finished."""
+        target = self.folder / _slug(trial.name) / "counts.csv"
+        content = dataclasses.asdict(trial) | {"settings": dataclasses.asdict(self.settings)}
+        key = fingerprint([content, self.store.key, self.date, self.dates, self.seed])
+        mark = target.with_name(f"{key}.done")
+        if not mark.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            started = time.perf_counter()
+            probability, threshold, parameters = self._predict(trial)
+            seconds = time.perf_counter() - started
+            with atomic_path(target.with_name("probability.npy")) as temporary:
+                np.save(temporary, probability.astype(np.float16))
+            write_json(
+                target.with_name("trial.json"), {"threshold": threshold, "parameters": parameters}
+            )
+            mask = metrics.classify(probability, threshold)
+            tables = [
+                evaluation.block_counts(mask, reference, self.store, self.test).assign(
+                    trial=trial.name, reference=name, seconds=round(seconds, 1),
+                    parameters=parameters,
+                )
+                for name, reference in self.references.items()
+            ]  # fmt: skip
+            write_csv(target, pd.concat(tables))
+            mark.touch()
+        return pd.read_csv(target)
+
+    def clear(self, keep: Callable[[Trial], bool]) -> None:
+        """Remove checkpoints that nobody will read again."""
+        for trial in TRIALS:
+            if trial.name != BASE and not keep(trial):
+                path = self.folder / _slug(trial.name) / "fit" / "checkpoint.pt"
+                path.unlink(missing_ok=True)
+
+    def _predict(self, trial: Trial) -> tuple[np.ndarray, float, int]:
+        """Return probability on the test patches, threshold and number of parameters."""
+        if trial.members:
+            return self._mean(trial.members)
+        if trial.trains:
+            checkpoint = self._fit(trial)
+        else:
+            checkpoint = self._base()
+            if trial.pseudo:
+                checkpoint = self._pseudo(trial, checkpoint)
+        segmenter = load_checkpoint(checkpoint)
+        probability = predict_by_scene(
+            segmenter, self.store, self.test, batch_norm=trial.batch_norm, flips=trial.flips
+        )
+        return probability, segmenter.threshold, models.parameter_count(segmenter.network)
+
+    def _settings(self, trial: Trial) -> Settings:
+        changed = change_settings(self.settings, trial.options)
+        return dataclasses.replace(changed, seed=self.seed + changed.seed)
+
+    def _fit(self, trial: Trial) -> Path:
+        settings, dates = self._settings(trial), [self.date]
+        if trial.both_dates:
+            dates = self.dates
+            settings = dataclasses.replace(
+                settings, epochs=max(1, round(settings.epochs / len(dates)))
+            )
+        fit = training.fit(
+            trial.model, self.store, self.folder / _slug(trial.name) / "fit", dates=dates,
+            settings=settings, progress=False,
+        )  # fmt: skip
+        return fit.checkpoint
+
+    def _base(self) -> Path:
+        checkpoint = self.folder / _slug(BASE) / "fit" / "checkpoint.pt"
+        if not checkpoint.is_file():
+            raise GlacierError(f"study: this trial builds on {BASE}, which has to come before it")
+        return checkpoint
+
+    def _pseudo(self, trial: Trial, teacher: Path) -> Path:
+        settings = self._settings(trial)
+        settings = dataclasses.replace(
+            settings, epochs=max(1, settings.epochs // 2), learning_rate=settings.learning_rate / 2
+        )
+        fit = self_train(
+            teacher, self.store, self.test, self.folder / _slug(trial.name) / "fit",
+            settings=settings, dates=[self.date], progress=False,
+        )  # fmt: skip
+        return fit.checkpoint
+
+    def _mean(self, members: Sequence[str]) -> tuple[np.ndarray, float, int]:
+        total, thresholds, parameters = 0, [], 0
+        for name in members:
+            folder = self.folder / _slug(name)
+            total = total + np.load(folder / "probability.npy").astype(np.float32)
+            content = pd.read_json(folder / "trial.json", typ="series")
+            thresholds.append(float(content["threshold"]))
+            parameters += int(content["parameters"])
+        return total / len(members), float(np.mean(thresholds)), parameters
+
+
+def table(results: Mapping[str, pd.DataFrame], *, against: str = BASE) -> pd.DataFrame:
+    """Put the counts of several worlds into one table of what helped.
+
+    Args:
+        results: name of the world -> what `run_trials` returned for it.
+        against: the trial that all others are compared with, on the same blocks.
+
+    Returns:
+        A row a trial and reference: trial, group, what, reference, worlds, iou, iou_low, iou_high
+        (pooled over the worlds, 95 %, spatial block bootstrap); difference to ``against`` with low
+        and high, paired on the same blocks; least and largest difference of a single world; verdict
+        (``helps`` or ``harms`` where interval and all worlds say so, else ``not distinguishable``);
+        seconds (mean of a world) and parameters.
+    """
+    known = {trial.name: trial for trial in TRIALS}
+    joined = pd.concat(
+        [
+            counts.assign(world=world, block=world + " " + counts["block"].astype(str))
+            for world, counts in results.items()
+        ],
+        ignore_index=True,
+    )
+    rows = []
+    for reference in [name for name in REFERENCES if (joined["reference"] == name).any()]:
+        here = joined[joined["reference"] == reference]
+        base = here[here["trial"] == against]
+        for name, counts in here.groupby("trial", sort=False):
+            scores = intervals.scores_with_interval(counts)
+            single = [
+                _iou(part) - _iou(base[base["world"] == world])
+                for world, part in counts.groupby("world", sort=False)
+            ]
+            difference, low, high = intervals.bootstrap_difference(counts, base)
+            if name == against:
+                low = high = np.nan
+            costs = counts.drop_duplicates("world")
+            rows.append(
+                {
+                    "trial": name,
+                    "group": known[name].group if name in known else "",
+                    "what": known[name].what if name in known else "",
+                    "reference": reference,
+                    "worlds": counts["world"].nunique(),
+                    **{key: scores[key] for key in ("iou", "iou_low", "iou_high")},
+                    "difference": difference,
+                    "low": low,
+                    "high": high,
+                    "least": min(single),
+                    "largest": max(single),
+                    "verdict": _verdict(name == against, low, high, single),
+                    "seconds": costs["seconds"].mean(),
+                    "parameters": int(costs["parameters"].iloc[0]),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _verdict(base: bool, low: float, high: float, single: Sequence[float]) -> str:
+    if base:
+        return "base"
+    if low > 0 and min(single) > 0:
+        return "helps"
+    return "harms" if high < 0 and max(single) < 0 else intervals.SAME
+
+
+def stored(name: str) -> pd.DataFrame:
+    """Return the table that comes with the package: "worlds" of the sample, or "everest"."""
+    path = resources.files("glacier_utils") / "assets" / "study" / f"{name}.csv"
+    with resources.as_file(path) as file:
+        return pd.read_csv(file)
+
+
+def order_holds(one: pd.DataFrame, other: pd.DataFrame, *, groups: Sequence[str]) -> float:
+    """Return Kendall's tau of the order of the trials of some groups in two tables.
+
+    1: the same order, 0: none in common. Tables as of `table`, of one reference each.
+    """
+    chosen = one[one["group"].isin(groups)].merge(other, on="trial", suffixes=("", "_other"))
+    return float(chosen["iou"].corr(chosen["iou_other"], method="kendall"))
+
+
+def _iou(counts: pd.DataFrame) -> float:
+    return float(metrics.score_table(counts)["iou"])
+
+
+def _slug(name: str) -> str:
+    return name.replace(" ", "_")

@@ -1,0 +1,179 @@
+"""Trainings that are killed and go on, and trainings in several processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from stubs import Store
+
+from glacier_utils import loop
+from glacier_utils.checkpoints import load_checkpoint
+from glacier_utils.settings import Settings
+from glacier_utils.training import fit
+
+TESTS = Path(__file__).parent
+# Dropout, averaged weights, chances and every augmentation: all that has a state or draws numbers.
+MODEL = "segformer-mit_b0"
+SETTINGS = Settings(
+    epochs=6, batch_size=3, learning_rate=1e-3, threads=1, average=0.5, balanced=True,
+    augmentation="strong", patience=6,
+)  # fmt: skip
+
+
+def store() -> Store:
+    made = Store()
+    made.index["weight"] = np.linspace(1, 3, len(made.index))
+    return made
+
+
+def script(body: str) -> list[str]:
+    head = f"""
+    import sys
+    sys.path.insert(0, {str(TESTS)!r})
+    from glacier_utils import loop
+    from glacier_utils.training import fit
+    from test_resume import MODEL, SETTINGS, store
+    """
+    return [sys.executable, "-c", textwrap.dedent(head) + textwrap.dedent(body)]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(folder / "checkpoint.pt").state_dict()
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed") / "fit"
+    fit(MODEL, store(), folder, settings=SETTINGS, progress=False)
+    return folder
+
+
+def test_a_training_killed_at_any_moment_comes_to_the_same_weights(tmp_path, undisturbed):
+    folder = tmp_path / "fit"
+    work = script(f"""
+    loop.SAVE_EVERY_S = 0
+    fit(MODEL, store(), {str(folder)!r}, settings=SETTINGS, progress=False)
+    """)
+    killed = 0
+    for wait in (0.0, 0.35):  # at once after a state was saved, and somewhere later
+        before = _state_time(tmp_path)
+        process = subprocess.Popen(work, env=os.environ, stderr=subprocess.DEVNULL)
+        while process.poll() is None and _state_time(tmp_path) == before:
+            time.sleep(0.005)
+        time.sleep(wait)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            killed += 1
+        process.wait()
+    assert killed >= 1
+    if killed == 2:
+        assert not folder.exists()  # nothing half-made has the final name
+    result = fit(MODEL, store(), folder, settings=SETTINGS, progress=False)
+    assert same(weights(folder), weights(undisturbed))
+    assert result.history["epoch"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert [path.name for path in tmp_path.iterdir()] == ["fit"]
+
+
+def _state_time(folder: Path) -> float:
+    found = list(folder.glob(".fit.*.partial/state.ckpt"))
+    try:
+        return found[0].stat().st_mtime_ns if found else 0
+    except FileNotFoundError:  # renamed or removed in between
+        return -1
+
+
+@pytest.mark.parametrize("step", [1, 5, 7])
+def test_a_training_broken_off_in_a_step_goes_on_from_the_last_epoch(
+    tmp_path, undisturbed, monkeypatch, step
+):
+    monkeypatch.setattr(loop, "SAVE_EVERY_S", 0)
+    original, seen = loop.Task.training_step, []
+
+    def breaks(task, batch, number):
+        seen.append(number)
+        if len(seen) == step:
+            raise RuntimeError("power cut")
+        return original(task, batch, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Task, "training_step", breaks)
+        with pytest.raises(RuntimeError, match="power cut"):
+            fit(MODEL, store(), tmp_path / "fit", settings=SETTINGS, progress=False)
+    epochs_done = (step - 1) // 2  # two steps an epoch
+    assert len(list(tmp_path.glob(".fit.*.partial"))) == (epochs_done > 0)
+    fit(MODEL, store(), tmp_path / "fit", settings=SETTINGS, progress=False)
+    assert same(weights(tmp_path / "fit"), weights(undisturbed))
+
+
+def test_a_state_of_other_settings_is_not_taken_up(tmp_path, undisturbed):
+    left = tmp_path / ".fit.0123456789ab.partial"
+    left.mkdir()
+    (left / "state.ckpt").write_bytes(b"of another training")
+    fit(MODEL, store(), tmp_path / "fit", settings=SETTINGS, progress=False)
+    assert same(weights(tmp_path / "fit"), weights(undisturbed))
+    assert not left.exists()
+
+
+def test_a_broken_state_is_named_with_the_remedy(tmp_path, monkeypatch):
+    from glacier_utils.errors import GlacierError
+
+    monkeypatch.setattr(loop, "SAVE_EVERY_S", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Task, "on_train_epoch_start", _fail_in_epoch(2))
+        with pytest.raises(RuntimeError, match="power cut"):
+            fit(MODEL, store(), tmp_path / "fit", settings=SETTINGS, progress=False)
+    (state,) = tmp_path.glob(".fit.*.partial/state.ckpt")
+    state.write_bytes(state.read_bytes()[:100])
+    with pytest.raises(GlacierError, match=r"state.ckpt.*remove"):
+        fit(MODEL, store(), tmp_path / "fit", settings=SETTINGS, progress=False)
+
+
+def _fail_in_epoch(epoch: int):
+    def start(task) -> None:
+        task.counts.zero_()
+        if task.current_epoch == epoch:
+            raise RuntimeError("power cut")
+
+    return start
+
+
+# ---- several processes
+
+
+def test_two_processes_train_one_network(tmp_path):
+    folder = tmp_path / "fit"
+    work = script(f"""
+    import dataclasses, torch
+    several = dataclasses.replace(
+        SETTINGS, epochs=30, batch_size=4, learning_rate=2e-2, accelerator="cpu", devices=2,
+        strategy="ddp", average=0.0, augmentation="none", balanced=False, patience=30,
+    )
+    result = fit("glaciernet", store(), {str(folder)!r}, settings=several,
+                 arguments={{"filters": [4, 8]}}, progress=False)
+    print(torch.distributed.get_rank(), torch.distributed.get_world_size(),
+          result.validation["iou"], len(result.history), flush=True)
+    """)
+    path = tmp_path / "several.py"  # Lightning starts the script again for the second process
+    path.write_text(work[-1])
+    run = subprocess.run(
+        [sys.executable, str(path)], capture_output=True, text=True, timeout=240,
+        env=os.environ | {"PYTHONPATH": str(TESTS.parent)},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-2000:]
+    lines = sorted(line.split() for line in run.stdout.splitlines() if line[:1] in "01")
+    assert [line[:2] for line in lines] == [["0", "2"], ["1", "2"]]
+    assert lines[0][2:] == lines[1][2:]  # both return what the first one wrote
+    assert float(lines[0][2]) > 0.8
+    assert load_checkpoint(folder / "checkpoint.pt").provenance["settings"]["devices"] == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fit", "several.py"]
