@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from benchmarks import scenes, speed, tiling
+from benchmarks import scenes, tiling, training
 from glacier_utils import runs
 from glacier_utils.effort import greenland_estimate
 from glacier_utils.files import write_json
@@ -19,7 +19,7 @@ def main() -> None:
         ),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        **speed.training(),
+        **training.training(),
         **scenes.scenes(),
         **tiling.tiling(),
     }

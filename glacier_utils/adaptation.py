@@ -81,7 +81,8 @@ def adapt(
 ) -> Segmenter:
     """Return the segmenter, fitted to the scene that these images are of.
 
-    A model that was trained with normalisation "scene" gets the scene's mean and deviation. With
+    A model that was trained with normalisation "scene" gets the scene's mean and deviation, and is
+    then one of fixed normalisation. With
     ``batch_norm`` the statistics in all batch normalisations are taken anew from the images
     (Li et al. 2018, Pattern Recognition 80, 109: adaptive batch normalisation), which changes
     nothing in a network without them.
@@ -101,6 +102,7 @@ def adapt(
         mean, std = scene_statistics(images, positions)
         adapted.mean.copy_(torch.as_tensor(mean).view(1, -1, 1, 1))
         adapted.std.copy_(torch.as_tensor(std).view(1, -1, 1, 1))
+        adapted.normalisation = "training"  # fixed from here on
     if batch_norm:
         _renew_batch_norm(adapted, images, positions, batch_size)
     return adapted

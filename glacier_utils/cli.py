@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,6 +42,21 @@ def parser() -> argparse.ArgumentParser:
     )
     models.set_defaults(call=_models)
 
+    train = commands.add_parser("train", help="train one model on a dataset; again: goes on")
+    train.add_argument("dataset", metavar="DATASET", help="name under data/, folder or manifest")
+    train.add_argument("model", metavar="MODEL", help="see: glacier models")
+    train.add_argument("out", metavar="OUT", type=Path, help="folder for checkpoint and history")
+    train.add_argument("--dates", nargs="+", metavar="DATE", help="to learn from (default: all)")
+    train.add_argument(
+        "--set", dest="settings", action="append", default=[], metavar="NAME=VALUE",
+        help="a field of training settings: epochs=80, loss=focal, devices=2, strategy=ddp",
+    )  # fmt: skip
+    train.add_argument(
+        "--patch", dest="patches", action="append", default=[], metavar="NAME=VALUE",
+        help="how patches are cut: stride=64, block_m=960",
+    )  # fmt: skip
+    train.set_defaults(call=_train)
+
     predict = commands.add_parser("predict", help="map the glaciers in one scene or many")
     predict.add_argument("checkpoint", metavar="CHECKPOINT", type=Path)
     predict.add_argument(
@@ -59,6 +75,9 @@ def parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--overlap", type=int, default=64, help="overlap in pixels (default: 64)")
     predict.add_argument("--flips", action="store_true", help="average over four mirror images")
+    predict.add_argument(
+        "--adapt", action="store_true", help="take batch statistics anew from each scene"
+    )
     predict.add_argument("--date", default="", help="of the image (default: in its name)")
     predict.add_argument(
         "--min-area", type=float, default=0.01, metavar="KM2",
@@ -183,6 +202,48 @@ def _models(options: argparse.Namespace) -> int:
     return 0
 
 
+def _train(options: argparse.Namespace) -> int:
+    import inspect
+
+    from glacier_utils import datasets, runs
+    from glacier_utils.patches import build_patches
+    from glacier_utils.settings import make_settings
+    from glacier_utils.training import fit
+
+    settings = make_settings(**_values("--set", options.settings))
+    cut = _values("--patch", options.patches)
+    known = set(inspect.signature(build_patches).parameters) - {"dataset", "folder", "progress"}
+    if unknown := sorted(set(cut) - known):
+        raise GlacierError(f"--patch {unknown[0]}: known are {', '.join(sorted(known))}")
+    root = None if Path(options.dataset).exists() else runs.project_root()
+    dataset = datasets.open_dataset(options.dataset, root=root)
+    store = build_patches(dataset, progress=True, **cut)
+    done = fit(options.model, store, options.out, dates=options.dates, settings=settings)
+    print(f"validation IoU {done.validation['iou']:.3f}, threshold {done.validation['threshold']}")
+    print(done.checkpoint)
+    return 0
+
+
+def _values(option: str, pairs: Sequence[str]) -> dict[str, object]:
+    """Read NAME=VALUE pairs, the values as YAML: numbers, true and false, lists, text."""
+    import yaml
+
+    values = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not (name and equals):
+            raise GlacierError(f"{option} {pair}: write it as NAME=VALUE, such as epochs=80")
+        try:
+            values[name] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise GlacierError(f"{option} {pair}: the value cannot be read") from error
+        # YAML takes 1e-3 for text.
+        if isinstance(values[name], str):
+            with contextlib.suppress(ValueError):
+                values[name] = float(text)
+    return values
+
+
 def _predict(options: argparse.Namespace) -> int:
     from glacier_utils.memory import return_large_blocks
 
@@ -193,7 +254,7 @@ def _predict(options: argparse.Namespace) -> int:
     from glacier_utils.scene_lists import list_scenes
 
     checkpoints = [options.checkpoint, *options.others]
-    names = ("window", "overlap", "flips", "date", "scale", "offset", "nodata")
+    names = ("window", "overlap", "flips", "adapt", "date", "scale", "offset", "nodata")
     settings = {name: getattr(options, name) for name in names} | {"min_area_km2": options.min_area}
     scenes = list_scenes(options.scenes)
     if options.out.suffix.lower() in (".tif", ".tiff"):

@@ -44,7 +44,8 @@ class Mapper:
             members' thresholds.
 
     Raises:
-        GlacierError: no model, models of different bands, an unknown precision.
+        GlacierError: no model, models of different bands, one of per-scene normalisation that was
+            not fitted to a scene, an unknown precision.
     """
 
     def __init__(
@@ -63,6 +64,12 @@ class Mapper:
                 raise GlacierError(
                     f"an ensemble needs one set of bands, but {members[0].name} takes "
                     f"{', '.join(self.bands)} and {member.name} {', '.join(member.bands)}"
+                )
+        for member in members:
+            if member.normalisation == "scene":
+                raise GlacierError(
+                    f"model {member.name} needs the mean and deviation of the scene it maps; fit it "
+                    "to the scene first (adaptation.adapt)"
                 )
         self.segmenters = members
         self.flips = flips
@@ -153,8 +160,8 @@ def predict_scene(
     """Predict a whole scene in overlapping windows, into memory.
 
     Args:
-        segmenter: the model with its normalisation, or a ``Mapper``, which knows precision and
-            flips itself.
+        segmenter: the model with its normalisation, which is fitted to the scene where it was
+            trained so; or a ``Mapper``, which knows precision and flips itself.
         source: the scene; its bands may be more than the model's and in another order.
         window: largest side of a window in pixels (see ``windows.fit_windows``), None as of
             ``Plan``; it may be larger than the patches of the training.
@@ -169,6 +176,9 @@ def predict_scene(
         GlacierError: a missing band, or an overlap that is not below the window.
     """
     if not isinstance(segmenter, Mapper):
+        from glacier_utils.adaptation import adapt_to_source  # which predicts itself
+
+        segmenter = adapt_to_source(segmenter, source)
         segmenter = Mapper(segmenter, precision=precision, flips=flips)
     plan = Plan(segmenter, source, window=window, overlap=overlap)
     probability = np.empty(source.grid.shape, dtype=np.float32)

@@ -14,6 +14,7 @@ from datetime import date as calendar_date
 from pathlib import Path
 from typing import Any
 
+from glacier_utils.adaptation import adapt_to_source
 from glacier_utils.analyses import image_day
 from glacier_utils.checkpoints import Segmenter, load_checkpoint
 from glacier_utils.errors import GlacierError
@@ -52,6 +53,7 @@ def map_scene(
     window: int | None = None,
     overlap: int = 64,
     flips: bool = False,
+    adapt: bool = False,
     min_area_km2: float = 0.0,
     outlines: bool = True,
     progress: bool = False,
@@ -77,6 +79,8 @@ def map_scene(
             file's own tag.
         bounds: part of the scene, in its CRS.
         window, overlap, flips: as of ``prediction.Plan`` and ``Mapper``.
+        adapt: take the statistics in batch normalisations anew from windows of the scene
+            (``adaptation.adapt``). Models of per-scene normalisation are always fitted to it.
         min_area_km2: smaller predicted glaciers are left out of the outlines (not of the rasters).
         outlines: whether to draw outlines. Scenes without CRS never get any.
         progress: show a bar.
@@ -92,13 +96,14 @@ def map_scene(
     """
     if date:
         image_day(date)  # refuses what is none before the work, not after it
-    models = _models(checkpoint)
+    models = _models(checkpoint, fold=not adapt)
     source = _source(scene, bands, bounds, models[0][1], scale, offset, nodata)
+    models = [(name, adapt_to_source(model, source, batch_norm=adapt)) for name, model in models]
     mapper = Mapper([model for _, model in models], flips=flips)
     plan = Plan(mapper, source, window=window, overlap=overlap)
     files = product_files(out, name or _name(source))
     date = date or date_in_name(source)
-    about = _about(models, source, plan, date)
+    about = _about(models, source, plan, date) | ({"adapted": "batch statistics"} if adapt else {})
     mapped = fingerprint([FORMAT, about, _image(source)])
     inputs = fingerprint([mapped, outlines, min_area_km2])
     if not outlines or source.grid.crs is None:
@@ -152,7 +157,7 @@ def date_in_name(source: Source) -> str:
     return ""
 
 
-def _models(checkpoint: Checkpoints) -> list[tuple[str, Segmenter]]:
+def _models(checkpoint: Checkpoints, *, fold: bool = True) -> list[tuple[str, Segmenter]]:
     """Load the models; return the name and hash of each file with its model."""
     given = [checkpoint] if isinstance(checkpoint, str | Path | Segmenter) else list(checkpoint)
     models = []
@@ -165,8 +170,8 @@ def _models(checkpoint: Checkpoints) -> list[tuple[str, Segmenter]]:
             models.append((f"{item.name} sha256:{weights.hexdigest()}", item))
         else:
             model = load_checkpoint(item)
-            # The weights before folding are not needed again.
-            model.network = fold_batch_norm(model.network, len(model.bands))
+            if fold:  # the weights before it are not needed again
+                model.network = fold_batch_norm(model.network, len(model.bands))
             with open(item, "rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             models.append((f"{Path(item).name} sha256:{digest}", model))

@@ -269,7 +269,9 @@ def _validate(
     segmenter.eval()
     patches = Patches(store, change)
     images, labels = patches[positions]
+    trained_so, segmenter.normalisation = segmenter.normalisation, "training"  # changed already
     probability = predict_patches(segmenter, images.numpy(), precision=settings.precision)
+    segmenter.normalisation = trained_so
     labels = labels.numpy()
     segmenter.temperature = calibration.fit_temperature(*calibration.histogram(probability, labels))
     logits = torch.logit(torch.from_numpy(probability), eps=1e-6) / segmenter.temperature

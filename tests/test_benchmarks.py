@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import scenes, speed
+from benchmarks import scenes, training
 
 
-def test_the_speed_of_training_is_a_share_of_the_bare_step(monkeypatch):
-    monkeypatch.setattr(speed, "SIZE", 32)
-    found = speed.training(patches=8, epochs=2)
-    assert set(found) == {
-        "training_patches_s", "bare_step_patches_s", "training_share_of_bare_step"
-    }  # fmt: skip
-    assert all(value > 0 for value in found.values())
+def test_the_speed_of_training_is_held_against_the_bare_step_and_a_plain_loop():
+    found = training.training(patches=32, size=32, epochs=2)
+    for ratio, one, other in (
+        ("training_epoch_share_of_bare_step", "training_patches_s", "bare_step_patches_s"),
+        ("training_over_plain_loop", "training_patches_s", "plain_loop_patches_s"),
+    ):
+        assert found[ratio] == pytest.approx(found[one] / found[other], rel=0.05)
+    assert 0 < found["epoch_overhead"] < 1
+    assert 0 < found["first_step_s"] < found["first_step_from_start_s"]
+    assert 50 < found["training_peak_mb"] <= found["training_peak_many_mb"] * 1.2
 
 
 def test_the_speed_of_a_scene_is_held_against_the_bare_pass_and_the_usual_way(monkeypatch):

@@ -1,0 +1,247 @@
+"""How near training comes to the bare network, and how far from a plain loop.
+
+Each part runs in a process of its own (``python -m benchmarks.training PART FOLDER``), one after
+the other, so that none inherits another's memory or warm caches. Model, batch size and patches are
+the same in all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import rasterio
+import torch
+from rasterio.transform import from_origin
+
+from benchmarks.scenes import peak_mb
+from glacier_utils import checkpoints, losses, precision
+from glacier_utils.settings import Settings
+from glacier_utils.training import fit
+
+MODEL = "unet-resnet18"
+BANDS = ("red", "green", "blue", "nir")
+BATCH = 16
+# Of the training patches; that of the default split is a third, with a fifth of the work each.
+VALIDATION = 0.3
+MANY = 10  # times as many patches, to see whether memory grows with them
+
+
+def training(patches: int = 96, size: int = 128, epochs: int = 4) -> dict[str, float]:
+    """Return rates, ratios and overheads of training a U-Net with a ResNet-18.
+
+    training_over_plain_loop: patches per second of `training.fit`, validation and all, over those
+    of ``plain_loop.py``, which does not validate. training_share_of_bare_step: over those of the
+    bare step, forward, loss, backward and optimiser on one batch in memory, in the same number
+    format and layout. first_step_s: seconds from calling `training.fit` in a new process to the end
+    of the first step, with the import of the libraries; first_step_from_start_s also holds the
+    start of Python and the import of torch. epoch_overhead: share of an epoch that is not training
+    steps. training_peak_mb and training_peak_many_mb: peak of memory with so many patches and with
+    ten times as many, which lie in a file, in epochs of as many steps.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _write_tiles(folder, patches, size)
+        bare = _part("bare", folder, size)
+        own = _part("fit", folder, size, patches, epochs)
+        plain = _plain(folder, epochs)
+        first = _part("first", folder, size)
+        few, many = (_part("memory", folder, size, patches, patches * n) for n in (1, MANY))
+    return {
+        "training_patches_s": round(own["rate"], 1),
+        "bare_step_patches_s": round(bare["rate"], 1),
+        "plain_loop_patches_s": round(plain, 1),
+        "training_share_of_bare_step": round(own["steps_rate"] / bare["rate"], 3),
+        "training_epoch_share_of_bare_step": round(own["rate"] / bare["rate"], 3),
+        "training_over_plain_loop": round(own["rate"] / plain, 2),
+        "first_step_s": round(first["seconds"], 2),
+        "first_step_from_start_s": round(first["from_start"], 2),
+        "epoch_overhead": round(own["overhead"], 3),
+        "training_peak_mb": few["peak_mb"],
+        "training_peak_many_mb": many["peak_mb"],
+    }
+
+
+def _part(work: str, *arguments: int | Path) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.training", work, *map(str, arguments)]
+    started = time.time()
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    found = json.loads(output.splitlines()[-1])
+    if "ended" in found:
+        found["from_start"] = found["ended"] - started
+    return found
+
+
+def _plain(folder: Path, epochs: int) -> float:
+    """Run the plain loop with the libraries' own settings, not those that the package sets."""
+    own = ("OMP_WAIT_POLICY", "THP_MEM_ALLOC_ENABLE")
+    environment = {name: value for name, value in os.environ.items() if name not in own}
+    script = Path(__file__).with_name("plain_loop.py")
+    command = [sys.executable, str(script), str(folder), str(BATCH), str(epochs)]
+    run = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    return float(run.stdout.splitlines()[-1])
+
+
+def _images(count: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(0)
+    images = generator.random((count, 4, size, size), dtype=np.float32)
+    return images, (images[:, 0] > 0.5).astype(np.uint8)
+
+
+def _write_tiles(folder: Path, patches: int, size: int) -> None:
+    """Write the training patches as a user has them, image and label each a GeoTIFF."""
+    images, labels = _images(patches, size)
+    for kind, arrays in (("images", images * 10000 + 1000), ("labels", labels[:, None])):
+        (folder / kind).mkdir()
+        for number, array in enumerate(arrays):
+            array = array.astype(np.uint16 if kind == "images" else np.uint8)
+            with rasterio.open(
+                folder / kind / f"{number:04d}.tif", "w", driver="GTiff", count=len(array),
+                height=size, width=size, dtype=array.dtype, crs="EPSG:32623",
+                transform=from_origin(300_000, 6_900_000, 10, 10), compress="DEFLATE",
+            ) as file:  # fmt: skip
+                file.write(array)
+
+
+def _store(images: np.ndarray, labels: np.ndarray, train: int, drawn: int) -> SimpleNamespace:
+    """Return a patch store of arrays: ``train`` patches, of which ``drawn`` are used, and
+    validation.
+    """
+    split = np.array(["train"] * train + ["validation"] * (len(images) - train))
+    index = pd.DataFrame({"area": "a", "date": "2023-08", "split": split})
+    used = np.linspace(0, train - 1, drawn).astype(int)
+    parts = {"train": used, "validation": np.flatnonzero(split == "validation")}
+    return SimpleNamespace(
+        images=images, labels=labels, index=index, key="benchmark", parameters={}, bands=BANDS,
+        statistics={"mean": [0.3] * 4, "std": [0.2] * 4},
+        select=lambda *, split, date: parts[split],
+    )  # fmt: skip
+
+
+def _fit(folder: Path, size: int, patches: int, epochs: int) -> dict[str, float]:
+    from glacier_utils import loop
+
+    train = _Clock(loop.Task)
+    store = _store(*_images(patches + int(VALIDATION * patches), size), patches, patches)
+    settings = Settings(epochs=epochs, batch_size=BATCH)
+    fit(MODEL, store, folder / "fit", settings=settings, progress=False)
+    best = min(train.epochs[1:], key=lambda epoch: epoch["whole"])
+    return {
+        "rate": patches / best["whole"],
+        "steps_rate": patches / best["steps"],
+        "overhead": 1 - best["steps"] / best["whole"],
+    }
+
+
+class _Clock:
+    """Notes how long each epoch takes, and how much of it until its last training step ended."""
+
+    def __init__(self, task: type) -> None:
+        self.epochs: list[dict[str, float]] = []
+        start, validate = task.on_train_epoch_start, task.on_validation_epoch_start
+
+        def started(this) -> None:
+            now = time.perf_counter()
+            if self.epochs:
+                self.epochs[-1]["whole"] = now - self.epochs[-1]["start"]
+            self.epochs.append({"start": now})
+            start(this)
+
+        def validates(this) -> None:
+            self.epochs[-1]["steps"] = time.perf_counter() - self.epochs[-1]["start"]
+            validate(this)
+
+        def ended(this) -> None:
+            self.epochs[-1]["whole"] = time.perf_counter() - self.epochs[-1]["start"]
+
+        task.on_train_epoch_start, task.on_validation_epoch_start = started, validates
+        task.on_fit_end = ended
+
+
+def _first(folder: Path, size: int) -> dict[str, float]:
+    """Return the seconds until the first training step has ended."""
+    store = _store(*_images(2 * BATCH, size), BATCH, BATCH)
+    start = time.perf_counter()
+
+    class Done(Exception):
+        pass
+
+    def stop(*_) -> None:
+        raise Done
+
+    # Importing the loop is part of what is measured, so its hook is set from within.
+    import builtins
+
+    builtin = builtins.__import__
+
+    def importing(name, *arguments, **others):
+        module = builtin(name, *arguments, **others)
+        if name == "glacier_utils.loop":
+            sys.modules[name].Task.on_train_batch_end = stop
+        return module
+
+    builtins.__import__ = importing
+    try:
+        fit(MODEL, store, folder / "first", settings=Settings(batch_size=BATCH), progress=False)
+    except Done:
+        return {"seconds": time.perf_counter() - start, "ended": time.time()}
+    finally:
+        builtins.__import__ = builtin
+    raise RuntimeError("the first step was not seen")
+
+
+def _memory(folder: Path, size: int, drawn: int, count: int) -> dict[str, float]:
+    """Train on some of the patches in a memory-mapped file; the peak is added by `_main`."""
+    path = folder / "images.npy"
+    images = np.lib.format.open_memmap(path, "w+", np.float32, (count + BATCH, 4, size, size))
+    generator = np.random.default_rng(0)
+    for image in images:
+        image[:] = generator.random(image.shape, dtype=np.float32)
+    images.flush()
+    del images, image
+    images = np.load(path, mmap_mode="r")
+    labels = np.zeros((len(images), size, size), np.uint8)
+    labels[:, : size // 2] = 1
+    store = _store(images, labels, count, drawn)
+    fit(MODEL, store, folder / f"memory{count}", settings=Settings(epochs=1), progress=False)
+    return {}
+
+
+def _bare(folder: Path, size: int) -> dict[str, float]:
+    """Return patches per second of one forward, backward and optimiser step."""
+    number_format = precision.resolve()
+    layout = precision.memory_format(number_format)
+    segmenter = checkpoints.Segmenter(MODEL, BANDS, np.full(4, 0.3), np.full(4, 0.2))
+    network = segmenter.to(memory_format=layout).train()
+    images, labels = _images(BATCH, size)
+    batch = torch.from_numpy(images).contiguous(memory_format=layout)
+    target = torch.from_numpy(labels)
+    optimiser = torch.optim.AdamW(network.parameters())
+    times = []
+    for _ in range(10):
+        start = time.perf_counter()
+        optimiser.zero_grad()
+        with precision.autocast("cpu", number_format):
+            logits = network(batch)
+        losses.bce_dice(logits, target).backward()
+        optimiser.step()
+        times.append(time.perf_counter() - start)
+    return {"rate": BATCH / float(np.median(times[1:]))}
+
+
+def _main(work: str, folder: str, *arguments: str) -> None:
+    parts = {"bare": _bare, "fit": _fit, "first": _first, "memory": _memory}
+    figures = parts[work](Path(folder), *map(int, arguments))
+    print(json.dumps({"peak_mb": peak_mb(), **figures}))
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
