@@ -25,7 +25,7 @@ from glacier_utils.batches import Batches, Change, Patches, loader
 from glacier_utils.checkpoints import Segmenter
 from glacier_utils.errors import GlacierError
 from glacier_utils.losses import UNKNOWN, Loss, bce_dice
-from glacier_utils.precision import memory_format, resolve
+from glacier_utils.precision import grouped_in_float32, memory_format, resolve
 
 if TYPE_CHECKING:
     from glacier_utils.patches import PatchStore
@@ -80,7 +80,8 @@ def train_network(
     layout = torch.channels_last if history.channels_last else torch.contiguous_format
     task = Task(segmenter, settings, layout, store, train, validation, change)
     task.to(memory_format=layout)
-    with _quiet():
+    slow_groups = history.precision == "bf16" and device == "cpu"
+    with _quiet(), grouped_in_float32(segmenter, active=slow_groups):
         trainer = lightning.Trainer(
             max_epochs=settings.epochs,
             accelerator=device,

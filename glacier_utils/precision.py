@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache, partial
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from glacier_utils.errors import GlacierError
 
@@ -103,3 +105,29 @@ def autocast(device: str | torch.device, precision: str) -> torch.autocast:
     """Return the context in which a forward pass runs in ``precision`` (as of ``resolve``)."""
     kind = torch.device(device).type
     return torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+@contextmanager
+def grouped_in_float32(network: nn.Module, *, active: bool = True) -> Iterator[None]:
+    """Let convolutions of groups of channels run in float32 while a network trains in bf16.
+
+    On a CPU their backward pass in bf16 takes longer than in float32: an EfficientNet-B4 needs 0.61
+    instead of 0.84 s for forward and backward of 8 patches of 128 px (2 cores, AVX512-BF16).
+    """
+    layers = [m for m in network.modules() if isinstance(m, nn.Conv2d) and m.groups > 1]
+    layers = layers if active else []
+    for layer in layers:
+        # On the instance: the names of the weights stay as they are.
+        layer.forward = partial(_outside_autocast, type(layer).forward, layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def _outside_autocast(
+    forward: Callable[..., torch.Tensor], layer: nn.Module, features: torch.Tensor
+) -> torch.Tensor:
+    with torch.autocast(features.device.type, enabled=False):
+        return forward(layer, features.float())

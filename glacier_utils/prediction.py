@@ -11,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 from glacier_utils import precision as number_formats
+from glacier_utils.bf16 import in_bf16
 from glacier_utils.checkpoints import Segmenter
 from glacier_utils.errors import GlacierError
 from glacier_utils.folding import fold_batch_norm
@@ -30,7 +31,7 @@ class Mapper:
     """One model, or several whose probabilities are averaged, made ready to map scenes.
 
     Batch normalisation is folded into the convolutions, and the passes run in the fastest number
-    format that the machine has.
+    format that the machine has, for networks of convolutions without conversions in between.
 
     Args:
         segmenters: one, or an ensemble; all need the same bands, in any order.
@@ -68,8 +69,8 @@ class Mapper:
         for member in members:
             if member.normalisation == "scene":
                 raise GlacierError(
-                    f"model {member.name} needs the mean and deviation of the scene it maps; fit it "
-                    "to the scene first (adaptation.adapt)"
+                    f"model {member.name} needs the mean and deviation of the scene it maps; fit "
+                    "it to the scene first (adaptation.adapt)"
                 )
         self.segmenters = members
         self.flips = flips
@@ -80,13 +81,16 @@ class Mapper:
         self._members = [
             (
                 member.eval(),
-                fold_batch_norm(member.network, len(self.bands)).to(
-                    memory_format=torch.channels_last
-                ),
+                self._fast(fold_batch_norm(member.network, len(self.bands))),
                 None if member.bands == self.bands else band_order(self.bands, member.bands),
             )
             for member in members
         ]
+
+    def _fast(self, network: torch.nn.Module) -> torch.nn.Module:
+        """Return the network in the format that it runs fastest in."""
+        fast = in_bf16(network, len(self.bands)) if self.precision == "bf16" else None
+        return network.to(memory_format=torch.channels_last) if fast is None else fast
 
     @torch.inference_mode()
     def probability(self, images: np.ndarray) -> np.ndarray:

@@ -5,10 +5,10 @@ import pytest
 import torch
 from stubs import Store
 
-from glacier_utils import adaptation, study
+from glacier_utils import adaptation, study, trials
 from glacier_utils.checkpoints import load_checkpoint
 from glacier_utils.errors import GlacierError
-from glacier_utils.settings import Settings
+from glacier_utils.settings import Settings, change_settings
 from glacier_utils.strategies import PseudoLabelled, self_train
 from glacier_utils.training import fit
 
@@ -136,12 +136,12 @@ def counts(hits: dict[str, list[int]], *, world: int = 0):
 def test_the_table_compares_with_the_base_on_the_same_blocks():
     runs = {
         str(world): counts(
-            {study.BASE: [50, 52, 54], "strong": [60, 62, 63], "scene": [40, 60, 54]}, world=world
+            {trials.BASE: [50, 52, 54], "strong": [60, 62, 63], "scene": [40, 60, 54]}, world=world
         )
         for world in range(3)
     }
     table = study.table(runs).set_index("trial")
-    assert table.loc[study.BASE, "verdict"] == "base"
+    assert table.loc[trials.BASE, "verdict"] == "base"
     assert table.loc["strong", "verdict"] == "helps"
     assert table.loc["strong", "difference"] == pytest.approx((185 - 156) / 300)
     assert table.loc["scene", "verdict"] == "not distinguishable"
@@ -152,8 +152,8 @@ def test_the_table_compares_with_the_base_on_the_same_blocks():
 
 def test_one_world_against_is_enough_to_claim_nothing():
     good, bad = (
-        {study.BASE: [50] * 3, "strong": [80] * 3},
-        {study.BASE: [50] * 3, "strong": [49] * 3},
+        {trials.BASE: [50] * 3, "strong": [80] * 3},
+        {trials.BASE: [50] * 3, "strong": [49] * 3},
     )
     table = study.table({"a": counts(good), "b": counts(good), "c": counts(bad)})
     row = table.set_index("trial").loc["strong"]
@@ -162,20 +162,20 @@ def test_one_world_against_is_enough_to_claim_nothing():
 
 
 def test_the_order_of_two_tables_is_compared_by_rank():
-    one = study.table({"a": counts({study.BASE: [50] * 3, "glaciernet": [60] * 3})})
+    one = study.table({"a": counts({trials.BASE: [50] * 3, "glaciernet": [60] * 3})})
     assert study.order_holds(one, one, groups=["network"]) == pytest.approx(1)
-    other = study.table({"a": counts({study.BASE: [60] * 3, "glaciernet": [50] * 3})})
+    other = study.table({"a": counts({trials.BASE: [60] * 3, "glaciernet": [50] * 3})})
     assert study.order_holds(one, other, groups=["network"]) == pytest.approx(-1)
 
 
 def test_trials_are_unique_and_every_one_can_be_set_up():
-    names = [trial.name for trial in study.TRIALS]
+    names = [trial.name for trial in trials.TRIALS]
     assert len(set(names)) == len(names)
-    for trial in study.TRIALS:
-        study.change_settings(study.STUDY, trial.options)
+    for trial in trials.TRIALS:
+        change_settings(trials.STUDY, trial.options)
         assert set(trial.members) <= set(names)
         assert all(names.index(member) < names.index(trial.name) for member in trial.members)
-    assert len([t for t in study.TRIALS if t.group == "network"]) >= 6
+    assert len([t for t in trials.TRIALS if t.group == "network"]) >= 6
 
 
 def test_the_study_never_looks_at_the_world_that_is_reported():
@@ -189,22 +189,22 @@ def test_a_study_of_a_few_trials_runs_and_is_not_run_twice(tmp_path, monkeypatch
 
     dataset = open_dataset(make_dataset(patches=(6, 6), size=32))
     patches = build_patches(dataset, size=32, block_m=640)
-    base = study.Trial(study.BASE, "network", "base", model="glaciernet")
-    trials = [
-        study.Trial("threshold", "baseline", "", model="threshold"),
+    base = trials.Trial(trials.BASE, "network", "base", model="glaciernet")
+    chosen = [
+        trials.Trial("threshold", "baseline", "", model="threshold"),
         base,
-        study.Trial("both dates", "shift", "", model="glaciernet", both_dates=True),
-        study.Trial("batch_norm", "shift", "", batch_norm=True),
-        study.Trial("flips", "shift", "", flips=True),
-        study.Trial("pseudo-labels", "shift", "", pseudo=True),
-        study.Trial("pair", "shift", "", members=(study.BASE, "both dates")),
+        trials.Trial("both dates", "shift", "", model="glaciernet", both_dates=True),
+        trials.Trial("batch_norm", "shift", "", batch_norm=True),
+        trials.Trial("flips", "shift", "", flips=True),
+        trials.Trial("pseudo-labels", "shift", "", pseudo=True),
+        trials.Trial("pair", "shift", "", members=(trials.BASE, "both dates")),
     ]
     asked = {
-        "date": "2023-08", "dates": ["2023-07", "2023-08"], "seed": 1, "trials": trials,
+        "date": "2023-08", "dates": ["2023-07", "2023-08"], "seed": 1, "trials": chosen,
         "settings": dataclasses.replace(QUICK, epochs=4), "progress": False,
     }  # fmt: skip
     first = study.run_trials(patches, tmp_path / "study", **asked)
-    assert set(first["trial"]) == {trial.name for trial in trials}
+    assert set(first["trial"]) == {trial.name for trial in chosen}
     assert set(first["reference"]) == {"labels"}
     sums = first[["tp", "fp", "fn", "tn"]].sum(axis=1).groupby(first["trial"]).sum()
     assert sums.nunique() == 1
@@ -214,4 +214,4 @@ def test_a_study_of_a_few_trials_runs_and_is_not_run_twice(tmp_path, monkeypatch
     table = study.table({"a": first}).set_index("trial")
     assert table.loc["threshold", "iou"] > 0.5
     with pytest.raises(GlacierError, match="has to come before"):
-        study.run_trials(patches, tmp_path / "other", **asked | {"trials": trials[3:4]})
+        study.run_trials(patches, tmp_path / "other", **asked | {"trials": chosen[3:4]})
