@@ -134,14 +134,13 @@ def block_size(judged: Judged) -> tuple[dict[str, pd.DataFrame], float, blocks.S
 
 
 def calibrate(
-    probabilities: Mapping[str, np.ndarray],
-    labels: np.ndarray,
-    judged: Judged,
+    temperatures: Mapping[str, float], judged: Judged
 ) -> tuple[pd.DataFrame, dict[str, dict[str, calibration.Histograms]]]:
-    """Fit each model's temperature on validation and score its probabilities on the area.
+    """Score each model's probabilities on the area, without and with its temperature.
 
     Args:
-        probabilities, labels: of validation patches: model -> float32, and uint8, of one shape.
+        temperatures: model -> temperature that was fitted on validation, which its probabilities
+            have passed already.
         judged: the area to be scored.
 
     Returns:
@@ -150,12 +149,10 @@ def calibrate(
         against the best reference.
     """
     tables, histograms = [], {}
-    for name, values in probabilities.items():
-        temperature = calibration.fit_temperature(*calibration.histogram(values, labels))
+    for name, temperature in temperatures.items():
+        without = calibration.apply_temperature(judged.probabilities[name], 1 / temperature)
         for reference, truth in judged.references.items():
-            table, histograms[name] = calibration.before_and_after(
-                judged.probabilities[name], truth, temperature
-            )
+            table, histograms[name] = calibration.before_and_after(without, truth, temperature)
             tables.append(table.assign(model=name, reference=reference))
     table = pd.concat(tables, ignore_index=True).assign(area=judged.area, date=judged.date)
     first = ["model", "area", "date", "reference", "stage", "temperature"]

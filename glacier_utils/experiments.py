@@ -11,6 +11,7 @@ import pandas as pd
 
 from glacier_utils import models, runs, training
 from glacier_utils.errors import GlacierError
+from glacier_utils.settings import Settings
 from glacier_utils.store import PatchStore
 
 SCORES = ("iou", "f1", "precision", "recall")
@@ -25,7 +26,7 @@ def fit_all(
     folder: str | Path,
     *,
     dates: Sequence[str],
-    settings: training.Settings | None = None,
+    settings: Settings | None = None,
     progress: bool = True,
 ) -> dict[str, training.Fit]:
     """Train every model, the networks once a seed, each into a folder of its own.
@@ -45,7 +46,7 @@ def fit_all(
         raise GlacierError("models and seeds: name at least one of each")
     for name in names:
         models.describe(name)  # An unknown name should not wait for the others to train.
-    settings = settings or training.Settings()
+    settings = settings or Settings()
     fits = {}
     for name in names:
         for seed in seeds if name != "threshold" else seeds[:1]:
@@ -69,7 +70,7 @@ def fit_again(
     *,
     dates: Sequence[str],
     others: Sequence[str],
-    settings: training.Settings,
+    settings: Settings,
     progress: bool = True,
 ) -> dict[str, training.Fit]:
     """Train a model on other dates, for as many steps as `fit_all` gave it.
@@ -101,7 +102,7 @@ def summary(fits: Mapping[str, training.Fit]) -> pd.DataFrame:
         A row a fit: model (its key), architecture (the name that scores are listed under: that of
         the registry, with `BOTH` or `OTHER` behind it), kind (``network`` or ``baseline``), dates,
         seed, parameters, epochs, seconds, validation_iou and the other scores, threshold,
-        checkpoint (relative to the project).
+        temperature, checkpoint (relative to the project).
     """
     rows = []
     for key, fit in fits.items():
@@ -119,6 +120,7 @@ def summary(fits: Mapping[str, training.Fit]) -> pd.DataFrame:
                 "seconds": fit.seconds,
                 **{f"validation_{name}": fit.validation[name] for name in SCORES},
                 "threshold": fit.validation["threshold"],
+                "temperature": fit.validation["temperature"],
                 "checkpoint": runs.relative(fit.checkpoint),
             }
         )

@@ -23,7 +23,7 @@ from glacier_utils.adaptation import scene_changes
 from glacier_utils.batches import Patches
 from glacier_utils.checkpoints import Segmenter, save_checkpoint
 from glacier_utils.errors import GlacierError
-from glacier_utils.files import fingerprint, put_folder, write_csv, write_json
+from glacier_utils.files import file_fingerprint, fingerprint, put_folder, write_csv, write_json
 from glacier_utils.losses import UNKNOWN, bce_dice
 from glacier_utils.prediction import predict_patches
 from glacier_utils.settings import Settings
@@ -101,6 +101,8 @@ def fit(
         "store": store.key,
         "versions": _versions(),
     }
+    if Path(settings.weights).is_file():  # another file of that name is another start
+        identity["start"] = file_fingerprint(settings.weights)
     key = fingerprint(identity)
     if (finished := _finished(folder, key)) is not None:
         return finished

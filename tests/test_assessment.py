@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from glacier_utils import assessment, evaluation, glaciers, spatial_words
-from glacier_utils.calibration import apply_temperature
+from glacier_utils.calibration import apply_temperature, fit_temperature, histogram
 from glacier_utils.datasets import open_dataset
 from glacier_utils.patches import build_patches
 
@@ -88,11 +88,11 @@ def test_a_temperature_learned_on_validation_is_tried_on_the_area(judged):
     generator = np.random.default_rng(0)
     honest = np.clip(generator.random(truth.shape), 0.02, 0.98).astype(np.float32)
     drawn = (generator.random(truth.shape) < honest).astype(np.uint8)
-    sure = apply_temperature(honest, 0.5)  # logits twice too large
-    table, histograms = assessment.calibrate(
-        {"net": sure}, drawn, SimpleNamespace(
-            area="a", date=DATE, references={"labels": drawn}, probabilities={"net": sure})
-    )  # fmt: skip
+    found = fit_temperature(*histogram(apply_temperature(honest, 0.5), drawn))  # twice too sure
+    mapped = apply_temperature(apply_temperature(honest, 0.5), found)
+    table, histograms = assessment.calibrate({"net": found}, SimpleNamespace(
+        area="a", date=DATE, references={"labels": drawn}, probabilities={"net": mapped}
+    ))  # fmt: skip
     assert table["stage"].tolist() == ["before", "after"]
     assert table["temperature"].iloc[1] == pytest.approx(2, rel=0.05)
     assert table["ece"].iloc[1] < table["ece"].iloc[0] / 2

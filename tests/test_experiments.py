@@ -9,6 +9,7 @@ from stubs import Store
 from glacier_utils import experiments, models, training
 from glacier_utils.checkpoints import load_checkpoint
 from glacier_utils.errors import GlacierError
+from glacier_utils.settings import Settings
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ MODELS = (
 
 
 def test_networks_train_once_a_seed_and_the_threshold_once(fits, tmp_path):
-    settings = training.Settings(epochs=7)
+    settings = Settings(epochs=7)
     found = experiments.fit_all(
         ["threshold", "unet-resnet18"], [3, 4], None, tmp_path, dates=["2023-08"], settings=settings
     )
@@ -79,7 +80,7 @@ def test_an_unknown_name_is_noticed_before_anything_trains(fits, tmp_path, monke
 
 def test_a_second_training_takes_as_many_steps_on_more_dates(fits, tmp_path):
     dates, others = ["2023-08"], ["2023-07", "2023-08"]
-    settings = training.Settings(epochs=7)
+    settings = Settings(epochs=7)
     store, folder = None, tmp_path
     found = experiments.fit_again(
         "unet", "-both", store, folder, dates=dates, others=others, settings=settings
