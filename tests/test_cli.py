@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -344,3 +345,37 @@ def test_compare_names_a_run_that_is_not_there(project, capsys):
     assert "longer: no such run" in fails(capsys, "compare", "default", "longer")
     message = fails(capsys, "compare", "default")
     assert "spatial.csv: not there yet; run the earlier notebooks" in message
+
+
+def test_a_model_is_trained_on_the_command_line(make_dataset, tmp_path, capsys):
+    folder = make_dataset()
+    asked = [
+        "train", str(folder), "glaciernet", str(tmp_path / "fit"), "--dates", "2023-08",
+        "--set", "epochs=2", "--set", "learning_rate=1e-2", "--set", "loss=focal",
+        "--patch", "size=32", "--patch", "block_m=320",
+    ]  # fmt: skip
+    assert cli.main(asked) == 0
+    assert "checkpoint.pt" in capsys.readouterr().out
+    told = json.loads((tmp_path / "fit" / "fit.json").read_text(encoding="utf-8"))
+    assert told["settings"]["learning_rate"] == 0.01
+    assert told["settings"]["loss"] == "focal"
+    assert told["dates"] == ["2023-08"]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--set", "epoch=3"], "did you mean 'epochs'"),
+        (["--set", "epochs"], "write it as NAME=VALUE"),
+        (["--set", "epochs=[1"], "cannot be read"),
+        (["--patch", "folder=x"], "--patch folder: known are"),
+    ],
+)
+def test_mistakes_in_training_options_end_in_one_line(
+    make_dataset, tmp_path, capsys, option, message
+):
+    assert cli.main(["train", str(make_dataset()), "glaciernet", str(tmp_path / "x"), *option]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "x").exists()
