@@ -39,13 +39,14 @@ def training(patches: int = 96, size: int = 128, epochs: int = 4) -> dict[str, f
     """Return rates, ratios and overheads of training a U-Net with a ResNet-18.
 
     training_over_plain_loop: patches per second of `training.fit`, validation and all, over those
-    of ``plain_loop.py``, which does not validate. training_share_of_bare_step: over those of the
-    bare step, forward, loss, backward and optimiser on one batch in memory, in the same number
-    format and layout. first_step_s: seconds from calling `training.fit` in a new process to the end
-    of the first step, with the import of the libraries; first_step_from_start_s also holds the
-    start of Python and the import of torch. epoch_overhead: share of an epoch that is not training
-    steps. training_peak_mb and training_peak_many_mb: peak of memory with so many patches and with
-    ten times as many, which lie in a file, in epochs of as many steps.
+    of ``plain_loop.py``, which does not validate. training_share_of_bare_step: its steps (reading,
+    augmentation, optimiser and all) over the bare step, forward, loss and backward on one batch in
+    memory, in the same number format and layout; training_epoch_share_of_bare_step: its epochs.
+    first_step_s: seconds from calling `training.fit` in a new process to the end of the first step,
+    with the import of the libraries; first_step_from_start_s also holds the start of Python and the
+    import of torch. epoch_overhead: share of an epoch that is not training steps. training_peak_mb
+    and training_peak_many_mb: peak of memory with so many patches and with ten times as many, which
+    lie in a file, in epochs of as many steps.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -216,7 +217,7 @@ def _memory(folder: Path, size: int, drawn: int, count: int) -> dict[str, float]
 
 
 def _bare(folder: Path, size: int) -> dict[str, float]:
-    """Return patches per second of one forward, backward and optimiser step."""
+    """Return patches per second of one pass forward and backward."""
     number_format = precision.resolve()
     layout = precision.memory_format(number_format)
     segmenter = checkpoints.Segmenter(MODEL, BANDS, np.full(4, 0.3), np.full(4, 0.2))
@@ -224,15 +225,13 @@ def _bare(folder: Path, size: int) -> dict[str, float]:
     images, labels = _images(BATCH, size)
     batch = torch.from_numpy(images).contiguous(memory_format=layout)
     target = torch.from_numpy(labels)
-    optimiser = torch.optim.AdamW(network.parameters())
     times = []
     for _ in range(10):
         start = time.perf_counter()
-        optimiser.zero_grad()
+        network.zero_grad()
         with precision.autocast("cpu", number_format):
             logits = network(batch)
         losses.bce_dice(logits, target).backward()
-        optimiser.step()
         times.append(time.perf_counter() - start)
     return {"rate": BATCH / float(np.median(times[1:]))}
 
