@@ -28,7 +28,7 @@ from glacier_utils.sample import make_sample
 from glacier_utils.settings import Settings, change_settings
 from glacier_utils.store import PatchStore
 from glacier_utils.strategies import self_train
-from glacier_utils.trials import BASE, STUDY, TRIALS, Trial
+from glacier_utils.trials import BASE, BASES, STUDY, TRIALS, Trial
 
 REFERENCES = ("truth", "labels")
 _STEPS = 120  # of ten epochs in a world of the sample
@@ -217,19 +217,21 @@ class _Work:
         return total / len(members), float(np.mean(thresholds)), parameters
 
 
-def table(results: Mapping[str, pd.DataFrame], *, against: str = BASE) -> pd.DataFrame:
+def table(results: Mapping[str, pd.DataFrame], *, against: Sequence[str] = BASES) -> pd.DataFrame:
     """Put the counts of several worlds into one table of what helped.
 
     Args:
         results: name of the world -> what `run_trials` returned for it.
-        against: the trial that all others are compared with, on the same blocks.
+        against: the trials that all others are compared with, on the same blocks: by default the
+            base with its three seeds, whose counts are averaged, so that one lucky or unlucky base
+            does not decide about all others.
 
     Returns:
         A row a trial and reference: trial, group, what, reference, worlds, iou, iou_low, iou_high
         (pooled over the worlds, 95 %, spatial block bootstrap); difference to ``against`` with low
         and high, paired on the same blocks; least and largest difference of a single world; verdict
-        (``helps`` or ``harms`` where interval and all worlds say so, else ``not distinguishable``);
-        seconds (mean of a world) and parameters.
+        (``helps`` or ``harms`` where interval and all worlds say so, else ``not distinguishable``,
+        and ``base``); seconds (mean of a world) and parameters.
     """
     known = {trial.name: trial for trial in TRIALS}
     joined = pd.concat(
@@ -242,7 +244,9 @@ def table(results: Mapping[str, pd.DataFrame], *, against: str = BASE) -> pd.Dat
     rows = []
     for reference in [name for name in REFERENCES if (joined["reference"] == name).any()]:
         here = joined[joined["reference"] == reference]
-        base = here[here["trial"] == against]
+        bases = here[here["trial"].isin(against)]
+        base = bases.groupby(["world", "block"], sort=False)[metrics.COUNTS].sum().reset_index()
+        base[metrics.COUNTS] /= bases["trial"].nunique()
         for name, counts in here.groupby("trial", sort=False):
             scores = intervals.scores_with_interval(counts)
             single = [
@@ -250,8 +254,6 @@ def table(results: Mapping[str, pd.DataFrame], *, against: str = BASE) -> pd.Dat
                 for world, part in counts.groupby("world", sort=False)
             ]
             difference, low, high = intervals.bootstrap_difference(counts, base)
-            if name == against:
-                low = high = np.nan
             costs = counts.drop_duplicates("world")
             rows.append(
                 {
@@ -266,7 +268,7 @@ def table(results: Mapping[str, pd.DataFrame], *, against: str = BASE) -> pd.Dat
                     "high": high,
                     "least": min(single),
                     "largest": max(single),
-                    "verdict": _verdict(name == against, low, high, single),
+                    "verdict": "base" if name in against else _verdict(low, high, single),
                     "seconds": costs["seconds"].mean(),
                     "parameters": int(costs["parameters"].iloc[0]),
                 }
@@ -274,9 +276,7 @@ def table(results: Mapping[str, pd.DataFrame], *, against: str = BASE) -> pd.Dat
     return pd.DataFrame(rows)
 
 
-def _verdict(base: bool, low: float, high: float, single: Sequence[float]) -> str:
-    if base:
-        return "base"
+def _verdict(low: float, high: float, single: Sequence[float]) -> str:
     if low > 0 and min(single) > 0:
         return "helps"
     return "harms" if high < 0 and max(single) < 0 else intervals.SAME

@@ -8,19 +8,24 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-VERDICT_COLOURS = {"helps": "#009e73", "not distinguishable": "#7f7f7f", "harms": "#d55e00"}
+VERDICT_COLOURS = {"helps": "#009e73", "not distinguishable": "#7f7f7f", "harms": "#d55e00",
+                   "base": "#0072b2"}  # fmt: skip
 _ROW = 0.24  # inches a trial
 
 
 def gains(table: pd.DataFrame, *, reference: str = "truth") -> Figure:
-    """Show the difference of every trial to the base, with its interval, by group.
+    """Show the difference of every trial to the mean of the base networks, by group.
+
+    The base networks stand among them: how far they lie apart is what a seed alone does.
 
     Args:
         table: of ``study.table``.
         reference: what the scores are measured against.
     """
-    table = table[(table["reference"] == reference) & (table["verdict"] != "base")]
-    table = table[table["group"] != "seeds"]
+    table = table[table["reference"] == reference]
+    table = table.assign(
+        group=table["group"].where(table["verdict"] != "base", "base, three seeds")
+    )
     groups = list(dict.fromkeys(table["group"]))
     sizes = [int((table["group"] == group).sum()) for group in groups]
     figure, axes = plt.subplots(

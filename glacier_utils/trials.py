@@ -9,6 +9,7 @@ from typing import Any
 from glacier_utils.settings import Settings
 
 BASE = "unet-resnet18"
+BASES = (BASE, "seed b", "seed c")  # the same with three seeds
 # Settings of every network of the study; the learning rate is the default.
 STUDY = Settings(epochs=10, patience=10)
 _B4 = "unet-efficientnet-b4"
