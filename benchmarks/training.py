@@ -7,6 +7,7 @@ the same in all.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -44,7 +45,8 @@ def training(patches: int = 96, size: int = 128, epochs: int = 4) -> dict[str, f
     memory, in the same number format and layout; training_epoch_share_of_bare_step: its epochs.
     first_step_s: seconds from calling `training.fit` in a new process to the end of the first step,
     with the import of the libraries; first_step_from_start_s also holds the start of Python and the
-    import of torch. epoch_overhead: share of an epoch that is not training steps. training_peak_mb
+    import of torch. epoch_overhead: share of an epoch that is not training steps, but
+    validation and saving. training_peak_mb
     and training_peak_many_mb: peak of memory with so many patches and with ten times as many, which
     lie in a file, in epochs of as many steps.
     """
@@ -128,18 +130,41 @@ def _store(images: np.ndarray, labels: np.ndarray, train: int, drawn: int) -> Si
 
 
 def _fit(folder: Path, size: int, patches: int, epochs: int) -> dict[str, float]:
-    from glacier_utils import loop
+    from glacier_utils import history, loop
 
     train = _Clock(loop.Task)
     store = _store(*_images(patches + int(VALIDATION * patches), size), patches, patches)
     settings = Settings(epochs=epochs, batch_size=BATCH)
     fit(MODEL, store, folder / "fit", settings=settings, progress=False)
-    best = min(train.epochs[1:], key=lambda epoch: epoch["whole"])
+    whole, steps = (np.median([epoch[name] for epoch in train.epochs[1:]])
+                    for name in ("whole", "steps"))  # fmt: skip
+    saving = _save_seconds(folder, store, settings)
+    # A state is saved every so many seconds.
+    saved = whole + saving * min(1, whole / history.SAVE_EVERY_S)
     return {
-        "rate": patches / best["whole"],
-        "steps_rate": patches / best["steps"],
-        "overhead": 1 - best["steps"] / best["whole"],
+        "rate": patches / saved,
+        "steps_rate": patches / steps,
+        "overhead": 1 - steps / saved,
     }
+
+
+def _save_seconds(folder: Path, store: SimpleNamespace, settings: Settings) -> float:
+    """Return the seconds that saving a state takes."""
+    from glacier_utils import history
+
+    save, seconds = history.History._save, []
+
+    def timed(this, trainer) -> None:
+        start = time.perf_counter()
+        save(this, trainer)
+        seconds.append(time.perf_counter() - start)
+
+    history.SAVE_EVERY_S, every = 0, history.SAVE_EVERY_S
+    history.History._save = timed
+    few = dataclasses.replace(settings, epochs=3)
+    fit(MODEL, store, folder / "saved", settings=few, progress=False)
+    history.SAVE_EVERY_S = every
+    return float(np.median(seconds))
 
 
 class _Clock:

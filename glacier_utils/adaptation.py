@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # Images of a scene that its statistics are taken from: a few million pixels tell them well.
 _WINDOWS, _WINDOW = 64, 256
+_MOSTLY = 0.9  # of a window has to be valid, where there are such windows
 _LEAST_STD = 1e-3  # of reflectance: a scene of one colour is no reason to blow up its noise
 
 
@@ -153,15 +154,18 @@ def sample_windows(source: Source, bands: tuple[str, ...]) -> np.ndarray:
     height, width = min(_WINDOW, grid.height), min(_WINDOW, grid.width)
     rows = _starts(grid.height, height)
     cols = _starts(grid.width, width)
-    images = [
-        image.reflectance[order]
-        for row in rows
-        for col in cols
-        if (image := source.read(row, col, height, width)).valid.any()
-    ]
+    images, seen = [], []
+    for row in rows:
+        for col in cols:
+            image = source.read(row, col, height, width)
+            if image.valid.any():
+                images.append(image.reflectance[order])
+                seen.append(image.valid.mean())
     if not images:
         raise GlacierError(f"{source.paths[0]}: no valid pixel was found to adapt the model to")
-    return np.stack(images)
+    # Missing pixels would count as pixels of mean brightness: those that show most, if not all.
+    least = min(_MOSTLY, max(seen))
+    return np.stack([image for image, part in zip(images, seen, strict=True) if part >= least])
 
 
 def _starts(length: int, size: int) -> list[int]:
@@ -186,10 +190,16 @@ def _renew_batch_norm(
     layout = number_formats.memory_format(precision, device)
     # In equal parts, since a last batch of one patch would count as much as a full one.
     batches = np.array_split(positions, -(-len(positions) // batch_size))
+    # One thread: sums must not depend on how many a worker has.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     with torch.inference_mode(), number_formats.autocast(device, precision):
         for batch in batches:
             image = torch.from_numpy(np.ascontiguousarray(images[batch])).to(device)
+            # Where features are pooled to a single value, one image alone has no deviation.
+            image = image.repeat(2, 1, 1, 1) if len(image) == 1 else image
             segmenter(image.contiguous(memory_format=layout))
+    torch.set_num_threads(threads)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
         layer.eval()

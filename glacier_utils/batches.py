@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from glacier_utils.errors import GlacierError
+
 if TYPE_CHECKING:
     from glacier_utils.patches import PatchStore
 
@@ -65,6 +67,11 @@ class Batches(Sampler):
         world: int = 1,
         epoch: Callable[[], int] = lambda: 0,
     ) -> None:
+        if weights is not None and not weights.sum() > 0:
+            raise GlacierError(
+                "balanced: the training patches have no weights, since none or all of them hold "
+                "glacier; set balanced to false"
+            )
         order = np.argsort(positions, kind="stable")
         self.positions = np.asarray(positions)[order]
         self.chances = None if weights is None else weights[order] / weights.sum()

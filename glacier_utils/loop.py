@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-import math
-import os
-import time
+import signal
+import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,27 +16,21 @@ import lightning.pytorch as lightning
 import numpy as np
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim.swa_utils import AveragedModel
-from tqdm import tqdm
 
 from glacier_utils.augment import augment, operations
 from glacier_utils.batches import Batches, Change, Patches, loader
 from glacier_utils.checkpoints import Segmenter
 from glacier_utils.errors import GlacierError
+from glacier_utils.history import STATE, History, state_of
 from glacier_utils.losses import UNKNOWN, Loss, bce_dice
 from glacier_utils.precision import grouped_in_float32, memory_format, resolve
+from glacier_utils.schedules import learning_rate
 
 if TYPE_CHECKING:
     from glacier_utils.patches import PatchStore
     from glacier_utils.settings import Settings
-
-STATE = "state.ckpt"
-# The state of a training is some 200 MB for a U-Net: writing it more often would take longer than
-# what it saves.
-SAVE_EVERY_S = 20.0
-_WARM_UP = 0.2  # of the steps, in the one-cycle schedule
-_AVERAGING_RATE = 0.1  # of the highest learning rate, while weights are averaged
 
 
 def train_network(
@@ -60,20 +54,32 @@ def train_network(
         segmenter: with the weights to start from.
         store, train, validation: patches and the positions of both parts.
         settings: how to train.
-        folder: of this training alone; it has to exist. The state in it is removed at the end.
+        folder: of this training alone; it has to exist. The state stays in it.
         change: of the images, as of ``batches.Patches``.
         progress: show a bar.
 
     Returns:
         The history, a row an epoch.
+
+    Raises:
+        GlacierError: fewer patches than processes, an accelerator or strategy that Lightning does
+            not have, a state that cannot be read.
     """
-    device = settings.accelerator
+    device = {"gpu": "cuda"}.get(settings.accelerator, settings.accelerator)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    processes = max(settings.devices, 1) * settings.nodes
+    if min(len(train) // 2, len(validation)) < processes:
+        raise GlacierError(
+            f"{len(train)} training and {len(validation)} validation patches are too few for "
+            f"{processes} processes; set devices to less"
+        )
+    if processes > 1:
+        _freeze_unused(segmenter)
     state = folder / STATE
     history = History(state, settings, segmenter.name, progress)
     if state.is_file():
-        history.load_state_dict(_state_of(state, history))
+        history.load_state_dict(state_of(state, history))
     else:
         history.precision = resolve(settings.precision, device)
         history.channels_last = memory_format(history.precision, device) == torch.channels_last
@@ -82,7 +88,7 @@ def train_network(
     task.to(memory_format=layout)
     slow_groups = history.precision == "bf16" and device == "cpu"
     with _quiet(), grouped_in_float32(segmenter, active=slow_groups):
-        trainer = lightning.Trainer(
+        trainer = _trainer(
             max_epochs=settings.epochs,
             accelerator=device,
             devices=settings.devices,
@@ -99,16 +105,56 @@ def train_network(
         )
         if not history.finished():
             resumed = str(state) if state.is_file() else None
-            trainer.fit(task, ckpt_path=resumed, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+            with _interruptible(trainer):
+                trainer.fit(task, ckpt_path=resumed, weights_only=True)
     if state.is_file() and not history.finished():  # other processes trained, not this one
-        history.load_state_dict(_state_of(state, history))
+        history.load_state_dict(state_of(state, history))
     task.cpu()
     segmenter.load_state_dict(history.best)
-    if trainer.is_global_zero:
-        state.unlink(missing_ok=True)
+    segmenter.requires_grad_(True)
     return pd.DataFrame(history.rows)
+
+
+def _trainer(**settings: Any) -> lightning.Trainer:
+    try:
+        return lightning.Trainer(**settings)
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise GlacierError(f"settings: Lightning cannot train with them ({reason})") from error
+
+
+@contextmanager
+def _interruptible(trainer: lightning.Trainer) -> Iterator[None]:
+    """Let an interruption be one: Lightning turns it into an exit and goes on ignoring the next."""
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        if not trainer.interrupted:
+            raise
+    finally:
+        if main and before is not None:
+            signal.signal(signal.SIGINT, before)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+
+
+def _freeze_unused(segmenter: Segmenter) -> None:
+    """Take weights that no loss reaches out of the training: several processes would wait for them.
+
+    Encoders of the library hold some of the classifier they were.
+    """
+    twin = copy.deepcopy(segmenter).train()
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(2, len(segmenter.bands), 64, 64, generator=generator)
+    loss = twin(images).square().mean()
+    auxiliary = getattr(twin.network, "auxiliary_loss", None)
+    if auxiliary is not None:
+        loss = loss + auxiliary((images[:, 0] > 0.5).to(torch.uint8))
+    loss.backward()
+    for one, other in zip(segmenter.parameters(), twin.parameters(), strict=True):
+        one.requires_grad_(other.grad is not None)
 
 
 class Task(lightning.LightningModule):
@@ -125,6 +171,11 @@ class Task(lightning.LightningModule):
         change: Change | None = None,
     ) -> None:
         super().__init__()
+        if hasattr(segmenter.network, "auxiliary_loss") and settings.noise.endswith("_band"):
+            raise GlacierError(
+                f"model {segmenter.name} learns the outline itself, which noise {settings.noise!r} "
+                "leaves out; choose noise none or bootstrap"
+            )
         self.segmenter = segmenter
         self.settings = settings
         self.layout = layout
@@ -222,7 +273,7 @@ class Task(lightning.LightningModule):
         # Lightning's own estimate would begin with the data, before it knows in which epoch a
         # training goes on.
         steps = max(settings.epochs * len(self._batches()), 2)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate(settings, steps))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, learning_rate(settings, steps))
         return {
             "optimizer": optimiser,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
@@ -236,122 +287,6 @@ class Task(lightning.LightningModule):
 
     def _laid_out(self, images: torch.Tensor) -> torch.Tensor:
         return images.contiguous(memory_format=self.layout)
-
-
-class History(Checkpoint):
-    """Collects a row an epoch and the best weights, saves the state, stops where nothing gains.
-
-    A ``Checkpoint`` to Lightning, so that it comes last at the end of an epoch.
-    """
-
-    def __init__(self, state: Path, settings: Settings, name: str, progress: bool) -> None:
-        self.state, self.settings = state, settings
-        self.rows: list[dict[str, float]] = []
-        self.best: dict[str, torch.Tensor] = {}
-        # Kept with the state: a format measured anew could be another one.
-        self.precision, self.channels_last = "float32", True
-        self.bar = tqdm(total=settings.epochs, desc=name, unit="epoch", disable=not progress)
-        self.started = time.perf_counter()
-        self.saved = time.monotonic()
-
-    def finished(self) -> bool:
-        """Tell whether all epochs are over, or so many brought nothing that training stops."""
-        scores = [row["validation_iou"] for row in self.rows]
-        if not scores:
-            return False
-        without_gain = len(scores) - 1 - int(np.argmax(scores))
-        return len(scores) >= self.settings.epochs or without_gain >= self.settings.patience
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, task: Task) -> None:
-        logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        before = max((row["validation_iou"] for row in self.rows), default=-math.inf)
-        self.rows.append(
-            {
-                "epoch": trainer.current_epoch + 1,
-                "train_loss": logged["train_loss"],
-                "validation_loss": logged["validation_loss"],
-                "validation_iou": logged["validation_iou"],
-                "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
-                "seconds": round(time.perf_counter() - self.started, 2),
-            }
-        )
-        if logged["validation_iou"] > before:
-            weights = task.judged().state_dict()
-            self.best = {name: value.detach().cpu().clone() for name, value in weights.items()}
-        best = max(before, logged["validation_iou"])
-        self.bar.set_postfix(loss=f"{logged['train_loss']:.3f}", validation_iou=f"{best:.3f}")
-        self.bar.update()
-        finished = self.finished()
-        trainer.should_stop = trainer.should_stop or finished
-        # Whoever started the other processes learns what they did from the file.
-        if trainer.world_size > 1 if finished else self._due(trainer):
-            self._save(trainer)
-
-    def _due(self, trainer: lightning.Trainer) -> bool:
-        due = time.monotonic() - self.saved >= SAVE_EVERY_S
-        return bool(trainer.strategy.broadcast(due))  # all processes save, or none
-
-    def _save(self, trainer: lightning.Trainer) -> None:
-        temporary = self.state.with_suffix(".new")
-        trainer.save_checkpoint(temporary)
-        if trainer.is_global_zero:
-            os.replace(temporary, self.state)
-        self.saved = time.monotonic()
-
-    def state_dict(self) -> dict[str, Any]:
-        seconds = time.perf_counter() - self.started
-        formats = {"precision": self.precision, "channels_last": self.channels_last}
-        return {"rows": self.rows, "best": self.best, "seconds": seconds, **formats}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.rows, self.best = list(state["rows"]), dict(state["best"])
-        self.precision, self.channels_last = state["precision"], state["channels_last"]
-        self.started = time.perf_counter() - state["seconds"]
-        self.bar.n = len(self.rows)
-
-    def teardown(self, trainer: lightning.Trainer, task: lightning.LightningModule, stage: str):
-        self.bar.close()
-
-
-def rate(settings: Settings, steps: int) -> Callable[[int], float]:
-    """Return the learning rate of a step, as a share of the highest one.
-
-    While weights are averaged it is constant, since an average over steps that grow ever smaller is
-    hardly one.
-    """
-    averaging = steps
-    if settings.average:
-        averaging = steps * settings.averaging_from() // settings.epochs
-
-    def share(step: int) -> float:
-        if step >= averaging:
-            return _AVERAGING_RATE
-        if settings.schedule == "constant":
-            return 1.0
-        done = step / max(averaging - 1, 1)
-        if settings.schedule == "cosine":
-            return max(_half_cosine(done), 1e-5)
-        if done < _WARM_UP:
-            return 0.04 + 0.96 * (1 - _half_cosine(done / _WARM_UP))
-        return max(_half_cosine((done - _WARM_UP) / (1 - _WARM_UP)), 4e-6)
-
-    return share
-
-
-def _half_cosine(part: float) -> float:
-    return 0.5 * (1 + math.cos(math.pi * min(part, 1.0)))
-
-
-def _state_of(path: Path, history: History) -> dict[str, Any]:
-    """Read what the history wrote into a state."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        return content["callbacks"][history.state_key]
-    except Exception as error:  # zip, pickle and runtime errors, whatever lies in the file
-        raise GlacierError(
-            f"{path}: the state of a broken off training cannot be read "
-            f"({type(error).__name__}); remove its folder to train from the start"
-        ) from error
 
 
 def _mix(numbers: list[int]) -> int:

@@ -13,16 +13,17 @@ from torch import nn
 
 from glacier_utils.errors import GlacierError
 
-# A format that a processor has instructions for is left only where it takes twice the time: far
-# from what measurements scatter by on a busy machine, so that it decides alike each time.
-_CLEAR_LOSS = 0.5
+# A format that a processor has instructions for is left only where it is clearly slower: far from
+# what measurements scatter by on a busy machine, so that it decides alike each time.
+_CLEAR_LOSS = 0.6
 
 
 def resolve(precision: str = "auto", device: str | torch.device = "cpu") -> str:
     """Return "bf16" or "float32"; "auto" takes bf16 where the processor is faster in it.
 
     That asks for instructions for it (without them it is emulated, several times slower than
-    float32), and that ``measured`` finds no loss. Raises GlacierError for other names.
+    float32), and that ``measured`` does not find it clearly slower. Raises GlacierError for other
+    names.
     """
     if precision in ("bf16", "float32"):
         return precision
@@ -32,12 +33,14 @@ def resolve(precision: str = "auto", device: str | torch.device = "cpu") -> str:
         return "bf16" if torch.cuda.is_bf16_supported() else "float32"
     if not has_bf16():
         return "float32"
+    if torch.device(device).type != "cpu":
+        return "float32"
     return "bf16" if measured()["bf16_over_float32"] > _CLEAR_LOSS else "float32"
 
 
 def memory_format(precision: str, device: str | torch.device = "cpu") -> torch.memory_format:
     """Return the layout of images in which convolutions run fastest in ``precision``."""
-    if torch.device(device).type == "cuda":
+    if torch.device(device).type != "cpu":
         return torch.channels_last
     gain = measured()[f"channels_last_{precision}"]
     return torch.channels_last if gain > _CLEAR_LOSS else torch.contiguous_format

@@ -31,7 +31,7 @@ from glacier_utils.tracing import trace_file
 from glacier_utils.unfinished import Unfinished
 
 # Changed whenever a scene mapped before must not go on, or pass as finished, with the present code.
-FORMAT = 1
+FORMAT = 2
 _INPUTS = "INPUTS"  # tag of the rasters: a hash of all that they were made from
 _DATE_IN_NAME = re.compile(r"(?<!\d)(20\d\d)-?([01]\d)-?([0-3]\d)(?=T\d{6}|[^\d]|$)")
 

@@ -12,6 +12,7 @@ from glacier_utils.errors import GlacierError
 from glacier_utils.precision import resolve
 
 SCHEDULES = ("one_cycle", "cosine", "constant")
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 NORMALISATIONS = ("training", "scene")
 
 
@@ -79,12 +80,20 @@ class Settings:
         from glacier_utils.losses import Loss
 
         positive = ["epochs", "batch_size", "learning_rate", "patience", "gradient_clip", "pixels"]
-        for name in [*positive, "devices", "nodes"]:
+        for name in [*positive, "nodes"]:
             if not getattr(self, name) > 0:
                 raise GlacierError(f"settings: {name} is {getattr(self, name)}, must be above 0")
+        if not (self.devices > 0 or self.devices == -1):
+            raise GlacierError(f"settings: devices is {self.devices}, must be above 0, or -1: all")
+        for name in ("seed", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise GlacierError(f"settings: {name} is {getattr(self, name)}, must be 0 or more")
+        if self.threads is not None and self.threads < 1:
+            raise GlacierError(f"settings: threads is {self.threads}, must be above 0")
         if not 0 <= self.average < 1:
             raise GlacierError(f"settings: average is {self.average}, must be from 0 to below 1")
         _choice("schedule", self.schedule, SCHEDULES)
+        _choice("accelerator", self.accelerator, ACCELERATORS)
         _choice("normalisation", self.normalisation, NORMALISATIONS)
         resolve(self.precision)
         Loss(self.loss, smoothing=self.smoothing, noise=self.noise)

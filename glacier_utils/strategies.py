@@ -15,6 +15,7 @@ from glacier_utils.checkpoints import load_checkpoint
 from glacier_utils.errors import GlacierError
 from glacier_utils.files import file_fingerprint, fingerprint
 from glacier_utils.losses import UNKNOWN
+from glacier_utils.sampling import sampling_weights
 from glacier_utils.settings import Settings
 from glacier_utils.store import PatchStore
 
@@ -65,7 +66,12 @@ class PseudoLabelled:
         self.labels[targets] = np.where(seen, pseudo, UNKNOWN)
         split = split.copy()
         split[targets] = "train"
-        self.index = store.index.assign(split=split)
+        train = np.flatnonzero(split == "train")
+        known = (self.labels[train] != UNKNOWN).sum(axis=(1, 2))
+        ice = (self.labels[train] == 1).sum(axis=(1, 2)) / np.maximum(known, 1)
+        weight = np.zeros(len(split))
+        weight[train] = sampling_weights(ice)
+        self.index = store.index.assign(split=split, weight=weight)
         content = [store.key, np.asarray(targets).tolist(), confident, origin]
         self.key = f"{store.key}-pseudo-{fingerprint(content)}"
 
@@ -121,7 +127,9 @@ def self_train(
     student = PseudoLabelled(
         store, targets, probability, confident=confident, origin=file_fingerprint(checkpoint)
     )
-    settings = dataclasses.replace(settings or Settings(), weights=str(checkpoint))
+    settings = dataclasses.replace(
+        settings or Settings(), weights=str(checkpoint), normalisation=teacher.normalisation
+    )
     dates = [dates] if isinstance(dates, str) else list(dates or set(store.index["date"]))
     # The targets' own dates are scenes of theirs only if the labelled patches learn from them too.
     if wrong := set(store.index["date"].to_numpy()[targets]) - set(dates):

@@ -89,8 +89,8 @@ def open_ground(name: int | str, root: Path | None = None) -> tuple[PatchStore, 
     Raises:
         GlacierError: world 0, which is the sample whose test area the notebooks report.
     """
-    if isinstance(name, int):
-        if name < 1:
+    if name == "sample" or isinstance(name, int):
+        if name == "sample" or name < 1:
             raise GlacierError(f"study: world {name} is the sample itself; choose 1 or more")
         folder = (root or runs.project_root()) / "data" / f"world-{name}"
         if not (folder / "dataset.yaml").is_file():
@@ -124,11 +124,12 @@ class _Work:
     def counts(self, trial: Trial) -> pd.DataFrame:
         """Return the counts of a trial, from the file if it is finished."""
         target = self.folder / _slug(trial.name) / "counts.csv"
-        content = dataclasses.asdict(trial) | {"settings": dataclasses.asdict(self.settings)}
-        key = fingerprint([content, self.store.key, self.date, self.dates, self.seed])
+        key = self._key(trial)
         mark = target.with_name(f"{key}.done")
         if not mark.is_file():
             target.parent.mkdir(parents=True, exist_ok=True)
+            for other in target.parent.glob("*.done"):
+                other.unlink()
             started = time.perf_counter()
             probability, threshold, parameters = self._predict(trial)
             seconds = time.perf_counter() - started
@@ -148,6 +149,14 @@ class _Work:
             write_csv(target, pd.concat(tables))
             mark.touch()
         return pd.read_csv(target)
+
+    def _key(self, trial: Trial) -> str:
+        """Return a hash of all that a trial's result follows from."""
+        content = dataclasses.asdict(trial) | {"settings": dataclasses.asdict(self.settings)}
+        del content["what"], content["group"]
+        below = trial.members or (() if trial.trains else (BASE,))
+        keys = [self._key(other) for other in TRIALS if other.name in below]
+        return fingerprint([content, keys, self.store.key, self.date, self.dates, self.seed])
 
     def clear(self, keep: Callable[[Trial], bool]) -> None:
         """Remove checkpoints that nobody will read again."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ import pandas as pd
 import torch
 
 import glacier_utils
-from glacier_utils import calibration, metrics, models, weights
+from glacier_utils import calibration, csmask, metrics, models, weights
 from glacier_utils.adaptation import scene_changes
 from glacier_utils.batches import Patches
 from glacier_utils.checkpoints import Segmenter, save_checkpoint
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 # Surface reflectance is stored in ten thousands (Sentinel-2) or finer; 255 is a picture.
 _CALIBRATED = 1000
+_VALIDATED_AT_ONCE = 64  # patches, which bounds the memory
 STATE = "state.ckpt"  # of a training that is under way
 HISTORY = (
     "epoch",
@@ -89,7 +91,7 @@ def fit(
     Raises:
         GlacierError: an unknown model or date, or too few patches.
     """
-    folder = Path(folder)
+    folder = _target(Path(folder))
     settings = settings or Settings()
     arguments = dict(arguments or {})
     dates = [dates] if isinstance(dates, str) else sorted(dates or set(store.index["date"]))
@@ -101,15 +103,18 @@ def fit(
         "store": store.key,
         "versions": _versions(),
     }
-    if Path(settings.weights).is_file():  # another file of that name is another start
-        identity["start"] = file_fingerprint(settings.weights)
+    identity["start"] = _start_of(name, store, settings)
     key = fingerprint(identity)
+    partial = folder.with_name(f".{folder.name}.{key}.partial")
+    if _first_process() and _finished(partial, key) is not None:  # killed while it was renamed
+        put_folder(partial, folder)
+        shutil.rmtree(partial.with_name(f"{partial.name}.old"), ignore_errors=True)
     if (finished := _finished(folder, key)) is not None:
         return finished
 
     train, validation = _positions(store, dates)
     started = time.perf_counter()
-    with _partial(folder, key) as partial, _reproducible(settings):
+    with _partial(partial, folder), _reproducible(settings):
         segmenter = Segmenter(
             name,
             store.bands,
@@ -149,6 +154,8 @@ def fit(
                 "parameters": models.parameter_count(segmenter.network),
             }
             write_json(partial / "fit.json", content)
+            # Not before: until here a process that is killed goes on from the state.
+            (partial / STATE).unlink(missing_ok=True)
             put_folder(partial, folder)
         _wait_for_first_process()
     finished = _finished(folder, key)
@@ -156,29 +163,61 @@ def fit(
     return Fit(**(vars(finished) | {"reused": False}))
 
 
+def _target(folder: Path) -> Path:
+    """Return the folder of a fit, checked before the work: only another fit may be replaced."""
+    folder = folder.resolve()
+    if folder.exists() and not folder.is_dir():
+        raise GlacierError(f"{folder}: is a file; name a folder for the fit")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "fit.json").is_file():
+        raise GlacierError(
+            f"{folder}: holds something else than a fit, which would be lost; name a new folder"
+        )
+    return folder
+
+
+def _start_of(name: str, store: PatchStore, settings: Settings) -> list[Any]:
+    """Return what decides the initial weights beside the settings."""
+    if Path(settings.weights).is_file():  # another file of that name is another start
+        return file_fingerprint(settings.weights)
+    if settings.weights == "csmask" or (
+        settings.weights == "auto" and weights.csmask_fits(name, store.bands, _calibrated(store))
+    ):
+        return ["csmask", None if csmask.missing() else version("ukis-csmask")]
+    return [settings.weights]
+
+
 def _start(segmenter: Segmenter, store: PatchStore, settings: Settings) -> str:
     """Put the initial weights into a segmenter; return in words which."""
     if models.is_pixel_model(segmenter.name):
         return "none"
-    scale = (store.parameters.get("reflectance") or {}).get("scale", 0)
     # Without being asked only where the values are calibrated; whoever names weights may know more.
-    calibrated = scale >= _CALIBRATED if settings.weights == "auto" else bool(scale)
+    scaled = bool((store.parameters.get("reflectance") or {}).get("scale", 0))
+    calibrated = _calibrated(store) if settings.weights == "auto" else scaled
     return weights.start(segmenter, settings.weights, reflectance=calibrated)
 
 
-@contextmanager
-def _partial(folder: Path, key: str) -> Iterator[Path]:
-    """Give the folder of a fit in the making; it stays if the fit breaks off after a saved state.
+def _calibrated(store: PatchStore) -> bool:
+    return (store.parameters.get("reflectance") or {}).get("scale", 0) >= _CALIBRATED
 
-    Those of other inputs, which nobody will ask for again, are removed.
+
+@contextmanager
+def _partial(partial: Path, folder: Path) -> Iterator[None]:
+    """Make the folder of a fit in the making; it stays if the fit breaks off after a saved state.
+
+    Those of other inputs, which nobody will ask for again, are removed, and whatever a killed
+    process left beside the state.
     """
-    partial = folder.with_name(f".{folder.name}.{key}.partial")
-    for left in folder.parent.glob(f".{folder.name}.*.partial"):
-        if left != partial:
-            shutil.rmtree(left, ignore_errors=True)
-    partial.mkdir(parents=True, exist_ok=True)
+    if _first_process():
+        own = re.compile(re.escape(f".{folder.name}.") + r"[0-9a-f]{12}\.partial(\.old)?")
+        for left in folder.parent.iterdir() if folder.parent.is_dir() else ():
+            if own.fullmatch(left.name) and left != partial:
+                shutil.rmtree(left, ignore_errors=True)
+        partial.mkdir(parents=True, exist_ok=True)
+        for left in partial.iterdir():
+            if left.name != STATE:
+                left.unlink() if left.is_file() else shutil.rmtree(left)
     try:
-        yield partial
+        yield
     finally:
         if _first_process() and partial.is_dir() and not (partial / STATE).is_file():
             shutil.rmtree(partial, ignore_errors=True)
@@ -270,11 +309,13 @@ def _validate(
     """
     segmenter.eval()
     patches = Patches(store, change)
-    images, labels = patches[positions]
     trained_so, segmenter.normalisation = segmenter.normalisation, "training"  # changed already
-    probability = predict_patches(segmenter, images.numpy(), precision=settings.precision)
+    maps = []
+    for part in np.array_split(positions, -(-len(positions) // _VALIDATED_AT_ONCE)):
+        images, _ = patches[part]
+        maps.append(predict_patches(segmenter, images.numpy(), precision=settings.precision))
     segmenter.normalisation = trained_so
-    labels = labels.numpy()
+    probability, labels = np.concatenate(maps), np.asarray(store.labels[positions])
     segmenter.temperature = calibration.fit_temperature(*calibration.histogram(probability, labels))
     logits = torch.logit(torch.from_numpy(probability), eps=1e-6) / segmenter.temperature
     probability = logits.sigmoid().numpy()

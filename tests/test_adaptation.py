@@ -129,3 +129,19 @@ def test_the_checkpoint_knows_its_normalisation(tmp_path):
     del content["normalisation"]  # of before there was a choice
     torch.save(content, path)
     assert load_checkpoint(path).normalisation == "training"
+
+
+@pytest.mark.parametrize("name", ["deeplabv3plus-resnet18", "pspnet-resnet18", "unet-resnet18"])
+def test_a_single_image_will_do(name):
+    image = Store(size=32).images[:1]
+    made = Segmenter(name, BANDS, [0.3] * 4, [0.2] * 4).eval()
+    adapted = adaptation.adapt(made, image, batch_norm=True)
+    assert np.isfinite(predict_patches(adapted, image)).all()
+
+
+def test_windows_that_are_mostly_missing_do_not_count():
+    image, valid = np.full((4, 512, 512), 0.5, np.float32), np.zeros((512, 512), bool)
+    valid[:256, :256], valid[300:310, 300:310] = True, True
+    assert adaptation.sample_windows(Scene(image, valid=valid), BANDS).shape[0] == 1
+    valid[:200, :256] = False  # nothing better is there
+    assert adaptation.sample_windows(Scene(image, valid=valid), BANDS).shape[0] == 1

@@ -1,5 +1,6 @@
 """Trainings that are killed and go on, and trainings in several processes."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 import torch
 from stubs import Store
 
-from glacier_utils import loop
+from glacier_utils import history, loop
 from glacier_utils.checkpoints import load_checkpoint
 from glacier_utils.settings import Settings
 from glacier_utils.training import fit
@@ -37,7 +38,7 @@ def script(body: str) -> list[str]:
     head = f"""
     import sys
     sys.path.insert(0, {str(TESTS)!r})
-    from glacier_utils import loop
+    from glacier_utils import history, loop
     from glacier_utils.training import fit
     from test_resume import MODEL, SETTINGS, store
     """
@@ -59,30 +60,52 @@ def undisturbed(tmp_path_factory) -> Path:
     return folder
 
 
+# Where a process kills itself: as a state gets its name, as the network is judged after its last
+# epoch, and between the two renames that put a new fit in the place of an old one.
+MOMENTS = {
+    "a save": "os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)",
+    "validation": "training._validate = lambda *_: os.kill(os.getpid(), signal.SIGKILL)",
+    "the rename": """
+        replace = os.replace
+        def second(one, other):
+            if str(other) == FOLDER:
+                os.kill(os.getpid(), signal.SIGKILL)
+            replace(one, other)
+        os.replace = second""",
+}
+
+
 def test_a_training_killed_at_any_moment_comes_to_the_same_weights(tmp_path, undisturbed):
     folder = tmp_path / "fit"
-    work = script(f"""
-    loop.SAVE_EVERY_S = 0
-    fit(MODEL, store(), {str(folder)!r}, settings=SETTINGS, progress=False)
-    """)
-    killed = 0
-    for wait in (0.0, 0.35):  # at once after a state was saved, and somewhere later
-        before = _state_time(tmp_path)
-        process = subprocess.Popen(work, env=os.environ, stderr=subprocess.DEVNULL)
-        while process.poll() is None and _state_time(tmp_path) == before:
-            time.sleep(0.005)
-        time.sleep(wait)
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            killed += 1
-        process.wait()
-    assert killed >= 1
-    if killed == 2:
-        assert not folder.exists()  # nothing half-made has the final name
+    folder.mkdir()
+    (folder / "fit.json").write_text("{}", encoding="utf-8")  # an older fit in the same place
+
+    def work(moment: str = "") -> subprocess.Popen:
+        body = f"""
+        import os, signal
+        from glacier_utils import training
+        FOLDER = {str(folder)!r}
+        history.SAVE_EVERY_S = 0
+        {textwrap.indent(textwrap.dedent(moment), " " * 8).strip()}
+        fit(MODEL, store(), FOLDER, settings=SETTINGS, progress=False)
+        """
+        return subprocess.Popen(script(body), env=os.environ, stderr=subprocess.DEVNULL)
+
+    process = work()  # killed somewhere in an epoch
+    while process.poll() is None and not _state_time(tmp_path):
+        time.sleep(0.005)
+    time.sleep(0.2)
+    process.kill()
+    process.wait()
+    for moment in MOMENTS.values():
+        assert work(moment).wait() == -signal.SIGKILL
+        assert not (folder / "checkpoint.pt").exists()  # nothing half-made has the final name
     result = fit(MODEL, store(), folder, settings=SETTINGS, progress=False)
     assert same(weights(folder), weights(undisturbed))
     assert result.history["epoch"].tolist() == [1, 2, 3, 4, 5, 6]
     assert [path.name for path in tmp_path.iterdir()] == ["fit"]
+    files = sorted(path.name for path in folder.iterdir())
+    assert files == ["checkpoint.pt", "fit.json", "history.csv"]
 
 
 def _state_time(folder: Path) -> float:
@@ -97,7 +120,7 @@ def _state_time(folder: Path) -> float:
 def test_a_training_broken_off_in_a_step_goes_on_from_the_last_epoch(
     tmp_path, undisturbed, monkeypatch, step
 ):
-    monkeypatch.setattr(loop, "SAVE_EVERY_S", 0)
+    monkeypatch.setattr(history, "SAVE_EVERY_S", 0)
     original, seen = loop.Task.training_step, []
 
     def breaks(task, batch, number):
@@ -128,7 +151,7 @@ def test_a_state_of_other_settings_is_not_taken_up(tmp_path, undisturbed):
 def test_a_broken_state_is_named_with_the_remedy(tmp_path, monkeypatch):
     from glacier_utils.errors import GlacierError
 
-    monkeypatch.setattr(loop, "SAVE_EVERY_S", 0)
+    monkeypatch.setattr(history, "SAVE_EVERY_S", 0)
     with monkeypatch.context() as patch:
         patch.setattr(loop.Task, "on_train_epoch_start", _fail_in_epoch(2))
         with pytest.raises(RuntimeError, match="power cut"):
@@ -148,6 +171,23 @@ def _fail_in_epoch(epoch: int):
     return start
 
 
+def test_an_interruption_is_one_and_leaves_the_state(tmp_path, monkeypatch):
+    monkeypatch.setattr(history, "SAVE_EVERY_S", 0)
+    original, handler = loop.Task.training_step, signal.getsignal(signal.SIGINT)
+
+    def interrupted(task, batch, number):
+        if task.current_epoch == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(task, batch, number)
+
+    monkeypatch.setattr(loop.Task, "training_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fit(MODEL, store(), tmp_path / "fit", settings=SETTINGS, progress=False)
+    assert signal.getsignal(signal.SIGINT) == handler
+    assert list(tmp_path.glob(".fit.*.partial/state.ckpt"))
+    assert not (tmp_path / "fit").exists()
+
+
 # ---- several processes
 
 
@@ -161,6 +201,10 @@ def test_two_processes_train_one_network(tmp_path):
     )
     result = fit("glaciernet", store(), {str(folder)!r}, settings=several,
                  arguments={{"filters": [4, 8]}}, progress=False)
+    # An encoder with weights that nothing uses, and heads that only their own loss reaches.
+    for name in ("unet-efficientnet-b0", "hedunet"):
+        few = dataclasses.replace(several, epochs=1)
+        fit(name, store(), {str(tmp_path)!r} + "/" + name, settings=few, progress=False)
     print(torch.distributed.get_rank(), torch.distributed.get_world_size(),
           result.validation["iou"], len(result.history), flush=True)
     """)
@@ -176,4 +220,22 @@ def test_two_processes_train_one_network(tmp_path):
     assert lines[0][2:] == lines[1][2:]  # both return what the first one wrote
     assert float(lines[0][2]) > 0.8
     assert load_checkpoint(folder / "checkpoint.pt").provenance["settings"]["devices"] == 2
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["fit", "several.py"]
+    made = ["fit", "hedunet", "several.py", "unet-efficientnet-b0"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == made
+
+
+def test_fewer_patches_than_processes_are_refused(tmp_path):
+    from glacier_utils.errors import GlacierError
+
+    many = dataclasses.replace(SETTINGS, devices=5, strategy="ddp")
+    with pytest.raises(GlacierError, match="too few for 5 processes"):
+        fit(MODEL, store(), tmp_path / "fit", settings=many, progress=False)
+
+
+def test_what_lightning_does_not_have_is_told(tmp_path):
+    from glacier_utils.errors import GlacierError
+
+    wrong = {"strategy": "hope"}
+    with pytest.raises(GlacierError, match="settings: "):
+        fit(MODEL, store(), tmp_path / "fit", settings=dataclasses.replace(SETTINGS, **wrong),
+            progress=False)  # fmt: skip

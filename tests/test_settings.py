@@ -1,7 +1,7 @@
 import pytest
 
 from glacier_utils.errors import GlacierError
-from glacier_utils.loop import rate
+from glacier_utils.schedules import learning_rate
 from glacier_utils.settings import Settings, change_settings, make_settings
 
 
@@ -18,6 +18,8 @@ from glacier_utils.settings import Settings, change_settings, make_settings
         ({"augmentation": "stong"}, "strong"),
         ({"noise": "bootstrapped"}, "bootstrap"),
         ({"devices": 0}, "devices is 0"),
+        ({"accelerator": "abacus"}, "auto, cpu, gpu"),
+        ({"seed": -1}, "seed is -1"),
     ],
 )
 def test_mistakes_in_settings_are_told(options, message):
@@ -35,22 +37,22 @@ def test_whole_numbers_do_for_others_and_nothing_else_changes():
 
 
 def test_the_learning_rate_rises_and_falls():
-    one_cycle = rate(Settings(), 100)
+    one_cycle = learning_rate(Settings(), 100)
     steps = [one_cycle(step) for step in range(100)]
     assert max(steps) == pytest.approx(1, abs=0.01)
     assert 15 <= steps.index(max(steps)) <= 25
     assert steps[0] == pytest.approx(0.04)
     assert steps[-1] < 1e-4
-    cosine = rate(Settings(schedule="cosine"), 100)
+    cosine = learning_rate(Settings(schedule="cosine"), 100)
     assert cosine(0) == 1
     assert cosine(50) == pytest.approx(0.5, abs=0.02)
-    assert {rate(Settings(schedule="constant"), 100)(step) for step in range(100)} == {1.0}
+    assert {learning_rate(Settings(schedule="constant"), 100)(step) for step in range(100)} == {1.0}
 
 
 def test_it_stays_while_weights_are_averaged():
     settings = Settings(epochs=10, average=0.3)
     assert settings.averaging_from() == 7
-    steps = [rate(settings, 100)(step) for step in range(100)]
+    steps = [learning_rate(settings, 100)(step) for step in range(100)]
     assert set(steps[70:]) == {0.1}
     assert steps[69] < 1e-4
     assert Settings(epochs=3, average=0.01).averaging_from() == 2  # at least the last epoch

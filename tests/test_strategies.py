@@ -17,7 +17,7 @@ SMALL = {"filters": [4, 8]}
 
 
 def store(test_labels: str = "true") -> Store:
-    """A store whose test patches carry their labels, wrong ones, or none that can be read."""
+    """A store whose test patches carry their labels, or wrong ones."""
     made = Store(size=32, count=24)
     made.index["weight"] = 1.0
     test = made.select(split="test")
@@ -96,6 +96,7 @@ def test_confident_pixels_teach_and_all_other_test_labels_are_hidden():
     train = here.select(split="train")
     np.testing.assert_array_equal(made.labels[train], here.labels[train])
     np.testing.assert_array_equal(made.select(split="train"), np.union1d(train, targets))
+    assert (made.index["weight"].to_numpy()[targets[:1]] > 0).all()  # drawn when balanced
     assert made.key != PseudoLabelled(here, targets, probability, confident=0.8).key
     assert (here.index["split"].to_numpy()[targets] == "test").all()
 
@@ -179,8 +180,9 @@ def test_trials_are_unique_and_every_one_can_be_set_up():
 
 
 def test_the_study_never_looks_at_the_world_that_is_reported():
-    with pytest.raises(GlacierError, match="world 0"):
-        study.open_ground(0)
+    for name in (0, "sample"):
+        with pytest.raises(GlacierError, match="is the sample itself"):
+            study.open_ground(name)
 
 
 def test_a_study_of_a_few_trials_runs_and_is_not_run_twice(tmp_path, monkeypatch, make_dataset):

@@ -253,3 +253,34 @@ def test_prediction_does_not_import_lightning():
         [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=True
     )
     assert run.stdout.strip() == "False"
+
+
+def test_a_folder_that_is_no_fit_is_never_replaced(tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1.txt").write_text("all I have")
+    with pytest.raises(GlacierError, match="holds something else than a fit"):
+        quick_fit(tmp_path / "thesis")
+    assert (tmp_path / "thesis" / "chapter1.txt").read_text() == "all I have"
+    (tmp_path / "file").touch()
+    with pytest.raises(GlacierError, match="is a file"):
+        quick_fit(tmp_path / "file")
+
+
+def test_a_neighbours_training_is_left_alone(tmp_path):
+    other = tmp_path / ".fit.2.0123456789ab.partial"
+    other.mkdir()
+    quick_fit(tmp_path / "fit")
+    assert other.is_dir()
+
+
+def test_sampling_without_weights_is_told(tmp_path):
+    store = Store()
+    store.index["weight"] = 0.0
+    with pytest.raises(GlacierError, match="balanced: the training patches have no weights"):
+        quick_fit(tmp_path / "fit", store, settings=Settings(epochs=1, threads=1, balanced=True))
+
+
+def test_a_network_of_outlines_refuses_to_leave_them_out(tmp_path):
+    with pytest.raises(GlacierError, match="hedunet learns the outline itself"):
+        fit("hedunet", Store(), tmp_path / "fit", settings=Settings(noise="ignore_band"),
+            progress=False)  # fmt: skip
