@@ -11,7 +11,7 @@ from glacier_utils.settings import Settings
 BASE = "unet-resnet18"
 BASES = (BASE, "seed b", "seed c")  # the same with three seeds
 # Settings of every network of the study; the learning rate is the default.
-STUDY = Settings(epochs=10, patience=10)
+STUDY = Settings(epochs=10, patience=10, schedule="one_cycle")
 _B4 = "unet-efficientnet-b4"
 
 

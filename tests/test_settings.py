@@ -37,7 +37,7 @@ def test_whole_numbers_do_for_others_and_nothing_else_changes():
 
 
 def test_the_learning_rate_rises_and_falls():
-    one_cycle = learning_rate(Settings(), 100)
+    one_cycle = learning_rate(Settings(schedule="one_cycle"), 100)
     steps = [one_cycle(step) for step in range(100)]
     assert max(steps) == pytest.approx(1, abs=0.01)
     assert 15 <= steps.index(max(steps)) <= 25
@@ -50,7 +50,7 @@ def test_the_learning_rate_rises_and_falls():
 
 
 def test_it_stays_while_weights_are_averaged():
-    settings = Settings(epochs=10, average=0.3)
+    settings = Settings(epochs=10, average=0.3, schedule="one_cycle")
     assert settings.averaging_from() == 7
     steps = [learning_rate(settings, 100)(step) for step in range(100)]
     assert set(steps[70:]) == {0.1}
