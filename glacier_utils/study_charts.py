@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -55,41 +54,49 @@ def gains(table: pd.DataFrame, *, reference: str = "truth") -> Figure:
     handles.append(
         Line2D([], [], color="black", marker="|", linestyle="", label="least, largest world")
     )
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
     return figure
 
 
 def order(here: pd.DataFrame, there: pd.DataFrame, *, names: tuple[str, str]) -> Figure:
-    """Show the scores of trials in two tables against each other, models and strategies apart.
+    """Show the order of trials by their scores in two tables, models and strategies apart.
+
+    Lines that cross are pairs that change places. The base stands among the strategies too.
 
     Args:
         here, there: of ``study.table``, one reference each.
-        names: of the two, for the axes.
+        names: of the two, written above their columns.
     """
     joined = here.merge(there, on="trial", suffixes=("", "_there"))
     joined = joined[joined["group"] != "seeds"]
-    figure, axes = plt.subplots(1, 2, figsize=(9.5, 4.6), layout="constrained")
     models = joined["group"].isin(["baseline", "network"])
-    for ax, chosen, title in ((axes[0], models, "models"), (axes[1], ~models, "strategies")):
-        part = joined[chosen]
-        ax.plot(part["iou"], part["iou_there"], "o", color="#0072b2", markersize=5)
-        _label(ax, part)
+    parts = {
+        "models": joined[models],
+        "strategies": joined[~models | (joined["verdict"] == "base")],
+    }
+    rows = max(len(part) for part in parts.values())
+    figure, axes = plt.subplots(1, 2, figsize=(10.5, 0.24 * rows + 1.0), layout="constrained")
+    for ax, (title, part) in zip(axes, parts.items(), strict=True):
+        _ranks(ax, part, names)
         ax.set_title(title, fontsize=10)
-        ax.set_xlabel(f"IoU, {names[0]}")
-        ax.grid(alpha=0.3)
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.margins(x=0.18, y=0.08)
-    axes[0].set_ylabel(f"IoU, {names[1]}")
+        ax.set_ylim(rows + 0.5, -0.6)
     return figure
 
 
-def _label(ax: plt.Axes, part: pd.DataFrame) -> None:
-    """Write names beside points, left and right in turn, so that fewer lie on each other."""
-    ordered = part.sort_values("iou_there", kind="stable")
-    for number, row in enumerate(ordered.itertuples()):
-        right = bool(np.mod(number, 2))
-        ax.annotate(
-            row.trial, (row.iou, row.iou_there), xytext=(6 if right else -6, 0),
-            textcoords="offset points", fontsize=7.5, va="center",
-            ha="left" if right else "right",
-        )  # fmt: skip
+def _ranks(ax: plt.Axes, part: pd.DataFrame, names: tuple[str, str]) -> None:
+    places = {
+        side: part[column].rank(ascending=False, method="first")
+        for side, column in (("left", "iou"), ("right", "iou_there"))
+    }
+    for number, row in enumerate(part.itertuples()):
+        one, other = places["left"].iloc[number], places["right"].iloc[number]
+        base = row.verdict == "base"
+        ax.plot([0, 1], [one, other], "o-", markersize=4, linewidth=2.2 if base else 1.2,
+                color="#0072b2" if base else "#7f7f7f")  # fmt: skip
+        style = {"fontsize": 8.5, "va": "center", "weight": "bold" if base else "normal"}
+        ax.text(-0.05, one, f"{row.trial}  {row.iou:.3f}", ha="right", **style)
+        ax.text(1.05, other, f"{row.iou_there:.3f}  {row.trial}", ha="left", **style)
+    for place, name in zip((0, 1), names, strict=True):
+        ax.text(place, 0.1, name, ha="center", va="center", fontsize=9)
+    ax.set_xlim(-1.5, 2.5)
+    ax.set_axis_off()
