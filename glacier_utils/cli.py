@@ -71,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
         help="a further model; the maps are the mean of all",
     )  # fmt: skip
     predict.add_argument(
-        "--window", type=int, help="largest window in pixels (default: 896, or 672 without bf16)"
+        "--window", type=int, help="largest window in pixels (default: 768, or 672 without bf16)"
     )
     predict.add_argument("--overlap", type=int, default=64, help="overlap in pixels (default: 64)")
     predict.add_argument("--flips", action="store_true", help="average over four mirror images")

@@ -265,7 +265,8 @@ class Plan:
         total = np.zeros((rows.size, right - left), dtype=np.float32)
         own = np.s_[panel.first - left : panel.last - left]
         ends = [*rows.starts[1:], rows.length]
-        with _Reader(self.source, self._order, left, right, rows.starts[first]) as reader:
+        half = self.mapper.precision == "bf16"
+        with _Reader(self.source, self._order, left, right, rows.starts[first], half) as reader:
             for number in range(first, len(rows.starts)):
                 start, end = rows.starts[number], ends[number]
                 reader.advance(start, rows.size)
@@ -304,9 +305,9 @@ class _Reader:
     """Rows of some columns of a scene, read a few at a time, the next while others compute."""
 
     def __init__(
-        self, source: Source, order: Sequence[int], left: int, right: int, row: int
+        self, source: Source, order: Sequence[int], left: int, right: int, row: int, half: bool
     ) -> None:
-        self._source, self._left, self._right = source, left, right
+        self._source, self._left, self._right, self._half = source, left, right, half
         self._order = None if list(order) == list(range(len(source.bands))) else list(order)
         # (row, reflectance, valid) from top to bottom without gaps.
         self._chunks: list[tuple[int, np.ndarray, np.ndarray]] = []
@@ -358,7 +359,13 @@ class _Reader:
         height = min(ROWS_AT_ONCE, self._source.grid.height - row)
         image = self._source.read(row, self._left, height, self._right - self._left)
         reflectance = image.reflectance
-        return row, reflectance if self._order is None else reflectance[self._order], image.valid
+        if self._order is not None:
+            reflectance = reflectance[self._order]
+        # Half the memory, and still finer than bf16, which the network sees; larger numbers than
+        # float16 knows are no reflectance.
+        if self._half and abs(float(reflectance.max(initial=0))) < np.finfo(np.float16).max:
+            reflectance = reflectance.astype(np.float16)
+        return row, reflectance, image.valid
 
 
 def band_order(there: Sequence[str], wanted: Sequence[str]) -> list[int]:

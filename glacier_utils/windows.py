@@ -18,7 +18,7 @@ MULTIPLE = 32
 # The largest window where the user names none, by number format: a forward pass of a U-Net with a
 # ResNet-18 takes about 500 bytes a pixel in float32 and half of it in bf16, and larger windows gain
 # little.
-LARGEST = {"bf16": 896, "float32": 672}
+LARGEST = {"bf16": 768, "float32": 672}
 # The least share of its full weight that a window has along its own border, so that the pixels of
 # the frame's rim, which have no other window, have a weight at all.
 FLOOR = 1e-3

@@ -63,9 +63,9 @@ def test_no_more_is_computed_than_with_windows_of_the_full_size(length, window):
         assert fitted.size % 32 == 0
 
 
-def test_a_tile_takes_fifteen_windows_of_800_pixels():
+def test_a_tile_takes_eighteen_windows_of_672_pixels():
     windows = fit_windows(10_980, LARGEST["bf16"], 64)
-    assert (windows.size, len(windows.starts)) == (800, 15)
+    assert (windows.size, len(windows.starts)) == (672, 18)
     assert all(start % 32 == 0 for start in windows.starts[:-1])
     assert fit_windows(896, 896, 64).starts == (0,)
 
