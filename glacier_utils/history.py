@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 STATE = "state.ckpt"
 # The state of a training is some 200 MB for a U-Net: writing it more often would take longer than
 # what it saves.
-SAVE_EVERY_S = 20.0
+SAVE_EVERY_S = 30.0
 
 
 class History(Checkpoint):

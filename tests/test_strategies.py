@@ -147,7 +147,7 @@ def test_the_table_compares_with_the_base_on_the_same_blocks():
     assert table.loc["strong", "difference"] == pytest.approx((185 - 156) / 300)
     assert table.loc["scene", "verdict"] == "not distinguishable"
     assert table.loc["strong", "worlds"] == 3
-    assert table.loc["strong", "seconds"] == 2.0
+    assert table.loc["strong", "seconds"] == 1.0
     assert table.loc["strong", "group"] == "augmentation"
 
 
