@@ -17,7 +17,8 @@ from torch import nn
 from glacier_utils import precision as number_formats
 from glacier_utils.checkpoints import Segmenter
 from glacier_utils.errors import GlacierError
-from glacier_utils.prediction import predict_patches
+from glacier_utils.prediction import band_order, predict_patches
+from glacier_utils.store import moments, pooled_statistics
 
 if TYPE_CHECKING:
     from glacier_utils.batches import Change
@@ -38,19 +39,14 @@ def scene_statistics(images: np.ndarray, positions: np.ndarray) -> tuple[np.ndar
     Raises:
         GlacierError: no pixel is valid.
     """
-    bands = images.shape[1]
-    count, total, squares = 0, np.zeros(bands), np.zeros(bands)
+    sums = []
     for position in positions:
-        values = np.asarray(images[position], np.float64).reshape(bands, -1)
-        values = values[:, (values != 0).any(axis=0)]
-        count += values.shape[1]
-        total += values.sum(axis=1)
-        squares += (values**2).sum(axis=1)
-    if not count:
+        image = np.asarray(images[position])
+        sums.append(moments(image, (image != 0).any(axis=0)))
+    pooled = pooled_statistics(np.stack(sums), 0)
+    if not pooled["count"]:
         raise GlacierError("the scene holds no valid pixel to take its statistics from")
-    mean = total / count
-    std = np.sqrt(np.maximum(squares / count - mean**2, 0))
-    return mean, np.maximum(std, _LEAST_STD)
+    return np.array(pooled["mean"]), np.maximum(pooled["std"], _LEAST_STD)
 
 
 def scene_changes(store: PatchStore, segmenter: Segmenter) -> Change:
@@ -83,10 +79,9 @@ def adapt(
     """Return the segmenter, fitted to the scene that these images are of.
 
     A model that was trained with normalisation "scene" gets the scene's mean and deviation, and is
-    then one of fixed normalisation. With
-    ``batch_norm`` the statistics in all batch normalisations are taken anew from the images
-    (Li et al. 2018, Pattern Recognition 80, 109: adaptive batch normalisation), which changes
-    nothing in a network without them.
+    then one of fixed normalisation. With ``batch_norm`` the statistics in all batch normalisations
+    are taken anew from the images (Li et al. 2018, Pattern Recognition 80, 109: adaptive batch
+    normalisation), which changes nothing in a network without them.
 
     Args:
         segmenter: left as it is.
@@ -147,8 +142,6 @@ def sample_windows(source: Source, bands: tuple[str, ...]) -> np.ndarray:
     Raises:
         GlacierError: a band is missing, or no window holds a valid pixel.
     """
-    from glacier_utils.prediction import band_order
-
     order = band_order(source.bands, bands)
     grid = source.grid
     height, width = min(_WINDOW, grid.height), min(_WINDOW, grid.width)
@@ -193,13 +186,15 @@ def _renew_batch_norm(
     # One thread: sums must not depend on how many a worker has.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    with torch.inference_mode(), number_formats.autocast(device, precision):
-        for batch in batches:
-            image = torch.from_numpy(np.ascontiguousarray(images[batch])).to(device)
-            # Where features are pooled to a single value, one image alone has no deviation.
-            image = image.repeat(2, 1, 1, 1) if len(image) == 1 else image
-            segmenter(image.contiguous(memory_format=layout))
-    torch.set_num_threads(threads)
+    try:
+        with torch.inference_mode(), number_formats.autocast(device, precision):
+            for batch in batches:
+                image = torch.from_numpy(np.ascontiguousarray(images[batch])).to(device)
+                # Where features are pooled to a single value, one image alone has no deviation.
+                image = image.repeat(2, 1, 1, 1) if len(image) == 1 else image
+                segmenter(image.contiguous(memory_format=layout))
+    finally:
+        torch.set_num_threads(threads)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
         layer.eval()

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from glacier_utils.loop import Task
     from glacier_utils.settings import Settings
 
-STATE = "state.ckpt"
 # The state of a training is some 200 MB for a U-Net: writing it more often would take longer than
 # what it saves.
 SAVE_EVERY_S = 30.0

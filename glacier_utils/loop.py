@@ -23,10 +23,11 @@ from glacier_utils.augment import augment, operations
 from glacier_utils.batches import Batches, Change, Patches, loader
 from glacier_utils.checkpoints import Segmenter
 from glacier_utils.errors import GlacierError
-from glacier_utils.history import STATE, History, state_of
+from glacier_utils.history import History, state_of
 from glacier_utils.losses import UNKNOWN, Loss, bce_dice
 from glacier_utils.precision import grouped_in_float32, memory_format, resolve
 from glacier_utils.schedules import learning_rate
+from glacier_utils.settings import STATE
 
 if TYPE_CHECKING:
     from glacier_utils.patches import PatchStore
@@ -233,10 +234,6 @@ class Task(lightning.LightningModule):
             loss = loss + auxiliary(labels)
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(images))
         return loss
-
-    def on_train_epoch_start(self) -> None:
-        # Reserved here and not once, since a resumed training starts here too.
-        self.counts.zero_()
 
     def on_validation_epoch_start(self) -> None:
         """Average the weights at the end of the late epochs."""

@@ -48,7 +48,7 @@ def memory_format(precision: str, device: str | torch.device = "cpu") -> torch.m
 
 @lru_cache(maxsize=1)
 def measured() -> dict[str, float]:
-    """Time a convolution in each format on this processor, once a process (about 0.1 s).
+    """Time a convolution in each format on this processor, once a process (about 0.4 s).
 
     Returns:
         bf16_over_float32: how many times faster bf16 is in channels-last; 0 without instructions

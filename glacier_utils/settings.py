@@ -11,6 +11,7 @@ from typing import Any
 from glacier_utils.errors import GlacierError
 from glacier_utils.precision import resolve
 
+STATE = "state.ckpt"  # the file of a training that is under way
 SCHEDULES = ("one_cycle", "cosine", "constant")
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 NORMALISATIONS = ("training", "scene")

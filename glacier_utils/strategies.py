@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,14 +23,21 @@ from glacier_utils.store import PatchStore
 CONFIDENT = 0.9  # probability of either class from which a pixel teaches
 
 
-class PseudoLabelled:
-    """A patch store whose chosen patches carry a model's own confident map as labels.
+def pseudo_labelled(
+    store: PatchStore,
+    targets: np.ndarray,
+    probability: np.ndarray,
+    *,
+    confident: float = CONFIDENT,
+    origin: Any = None,
+) -> PatchStore:
+    """Return the store with a model's own confident map as the labels of chosen patches.
 
     They become training patches. Of every other patch outside training and validation the labels
-    are hidden, so that no test label can be read by mistake.
+    are hidden, and so are truth and surface, so that no test label can be read by mistake.
 
     Args:
-        store: the patches.
+        store: the patches; it is left as it is.
         targets: positions of the unlabelled patches, none of them a validation patch.
         probability: float32 [n, row, col] of glacier on the targets.
         confident: pixels at or above it become glacier, at or below its complement not glacier, the
@@ -39,50 +47,34 @@ class PseudoLabelled:
     Raises:
         GlacierError: a target that validates, or ``confident`` not above 0.5.
     """
-
-    def __init__(
-        self,
-        store: PatchStore,
-        targets: np.ndarray,
-        probability: np.ndarray,
-        *,
-        confident: float = CONFIDENT,
-        origin: Any = None,
-    ) -> None:
-        if not 0.5 < confident <= 1:
-            raise GlacierError(f"confident is {confident}, must be above 0.5 and at most 1")
-        split = store.index["split"].to_numpy(object)
-        if (split[targets] == "validation").any():
-            raise GlacierError("self-training: validation patches cannot teach; leave them out")
-        self.images, self.bands = store.images, store.bands
-        self.statistics, self.parameters = store.statistics, store.parameters
-        own = np.isin(split, ["train", "validation"])
-        self.labels = np.full(store.images[:, 0].shape, UNKNOWN, np.uint8)
-        self.labels[own] = store.labels[np.flatnonzero(own)]
-        pseudo = np.full(probability.shape, UNKNOWN, np.uint8)
-        pseudo[probability >= confident] = 1
-        pseudo[probability <= 1 - confident] = 0
-        seen = (np.asarray(store.images[targets]) != 0).any(axis=1)
-        self.labels[targets] = np.where(seen, pseudo, UNKNOWN)
-        split = split.copy()
-        split[targets] = "train"
-        train = np.flatnonzero(split == "train")
-        known = (self.labels[train] != UNKNOWN).sum(axis=(1, 2))
-        ice = (self.labels[train] == 1).sum(axis=(1, 2)) / np.maximum(known, 1)
-        weight = np.zeros(len(split))
-        weight[train] = sampling_weights(ice)
-        self.index = store.index.assign(split=split, weight=weight)
-        content = [store.key, np.asarray(targets).tolist(), confident, origin]
-        self.key = f"{store.key}-pseudo-{fingerprint(content)}"
-
-    def select(self, *, area=None, date=None, split=None) -> np.ndarray:
-        """Return positions as of ``PatchStore.select``."""
-        chosen = np.ones(len(self.index), bool)
-        for column, wanted in (("area", area), ("date", date), ("split", split)):
-            if wanted is not None:
-                values = [wanted] if isinstance(wanted, str) else list(wanted)
-                chosen &= self.index[column].isin(values).to_numpy()
-        return np.flatnonzero(chosen)
+    if not 0.5 < confident <= 1:
+        raise GlacierError(f"confident is {confident}, must be above 0.5 and at most 1")
+    split = store.index["split"].to_numpy(object).copy()
+    if (split[targets] == "validation").any():
+        raise GlacierError("self-training: validation patches cannot teach; leave them out")
+    own = np.flatnonzero(np.isin(split, ["train", "validation"]))
+    labels = np.full(store.images[:, 0].shape, UNKNOWN, np.uint8)
+    labels[own] = store.labels[own]
+    pseudo = np.full(probability.shape, UNKNOWN, np.uint8)
+    pseudo[probability >= confident] = 1
+    pseudo[probability <= 1 - confident] = 0
+    seen = (np.asarray(store.images[targets]) != 0).any(axis=1)
+    labels[targets] = np.where(seen, pseudo, UNKNOWN)
+    split[targets] = "train"
+    train = np.flatnonzero(split == "train")
+    known = (labels[train] != UNKNOWN).sum(axis=(1, 2))
+    weight = np.zeros(len(split))
+    weight[train] = sampling_weights((labels[train] == 1).sum(axis=(1, 2)) / np.maximum(known, 1))
+    content = [store.key, np.asarray(targets).tolist(), confident, origin]
+    made = copy.copy(store)
+    vars(made).update(  # of a frozen dataclass, before anybody else has seen it
+        labels=labels,
+        truth=None,
+        surface=None,
+        index=store.index.assign(split=split, weight=weight),
+        key=f"{store.key}-pseudo-{fingerprint(content)}",
+    )
+    return made
 
 
 def self_train(
@@ -110,7 +102,8 @@ def self_train(
         folder: of the student's fit.
         settings: of the student; half the epochs, and half the learning rate, of a training from
             scratch will do.
-        dates: of the labelled patches, as in `training.fit`; those of the targets are added.
+        dates: of the labelled patches, as in `training.fit`; those of the targets must be among
+            them.
         arguments: of ``models.build``.
         confident: probability from which a pixel teaches.
 
@@ -124,7 +117,7 @@ def self_train(
         raise GlacierError(f"self-training needs a network, {teacher.name} is fitted in one go")
     targets = np.asarray(targets)
     probability = predict_by_scene(teacher, store, targets)
-    student = PseudoLabelled(
+    student = pseudo_labelled(
         store, targets, probability, confident=confident, origin=file_fingerprint(checkpoint)
     )
     settings = dataclasses.replace(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from glacier_utils.strategies import self_train
 from glacier_utils.trials import BASE, BASES, STUDY, TRIALS, Trial
 
 REFERENCES = ("truth", "labels")
+_FEW = 60  # training patches
 _STEPS = 120  # of ten epochs in a world of the sample
 
 
@@ -43,13 +44,12 @@ def run_trials(
     seed: int,
     trials: Sequence[Trial] = TRIALS,
     settings: Settings = STUDY,
-    keep: Callable[[Trial], bool] = lambda trial: False,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Run the trials on the training area of one store and score them on its test area.
 
-    What is finished is not done again. Checkpoints are removed at the end but for those of the base
-    and of trials that ``keep`` names; the maps' counts stay.
+    What is finished is not done again. Checkpoints are removed at the end but for that of the base;
+    the maps and their counts stay.
 
     Args:
         store: patches with splits ``train``, ``validation`` and ``test``.
@@ -74,7 +74,7 @@ def run_trials(
     for trial in bar:
         bar.set_postfix_str(trial.name)
         tables.append(work.counts(trial))
-    work.clear(keep)
+    work.clear()
     return pd.concat(tables, ignore_index=True)
 
 
@@ -98,9 +98,9 @@ def open_ground(name: int | str, root: Path | None = None) -> tuple[PatchStore, 
         dataset = datasets.open_dataset(folder)
     else:
         dataset = runs.open_data(name, root)
-    # A scene as small as everest gives more training patches where they overlap.
-    stride = 64 if name == "everest" else None
-    store = build_patches(dataset, stride=stride)
+    store = build_patches(dataset)
+    if len(store.select(split="train")) < _FEW:  # a small scene gives more where they overlap
+        store = build_patches(dataset, stride=store.images.shape[-1] // 2)
     return store, sorted(set(store.index["date"]))
 
 
@@ -158,10 +158,10 @@ class _Work:
         keys = [self._key(other) for other in TRIALS if other.name in below]
         return fingerprint([content, keys, self.store.key, self.date, self.dates, self.seed])
 
-    def clear(self, keep: Callable[[Trial], bool]) -> None:
+    def clear(self) -> None:
         """Remove checkpoints that nobody will read again."""
         for trial in TRIALS:
-            if trial.name != BASE and not keep(trial):
+            if trial.name != BASE:
                 path = self.folder / _slug(trial.name) / "fit" / "checkpoint.pt"
                 path.unlink(missing_ok=True)
 
@@ -302,8 +302,8 @@ def evidence(
     """Run the study, or return the stored one.
 
     Args:
-        worlds: of the sample, numbers above 0; the number is the seed too. None: the tables that
-            come with the package.
+        worlds: of the sample, numbers above 0; the number is the seed too. Without any: the
+            tables that come with the package.
         confirm: a dataset on which the same trials are run once more, to see whether what was found
             on the worlds holds there; "" for none.
         folder: of the results.

@@ -27,7 +27,7 @@ from glacier_utils.errors import GlacierError
 from glacier_utils.files import file_fingerprint, fingerprint, put_folder, write_csv, write_json
 from glacier_utils.losses import UNKNOWN, bce_dice
 from glacier_utils.prediction import predict_patches
-from glacier_utils.settings import Settings
+from glacier_utils.settings import STATE, Settings
 
 if TYPE_CHECKING:
     from glacier_utils.batches import Change
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 # Surface reflectance is stored in ten thousands (Sentinel-2) or finer; 255 is a picture.
 _CALIBRATED = 1000
 _VALIDATED_AT_ONCE = 64  # patches, which bounds the memory
-STATE = "state.ckpt"  # of a training that is under way
 HISTORY = (
     "epoch",
     "train_loss",

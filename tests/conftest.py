@@ -55,6 +55,17 @@ def offscreen() -> Iterator[None]:
     plt.close("all")
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """On small arrays threads wait for each other longer than they work."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture
 def write_tif() -> Callable[..., Path]:
     """Write a GeoTIFF: (path, array [row, col] or [band, row, col], row, col, ...) -> path."""

@@ -18,13 +18,7 @@ BANDS = ("red", "green", "blue", "nir")
 MEAN, STD = np.float32([0.2, 0.25, 0.3, 0.35]), np.float32([0.1, 0.1, 0.2, 0.2])
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """On small arrays threads wait for each other longer than they work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def prepared(**arguments) -> GradientBoosting:

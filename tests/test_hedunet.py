@@ -16,14 +16,7 @@ from glacier_utils import models
 from glacier_utils.hedunet import HEDUNet, LevelAttention, balanced_bce, edge_labels
 from glacier_utils.losses import bce_dice
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """On small arrays threads wait for each other longer than they work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def small(**arguments) -> models.PaddedWithEdges:

@@ -16,13 +16,7 @@ from glacier_utils.pixels import RandomForest, ThresholdRule
 BANDS = ("red", "green", "blue", "nir")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """On small arrays threads wait for each other longer than they work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def forest_data(seed: int, count: int = 3000, bands: int = 4):

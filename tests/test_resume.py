@@ -16,6 +16,7 @@ from stubs import Store
 
 from glacier_utils import history, loop
 from glacier_utils.checkpoints import load_checkpoint
+from glacier_utils.errors import GlacierError
 from glacier_utils.settings import Settings
 from glacier_utils.training import fit
 
@@ -149,8 +150,6 @@ def test_a_state_of_other_settings_is_not_taken_up(tmp_path, undisturbed):
 
 
 def test_a_broken_state_is_named_with_the_remedy(tmp_path, monkeypatch):
-    from glacier_utils.errors import GlacierError
-
     monkeypatch.setattr(history, "SAVE_EVERY_S", 0)
     with monkeypatch.context() as patch:
         patch.setattr(loop.Task, "on_train_epoch_start", _fail_in_epoch(2))
@@ -227,16 +226,12 @@ def test_two_processes_train_one_network(tmp_path):
 
 
 def test_fewer_patches_than_processes_are_refused(tmp_path):
-    from glacier_utils.errors import GlacierError
-
     many = dataclasses.replace(SETTINGS, devices=5, strategy="ddp")
     with pytest.raises(GlacierError, match="too few for 5 processes"):
         fit(MODEL, store(), tmp_path / "fit", settings=many, progress=False)
 
 
 def test_what_lightning_does_not_have_is_told(tmp_path):
-    from glacier_utils.errors import GlacierError
-
     wrong = {"strategy": "hope"}
     with pytest.raises(GlacierError, match="settings: "):
         fit(MODEL, store(), tmp_path / "fit", settings=dataclasses.replace(SETTINGS, **wrong),

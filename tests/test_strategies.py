@@ -9,7 +9,7 @@ from glacier_utils import adaptation, study, trials
 from glacier_utils.checkpoints import load_checkpoint
 from glacier_utils.errors import GlacierError
 from glacier_utils.settings import Settings, change_settings
-from glacier_utils.strategies import PseudoLabelled, self_train
+from glacier_utils.strategies import pseudo_labelled, self_train
 from glacier_utils.training import fit
 
 QUICK = Settings(epochs=2, batch_size=3, learning_rate=1e-2, threads=1)
@@ -88,7 +88,7 @@ def test_confident_pixels_teach_and_all_other_test_labels_are_hidden():
     probability[0, 0, :3] = 0.95, 0.05, 0.85
     here.images[targets[1]][:, 5] = 0
     probability[1, 5] = 0.99  # certain of what was not seen
-    made = PseudoLabelled(here, targets, probability)
+    made = pseudo_labelled(here, targets, probability)
     assert made.labels[targets[0], 0, :4].tolist() == [1, 0, 255, 255]
     assert (made.labels[targets[1]] == 255).all()
     hidden = np.setdiff1d(here.select(split="test"), targets)
@@ -97,7 +97,7 @@ def test_confident_pixels_teach_and_all_other_test_labels_are_hidden():
     np.testing.assert_array_equal(made.labels[train], here.labels[train])
     np.testing.assert_array_equal(made.select(split="train"), np.union1d(train, targets))
     assert (made.index["weight"].to_numpy()[targets[:1]] > 0).all()  # drawn when balanced
-    assert made.key != PseudoLabelled(here, targets, probability, confident=0.8).key
+    assert made.key != pseudo_labelled(here, targets, probability, confident=0.8).key
     assert (here.index["split"].to_numpy()[targets] == "test").all()
 
 
@@ -105,9 +105,9 @@ def test_mistakes_in_self_training_are_told(tmp_path):
     here = store()
     validation = here.select(split="validation")
     with pytest.raises(GlacierError, match="validation patches cannot teach"):
-        PseudoLabelled(here, validation, np.zeros((len(validation), 32, 32)))
+        pseudo_labelled(here, validation, np.zeros((len(validation), 32, 32)))
     with pytest.raises(GlacierError, match="confident is"):
-        PseudoLabelled(here, validation[:0], np.zeros((0, 32, 32)), confident=0.5)
+        pseudo_labelled(here, validation[:0], np.zeros((0, 32, 32)), confident=0.5)
     forest = fit("threshold", here, tmp_path / "t", progress=False).checkpoint
     with pytest.raises(GlacierError, match="needs a network"):
         self_train(forest, here, here.select(split="test"), tmp_path / "s")
