@@ -321,7 +321,7 @@ def evidence(
         store, dates = open_ground(world)
         results[f"world {world}"] = run_trials(
             store, Path(folder) / f"world-{world}", date=dates[-1], dates=dates, seed=world,
-            progress=progress,
+            trials=trials_for(dates), progress=progress,
         )  # fmt: skip
     found = {"worlds": table(results)}
     if confirm:

@@ -217,3 +217,39 @@ def test_a_study_of_a_few_trials_runs_and_is_not_run_twice(tmp_path, monkeypatch
     assert table.loc["threshold", "iou"] > 0.5
     with pytest.raises(GlacierError, match="has to come before"):
         study.run_trials(patches, tmp_path / "other", **asked | {"trials": chosen[3:4]})
+
+
+def test_the_study_runs_on_worlds_and_once_more_elsewhere(tmp_path, monkeypatch, make_dataset):
+    from glacier_utils.datasets import open_dataset
+    from glacier_utils.patches import build_patches
+
+    opened = []
+
+    def ground(name):
+        opened.append(name)
+        dates = ("2023-08",) if name == "elsewhere" else ("2023-07", "2023-08")
+        dataset = open_dataset(make_dataset(f"ground-{name}", patches=(6, 6), size=32, dates=dates))
+        return build_patches(dataset, size=32, block_m=640), list(dates)
+
+    monkeypatch.setattr(study, "open_ground", ground)
+    monkeypatch.setattr(study, "TRIALS", (
+        trials.Trial("threshold", "baseline", "", model="threshold"),
+        trials.Trial(trials.BASE, "network", "", model="random_forest"),
+        trials.Trial("both dates", "shift", "", model="threshold", both_dates=True),
+    ))  # fmt: skip
+    found = study.evidence([1, 2], confirm="elsewhere", folder=tmp_path, progress=False)
+    assert opened == [1, 2, "elsewhere"]  # what confirms comes last
+    assert list(found) == ["worlds", "elsewhere"]
+    worlds = found["worlds"].set_index("trial")
+    assert worlds["worlds"].tolist() == [2, 2, 2]
+    assert worlds.loc[trials.BASE, "verdict"] == "base"
+    assert set(found["elsewhere"]["trial"]) == {"threshold", trials.BASE}
+    assert {path.name for path in tmp_path.glob("*.csv")} == {"worlds.csv", "elsewhere.csv"}
+
+
+def test_the_stored_study_holds_every_trial():
+    found = study.evidence([], folder="nowhere")
+    names = {trial.name for trial in trials.TRIALS}
+    assert set(found["worlds"]["trial"]) == names
+    assert set(found["everest"]["trial"]) == names - {"both dates"}
+    assert found["worlds"]["iou"].between(0, 1).all()
