@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ from glacier_utils.errors import GlacierError
 # A format that a processor has instructions for is left only where it is clearly slower: far from
 # what measurements scatter by on a busy machine, so that it decides alike each time.
 _CLEAR_LOSS = 0.6
+_REPEATS = 10
 
 
 def resolve(precision: str = "auto", device: str | torch.device = "cpu") -> str:
@@ -50,31 +53,54 @@ def memory_format(precision: str, device: str | torch.device = "cpu") -> torch.m
 def measured() -> dict[str, float]:
     """Time a convolution in each format on this processor, once a process (about 0.4 s).
 
+    On one thread: several wait for each other on a busy machine, which counts as work. What is
+    found clearly slower is timed again and again before that is believed, so that every process on
+    a machine finds the same.
+
     Returns:
         bf16_over_float32: how many times faster bf16 is in channels-last; 0 without instructions
         for it. channels_last_bf16, channels_last_float32: how many times faster that layout is than
         the default one.
     """
     formats = ("bf16", "float32") if has_bf16() else ("float32",)
-    with torch.inference_mode(False), torch.enable_grad():  # whatever the caller is in
-        work = {
-            (name, layout): _convolution(name, layout)
-            for name in formats
-            for layout in (torch.channels_last, torch.contiguous_format)
-        }
-        # In turns, so that whatever else the machine does for a moment meets all of them.
-        rounds = [{key: _seconds(step) for key, step in work.items()} for _ in range(6)]
-    seconds = {key: min(times[key] for times in rounds[1:]) for key in work}
-    gains = {
-        f"channels_last_{name}": seconds[name, torch.contiguous_format]
-        / seconds[name, torch.channels_last]
-        for name in formats
-    }
-    fast = torch.channels_last
-    ratio = seconds["float32", fast] / seconds["bf16", fast] if has_bf16() else 0.0
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode(False), torch.enable_grad():  # whatever the caller is in
+            work = {
+                (name, layout): _convolution(name, layout)
+                for name in formats
+                for layout in (torch.channels_last, torch.contiguous_format)
+            }
+            for step in work.values():
+                step()  # the first call of each prepares it
+            seconds = dict.fromkeys(work, math.inf)
+            for _ in range(_REPEATS):
+                # In turns, so that whatever else the machine does for a moment meets all of them.
+                for _, (key, step) in itertools.product(range(5), work.items()):
+                    seconds[key] = min(seconds[key], _seconds(step))
+                if min(_gains(seconds).values()) > _CLEAR_LOSS:
+                    break
+                time.sleep(0.1)
+    finally:
+        torch.set_num_threads(threads)
     # Where bf16 is asked for by name but emulated, its layout is that of float32.
-    gains.setdefault("channels_last_bf16", gains["channels_last_float32"])
-    return {"bf16_over_float32": ratio, **gains}
+    gains = _gains(seconds)
+    emulated = {"bf16_over_float32": 0.0, "channels_last_bf16": gains["channels_last_float32"]}
+    return emulated | gains
+
+
+def _gains(seconds: dict[tuple[str, torch.memory_format], float]) -> dict[str, float]:
+    """Return ``measured`` of the formats that were timed."""
+    fast, default = torch.channels_last, torch.contiguous_format
+    gains = {
+        f"channels_last_{name}": seconds[name, default] / seconds[name, fast]
+        for name, layout in seconds
+        if layout == fast
+    }
+    if ("bf16", fast) in seconds:
+        gains["bf16_over_float32"] = seconds["float32", fast] / seconds["bf16", fast]
+    return gains
 
 
 def _convolution(name: str, layout: torch.memory_format) -> Callable[[], None]:
