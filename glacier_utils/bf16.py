@@ -13,6 +13,8 @@ import copy
 import torch
 from torch import nn
 
+from glacier_utils.upsampling import DoubledBlock, DoubledConv
+
 _SIDE = 64  # of the image on which the result is compared
 # Mean error of the probability, in units of autocast's own and added to that: bf16 has eight bits,
 # so that another order of rounding moves the last one in every layer.
@@ -33,8 +35,8 @@ def in_bf16(network: nn.Module, bands: int) -> nn.Module | None:
         leaves in float32, as in a transformer), or is farther from its probabilities in float32
         than autocast is.
     """
-    held = {id(p) for layer in network.modules() if isinstance(layer, nn.Conv2d)
-            for p in layer.parameters(recurse=False)}  # fmt: skip
+    layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    held = {id(parameter) for layer in layers for parameter in layer.parameters(recurse=False)}
     numbers = [*network.parameters(), *network.buffers()]
     if not held or any(id(number) not in held for number in numbers):
         return None
@@ -48,6 +50,8 @@ def in_bf16(network: nn.Module, bands: int) -> nn.Module | None:
             _fuse_stem(module)
         elif isinstance(module, nn.Sequential):
             _fuse_sequence(module)
+        elif isinstance(module, DoubledBlock):
+            module.conv1 = FusedDoubledConv(module.conv1)
     made = InBf16(made)
     generator = torch.Generator().manual_seed(0)
     example = torch.randn(1, bands, _SIDE, _SIDE, generator=generator)
@@ -78,14 +82,13 @@ class ConvReLU(nn.Module):
 
     def __init__(self, convolution: nn.Conv2d) -> None:
         super().__init__()
-        self.convolution = convolution
+        self.settings = _settings(convolution)
+        self.weight, self.bias = _packed(convolution), convolution.bias
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        layer = self.convolution
         return torch.ops.mkldnn._convolution_pointwise(
-            features, layer.weight, layer.bias, layer.padding, layer.stride, layer.dilation,
-            layer.groups, "relu", [], "",
-        )  # fmt: skip
+            features, self.weight, self.bias, *self.settings, "relu", [], ""
+        )
 
 
 class ConvAddReLU(nn.Module):
@@ -93,14 +96,47 @@ class ConvAddReLU(nn.Module):
 
     def __init__(self, convolution: nn.Conv2d) -> None:
         super().__init__()
-        self.convolution = convolution
+        self.settings = _settings(convolution)
+        self.weight, self.bias = _packed(convolution), convolution.bias
 
     def forward(self, features: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-        layer = self.convolution
         return torch.ops.mkldnn._convolution_pointwise.binary(
-            features, other, layer.weight, layer.bias, layer.padding, layer.stride, layer.dilation,
-            layer.groups, "add", 1.0, "relu", [], None,
+            features, other, self.weight, self.bias, *self.settings, "add", 1.0, "relu", [], None
+        )
+
+
+class FusedDoubledConv(nn.Module):
+    """A ``DoubledConv`` whose sum and ReLU are done by its last convolution."""
+
+    def __init__(self, layer: DoubledConv) -> None:
+        super().__init__()
+        up = layer.up
+        self.settings = up.padding, up.output_padding, up.stride, up.dilation, up.groups
+        self.weight, self.bias = _packed(up), up.bias
+        self.beside = None if layer.beside is None else ConvAddReLU(layer.beside)
+
+    def forward(self, features: torch.Tensor, others: torch.Tensor | None) -> torch.Tensor:
+        found = torch.ops.mkldnn._convolution_transpose_pointwise(
+            features, self.weight, self.bias, *self.settings,
+            "none" if self.beside else "relu", [], "",
         )  # fmt: skip
+        return self.beside(others, found) if self.beside else found
+
+
+def _settings(layer: nn.Conv2d) -> tuple:
+    return layer.padding, layer.stride, layer.dilation, layer.groups
+
+
+def _packed(layer: nn.Conv2d | nn.ConvTranspose2d) -> torch.Tensor:
+    """Return the weights in the order in which oneDNN takes them, else made in every pass."""
+    size = [1, layer.in_channels, _SIDE, _SIDE]
+    weight = layer.weight.detach().contiguous()
+    if isinstance(layer, nn.ConvTranspose2d):
+        return torch.ops.mkldnn._reorder_convolution_transpose_weight(
+            weight, layer.padding, layer.output_padding, layer.stride, layer.dilation,
+            layer.groups, size,
+        )  # fmt: skip
+    return torch.ops.mkldnn._reorder_convolution_weight(weight, *_settings(layer), size)
 
 
 class FusedBlock(nn.Module):

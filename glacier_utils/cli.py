@@ -70,9 +70,7 @@ def parser() -> argparse.ArgumentParser:
         "--with", dest="others", action="append", default=[], type=Path, metavar="CHECKPOINT",
         help="a further model; the maps are the mean of all",
     )  # fmt: skip
-    predict.add_argument(
-        "--window", type=int, help="largest window in pixels (default: 768, or 672 without bf16)"
-    )
+    predict.add_argument("--window", type=int, help="largest window in pixels (default: 704)")
     predict.add_argument("--overlap", type=int, default=64, help="overlap in pixels (default: 64)")
     predict.add_argument("--flips", action="store_true", help="average over four mirror images")
     predict.add_argument(
@@ -245,10 +243,9 @@ def _values(option: str, pairs: Sequence[str]) -> dict[str, object]:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from glacier_utils.memory import return_large_blocks
+    from glacier_utils.memory import hold_little
 
-    # Before torch is imported, which takes and frees a lot.
-    return_large_blocks()
+    hold_little()  # before torch is imported, which takes and frees a lot
     from glacier_utils.campaigns import map_scenes
     from glacier_utils.products import map_scene
     from glacier_utils.scene_lists import list_scenes

@@ -19,8 +19,9 @@ from glacier_utils.errors import GlacierError
 from glacier_utils.grids import Grid
 
 BLOCK = 512
-# GDAL keeps blocks in memory up to this many MB; by default it takes a twentieth of the machine's.
-CACHE_MB = 64
+# GDAL keeps blocks in memory up to this many bytes; by default a twentieth of the machine's.
+CACHE = 2**25
+_HALVED = 2**22  # pixels that are halved at a time, which takes some 8 bytes for each
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def cog_from_bytes(raw: Path, path: str | Path, grid: Grid, layer: Layer) -> Pat
     helpers = [temporary]
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with rasterio.Env(GDAL_CACHEMAX=CACHE_MB):
+        with rasterio.Env(GDAL_CACHEMAX=CACHE):
             virtual = _virtual_raster(raw, grid, layer, helpers)
             try:
                 rasterio.shutil.copy(virtual, temporary, driver="COG", **options)
@@ -116,8 +117,9 @@ def _virtual_raster(raw: Path, grid: Grid, layer: Layer, helpers: list[Path]) ->
         target = raw.with_suffix(f".half{len(names) + 1}")
         helpers.append(target)
         with open(source, "rb") as before, open(target, "wb") as after:
-            for row in range(0, height, BLOCK):
-                rows = np.fromfile(before, np.uint8, min(BLOCK, height - row) * width)
+            step = max(_HALVED // width // 2 * 2, 2)
+            for row in range(0, height, step):
+                rows = np.fromfile(before, np.uint8, min(step, height - row) * width)
                 after.write(_halved(rows.reshape(-1, width), layer).tobytes())
         source, height, width = target, -(-height // 2), -(-width // 2)
         description = target.with_name(f"{target.name}.vrt")

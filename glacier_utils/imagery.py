@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,14 @@ from glacier_utils.frames import Frame, Placed, lay_out, off_pixels
 from glacier_utils.grids import Grid, Image, same_crs
 from glacier_utils.masks import UNKNOWN, Mask, open_mask
 from glacier_utils.paths import exists, list_files, local_file
-from glacier_utils.rasters import Header, crs_name, open_raster, read_headers, write_raster
+from glacier_utils.rasters import (
+    Header,
+    KeptOpen,
+    crs_name,
+    open_raster,
+    read_headers,
+    write_raster,
+)
 from glacier_utils.safe import band_of, find_metadata
 from glacier_utils.scaling import Reflectance, Scaling, choose_scaling
 
@@ -61,6 +70,14 @@ class Source(ABC):
         self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
     ) -> Image:
         """Read a window; what lies outside the frame or between the files is invalid."""
+
+    @contextmanager
+    def kept_open(self, width: int | None = None) -> Iterator[Source]:
+        """Give the source for reading windows of these columns from top to bottom, in one thread.
+
+        Sources of files keep them open, and what they have decoded of them.
+        """
+        yield self
 
 
 def open_source(
@@ -207,6 +224,7 @@ class _RasterSource(Frame, Source):
         self._scaling = scaling
         self._count = count
         self.paths = list(dict.fromkeys(paths))
+        self._open = open_raster
         self._per_band = list(per_band)
         # Band positions by file, so that a file with several of them is opened once.
         self._by_file: dict[Path | None, list[int]] = {}
@@ -218,6 +236,14 @@ class _RasterSource(Frame, Source):
             if not separate and len(self.placed) > 1
             else []
         )
+
+    @contextmanager
+    def kept_open(self, width: int | None = None) -> Iterator[Source]:
+        """Give the source with its files kept open (``rasters.KeptOpen``)."""
+        source = copy(self)
+        with KeptOpen(width) as files:
+            source._open = files.open
+            yield source
 
     def cropped(self, bounds: Sequence[float]) -> _RasterSource:
         """Return the part inside ``bounds``."""
@@ -263,7 +289,7 @@ class _RasterSource(Frame, Source):
         alone = np.zeros(len(self.bands), bool)
         whole_numbers = True
         for path, positions in self._by_file.items():
-            with open_raster(path or item.path, self._count) as dataset:
+            with self._open(path or item.path, self._count) as dataset:
                 numbers = [self._per_band[position][1] for position in positions]
                 stored = dataset.read(numbers, window=window)
                 rules = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,21 +11,24 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from glacier_utils import memory
 from glacier_utils import precision as number_formats
 from glacier_utils.bf16 import in_bf16
 from glacier_utils.checkpoints import Segmenter
 from glacier_utils.errors import GlacierError
 from glacier_utils.folding import fold_batch_norm
 from glacier_utils.imagery import Source
+from glacier_utils.upsampling import with_doubled_convolutions
 from glacier_utils.windows import LARGEST, Panel, fit_windows, panels
 
 # Pixels a forward pass takes together; larger batches gain nothing on a CPU and cost memory.
 PIXELS_AT_ONCE = 2**19
-# Rows that are read at a time, and the widest part of a scene that is mapped at once: together with
-# the window they bound the memory, whatever the size of the scene. A Sentinel-2 tile has 10980
-# columns.
-ROWS_AT_ONCE = 256
+# Rows that are read and that are converted at a time, and the widest part of a scene that is mapped
+# at once: together with the window they bound the memory, whatever the size of the scene. A
+# Sentinel-2 tile has 10980 columns.
+ROWS_AT_ONCE, ROWS_CONVERTED = 128, 64
 WIDEST = 11_264
+_LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
 class Mapper:
@@ -72,7 +76,6 @@ class Mapper:
                     f"model {member.name} needs the mean and deviation of the scene it maps; fit "
                     "it to the scene first (adaptation.adapt)"
                 )
-        self.segmenters = members
         self.flips = flips
         self.name = " + ".join(member.name for member in members)
         self.threshold = float(np.mean([member.threshold for member in members]))
@@ -80,7 +83,7 @@ class Mapper:
         self.precision = number_formats.resolve(precision, self.device)
         self._members = [
             (
-                member.eval(),
+                member.eval().without_network(),
                 self._fast(fold_batch_norm(member.network, len(self.bands))),
                 None if member.bands == self.bands else band_order(self.bands, member.bands),
             )
@@ -88,20 +91,26 @@ class Mapper:
         ]
 
     def _fast(self, network: torch.nn.Module) -> torch.nn.Module:
-        """Return the network in the format that it runs fastest in."""
+        """Return the network in the form and format that it runs fastest in."""
+        network = with_doubled_convolutions(network, len(self.bands))
         fast = in_bf16(network, len(self.bands)) if self.precision == "bf16" else None
         return network.to(memory_format=torch.channels_last) if fast is None else fast
 
     @torch.inference_mode()
     def probability(self, images: np.ndarray) -> np.ndarray:
-        """Map reflectance float32 [n, band, row, col] to probability float32 [n, row, col]."""
-        batch = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32)).to(self.device)
-        batch = batch.contiguous(memory_format=torch.channels_last)
+        """Map reflectance [n, band, row, col] to probability float32 [n, row, col].
+
+        Reflectance is float32, or float16 where it is to take less memory.
+        """
+        batch = torch.from_numpy(np.ascontiguousarray(images)).to(self.device).float()
         mirrors = [(), (-2,), (-1,), (-2, -1)] if self.flips else [()]
         total = 0
         with number_formats.autocast(self.device, self.precision):
             for segmenter, network, order in self._members:
+                # Band by band: in channels-last, operations with a number a band take five times
+                # as long.
                 image = segmenter.normalise(batch if order is None else batch[:, order])
+                image = image.contiguous(memory_format=torch.channels_last)
                 for axes in mirrors:
                     logits = network(image.flip(axes)).float().flip(axes)
                     total = total + (logits / segmenter.temperature).sigmoid()
@@ -215,7 +224,7 @@ class Plan:
     Args:
         mapper: the models.
         source: the scene.
-        window: largest side in pixels; None takes what suits the number format.
+        window: largest side in pixels; None takes ``windows.LARGEST``.
         overlap: in pixels, as of ``predict_scene``.
         widest: columns of a panel, about.
 
@@ -235,7 +244,7 @@ class Plan:
         self.mapper = mapper
         self.source = source
         self._order = band_order(source.bands, mapper.bands)
-        window = LARGEST[mapper.precision] if window is None else window
+        window = LARGEST if window is None else window
         self.rows = fit_windows(source.grid.height, window, overlap)
         self.cols = fit_windows(source.grid.width, window, overlap)
         self.panels = list(panels(self.cols, widest))
@@ -269,7 +278,8 @@ class Plan:
         with _Reader(self.source, self._order, left, right, rows.starts[first], half) as reader:
             for number in range(first, len(rows.starts)):
                 start, end = rows.starts[number], ends[number]
-                reader.advance(start, rows.size)
+                memory.trim()
+                reader.advance(start, rows.size, end - start)
                 self._add_row(
                     total, reader, number, [(k, cols.starts[k] - left) for k in panel.windows]
                 )
@@ -293,7 +303,7 @@ class Plan:
         seen = [(k, col) for k, col in places if valid[:, col : col + wide].any()]
         for at in range(0, len(seen), self._at_once):
             group = seen[at : at + self._at_once]
-            batch = np.stack([reader.image(start, rows.size, col, wide) for _, col in group])
+            batch = reader.images(start, rows.size, [col for _, col in group], wide)
             parts = self.mapper.probability(batch)
             for (k, col), part in zip(group, parts, strict=True):
                 part *= rows.weights[number][:, None]
@@ -302,70 +312,115 @@ class Plan:
 
 
 class _Reader:
-    """Rows of some columns of a scene, read a few at a time, the next while others compute."""
+    """Rows of some columns of a scene, read a few at a time while others compute."""
 
     def __init__(
         self, source: Source, order: Sequence[int], left: int, right: int, row: int, half: bool
     ) -> None:
-        self._source, self._left, self._right, self._half = source, left, right, half
+        self._grid, self._left, self._right = source.grid, left, right
         self._order = None if list(order) == list(range(len(source.bands))) else list(order)
+        self._bands = len(order)
+        # Half the memory, and still finer than bf16, which the network sees.
+        self._kind = np.float16 if half else np.float32
         # (row, reflectance, valid) from top to bottom without gaps.
-        self._chunks: list[tuple[int, np.ndarray, np.ndarray]] = []
+        self._chunks: deque[tuple[int, np.ndarray, np.ndarray]] = deque()
+        self._free: deque[tuple[np.ndarray, np.ndarray]] = deque()
+        # Chunks being read: one thread, so that they come in order and files may stay open.
+        self._ahead: deque[Future] = deque()
         self._row = row // ROWS_AT_ONCE * ROWS_AT_ONCE
+        self._kept = source.kept_open(right - left)
         self._pool = ThreadPoolExecutor(1, "read")
-        self._ahead: Future | None = None
 
     def __enter__(self) -> _Reader:
+        self._source = self._kept.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._kept.__exit__(None, None, None)
 
-    def advance(self, row: int, height: int) -> None:
-        """Forget what lies above ``row``, have all rows down to ``row + height``."""
-        self._chunks = [chunk for chunk in self._chunks if chunk[0] + len(chunk[2]) > row]
-        if self._chunks and self._chunks[0][0] < row:
-            # A copy of the rest, so that the whole is given back: tens of MB for a tile.
-            top, reflectance, valid = self._chunks[0]
-            past = row - top
-            self._chunks[0] = row, reflectance[:, past:].copy(), valid[past:].copy()
-        while self._row < row + height:
-            chunk = self._read(self._row) if self._ahead is None else self._ahead.result()
-            self._ahead = None
-            self._row += len(chunk[2])
-            if self._row > row:
+    def advance(self, row: int, height: int, step: int) -> None:
+        """Forget what lies above ``row``, have all rows down to ``row + height``.
+
+        Those that are missing ``step`` rows further down are then read in the background.
+        """
+        while self._chunks and self._chunks[0][0] + ROWS_AT_ONCE <= row:
+            self._forget(self._chunks.popleft())
+        self._ask(row + height)
+        while self._ahead and self._read_to < row + height:
+            chunk = self._ahead.popleft().result()
+            if chunk[0] + ROWS_AT_ONCE > row:
                 self._chunks.append(chunk)
-        if self._row < self._source.grid.height and self._ahead is None:
-            self._ahead = self._pool.submit(self._read, self._row)
+            else:
+                self._forget(chunk)
+        self._ask(row + step + height)
+
+    def _forget(self, chunk: tuple[int, np.ndarray, np.ndarray]) -> None:
+        """Keep the arrays of a chunk for another: made anew, they would tear memory to pieces."""
+        _, reflectance, valid = chunk
+        if len(valid) == ROWS_AT_ONCE and reflectance.dtype == self._kind:
+            self._free.append((reflectance, valid))
+
+    @property
+    def _read_to(self) -> int:
+        """The row to which chunks are there."""
+        return self._row - ROWS_AT_ONCE * len(self._ahead)
+
+    def _ask(self, end: int) -> None:
+        """Have chunks read until there is one that holds the row before ``end``."""
+        while self._row < min(end, self._grid.height):
+            self._ahead.append(self._pool.submit(self._read, self._row))
+            self._row += ROWS_AT_ONCE
 
     def valid(self, row: int, height: int) -> np.ndarray:
         """Return bool [row, col] of these rows, all columns."""
-        return self._joined(2, row, height, np.s_[:], axis=0)
+        parts = [chunk[2][rows] for chunk, rows in self._parts(row, height)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def image(self, row: int, height: int, col: int, width: int) -> np.ndarray:
-        """Return reflectance [band, row, col] of a window; ``col`` counts from the first column."""
-        return self._joined(1, row, height, np.s_[col : col + width], axis=1)
+    def images(self, row: int, height: int, starts: Sequence[int], width: int) -> np.ndarray:
+        """Return reflectance [window, band, row, col] of windows that begin at these columns.
 
-    def _joined(self, kind: int, row: int, height: int, cols: slice, axis: int) -> np.ndarray:
-        parts = []
+        Columns count from the first one of the reader.
+        """
+        parts = list(self._parts(row, height))
+        kind = np.result_type(*(chunk[1] for chunk, _ in parts))
+        images = np.empty((len(starts), self._bands, height, width), kind)
+        for image, start in zip(images, starts, strict=True):
+            at = 0
+            for chunk, rows in parts:
+                part = chunk[1][:, rows, start : start + width]
+                image[:, at : at + part.shape[1]] = part
+                at += part.shape[1]
+        return images
+
+    def _parts(self, row: int, height: int) -> Iterator[tuple[tuple, slice]]:
+        """Give the chunks that hold these rows, and which of their rows these are."""
         for chunk in self._chunks:
-            top = chunk[0]
-            part = chunk[kind][..., max(row - top, 0) : max(row + height - top, 0), cols]
-            if part.shape[axis]:
-                parts.append(part)
-        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=axis)
+            top, bottom = chunk[0], chunk[0] + len(chunk[2])
+            if top < row + height and bottom > row:
+                yield chunk, slice(max(row - top, 0), min(row + height, bottom) - top)
 
     def _read(self, row: int) -> tuple[int, np.ndarray, np.ndarray]:
-        height = min(ROWS_AT_ONCE, self._source.grid.height - row)
-        image = self._source.read(row, self._left, height, self._right - self._left)
-        reflectance = image.reflectance
-        if self._order is not None:
-            reflectance = reflectance[self._order]
-        # Half the memory, and still finer than bf16, which the network sees; larger numbers than
-        # float16 knows are no reflectance.
-        if self._half and abs(float(reflectance.max(initial=0))) < np.finfo(np.float16).max:
-            reflectance = reflectance.astype(np.float16)
-        return row, reflectance, image.valid
+        shape = min(ROWS_AT_ONCE, self._grid.height - row), self._right - self._left
+        if self._free and shape[0] == ROWS_AT_ONCE:
+            reflectance, valid = self._free.popleft()
+        else:
+            reflectance = np.empty((self._bands, *shape), self._kind)
+            valid = np.empty(shape, bool)
+        # A few rows at a time: numbers take several copies on their way to reflectance.
+        for at in range(0, shape[0], ROWS_CONVERTED):
+            part = slice(at, min(at + ROWS_CONVERTED, shape[0]))
+            image = self._source.read(row + at, self._left, part.stop - at, shape[1])
+            values = image.reflectance if self._order is None else image.reflectance[self._order]
+            # Larger numbers than float16 knows are no reflectance.
+            largest = max(values.max(initial=0), -values.min(initial=0))
+            if reflectance.dtype == np.float16 and largest > _LARGEST_HALF:
+                reflectance = reflectance.astype(np.float32)
+            # NumPy takes thirty times as long to make halves.
+            target = torch.from_numpy(reflectance[:, part])
+            target.copy_(torch.from_numpy(np.ascontiguousarray(values)))
+            valid[part] = image.valid
+        return row, reflectance, valid
 
 
 def band_order(there: Sequence[str], wanted: Sequence[str]) -> list[int]:

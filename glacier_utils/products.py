@@ -14,6 +14,7 @@ from datetime import date as calendar_date
 from pathlib import Path
 from typing import Any
 
+from glacier_utils import memory
 from glacier_utils.adaptation import adapt_to_source
 from glacier_utils.analyses import image_day
 from glacier_utils.checkpoints import Segmenter, load_checkpoint
@@ -31,7 +32,7 @@ from glacier_utils.tracing import trace_file
 from glacier_utils.unfinished import Unfinished
 
 # Changed whenever a scene mapped before must not go on, or pass as finished, with the present code.
-FORMAT = 2
+FORMAT = 3
 _INPUTS = "INPUTS"  # tag of the rasters: a hash of all that they were made from
 _DATE_IN_NAME = re.compile(r"(?<!\d)(20\d\d)-?([01]\d)-?([0-3]\d)(?=T\d{6}|[^\d]|$)")
 
@@ -106,6 +107,8 @@ def map_scene(
     about = _about(models, source, plan, date) | ({"adapted": "batch statistics"} if adapt else {})
     mapped = fingerprint([FORMAT, about, _image(source)])
     inputs = fingerprint([mapped, outlines, min_area_km2])
+    del models  # the mapper has its own weights, in the number format of the passes
+    memory.trim(collect=True)
     if not outlines or source.grid.crs is None:
         files.pop("outlines")
     if _finished(files, inputs):

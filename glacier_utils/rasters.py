@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -21,8 +22,8 @@ from glacier_utils.files import atomic_path
 from glacier_utils.grids import Grid
 from glacier_utils.paths import gdal_name, is_virtual, list_files
 
-__all__ = ["Header", "crs_name", "list_files", "open_raster", "pixel_transform", "read_header",
-           "read_headers", "write_raster"]  # fmt: skip
+__all__ = ["Header", "KeptOpen", "crs_name", "list_files", "open_raster", "pixel_transform",
+           "read_header", "read_headers", "write_raster"]  # fmt: skip
 # Listing a folder of thousands of patches for each of them costs more than opening it, and beside a
 # file on the web each look costs a request.
 _LOCAL = {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}
@@ -32,6 +33,11 @@ _WEB = {
     "GDAL_HTTP_TIMEOUT": "120",
     "GDAL_HTTP_MAX_RETRY": "2",
 }
+# Files that stay open together: those of the bands of a scene, or of a few patches.
+_FILES_KEPT = 16
+# Bytes of GDAL's memory of decoded blocks (by default a twentieth of the machine's), beside a row
+# of blocks of each open file, and at most: a row of blocks of a Sentinel-2 product has 92 MB.
+_CACHE_LEAST, _CACHE_MOST = 2**24, 2**27
 
 
 @contextmanager
@@ -45,13 +51,22 @@ def open_raster(
     if is_array(path):
         yield open_array(path, bands)
         return
+    with _gdal(path):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            dataset = rasterio.open(gdal_name(path))
+        with dataset:
+            yield dataset
+
+
+@contextmanager
+def _gdal(path: Path, **options: Any) -> Iterator[None]:
+    """Set GDAL's options for a raster; whatever it finds wrong becomes a GlacierError."""
     name = gdal_name(path)
     web = "/vsicurl" in name
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.Env(**(_WEB if web else _LOCAL)), rasterio.open(name) as dataset:
-                yield dataset
+        with rasterio.Env(**(_WEB if web else _LOCAL), **options):
+            yield
     except RasterioError as error:
         reason = " ".join(str(error.__cause__ or error).split())
         if web:
@@ -65,6 +80,64 @@ def open_raster(
             f"{name}: cannot be read as a raster, it may be cut short or of another format; "
             f"fetch or export it again ({reason})"
         ) from error
+
+
+class KeptOpen:
+    """Rasters that stay open while one thread reads their rows from top to bottom.
+
+    A block that several reads reach into, as of 1024 x 1024 pixels in a Sentinel-2 product, is
+    decoded once: GDAL keeps a row of blocks of each open file. Used as a context.
+
+    Args:
+        width: columns that are read of a file, where it is not all of them.
+    """
+
+    def __init__(self, width: int | None = None) -> None:
+        self._width = width
+        self._open: dict[Path, rasterio.DatasetReader] = {}
+        self._bytes: dict[Path, int] = {}
+
+    def __enter__(self) -> KeptOpen:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._open:
+            self._close()
+
+    def _close(self) -> None:
+        """Close the file that has been open for longest."""
+        path = next(iter(self._open))
+        del self._bytes[path]
+        self._open.pop(path).close()
+
+    @contextmanager
+    def open(
+        self, path: Path, bands: int | None = None
+    ) -> Iterator[rasterio.DatasetReader | ArrayDataset]:
+        """Give a raster as ``open_raster`` does, open already where it was asked for before."""
+        if is_array(path):
+            yield open_array(path, bands)
+            return
+        if path not in self._open:
+            if len(self._open) == _FILES_KEPT:
+                self._close()
+            with _gdal(path), warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                self._open[path] = rasterio.open(gdal_name(path))
+            self._bytes[path] = _row_of_blocks(self._open[path], self._width)
+        # What a read leaves in GDAL's memory stays within its limit during the read.
+        limit = min(_CACHE_LEAST + sum(self._bytes.values()), _CACHE_MOST)
+        with _gdal(path, GDAL_CACHEMAX=limit):
+            yield self._open[path]
+
+
+def _row_of_blocks(dataset: rasterio.DatasetReader, columns: int | None) -> int:
+    """Return the bytes of a row of the blocks that hold some columns, all bands."""
+    height, width = dataset.block_shapes[0]
+    count = -(-dataset.width // width)
+    if columns is not None:  # which may begin and end inside a block
+        count = min(count, -(-columns // width) + 1)
+    return height * count * width * sum(np.dtype(kind).itemsize for kind in dataset.dtypes)
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import rasterio
 from tqdm import tqdm
 
-from glacier_utils.cogs import Layer, cog_from_bytes
+from glacier_utils import memory
+from glacier_utils.cogs import CACHE, Layer, cog_from_bytes
 from glacier_utils.errors import GlacierError
 from glacier_utils.files import write_json
 from glacier_utils.grids import Grid
@@ -85,6 +87,7 @@ class Unfinished:
                 bar.update()
             if writing is not None:
                 writing.result()
+        memory.trim()
 
     def finish(self, files: Mapping[str, Path], grid: Grid, tags: Mapping[str, str]) -> None:
         """Turn the bytes into the two GeoTIFFs, ``probability`` and ``class``, side by side."""
@@ -92,7 +95,9 @@ class Unfinished:
             "probability": Layer("probability", scale=SCALE, average=True, tags=tags),
             "class": Layer("class", colours=CLASS_COLOURMAP, tags=tags),
         }
-        with self._room(), ThreadPoolExecutor(len(layers)) as pool:
+        # Around both: the one that is ready first would lift the limit for the other.
+        limit = rasterio.Env(GDAL_CACHEMAX=CACHE)
+        with self._room(), limit, ThreadPoolExecutor(len(layers)) as pool:
             made = [
                 pool.submit(cog_from_bytes, self._files[kind], files[kind], grid, layer)
                 for kind, layer in layers.items()

@@ -15,10 +15,10 @@ from glacier_utils.errors import GlacierError
 # Networks halve their input five times: windows of other sizes would be padded, and windows that
 # start elsewhere would pool other pixels together than their neighbours do.
 MULTIPLE = 32
-# The largest window where the user names none, by number format: a forward pass of a U-Net with a
-# ResNet-18 takes about 500 bytes a pixel in float32 and half of it in bf16, and larger windows gain
-# little.
-LARGEST = {"bf16": 768, "float32": 672}
+# The largest window where the user names none: a forward pass of a U-Net with a ResNet-18 over it
+# takes some 200 MB in float32 and half of it in bf16. Larger ones compute less twice, but what
+# their passes take goes back to the system and is taken anew (``memory.hold_little``).
+LARGEST = 704
 # The least share of its full weight that a window has along its own border, so that the pixels of
 # the frame's rim, which have no other window, have a weight at all.
 FLOOR = 1e-3
@@ -120,9 +120,12 @@ class Panel:
 def panels(cols: Windows, widest: int) -> Iterator[Panel]:
     """Divide the columns of a scene into panels of at most about ``widest`` pixels.
 
-    A scene that is no wider is one panel, and nothing is computed twice.
+    So many are in memory with the windows that a panel shares with its neighbours. A scene that is
+    no wider is one panel, and nothing is computed twice.
     """
-    count = min(max(1, math.ceil(cols.length / widest)), len(cols.starts))
+    count = 1
+    if cols.length > widest:
+        count = min(math.ceil(cols.length / max(widest - cols.size, 1)), len(cols.starts))
     bounds = [round(number * len(cols.starts) / count) for number in range(count + 1)]
     edges = [cols.starts[number] for number in dict.fromkeys(bounds[:-1])] + [cols.length]
     for first, last in pairwise(edges):

@@ -8,15 +8,16 @@ from test_folding import awake
 from torch import nn
 
 from glacier_utils import models
-from glacier_utils.bf16 import ConvAddReLU, ConvReLU, InBf16, in_bf16
+from glacier_utils.bf16 import ConvAddReLU, ConvReLU, FusedDoubledConv, InBf16, in_bf16
 from glacier_utils.folding import fold_batch_norm
 from glacier_utils.precision import has_bf16
+from glacier_utils.upsampling import with_doubled_convolutions
 
 pytestmark = pytest.mark.skipif(not has_bf16(), reason="the processor has no bf16 instructions")
 
 
 def folded(name: str) -> nn.Module:
-    return fold_batch_norm(awake(models.build(name, 4)), 4)
+    return with_doubled_convolutions(fold_batch_norm(awake(models.build(name, 4)), 4), 4)
 
 
 @torch.inference_mode()
@@ -43,7 +44,9 @@ def test_the_network_gives_the_same_map_as_with_autocast(name, size):
 def test_what_follows_a_convolution_is_done_by_it():
     made = in_bf16(folded("unet-resnet18"), 4)
     fused = [m for m in made.modules() if isinstance(m, ConvReLU)]
-    assert len(fused) == 1 + 2 * 5  # the stem, and two in each of the decoder's blocks
+    assert len(fused) == 1 + 5  # the stem, and the second of each of the decoder's blocks
+    doubled = [m for m in made.modules() if isinstance(m, FusedDoubledConv)]
+    assert [m.beside is None for m in doubled] == [False] * 4 + [True]
     blocks = [m for m in made.modules() if type(m).__name__ == "BasicBlock"]
     assert all("forward" in vars(block) for block in blocks)
     assert len(blocks) == 8

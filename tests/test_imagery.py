@@ -16,6 +16,7 @@ import rasterio
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rasterio._env import get_gdal_config
 from rasterio.crs import CRS
 
 from glacier_utils.errors import GlacierError
@@ -28,6 +29,7 @@ from glacier_utils.imagery import (
     same_crs,
     write_raster,
 )
+from glacier_utils.rasters import KeptOpen
 
 RGBN = ("red", "green", "blue", "nir")
 UTM = CRS.from_epsg(32623)
@@ -603,6 +605,97 @@ def test_patches_numbered_from_one_or_in_part(tmp_path, bare):
 
 
 # --- mistakes
+
+
+# --- files kept open
+
+
+def read_in_rows(source, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Read a source from top to bottom; reflectance and validity."""
+    images = [source.read(row, 0, step) for row in range(0, source.grid.height, step)]
+    return (
+        np.concatenate([image.reflectance for image in images], axis=1),
+        np.concatenate([image.valid for image in images]),
+    )
+
+
+@pytest.mark.parametrize("layout", ["scene", "band files", "patches", "arrays"])
+def test_files_kept_open_give_the_same(tmp_path, write_tif, layout):
+    scene = numbered(64, 64)
+    if layout == "scene":
+        paths, bands = write_tif(tmp_path / "scene.tif", scene), RGBN
+    elif layout == "band files":
+        paths, bands = tmp_path, {name: f"{name}.tif" for name in RGBN}
+        for name, band in zip(RGBN, scene, strict=True):
+            write_tif(tmp_path / f"{name}.tif", band[None])
+    elif layout == "patches":
+        paths, bands = cut(scene, write_tif, tmp_path, 8), RGBN  # 64, more than stay open
+    else:
+        paths, bands = tmp_path / "scene.npy", RGBN
+        np.save(paths, scene)
+    source = open_source(paths, bands=bands, reflectance=PLAIN)
+    expected = source.read()
+    with source.kept_open() as kept:
+        reflectance, valid = read_in_rows(kept, 5)
+    np.testing.assert_array_equal(reflectance[:, :64], expected.reflectance)
+    np.testing.assert_array_equal(valid[:64], expected.valid)
+
+
+def test_a_kept_file_is_opened_once_and_closed_again(tmp_path, write_tif, monkeypatch):
+    source = open_source(write_tif(tmp_path / "a.tif", numbered(64, 64)), bands=RGBN)
+    original, opened = rasterio.open, []
+    monkeypatch.setattr(rasterio, "open", lambda *a: opened.append(original(*a)) or opened[-1])
+    before = get_gdal_config("GDAL_CACHEMAX")
+    with source.kept_open() as kept:
+        read_in_rows(kept, 4)
+        assert len(opened) == 1
+        assert not opened[0].closed
+    assert opened[0].closed
+    assert get_gdal_config("GDAL_CACHEMAX") == before
+    source.read(0, 0, 4, 4)
+    assert len(opened) == 2
+
+
+def test_no_more_than_sixteen_files_stay_open(tmp_path, write_tif, monkeypatch):
+    source = open_source(cut(numbered(64, 64), write_tif, tmp_path, 8), bands=RGBN)
+    original, opened = rasterio.open, []
+    monkeypatch.setattr(rasterio, "open", lambda *a: opened.append(original(*a)) or opened[-1])
+    with source.kept_open() as kept:
+        for row in range(64):
+            kept.read(row, 0, 1)
+            assert sum(not file.closed for file in opened) <= 16
+    assert len(opened) == 64  # each of them once: rows come from top to bottom
+    assert all(file.closed for file in opened)
+
+
+def test_decoded_blocks_take_no_more_memory_than_a_row_of_them(tmp_path):
+    path = tmp_path / "a.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", count=4, height=1024, width=700, dtype="uint16", tiled=True,
+        blockxsize=256, blockysize=512, crs=UTM, transform=Affine(10, 0, 0, 0, -10, 0),
+    ):  # fmt: skip
+        pass
+    for width, blocks in ((None, 3), (700, 3), (200, 2)):  # 200 columns may touch two of 256
+        with KeptOpen(width) as files, files.open(path) as file:
+            assert file.block_shapes[0] == (512, 256)
+            # Of four bands and two bytes.
+            assert get_gdal_config("GDAL_CACHEMAX") == 2**24 + 512 * 256 * blocks * 4 * 2
+
+
+def test_a_kept_file_that_is_gone_is_named(tmp_path, write_tif):
+    path = write_tif(tmp_path / "a.tif", numbered(8, 8))
+    source = open_source(path, bands=RGBN)
+    path.unlink()
+    with source.kept_open() as kept, pytest.raises(GlacierError, match=r"a\.tif: no such file"):
+        kept.read()
+
+
+def test_a_kept_file_that_is_cut_short_is_named(tmp_path, write_tif):
+    path = write_tif(tmp_path / "a.tif", numbered(64, 64))
+    source = open_source(path, bands=RGBN)
+    path.write_bytes(path.read_bytes()[:2000])
+    with source.kept_open() as kept, pytest.raises(GlacierError, match=r"a\.tif: .*cut short"):
+        read_in_rows(kept, 4)
 
 
 def test_missing_things(tmp_path, write_tif):

@@ -10,7 +10,7 @@ from stubs import BANDS, Constant, FirstBand, Scene, segmenter
 from glacier_utils.checkpoints import Segmenter
 from glacier_utils.errors import GlacierError
 from glacier_utils.prediction import (
-    ROWS_AT_ONCE,
+    ROWS_CONVERTED,
     Mapper,
     Plan,
     predict_patches,
@@ -71,7 +71,7 @@ def test_invalid_pixels_are_nan_and_empty_windows_cost_nothing():
 def test_little_is_read_at_once_and_every_row_once():
     source = Scene(np.ones((4, 2000, 40)))
     predict_scene(segmenter(Constant(0.0)), source, window=320, overlap=64)
-    assert max(source.heights) == ROWS_AT_ONCE
+    assert max(source.heights) == ROWS_CONVERTED
     assert sum(source.heights) == 2000
 
 

@@ -64,7 +64,7 @@ def test_no_more_is_computed_than_with_windows_of_the_full_size(length, window):
 
 
 def test_a_tile_takes_eighteen_windows_of_672_pixels():
-    windows = fit_windows(10_980, LARGEST["bf16"], 64)
+    windows = fit_windows(10_980, LARGEST, 64)
     assert (windows.size, len(windows.starts)) == (672, 18)
     assert all(start % 32 == 0 for start in windows.starts[:-1])
     assert fit_windows(896, 896, 64).starts == (0,)
@@ -93,5 +93,7 @@ def test_panels_share_out_the_columns_with_all_windows_that_reach_them(
             reaches = start < part.last and start + cols.size > part.first
             assert (number in part.windows) == reaches
         assert list(part.windows) == list(range(part.windows[0], part.windows[-1] + 1))
+        wide = cols.starts[part.windows[-1]] + cols.size - cols.starts[part.windows[0]]
+        assert wide <= max(widest, 2 * cols.size) + cols.size  # of which two or more are shared
     if length <= widest:
         assert len(parts) == 1

@@ -1,0 +1,145 @@
+"""Convolving before doubling: the same features, logits and gradients, and no harm elsewhere."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_folding import awake
+from torch import nn
+
+from glacier_utils import models
+from glacier_utils.folding import fold_batch_norm
+from glacier_utils.upsampling import (
+    DoubledBlock,
+    DoubledConv,
+    doubled_convolutions,
+    doubled_weight,
+    with_doubled_convolutions,
+)
+
+
+def blocks(network: nn.Module, kind: str) -> list[nn.Module]:
+    return [module for module in network.modules() if type(module).__name__ == kind]
+
+
+def test_weights_are_sums_of_those_that_meet_the_same_pixel():
+    weight = torch.arange(1.0, 10.0).reshape(1, 1, 3, 3)
+    # Of a doubled pixel, the last row of weights meets the row before it, and so on.
+    expected = torch.zeros(4, 4)
+    sums = [[2], [1, 2], [0, 1], [0]]
+    for row, above in enumerate(sums):
+        for col, left in enumerate(sums):
+            expected[row, col] = sum(weight[0, 0, k, c] for k in above for c in left)
+    torch.testing.assert_close(doubled_weight(weight)[0, 0], expected)
+    assert doubled_weight(weight)[0, 0, 0].tolist() == [9, 17, 15, 7]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    height=st.integers(1, 7),
+    width=st.integers(1, 7),
+    channels=st.integers(1, 3),
+    beside=st.integers(0, 2),
+    bias=st.booleans(),
+)
+def test_the_same_as_doubling_joining_and_convolving(height, width, channels, beside, bias):
+    torch.manual_seed(0)
+    layer = nn.Conv2d(channels + beside, 2, 3, padding=1, bias=bias)
+    features = torch.randn(2, channels, height, width)
+    others = torch.randn(2, beside, 2 * height, 2 * width) if beside else None
+    joined = F.interpolate(features, scale_factor=2, mode="nearest")
+    joined = joined if others is None else torch.cat([joined, others], dim=1)
+    found = DoubledConv(layer, channels)(features, others)
+    torch.testing.assert_close(found, layer(joined).relu(), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["unet-resnet18", "unet-mobilenet_v2"])
+@pytest.mark.parametrize("size", [(64, 96), (50, 37), (20, 200)])
+def test_a_u_net_gives_the_same_logits(name, size):
+    network = fold_batch_norm(awake(models.build(name, 4)), 4)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    made = with_doubled_convolutions(network, 4)
+    assert len(blocks(made, "DoubledBlock")) == 5
+    assert not blocks(network, "DoubledBlock")  # the original is left alone
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+    images = torch.randn(2, 4, *size)
+    torch.testing.assert_close(made(images), network(images), atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("unet-resnet18", {"decoder_attention_type": "scse"}),
+        ("unet-resnet18", {"decoder_interpolation": "bilinear"}),
+        ("unet-resnet18", {"decoder_use_norm": False}),
+        ("unet-resnet18", {}),  # batch normalisations not folded
+        ("fpn-resnet18", {}),
+        ("glaciernet", {}),
+    ],
+)
+def test_other_decoders_come_to_the_same_too(name, arguments):
+    network = awake(models.build(name, 4, **arguments))
+    made = with_doubled_convolutions(network, 4)
+    changed = arguments == {"decoder_use_norm": False}  # which needs no folding
+    assert bool(blocks(made, "DoubledBlock")) == changed
+    assert (made is network) != changed
+    images = torch.randn(1, 4, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(made(images), network(images), atol=1e-3, rtol=1e-3)
+
+
+class UnetDecoderBlock(nn.Module):
+    """Has the name and the parts of a block that fits, but does something else."""
+
+    interpolation_mode = "nearest"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Sequential(nn.Conv2d(4, 1, 3, padding=1), nn.Identity(), nn.ReLU())
+        self.conv2 = self.attention1 = self.attention2 = nn.Identity()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.conv1(images)[:, 0]
+
+
+def test_a_network_that_would_come_to_something_else_is_left_alone():
+    network = nn.Sequential(UnetDecoderBlock()).eval()
+    with pytest.raises(TypeError):
+        DoubledBlock(network[0], 4)(torch.zeros(1, 4, 4, 4))
+    assert with_doubled_convolutions(network, 4) is network
+
+
+def test_training_has_the_same_loss_and_gradients():
+    torch.manual_seed(0)
+    network = models.build("unet-resnet18", 4)
+    images = torch.randn(2, 4, 64, 64)
+
+    def gradients() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        network.zero_grad()
+        loss = network(images).square().mean()
+        loss.backward()
+        return loss.detach(), {name: p.grad.clone() for name, p in network.named_parameters()}
+
+    names = list(network.state_dict())
+    usual, expected = gradients()
+    with doubled_convolutions(network):
+        assert list(network.state_dict()) == names
+        assert len([b for b in blocks(network, "UnetDecoderBlock") if "forward" in vars(b)]) == 5
+        loss, found = gradients()
+    torch.testing.assert_close(loss, usual, atol=1e-5, rtol=1e-4)
+    for name, gradient in found.items():
+        scale = expected[name].abs().max()
+        assert (gradient - expected[name]).abs().max() <= 0.01 * scale + 1e-6, name
+    assert not [b for b in blocks(network, "UnetDecoderBlock") if "forward" in vars(b)]
+
+
+def test_blocks_that_do_not_double_by_repeating_train_as_they_are():
+    network = models.build("unet-resnet18", 4, decoder_attention_type="scse")
+    with doubled_convolutions(network):
+        changed = [b for b in blocks(network, "UnetDecoderBlock") if "forward" in vars(b)]
+        # The last block has nothing beside it, where smp leaves its first attention out.
+        assert len(changed) == 0
