@@ -88,8 +88,10 @@ def _segmenter() -> checkpoints.Segmenter:
 
 def _part(work: str, *arguments: str | Path) -> dict[str, float]:
     command = [sys.executable, "-m", "benchmarks.scenes", work, *map(str, arguments)]
-    # Torch as it is by itself for the usual way: huge pages are a choice of this package.
-    own = {"THP_MEM_ALLOC_ENABLE": "0"} if work == "usual" else {}
+    # Torch as it is by itself for the usual way: huge pages, and how long threads spin before they
+    # sleep, are choices of this package.
+    itself = {"THP_MEM_ALLOC_ENABLE": "0", "GOMP_SPINCOUNT": "300000"}
+    own = itself if work == "usual" else {}
     run = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | own)
     return json.loads(run.stdout.splitlines()[-1])
 

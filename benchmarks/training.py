@@ -85,7 +85,7 @@ def _part(work: str, *arguments: int | Path) -> dict[str, float]:
 
 def _plain(folder: Path, epochs: int) -> float:
     """Run the plain loop with the libraries' own settings, not those that the package sets."""
-    own = ("OMP_WAIT_POLICY", "THP_MEM_ALLOC_ENABLE")
+    own = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "THP_MEM_ALLOC_ENABLE")
     environment = {name: value for name, value in os.environ.items() if name not in own}
     script = Path(__file__).with_name("plain_loop.py")
     command = [sys.executable, str(script), str(folder), str(BATCH), str(epochs)]
@@ -213,18 +213,19 @@ def _first(folder: Path, size: int) -> dict[str, float]:
 
 
 def _memory(folder: Path, size: int, drawn: int, count: int) -> dict[str, float]:
-    """Train on some of the patches in a memory-mapped file; the peak is added by `_main`."""
-    path = folder / "images.npy"
-    images = np.lib.format.open_memmap(path, "w+", np.float32, (count + BATCH, 4, size, size))
+    """Train on some of the patches in memory-mapped files; the peak is added by `_main`."""
     generator = np.random.default_rng(0)
-    for image in images:
-        image[:] = generator.random(image.shape, dtype=np.float32)
-    images.flush()
-    del images, image
-    images = np.load(path, mmap_mode="r")
-    labels = np.zeros((len(images), size, size), np.uint8)
-    labels[:, : size // 2] = 1
-    store = _store(images, labels, count, drawn)
+    arrays = {}
+    for kind, shape in (("images", (4, size, size)), ("labels", (size, size))):
+        path = folder / f"{kind}.npy"
+        dtype = np.float32 if kind == "images" else np.uint8
+        written = np.lib.format.open_memmap(path, "w+", dtype, (count + BATCH, *shape))
+        for patch in written:
+            patch[:] = generator.random(shape, dtype=np.float32) + (kind == "labels") * 0.5
+        written.flush()
+        del written, patch
+        arrays[kind] = np.load(path, mmap_mode="r")
+    store = _store(arrays["images"], arrays["labels"], count, drawn)
     fit(MODEL, store, folder / f"memory{count}", settings=Settings(epochs=1), progress=False)
     return {}
 

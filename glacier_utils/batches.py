@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,20 @@ class Patches(Dataset):
             valid = (images != 0).any(axis=1, keepdims=True)
             images = ((images * factor + offset) * valid).astype(np.float32)
         labels = torch.from_numpy(np.ascontiguousarray(self.store.labels[positions]))
+        _let_go(self.store.images)
+        _let_go(self.store.labels)
         return torch.from_numpy(images), labels
+
+
+def _let_go(array: np.ndarray) -> None:
+    """Take what was read of a file off the memory of this process.
+
+    It stays in the system's cache; but counted as this process's own, it would grow with the file,
+    and with it what a job on a cluster is allowed to take.
+    """
+    mapped = getattr(array, "_mmap", None)  # of np.memmap, which has no public name for it
+    if mapped is not None and hasattr(mapped, "madvise"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 class Batches(Sampler):

@@ -8,7 +8,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ from glacier_utils.losses import UNKNOWN, Loss, bce_dice
 from glacier_utils.precision import grouped_in_float32, memory_format, resolve
 from glacier_utils.schedules import learning_rate
 from glacier_utils.settings import STATE
+from glacier_utils.upsampling import doubled_convolutions
 
 if TYPE_CHECKING:
     from glacier_utils.patches import PatchStore
@@ -88,7 +89,10 @@ def train_network(
     task = Task(segmenter, settings, layout, store, train, validation, change)
     task.to(memory_format=layout)
     slow_groups = history.precision == "bf16" and device == "cpu"
-    with _quiet(), grouped_in_float32(segmenter, active=slow_groups):
+    with ExitStack() as changed:
+        changed.enter_context(_quiet())
+        changed.enter_context(grouped_in_float32(segmenter, active=slow_groups))
+        changed.enter_context(doubled_convolutions(segmenter, active=device == "cpu"))
         trainer = _trainer(
             max_epochs=settings.epochs,
             accelerator=device,
