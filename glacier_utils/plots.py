@@ -12,6 +12,7 @@ from itertools import cycle
 import geopandas as gpd
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
@@ -386,6 +387,8 @@ def area_overview(
             textcoords="offset points",
             color=palette[area],
             weight="bold",
+            # Outlines may go on beyond the patches, under the name.
+            path_effects=[patheffects.withStroke(linewidth=3, foreground="white")],
         )
     ax.margins(0.08)
     map_axes(ax, scale_bar=True)

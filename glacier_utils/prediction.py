@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,9 +19,11 @@ from glacier_utils.checkpoints import Segmenter
 from glacier_utils.errors import GlacierError
 from glacier_utils.folding import fold_batch_norm
 from glacier_utils.imagery import Source
+from glacier_utils.pooling import LocalPooling, pools_globally
 from glacier_utils.upsampling import with_doubled_convolutions
 from glacier_utils.windows import LARGEST, Panel, fit_windows, panels
 
+PATCH = 128  # px of the training patches, where a checkpoint does not say
 # Pixels a forward pass takes together; larger batches gain nothing on a CPU and cost memory.
 PIXELS_AT_ONCE = 2**19
 # Rows that are read and that are converted at a time, and the widest part of a scene that is mapped
@@ -35,7 +38,9 @@ class Mapper:
     """One model, or several whose probabilities are averaged, made ready to map scenes.
 
     Batch normalisation is folded into the convolutions, and the passes run in the fastest number
-    format that the machine has, for networks of convolutions without conversions in between.
+    format that the machine has, for networks of convolutions without conversions in between. Where
+    a network takes means over its whole image, they are taken over neighbourhoods of the size of
+    its training patches (``pooling``), so that larger windows do not change what it sees.
 
     Args:
         segmenters: one, or an ensemble; all need the same bands, in any order.
@@ -86,6 +91,7 @@ class Mapper:
                 member.eval().without_network(),
                 self._fast(fold_batch_norm(member.network, len(self.bands))),
                 None if member.bands == self.bands else band_order(self.bands, member.bands),
+                pools_globally(member.network, len(self.bands)),
             )
             for member in members
         ]
@@ -106,13 +112,16 @@ class Mapper:
         mirrors = [(), (-2,), (-1,), (-2, -1)] if self.flips else [()]
         total = 0
         with number_formats.autocast(self.device, self.precision):
-            for segmenter, network, order in self._members:
+            for segmenter, network, order, pools in self._members:
                 # Band by band: in channels-last, operations with a number a band take five times
                 # as long.
                 image = segmenter.normalise(batch if order is None else batch[:, order])
                 image = image.contiguous(memory_format=torch.channels_last)
+                side = segmenter.provenance.get("patch_px", PATCH)
+                pooling = LocalPooling(side, image.shape[-2]) if pools else nullcontext()
                 for axes in mirrors:
-                    logits = network(image.flip(axes)).float().flip(axes)
+                    with pooling:
+                        logits = network(image.flip(axes)).float().flip(axes)
                     total = total + (logits / segmenter.temperature).sigmoid()
         return (total / (len(self._members) * len(mirrors))).cpu().numpy()
 
