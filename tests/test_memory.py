@@ -47,6 +47,7 @@ def test_what_is_free_is_given_back():
 
 
 def test_elsewhere_nothing_is_touched(monkeypatch):
+    monkeypatch.setattr(memory, "_library", None)  # other tests may have asked for it
     monkeypatch.setattr(memory.sys, "platform", "darwin")
     assert not memory.hold_little()
     assert memory._library is None
