@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 from torch.overrides import TorchFunctionMode
 
 _CELL = 32  # px of the image; means of cells are what neighbourhoods are made of
@@ -33,16 +32,20 @@ class LocalPooling(TorchFunctionMode):
     Args:
         side: of the neighbourhood in pixels of the image: the patch of the training.
         height: of the image that goes through the network.
+
+    Attributes:
+        used: whether the network has taken such a mean.
     """
 
     def __init__(self, side: int, height: int) -> None:
         super().__init__()
-        self.side, self.height = side, height
+        self.side, self.height, self.used = side, height, False
 
     def __torch_function__(
         self, func: Callable, types: Iterable, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         if _pools(func, args, kwargs or {}):
+            self.used = True
             features = args[0]
             # Features are smaller by a power of two; images are padded to a multiple of it.
             stride = 2 ** round(math.log2(max(self.height / features.shape[-2], 1)))
@@ -76,24 +79,6 @@ def local_mean(features: torch.Tensor, side: int, stride: int = 1) -> torch.Tens
         means, size=(height, width), mode="bilinear", align_corners=count % 2 == 0
     )
     return found.to(features.dtype)
-
-
-@torch.no_grad()
-def pools_globally(network: nn.Module, bands: int) -> bool:
-    """Tell whether a network takes means over its whole image; seen by running it once."""
-    found = []
-
-    class Watch(TorchFunctionMode):
-        def __torch_function__(
-            self, func: Callable, types: Iterable, args: tuple = (), kwargs: dict | None = None
-        ) -> Any:
-            found.append(_pools(func, args, kwargs or {}))
-            return func(*args, **(kwargs or {}))
-
-    parameter = next(network.parameters(), torch.zeros(0))
-    with Watch():
-        network(torch.zeros(1, bands, 64, 64, device=parameter.device))
-    return any(found)
 
 
 def _pools(func: Callable, args: tuple, kwargs: dict) -> bool:

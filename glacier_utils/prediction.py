@@ -19,7 +19,7 @@ from glacier_utils.checkpoints import Segmenter
 from glacier_utils.errors import GlacierError
 from glacier_utils.folding import fold_batch_norm
 from glacier_utils.imagery import Source
-from glacier_utils.pooling import LocalPooling, pools_globally
+from glacier_utils.pooling import LocalPooling
 from glacier_utils.upsampling import with_doubled_convolutions
 from glacier_utils.windows import LARGEST, Panel, fit_windows, panels
 
@@ -91,10 +91,10 @@ class Mapper:
                 member.eval().without_network(),
                 self._fast(fold_batch_norm(member.network, len(self.bands))),
                 None if member.bands == self.bands else band_order(self.bands, member.bands),
-                pools_globally(member.network, len(self.bands)),
             )
             for member in members
         ]
+        self._pools = [True] * len(members)  # until the first pass has shown it
 
     def _fast(self, network: torch.nn.Module) -> torch.nn.Module:
         """Return the network in the form and format that it runs fastest in."""
@@ -112,16 +112,17 @@ class Mapper:
         mirrors = [(), (-2,), (-1,), (-2, -1)] if self.flips else [()]
         total = 0
         with number_formats.autocast(self.device, self.precision):
-            for segmenter, network, order, pools in self._members:
+            for number, (segmenter, network, order) in enumerate(self._members):
                 # Band by band: in channels-last, operations with a number a band take five times
                 # as long.
                 image = segmenter.normalise(batch if order is None else batch[:, order])
                 image = image.contiguous(memory_format=torch.channels_last)
                 side = segmenter.provenance.get("patch_px", PATCH)
-                pooling = LocalPooling(side, image.shape[-2]) if pools else nullcontext()
+                pooling = LocalPooling(side, image.shape[-2])
                 for axes in mirrors:
-                    with pooling:
+                    with pooling if self._pools[number] else nullcontext():
                         logits = network(image.flip(axes)).float().flip(axes)
+                    self._pools[number] &= pooling.used
                     total = total + (logits / segmenter.temperature).sigmoid()
         return (total / (len(self._members) * len(mirrors))).cpu().numpy()
 
