@@ -51,12 +51,14 @@ def open_raster(
     if is_array(path):
         yield open_array(path, bands)
         return
-    with _gdal(path):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            dataset = rasterio.open(gdal_name(path))
-        with dataset:
-            yield dataset
+    with _gdal(path), _opened(path) as dataset:
+        yield dataset
+
+
+def _opened(path: Path) -> rasterio.DatasetReader:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        return rasterio.open(gdal_name(path))
 
 
 @contextmanager
@@ -121,9 +123,8 @@ class KeptOpen:
         if path not in self._open:
             if len(self._open) == _FILES_KEPT:
                 self._close()
-            with _gdal(path), warnings.catch_warnings():
-                warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                self._open[path] = rasterio.open(gdal_name(path))
+            with _gdal(path):
+                self._open[path] = _opened(path)
             self._bytes[path] = _row_of_blocks(self._open[path], self._width)
         # What a read leaves in GDAL's memory stays within its limit during the read.
         limit = min(_CACHE_LEAST + sum(self._bytes.values()), _CACHE_MOST)

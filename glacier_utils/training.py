@@ -351,11 +351,8 @@ def _statistics(store: PatchStore) -> tuple[np.ndarray, np.ndarray]:
 def _provenance(store: PatchStore, identity: dict[str, Any]) -> dict[str, Any]:
     """Say what a checkpoint was trained on, and how the numbers there become reflectance."""
     told = {name: store.parameters.get(name) for name in ("dataset", "reflectance")}
-    return (
-        identity
-        | {"patch_px": int(store.images.shape[-1])}
-        | {name: value for name, value in told.items() if value is not None}
-    )
+    told["patch_px"] = int(store.images.shape[-1])
+    return identity | {name: value for name, value in told.items() if value is not None}
 
 
 def _finished(folder: Path, key: str) -> Fit | None:

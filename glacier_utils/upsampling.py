@@ -1,4 +1,4 @@
-"""Doubling and convolving in one step: the decoder of a U-Net at half its cost.
+"""Doubling and convolving in one step: the decoder of a U-Net with fewer multiplications.
 
 Features that are doubled by repeating each pixel show a 3 x 3 convolution no more than 2 x 2
 different pixels at a time. A transposed convolution of stride 2, whose 4 x 4 weights are sums of
@@ -90,25 +90,26 @@ def with_doubled_convolutions(network: nn.Module, bands: int) -> nn.Module:
             to something else, it is returned itself.
         bands: that it takes.
     """
-    if not any(_fits(block) and _is_bare(block) for block in network.modules()):
+    names = [name for name, m in network.named_modules() if _fits(m) and _is_bare(m)]
+    if not names:
         return network
     made = copy.deepcopy(network)
     parameter = next(made.parameters())
     generator = torch.Generator().manual_seed(0)
     example = torch.randn(1, bands, _SIDE, _SIDE, generator=generator).to(parameter.device)
+    blocks = {made.get_submodule(name): name for name in names}
     channels: dict[nn.Module, int] = {}
-    names = {m: name for name, m in made.named_modules() if _fits(m) and _is_bare(m)}
     hooks = [
         block.register_forward_pre_hook(
             lambda block, inputs: channels.update({block: inputs[0].shape[1]})
         )
-        for block in names
+        for block in blocks
     ]
     before = made(example)
     for hook in hooks:
         hook.remove()
     for block, count in channels.items():
-        parent, _, last = names[block].rpartition(".")
+        parent, _, last = blocks[block].rpartition(".")
         setattr(made.get_submodule(parent), last, DoubledBlock(block, count))
     try:
         difference = (made(example) - before).abs().max()

@@ -96,6 +96,7 @@ def test_a_network_learns_and_leaves_all_that_prediction_needs(tmp_path, capfd):
     segmenter = load_checkpoint(result.checkpoint)
     assert segmenter.bands == store.bands
     assert segmenter.provenance["store"] == "stub"
+    assert segmenter.provenance["patch_px"] == 32  # over which means of the image are taken
     assert segmenter.provenance["validation"]["iou"] == result.validation["iou"]
     np.testing.assert_allclose(segmenter.mean.flatten(), store.statistics["mean"], rtol=1e-6)
     assert json.loads((result.checkpoint.parent / "fit.json").read_text())["seconds"] > 0
