@@ -23,7 +23,8 @@ run: $(STAMP)
 test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest tests notebooks --nbval --nbval-current-env --nbval-cell-timeout=1200
+	$(BIN)/python -m pytest tests notebooks --nbval --nbval-current-env --nbval-cell-timeout=1200 \
+		--numprocesses=auto --maxprocesses=4 --dist=loadgroup
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab notebooks

@@ -13,6 +13,7 @@ import copy
 import torch
 from torch import nn
 
+from glacier_utils.precision import has_bf16
 from glacier_utils.upsampling import DoubledBlock, DoubledConv
 
 _SIDE = 64  # of the image on which the result is compared
@@ -31,10 +32,13 @@ def in_bf16(network: nn.Module, bands: int) -> nn.Module | None:
         bands: that it takes.
 
     Returns:
-        The copy; None where the network holds weights outside of convolutions (whose sums autocast
-        leaves in float32, as in a transformer), or is farther from its probabilities in float32
-        than autocast is.
+        The copy; None where the processor only emulates bf16, and the operators refuse it; where
+        the network holds weights outside of convolutions (whose sums autocast leaves in float32, as
+        in a transformer); or where it is farther from its probabilities in float32 than autocast
+        is.
     """
+    if not has_bf16():
+        return None
     layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
     held = {id(parameter) for layer in layers for parameter in layer.parameters(recurse=False)}
     numbers = [*network.parameters(), *network.buffers()]
@@ -42,6 +46,21 @@ def in_bf16(network: nn.Module, bands: int) -> nn.Module | None:
         return None
     if numbers[0].device.type != "cpu":
         return None
+    generator = torch.Generator().manual_seed(0)
+    example = torch.randn(1, bands, _SIDE, _SIDE, generator=generator)
+    exact = network(example).sigmoid()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        usual = (network(example).float().sigmoid() - exact).abs().mean()
+    try:
+        made = _fused(network)
+        same = (made(example).sigmoid() - exact).abs().mean() <= _TIMES * usual + _MORE
+    except (RuntimeError, AttributeError):  # another torch or processor, without these operators
+        return None
+    return made if same else None
+
+
+def _fused(network: nn.Module) -> nn.Module:
+    """Return a copy in bf16, with what can be fused fused."""
     made = copy.deepcopy(network).bfloat16().to(memory_format=torch.channels_last)
     for module in list(made.modules()):
         if type(module).__name__ == "BasicBlock" and hasattr(module, "conv2"):
@@ -52,17 +71,7 @@ def in_bf16(network: nn.Module, bands: int) -> nn.Module | None:
             _fuse_sequence(module)
         elif isinstance(module, DoubledBlock):
             module.conv1 = FusedDoubledConv(module.conv1)
-    made = InBf16(made)
-    generator = torch.Generator().manual_seed(0)
-    example = torch.randn(1, bands, _SIDE, _SIDE, generator=generator)
-    exact = network(example).sigmoid()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        usual = (network(example).float().sigmoid() - exact).abs().mean()
-    try:
-        same = (made(example).sigmoid() - exact).abs().mean() <= _TIMES * usual + _MORE
-    except (RuntimeError, AttributeError):  # another torch, without these operators
-        return None
-    return made if same else None
+    return InBf16(made)
 
 
 class InBf16(nn.Module):

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from glacier_utils.errors import GlacierError
 
@@ -145,8 +146,11 @@ def shift_heatmap(table: pd.DataFrame, value: str, *, label: str) -> Figure:
     return figure
 
 
+_APART = 30  # largest over smallest loss
+
+
 def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
-    """Show loss and validation IoU over the epochs.
+    """Show loss and validation IoU over the epochs; losses far apart on a logarithmic axis.
 
     Args:
         histories: model -> history with epoch, train_loss, validation_loss, validation_iou.
@@ -162,6 +166,15 @@ def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
             best = known.loc[known["validation_iou"].idxmax()]
             right.plot(best["epoch"], best["validation_iou"], "o", color=colours[name])
     left.set(xlabel="epoch", ylabel="loss (1)", title="loss: validation solid, training dashed")
+    kinds = ["train_loss", "validation_loss"]
+    losses = np.concatenate([history[kinds].to_numpy(float) for history in histories.values()])
+    # Running statistics of normalisation start far off: a first validation loss of 80 would leave
+    # nothing to see of all others.
+    losses = losses[np.isfinite(losses)]
+    if len(losses) and losses.min() > 0 and losses.max() > _APART * losses.min():
+        left.set_yscale("log")
+        left.yaxis.set_major_formatter("{x:g}")
+        left.yaxis.set_minor_formatter(NullFormatter())
     right.set(xlabel="epoch", ylabel="IoU (1)", title="validation IoU, the kept epoch marked")
     right.legend(frameon=False, fontsize=9)
     for ax in (left, right):

@@ -63,8 +63,7 @@ class History(Checkpoint):
             }
         )
         if logged["validation_iou"] > before:
-            weights = task.judged().state_dict()
-            self.best = {name: value.detach().cpu().clone() for name, value in weights.items()}
+            self._keep(task.judged().state_dict())
         best = max(before, logged["validation_iou"])
         self.bar.set_postfix(loss=f"{logged['train_loss']:.3f}", validation_iou=f"{best:.3f}")
         self.bar.update()
@@ -73,6 +72,14 @@ class History(Checkpoint):
         # Whoever started the other processes learns what they did from the file.
         if trainer.world_size > 1 if finished else self._due(trainer):
             self._save(trainer)
+
+    def _keep(self, weights: dict[str, torch.Tensor]) -> None:
+        """Copy weights into the memory of those kept before: new memory costs more than copying."""
+        if not self.best:
+            self.best = {name: value.detach().cpu().clone() for name, value in weights.items()}
+            return
+        for name, value in weights.items():
+            self.best[name].copy_(value.detach())
 
     def _due(self, trainer: lightning.Trainer) -> bool:
         due = time.monotonic() - self.saved >= SAVE_EVERY_S

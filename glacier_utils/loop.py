@@ -22,6 +22,7 @@ from torch.optim.swa_utils import AveragedModel
 from glacier_utils.augment import augment, operations
 from glacier_utils.batches import Batches, Change, Patches, loader
 from glacier_utils.checkpoints import Segmenter
+from glacier_utils.crops import crop, side_of_epoch
 from glacier_utils.errors import GlacierError
 from glacier_utils.history import History, state_of
 from glacier_utils.losses import UNKNOWN, Loss, bce_dice
@@ -226,11 +227,16 @@ class Task(lightning.LightningModule):
         # same features.
         seed = _mix([self.settings.seed, self.current_epoch, number, self.global_rank])
         torch.manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed)
         if self.operations:
-            generator = torch.Generator().manual_seed(seed)
             images, labels = augment(
                 images, labels, generator, self.operations, bands=self.segmenter.bands
             )
+        side = side_of_epoch(
+            self.current_epoch, self.settings.epochs, smallest=self.settings.smallest_crop,
+            size=max(images.shape[-2:]),
+        )  # fmt: skip
+        images, labels = crop(images, labels, side, generator)
         loss = self.loss(self.segmenter(self._laid_out(images)), labels)
         # Side outputs of a network, such as edges, have a loss of their own.
         auxiliary = getattr(self.segmenter.network, "auxiliary_loss", None)

@@ -17,7 +17,13 @@ from glacier_utils import runs
 from glacier_utils.files import write_text
 
 # JupyterLab's own page without the scripts that it would load from the network.
+# Progress bars go to the error stream, which is no error: no red behind them.
 _TEMPLATE = """{% extends "lab/index.html.j2" %}
+{% block html_head_css %}{{ super() }}
+<style>
+.jp-RenderedText[data-mime-type="application/vnd.jupyter.stderr"] { background: #f5f5f5; }
+</style>
+{% endblock %}
 {% block html_head_js %}{% endblock %}
 {% block html_head_js_mathjax %}{% endblock %}
 {% block html_head_js_mermaidjs %}{% endblock %}

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from glacier_utils import crops
 from glacier_utils.errors import GlacierError
 from glacier_utils.precision import resolve
 
@@ -36,6 +37,9 @@ class Settings:
         smoothing: label smoothing, 0 to below 1.
         noise: what is done about faults of old outlines, of ``losses.Loss``.
         augmentation: a recipe of ``augment.RECIPES``, or operations joined by "+".
+        smallest_crop: side in pixels, a multiple of 32, of the crops with which a training begins;
+            they grow to whole patches (``crops``), which saves about half of the time at 64 of 128
+            px. 0: whole patches from the start.
         balanced: draw patches with the store's weights, which even out their fractions of glacier,
             in place of each patch once an epoch.
         average: share of the epochs, at the end, over which the weights are averaged (stochastic
@@ -64,6 +68,7 @@ class Settings:
     smoothing: float = 0.0
     noise: str = "none"
     augmentation: str = "mild"
+    smallest_crop: int = 0
     balanced: bool = False
     average: float = 0.0
     weights: str = "auto"
@@ -99,6 +104,7 @@ class Settings:
         resolve(self.precision)
         Loss(self.loss, smoothing=self.smoothing, noise=self.noise)
         operations(self.augmentation)
+        crops.check(self.smallest_crop)
 
     def averaging_from(self) -> int:
         """Return the first epoch, counted from 0, after which weights are averaged."""

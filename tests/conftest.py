@@ -26,12 +26,25 @@ settings.register_profile(
 )
 settings.load_profile("project")
 
+# Side by side (pytest-xdist), each worker and what it starts take their share of the processor:
+# threads that wait for each other cost more than they bring. Before torch is imported.
+if WORKERS := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    os.environ["OMP_NUM_THREADS"] = str(max((os.cpu_count() or 1) // WORKERS, 1))
+
 CRS = "EPSG:32623"
 ORIGIN = (450_000.0, 6_780_000.0)
 PIXEL = 10.0
 DATES = ("2023-07", "2023-08")
 # Numbers of red, green, blue, nir as stored by Sentinel-2 L2A: 10000 x reflectance + 1000.
 ICE, GROUND = (4500, 4700, 4800, 4000), (1900, 1800, 1600, 3200)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep what belongs together on one worker: a file's tests, and all notebooks, in order."""
+    for item in items:
+        name = "notebooks" if item.path.suffix == ".ipynb" else item.path.name
+        item.add_marker(pytest.mark.xdist_group(name))
 
 
 @pytest.fixture

@@ -7,19 +7,20 @@ import torch
 from test_folding import awake
 from torch import nn
 
-from glacier_utils import models
+from glacier_utils import bf16, models
 from glacier_utils.bf16 import ConvAddReLU, ConvReLU, FusedDoubledConv, InBf16, in_bf16
 from glacier_utils.folding import fold_batch_norm
 from glacier_utils.precision import has_bf16
 from glacier_utils.upsampling import with_doubled_convolutions
 
-pytestmark = pytest.mark.skipif(not has_bf16(), reason="the processor has no bf16 instructions")
+needs_bf16 = pytest.mark.skipif(not has_bf16(), reason="the processor has no bf16 instructions")
 
 
 def folded(name: str) -> nn.Module:
     return with_doubled_convolutions(fold_batch_norm(awake(models.build(name, 4)), 4), 4)
 
 
+@needs_bf16
 @torch.inference_mode()
 @pytest.mark.parametrize("name", ["unet-resnet18", "glaciernet", "unet-resnet34"])
 @pytest.mark.parametrize("size", [(64, 96), (50, 37)])
@@ -40,6 +41,7 @@ def test_the_network_gives_the_same_map_as_with_autocast(name, size):
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
+@needs_bf16
 @torch.inference_mode()
 def test_what_follows_a_convolution_is_done_by_it():
     made = in_bf16(folded("unet-resnet18"), 4)
@@ -58,6 +60,7 @@ def test_what_follows_a_convolution_is_done_by_it():
     torch.testing.assert_close(found, expected, atol=0.03, rtol=0.02)
 
 
+@needs_bf16
 @pytest.mark.parametrize("name", ["segformer-mit_b0", "threshold"])
 def test_networks_with_other_weights_are_left_to_autocast(name):
     assert in_bf16(fold_batch_norm(models.build(name, 4).eval(), 4), 4) is None
@@ -74,5 +77,22 @@ class Wild(nn.Module):
         return self.layer(images)[:, 0] * (1e4 if images.dtype == torch.bfloat16 else 1)
 
 
+@needs_bf16
 def test_a_network_that_comes_to_something_else_is_left_to_autocast():
     assert in_bf16(Wild().eval(), 4) is None
+
+
+@torch.inference_mode()
+def test_a_processor_that_only_emulates_bf16_is_left_to_autocast(monkeypatch):
+    monkeypatch.setattr(bf16, "has_bf16", lambda: False)
+    assert in_bf16(folded("glaciernet"), 4) is None
+
+
+@torch.inference_mode()
+def test_operators_that_refuse_leave_the_network_to_autocast(monkeypatch):
+    def refuse(layer):
+        raise RuntimeError("mkldnn_reorder_conv2d_weight: bf16 path needs the cpu support avx512bw")
+
+    monkeypatch.setattr(bf16, "has_bf16", lambda: True)
+    monkeypatch.setattr(bf16, "_packed", refuse)
+    assert in_bf16(folded("glaciernet"), 4) is None

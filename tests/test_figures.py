@@ -146,6 +146,16 @@ def test_learning_curves_mark_the_kept_epoch():
     assert marked == [[[2, 0.6]], [[1, 0.1]]]
 
 
+def test_a_first_loss_far_off_leaves_the_others_to_be_seen():
+    usual, odd = history(iou=[0.2, 0.6, 0.4]), history(iou=[0.2, 0.6, 0.4])
+    odd.loc[0, "validation_loss"] = 80.0
+    scales = [
+        drawn(charts.learning_curves({"one": curves})).axes[0].get_yscale()
+        for curves in (usual, odd)
+    ]
+    assert scales == ["linear", "log"]
+
+
 def test_learning_curves_without_any_iou():
     drawn(charts.learning_curves({"one": history(iou=np.nan)}))
 

@@ -131,6 +131,27 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path, 
     assert not all(torch.equal(weights[0][key], weights[2][key]) for key in weights[0])
 
 
+def test_crops_grow_to_whole_patches_and_validation_sees_these_alone(tmp_path, monkeypatch):
+    from glacier_utils import loop, losses
+
+    sides = {"train": [], "validation": []}
+    train, validate = losses.Loss.__call__, loop.bce_dice
+    monkeypatch.setattr(
+        losses.Loss, "__call__",
+        lambda this, logits, labels: sides["train"].append(labels.shape[-1])
+        or train(this, logits, labels),
+    )  # fmt: skip
+    monkeypatch.setattr(
+        loop, "bce_dice",
+        lambda logits, labels: sides["validation"].append(labels.shape[-1])
+        or validate(logits, labels),
+    )  # fmt: skip
+    chosen = Settings(epochs=4, batch_size=100, threads=1, smallest_crop=32)
+    quick_fit(tmp_path / "fit", Store(size=96), settings=chosen)
+    assert sides["train"] == [32, 32, 64, 96]
+    assert set(sides["validation"]) == {96}
+
+
 def test_the_callers_random_numbers_and_threads_are_left_alone(tmp_path):
     torch.manual_seed(5)
     expected = torch.rand(3)
