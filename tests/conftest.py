@@ -39,12 +39,23 @@ DATES = ("2023-07", "2023-08")
 ICE, GROUND = (4500, 4700, 4800, 4000), (1900, 1800, 1600, 3200)
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Side by side, begin with what takes longest; else it would be left to one worker."""
+    if WORKERS:
+        items.sort(key=lambda item: (item.path.suffix != ".ipynb", "zz" not in item.path.name))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     """Keep what belongs together on one worker: a file's tests, and all notebooks, in order."""
-    for item in items:
-        name = "notebooks" if item.path.suffix == ".ipynb" else item.path.name
-        item.add_marker(pytest.mark.xdist_group(name))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            # A cell is called 01.ipynb::Cell 0 or 01::ipynb::Cell 0, as pytest's version has it.
+            return "notebooks" if "ipynb::" in nodeid else nodeid.partition("::")[0]
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture
