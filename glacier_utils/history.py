@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from glacier_utils.settings import Settings
 
 # The state of a training is some 200 MB for a U-Net: writing it more often would take longer than
-# what it saves.
-SAVE_EVERY_S = 30.0
+# what it saves. A killed training loses no more than this and an epoch.
+SAVE_EVERY_S = 60.0
 
 
 class History(Checkpoint):
