@@ -1,10 +1,11 @@
 """Crops that grow during a training: most of it sees parts of patches, its end whole ones.
 
 A convolution does not know the size of its image, so the early epochs, which learn colours and
-textures, need no whole patch: a crop of half its side costs a quarter. Each crop lies elsewhere,
-which adds to the augmentation. The last epochs see whole patches, so that context and the running
-statistics of normalisation are those of use (progressive resizing; Tan and Le 2021, EfficientNetV2,
-ICML, who show that it saves much of the time and loses no accuracy).
+textures, need no whole patch: a crop of half its side has a quarter of the pixels. Each crop lies
+elsewhere, which adds to the augmentation. The last epochs see whole patches, so that context and
+the running statistics of normalisation are those of use. (Progressive learning of Tan and Le 2021,
+EfficientNetV2, ICML, with crops in place of smaller images, since the size of a pixel has a meaning
+here, and without their growing regularisation.)
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def side_of_epoch(epoch: int, epochs: int, *, smallest: int, size: int) -> int:
     """
     if not 0 < smallest < size:
         return size
-    sides = [*range(smallest, size, STEP)]
+    sides = range(smallest, size, STEP)
     growing = max(epochs - max(round(WHOLE * epochs), 1), 0)
     return sides[epoch * len(sides) // growing] if epoch < growing else size
 

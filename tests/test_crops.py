@@ -38,9 +38,8 @@ def test_sides_never_shrink_and_the_last_epoch_is_whole(epochs, smallest, size):
 def numbered(count: int, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return images whose pixels say where they lie, and labels that say the same."""
     place = torch.arange(height * width).reshape(height, width) % 251
-    return place.float().expand(count, 2, -1, -1).clone(), place.to(torch.uint8).expand(
-        count, -1, -1
-    )
+    images = place.float().expand(count, 2, -1, -1).clone()
+    return images, place.to(torch.uint8).expand(count, -1, -1)
 
 
 def test_crops_lie_elsewhere_in_each_image_and_the_label_goes_along():
