@@ -7,9 +7,9 @@ import os
 import torch
 
 from benchmarks import scenes, tiling, training
-from glacier_utils import runs
 from glacier_utils.effort import greenland_estimate
 from glacier_utils.files import write_json
+from glacier_utils.workflow import runs
 
 
 def main() -> None:

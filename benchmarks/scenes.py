@@ -23,12 +23,13 @@ from rasterio.transform import from_origin
 from rasterio.windows import Window
 from scipy import ndimage
 
-from glacier_utils import checkpoints, precision
-from glacier_utils.grids import Grid
-from glacier_utils.memory import hold_little
-from glacier_utils.prediction import Mapper
-from glacier_utils.products import map_scene
-from glacier_utils.rasters import write_raster
+from glacier_utils.models import checkpoint
+from glacier_utils.prediction import acceleration
+from glacier_utils.prediction.acceleration import hold_little
+from glacier_utils.prediction.mapper import Mapper
+from glacier_utils.prediction.scenes import map_scene
+from glacier_utils.raster.grid import Grid
+from glacier_utils.raster.io import write_raster
 
 TILE, OVERLAP = 10_980, 64
 BANDS = ("red", "green", "blue", "nir")
@@ -56,7 +57,7 @@ def scenes(side: int = TILE) -> dict[str, float]:
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        checkpoints.save_checkpoint(folder / "model.pt", _segmenter())
+        checkpoint.save_checkpoint(folder / "model.pt", _segmenter())
         _scene(folder / "tile.tif", side, side)
         _scene(folder / "four.tif", 2 * side, 2 * side, band=side // 5)
         bare = max(_part("bare", folder, *map(str, shape))["rate"] for shape in BARE)
@@ -81,9 +82,9 @@ def scenes(side: int = TILE) -> dict[str, float]:
     }
 
 
-def _segmenter() -> checkpoints.Segmenter:
+def _segmenter() -> checkpoint.Segmenter:
     torch.manual_seed(0)
-    return checkpoints.Segmenter("unet-resnet18", BANDS, np.full(4, 0.3), np.full(4, 0.2))
+    return checkpoint.Segmenter("unet-resnet18", BANDS, np.full(4, 0.3), np.full(4, 0.2))
 
 
 def _part(work: str, *arguments: str | Path) -> dict[str, float]:
@@ -117,11 +118,11 @@ def _scene(path: Path, height: int, width: int, *, band: int | None = None) -> N
 
 def _bare(folder: Path, windows: str, side: str) -> dict[str, float]:
     """Run one batch forward again and again, in the machine's best number format."""
-    network = checkpoints.load_checkpoint(folder / "model.pt")
+    network = checkpoint.load_checkpoint(folder / "model.pt")
     batch = torch.rand(int(windows), 4, int(side), int(side))
     batch = batch.contiguous(memory_format=torch.channels_last)
     times = []
-    with torch.inference_mode(), precision.autocast("cpu", precision.resolve()):
+    with torch.inference_mode(), acceleration.autocast("cpu", acceleration.resolve()):
         for _ in range(5):
             start = time.perf_counter()
             network(batch)
@@ -132,7 +133,7 @@ def _bare(folder: Path, windows: str, side: str) -> dict[str, float]:
 def _own(folder: Path, side: str) -> dict[str, float]:
     """Run the network that maps the scene, with normalisation, on one window again and again."""
     hold_little()
-    mapper = Mapper(checkpoints.load_checkpoint(folder / "model.pt"))
+    mapper = Mapper(checkpoint.load_checkpoint(folder / "model.pt"))
     images = np.random.default_rng(0).random((1, 4, int(side), int(side)), np.float32)
     times = []
     for _ in range(8):
@@ -169,7 +170,7 @@ def _usual(folder: Path, side: str) -> dict[str, float]:
     """
     side = int(side)
     network = _segmenter().eval()
-    network.load_state_dict(checkpoints.load_checkpoint(folder / "model.pt").state_dict())
+    network.load_state_dict(checkpoint.load_checkpoint(folder / "model.pt").state_dict())
     start = time.perf_counter()
     with rasterio.open(folder / "tile.tif") as file:
         stored = file.read(window=Window(0, 0, side, side))

@@ -24,8 +24,8 @@ import shapely
 from rasterio.transform import from_origin
 from rasterio.windows import Window
 
-from glacier_utils.datasets import open_dataset
-from glacier_utils.patches import build_patches
+from glacier_utils.datasets.dataset import open_dataset
+from glacier_utils.datasets.patches import build_patches
 
 SIZE, ACROSS, BLOCK, WINDOW = 128, 100, 512, 1024
 ORIGIN = (300_000.0, 6_900_000.0)

@@ -24,9 +24,10 @@ import torch
 from rasterio.transform import from_origin
 
 from benchmarks.scenes import peak_mb
-from glacier_utils import checkpoints, losses, precision
-from glacier_utils.settings import Settings
-from glacier_utils.training import fit
+from glacier_utils.models import checkpoint, losses
+from glacier_utils.prediction import acceleration
+from glacier_utils.training.fitting import fit
+from glacier_utils.training.settings import Settings
 
 MODEL = "unet-resnet18"
 BANDS = ("red", "green", "blue", "nir")
@@ -39,11 +40,11 @@ MANY = 10  # times as many patches, to see whether memory grows with them
 def training(patches: int = 96, size: int = 128, epochs: int = 4) -> dict[str, float]:
     """Return rates, ratios and overheads of training a U-Net with a ResNet-18.
 
-    training_over_plain_loop: patches per second of `training.fit`, validation and all, over those
+    training_over_plain_loop: patches per second of `fitting.fit`, validation and all, over those
     of ``plain_loop.py``, which does not validate. training_share_of_bare_step: its steps (reading,
     augmentation, optimiser and all) over the bare step, forward, loss and backward on one batch in
     memory, in the same number format and layout; training_epoch_share_of_bare_step: its epochs.
-    first_step_s: seconds from calling `training.fit` in a new process to the end of the first step,
+    first_step_s: seconds from calling `fitting.fit` in a new process to the end of the first step,
     with the import of the libraries; first_step_from_start_s also holds the start of Python and the
     import of torch. epoch_overhead: share of an epoch that is not training steps, but
     validation and saving. training_peak_mb
@@ -130,9 +131,9 @@ def _store(images: np.ndarray, labels: np.ndarray, train: int, drawn: int) -> Si
 
 
 def _fit(folder: Path, size: int, patches: int, epochs: int) -> dict[str, float]:
-    from glacier_utils import history, loop
+    from glacier_utils.training import module
 
-    train = _Clock(loop.Task)
+    train = _Clock(module.Task)
     store = _store(*_images(patches + int(VALIDATION * patches), size), patches, patches)
     settings = Settings(epochs=epochs, batch_size=BATCH)
     fit(MODEL, store, folder / "fit", settings=settings, progress=False)
@@ -140,7 +141,7 @@ def _fit(folder: Path, size: int, patches: int, epochs: int) -> dict[str, float]
                     for name in ("whole", "steps"))  # fmt: skip
     saving = _save_seconds(folder, store, settings)
     # A state is saved every so many seconds.
-    saved = whole + saving * min(1, whole / history.SAVE_EVERY_S)
+    saved = whole + saving * min(1, whole / module.SAVE_EVERY_S)
     return {
         "rate": patches / saved,
         "steps_rate": patches / steps,
@@ -150,20 +151,20 @@ def _fit(folder: Path, size: int, patches: int, epochs: int) -> dict[str, float]
 
 def _save_seconds(folder: Path, store: SimpleNamespace, settings: Settings) -> float:
     """Return the seconds that saving a state takes."""
-    from glacier_utils import history
+    from glacier_utils.training import module
 
-    save, seconds = history.History._save, []
+    save, seconds = module.History._save, []
 
     def timed(this, trainer) -> None:
         start = time.perf_counter()
         save(this, trainer)
         seconds.append(time.perf_counter() - start)
 
-    history.SAVE_EVERY_S, every = 0, history.SAVE_EVERY_S
-    history.History._save = timed
+    module.SAVE_EVERY_S, every = 0, module.SAVE_EVERY_S
+    module.History._save = timed
     few = dataclasses.replace(settings, epochs=3)
     fit(MODEL, store, folder / "saved", settings=few, progress=False)
-    history.SAVE_EVERY_S = every
+    module.SAVE_EVERY_S = every
     return float(np.median(seconds))
 
 
@@ -196,7 +197,7 @@ def _first(folder: Path, size: int) -> dict[str, float]:
     """Return the seconds until the first training step has ended."""
     store = _store(*_images(2 * BATCH, size), BATCH, BATCH)
     start = time.perf_counter()
-    from glacier_utils import loop  # its import is part of what is measured
+    from glacier_utils.training import module  # its import is part of what is measured
 
     class Done(Exception):
         pass
@@ -204,7 +205,7 @@ def _first(folder: Path, size: int) -> dict[str, float]:
     def stop(*_) -> None:
         raise Done
 
-    loop.Task.on_train_batch_end = stop
+    module.Task.on_train_batch_end = stop
     try:
         fit(MODEL, store, folder / "first", settings=Settings(batch_size=BATCH), progress=False)
     except Done:
@@ -232,9 +233,9 @@ def _memory(folder: Path, size: int, drawn: int, count: int) -> dict[str, float]
 
 def _bare(folder: Path, size: int) -> dict[str, float]:
     """Return patches per second of one pass forward and backward."""
-    number_format = precision.resolve()
-    layout = precision.memory_format(number_format)
-    segmenter = checkpoints.Segmenter(MODEL, BANDS, np.full(4, 0.3), np.full(4, 0.2))
+    number_format = acceleration.resolve()
+    layout = acceleration.memory_format(number_format)
+    segmenter = checkpoint.Segmenter(MODEL, BANDS, np.full(4, 0.3), np.full(4, 0.2))
     network = segmenter.to(memory_format=layout).train()
     images, labels = _images(BATCH, size)
     batch = torch.from_numpy(images).contiguous(memory_format=layout)
@@ -243,7 +244,7 @@ def _bare(folder: Path, size: int) -> dict[str, float]:
     for _ in range(10):
         start = time.perf_counter()
         network.zero_grad()
-        with precision.autocast("cpu", number_format):
+        with acceleration.autocast("cpu", number_format):
             logits = network(batch)
         losses.bce_dice(logits, target).backward()
         times.append(time.perf_counter() - start)

@@ -35,12 +35,12 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--fresh", action="store_true", help="execute finished notebooks again too")
     run.set_defaults(call=_run)
 
-    models = commands.add_parser("models", help="list the models, or describe one")
-    models.add_argument("name", nargs="?", metavar="NAME", help="say what this model is")
-    models.add_argument(
+    listing = commands.add_parser("models", help="list the models, or describe one")
+    listing.add_argument("name", nargs="?", metavar="NAME", help="say what this model is")
+    listing.add_argument(
         "--encoders", nargs="?", const="", metavar="TEXT", help="list encoders that contain TEXT"
     )
-    models.set_defaults(call=_models)
+    listing.set_defaults(call=_models)
 
     train = commands.add_parser("train", help="train one model on a dataset; again: goes on")
     train.add_argument("dataset", metavar="DATASET", help="name under data/, folder or manifest")
@@ -140,8 +140,8 @@ def _seed(text: str) -> int:
 
 
 def _sample(options: argparse.Namespace) -> int:
-    from glacier_utils import runs
-    from glacier_utils.sample import make_sample
+    from glacier_utils.synthetic.sample import make_sample
+    from glacier_utils.workflow import runs
 
     runs.check_name("dataset", options.name)
     folder = runs.project_root() / "data" / options.name
@@ -154,21 +154,23 @@ def _sample(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from glacier_utils import checks, datasets, runs
+    from glacier_utils.datasets import checks
+    from glacier_utils.datasets import dataset as dataset_module
+    from glacier_utils.workflow import runs
 
     # A path needs no project around it, a name does.
     root = None if Path(options.dataset).exists() else runs.project_root()
-    found = checks.survey(datasets.open_dataset(options.dataset, root=root), progress=True)
+    found = checks.survey(dataset_module.open_dataset(options.dataset, root=root), progress=True)
     print(found.text())
     return found.status
 
 
 def _run(options: argparse.Namespace) -> int:
-    from glacier_utils import batch, runs
+    from glacier_utils.workflow import notebooks, runs
 
     try:
-        finished = batch.run_all(options.parameters, fresh=options.fresh)
-    except batch.NotebookFailed as error:
+        finished = notebooks.run_all(options.parameters, fresh=options.fresh)
+    except notebooks.NotebookFailed as error:
         print(f"glacier: {error}", file=sys.stderr)
         return 2 if error.user_error else 1
     for run in finished:
@@ -177,25 +179,25 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _models(options: argparse.Namespace) -> int:
-    from glacier_utils import models
+    from glacier_utils.models import registry
 
     if options.name and options.encoders is not None:
         raise GlacierError("models: give a NAME or --encoders, not both")
     if options.encoders is not None:
-        if not (found := models.encoders(options.encoders)):
+        if not (found := registry.encoders(options.encoders)):
             raise GlacierError(f"no encoder contains {options.encoders!r}; try a part of it")
         print(*found, sep="\n")
     elif options.name:
-        count = f"{models.parameter_count(models.build(options.name, 4)):,}"
-        if models.is_pixel_model(options.name):
+        count = f"{registry.parameter_count(registry.build(options.name, 4)):,}"
+        if registry.is_pixel_model(options.name):
             count = "set when fitted"
-        print(models.describe(options.name), models.reference(options.name), sep="\n")
+        print(registry.describe(options.name), registry.reference(options.name), sep="\n")
         print(f"parameters for 4 bands: {count}")
     else:
-        known = {name: models.describe(name) for name in models.names()}
+        known = {name: registry.describe(name) for name in registry.names()}
         print(*(f"{name:18} {text}" for name, text in known.items()), sep="\n")
         print("\nDecoders, which stand before an encoder: unet-resnet34, upernet-tu-convnext_tiny")
-        print(*(f"{name:18} {text}" for name, text in models.decoders().items()), sep="\n")
+        print(*(f"{name:18} {text}" for name, text in registry.decoders().items()), sep="\n")
         print("\nMore: glacier models --encoders [TEXT], glacier models NAME")
     return 0
 
@@ -203,10 +205,11 @@ def _models(options: argparse.Namespace) -> int:
 def _train(options: argparse.Namespace) -> int:
     import inspect
 
-    from glacier_utils import datasets, runs
-    from glacier_utils.patches import build_patches
-    from glacier_utils.settings import make_settings
-    from glacier_utils.training import fit
+    from glacier_utils.datasets import dataset as dataset_module
+    from glacier_utils.datasets.patches import build_patches
+    from glacier_utils.training.fitting import fit
+    from glacier_utils.training.settings import make_settings
+    from glacier_utils.workflow import runs
 
     settings = make_settings(**_values("--set", options.settings))
     cut = _values("--patch", options.patches)
@@ -214,7 +217,7 @@ def _train(options: argparse.Namespace) -> int:
     if unknown := sorted(set(cut) - known):
         raise GlacierError(f"--patch {unknown[0]}: known are {', '.join(sorted(known))}")
     root = None if Path(options.dataset).exists() else runs.project_root()
-    dataset = datasets.open_dataset(options.dataset, root=root)
+    dataset = dataset_module.open_dataset(options.dataset, root=root)
     store = build_patches(dataset, progress=True, **cut)
     done = fit(options.model, store, options.out, dates=options.dates, settings=settings)
     print(f"validation IoU {done.validation['iou']:.3f}, threshold {done.validation['threshold']}")
@@ -243,12 +246,12 @@ def _values(option: str, pairs: Sequence[str]) -> dict[str, object]:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from glacier_utils.memory import hold_little
+    from glacier_utils.prediction.acceleration import hold_little
 
     hold_little()  # before torch is imported, which takes and frees a lot
-    from glacier_utils.campaigns import map_scenes
-    from glacier_utils.products import map_scene
-    from glacier_utils.scene_lists import list_scenes
+    from glacier_utils.prediction.many_scenes import map_scenes
+    from glacier_utils.prediction.scene_lists import list_scenes
+    from glacier_utils.prediction.scenes import map_scene
 
     checkpoints = [options.checkpoint, *options.others]
     names = ("window", "overlap", "flips", "adapt", "date", "scale", "offset", "nodata")
@@ -281,8 +284,8 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _fetch(options: argparse.Namespace) -> int:
-    from glacier_utils import runs
-    from glacier_utils.fetch import fetch
+    from glacier_utils.imagery.download import fetch
+    from glacier_utils.workflow import runs
 
     runs.check_name("dataset", options.name)
     names = ("endpoint", "collection", "max_cloud", "outlines", "crs")
@@ -301,7 +304,7 @@ def _fetch(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from glacier_utils import runs
+    from glacier_utils.workflow import runs
 
     root = runs.project_root()
     folders = [

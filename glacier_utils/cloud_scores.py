@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from glacier_utils.clouds import CLASSES, CLOUD, SHADOW
 from glacier_utils.errors import GlacierError
-from glacier_utils.imagery import Source
-from glacier_utils.masks import UNKNOWN, Mask
-from glacier_utils.quality import is_snow
+from glacier_utils.imagery.clouds import CLASSES, CLOUD, SHADOW
+from glacier_utils.imagery.source import Source
+from glacier_utils.raster.indices import is_snow
+from glacier_utils.raster.mask import UNKNOWN, Mask
 
 _BLOCK = 1024  # rows and columns of a window where a whole mask is counted
 
@@ -59,7 +59,7 @@ def false_cloud_on_ice(mask: Mask, label: Mask, image: Source) -> dict[str, floa
     Args:
         mask: of cloud.
         label: 1 ice, 0 not, 255 unknown.
-        image: the same ground in reflectance, to tell snow (`quality.is_snow`) from bare ice.
+        image: the same ground in reflectance, to tell snow (`indices.is_snow`) from bare ice.
 
     Returns:
         ice_km2 assessed, and shares (0..1): ice_cloud and ice_shadow of the ice, snow_cloud of

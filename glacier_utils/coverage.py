@@ -16,10 +16,10 @@ from affine import Affine
 from rasterio.crs import CRS
 from scipy import fft, stats
 
-from glacier_utils import intervals
-from glacier_utils.blocks import LEAST_BLOCKS, block_counts
-from glacier_utils.grids import Grid
+from glacier_utils.evaluation import bootstrap
+from glacier_utils.evaluation.bootstrap import LEAST_BLOCKS, block_counts
 from glacier_utils.metrics import COUNTS, SCORES, score_table
+from glacier_utils.raster.grid import Grid
 
 Interval = Callable[[pd.DataFrame], tuple[float, float]]
 PIXEL_M = 100.0  # of the random worlds
@@ -58,7 +58,7 @@ def random_worlds(
 
     Args:
         repeats: number of worlds.
-        extent_m, side_m: of the area and of the blocks, as for `blocks.block_counts`.
+        extent_m, side_m: of the area and of the blocks, as for `bootstrap.block_counts`.
         glacier_m, error_m: lengths of the fields (the correlation is exp(-d / length)); that of the
             errors, being 0 or 1, falls below 0.1 at about 1.4 lengths.
         share, wrong: of glacier and of errors.
@@ -112,7 +112,7 @@ def percentile(frame: pd.DataFrame, *, level: float = 0.95, samples: int = 2000,
     return tuple(float(end) for end in np.nanquantile(draws, [tail, 1 - tail]))
 
 
-METHODS: dict[str, Interval] = {"t": intervals.bootstrap, "percentile": percentile}
+METHODS: dict[str, Interval] = {"t": bootstrap.bootstrap, "percentile": percentile}
 
 
 def coverage(

@@ -1,5 +1,7 @@
 """The one exception that users are meant to read."""
 
+from __future__ import annotations
+
 
 class GlacierError(Exception):
     """A mistake that a user can mend.

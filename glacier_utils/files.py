@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -101,3 +102,8 @@ def _plain(content: Any) -> Any:
     if isinstance(content, str | int | float | bool) or content is None:
         return content
     return str(content)
+
+
+def file_name(name: str) -> str:
+    """Return ``name`` with an underscore for each character that some system keeps for itself."""
+    return re.sub(r'[\x00-\x1f<>:"/\\|?*]', "_", name)

@@ -17,6 +17,7 @@ from glacier_utils.files import atomic_path
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 _FLAGS = (
     "--disable-gpu",

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from glacier_utils import training
-from glacier_utils.adaptation import predict_by_scene
-from glacier_utils.checkpoints import load_checkpoint
+from glacier_utils.datasets.patches import sampling_weights
+from glacier_utils.datasets.store import PatchStore
 from glacier_utils.errors import GlacierError
 from glacier_utils.files import file_fingerprint, fingerprint
-from glacier_utils.losses import UNKNOWN
-from glacier_utils.sampling import sampling_weights
-from glacier_utils.settings import Settings
-from glacier_utils.store import PatchStore
+from glacier_utils.models.checkpoint import load_checkpoint
+from glacier_utils.models.losses import UNKNOWN
+from glacier_utils.prediction.adaptation import predict_by_scene
+from glacier_utils.training import fitting
+from glacier_utils.training.settings import Settings
 
 CONFIDENT = 0.9  # probability of either class from which a pixel teaches
 
@@ -88,7 +88,7 @@ def self_train(
     arguments: dict[str, Any] | None = None,
     confident: float = CONFIDENT,
     progress: bool = True,
-) -> training.Fit:
+) -> fitting.Fit:
     """Train a model further on its own confident map of scenes without labels.
 
     The teacher maps the targets; pixels that it is sure of become labels (Lee 2013, ICML workshop:
@@ -102,18 +102,18 @@ def self_train(
         folder: of the student's fit.
         settings: of the student; half the epochs, and half the learning rate, of a training from
             scratch will do.
-        dates: of the labelled patches, as in `training.fit`; those of the targets must be among
+        dates: of the labelled patches, as in `fitting.fit`; those of the targets must be among
             them.
-        arguments: of ``models.build``.
+        arguments: of ``registry.build``.
         confident: probability from which a pixel teaches.
 
     Raises:
-        GlacierError: a baseline as teacher, targets that validate, or what `training.fit` raises.
+        GlacierError: a baseline as teacher, targets that validate, or what `fitting.fit` raises.
     """
-    from glacier_utils import models
+    from glacier_utils.models import registry
 
     teacher = load_checkpoint(checkpoint)
-    if models.is_pixel_model(teacher.name):
+    if registry.is_pixel_model(teacher.name):
         raise GlacierError(f"self-training needs a network, {teacher.name} is fitted in one go")
     targets = np.asarray(targets)
     probability = predict_by_scene(teacher, store, targets)
@@ -127,7 +127,7 @@ def self_train(
     # The targets' own dates are scenes of theirs only if the labelled patches learn from them too.
     if wrong := set(store.index["date"].to_numpy()[targets]) - set(dates):
         raise GlacierError(f"self-training: targets of {sorted(wrong)[0]}, training of {dates}")
-    return training.fit(
+    return fitting.fit(
         teacher.name,
         student,
         folder,

@@ -18,17 +18,22 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from glacier_utils import datasets, evaluation, intervals, metrics, models, runs, training
-from glacier_utils.adaptation import predict_by_scene
-from glacier_utils.checkpoints import load_checkpoint
+from glacier_utils import files, metrics
+from glacier_utils.datasets import dataset as dataset_module
+from glacier_utils.datasets.patches import build_patches
+from glacier_utils.datasets.store import PatchStore
 from glacier_utils.errors import GlacierError
+from glacier_utils.evaluation import bootstrap, comparison
 from glacier_utils.files import atomic_path, fingerprint, write_csv, write_json
-from glacier_utils.patches import build_patches
-from glacier_utils.sample import make_sample
-from glacier_utils.settings import Settings, change_settings
-from glacier_utils.store import PatchStore
+from glacier_utils.models import registry
+from glacier_utils.models.checkpoint import load_checkpoint
+from glacier_utils.prediction.adaptation import predict_by_scene
 from glacier_utils.strategies import self_train
+from glacier_utils.synthetic.sample import make_sample
+from glacier_utils.training import fitting
+from glacier_utils.training.settings import Settings, change_settings
 from glacier_utils.trials import BASE, BASES, STUDY, TRIALS, Trial
+from glacier_utils.workflow import runs
 
 REFERENCES = ("truth", "labels")
 _FEW = 60  # training patches
@@ -95,7 +100,7 @@ def open_ground(name: int | str, root: Path | None = None) -> tuple[PatchStore, 
         folder = (root or runs.project_root()) / "data" / f"world-{name}"
         if not (folder / "dataset.yaml").is_file():
             make_sample(folder, seed=name, progress=True)
-        dataset = datasets.open_dataset(folder)
+        dataset = dataset_module.open_dataset(folder)
     else:
         dataset = runs.open_data(name, root)
     store = build_patches(dataset)
@@ -119,7 +124,7 @@ class _Work:
         self.store, self.folder, self.date, self.dates = store, folder, date, dates
         self.seed, self.settings = seed, settings
         self.test = store.select(split="test", date=date)
-        self.references = evaluation.references(store, self.test)
+        self.references = comparison.references(store, self.test)
 
     def counts(self, trial: Trial) -> pd.DataFrame:
         """Return the counts of a trial, from the file if it is finished."""
@@ -140,7 +145,7 @@ class _Work:
             )
             mask = metrics.classify(probability, threshold)
             tables = [
-                evaluation.block_counts(mask, reference, self.store, self.test).assign(
+                comparison.block_counts(mask, reference, self.store, self.test).assign(
                     trial=trial.name, reference=name, seconds=round(seconds, 1),
                     parameters=parameters,
                 )
@@ -179,7 +184,7 @@ class _Work:
         probability = predict_by_scene(
             segmenter, self.store, self.test, batch_norm=trial.batch_norm, flips=trial.flips
         )
-        return probability, segmenter.threshold, models.parameter_count(segmenter.network)
+        return probability, segmenter.threshold, registry.parameter_count(segmenter.network)
 
     def _settings(self, trial: Trial) -> Settings:
         changed = change_settings(self.settings, trial.options)
@@ -192,7 +197,7 @@ class _Work:
             settings = dataclasses.replace(
                 settings, epochs=max(1, round(settings.epochs / len(dates)))
             )
-        fit = training.fit(
+        fit = fitting.fit(
             trial.model, self.store, self.folder / _slug(trial.name) / "fit", dates=dates,
             settings=settings, progress=False,
         )  # fmt: skip
@@ -258,12 +263,12 @@ def table(results: Mapping[str, pd.DataFrame], *, against: Sequence[str] = BASES
         base = bases.groupby(["world", "block"], sort=False)[metrics.COUNTS].sum().reset_index()
         base[metrics.COUNTS] /= bases["trial"].nunique()
         for name, counts in here.groupby("trial", sort=False):
-            scores = intervals.scores_with_interval(counts)
+            scores = bootstrap.scores_with_interval(counts)
             single = [
                 _iou(part) - _iou(base[base["world"] == world])
                 for world, part in counts.groupby("world", sort=False)
             ]
-            difference, low, high = intervals.bootstrap_difference(counts, base)
+            difference, low, high = bootstrap.bootstrap_difference(counts, base)
             costs = counts.drop_duplicates("world")
             rows.append(
                 {
@@ -289,7 +294,7 @@ def table(results: Mapping[str, pd.DataFrame], *, against: Sequence[str] = BASES
 def _verdict(low: float, high: float, single: Sequence[float]) -> str:
     if low > 0 and min(single) > 0:
         return "helps"
-    return "harms" if high < 0 and max(single) < 0 else intervals.SAME
+    return "harms" if high < 0 and max(single) < 0 else bootstrap.SAME
 
 
 def evidence(
@@ -327,12 +332,12 @@ def evidence(
     if confirm:
         store, dates = open_ground(confirm)
         counts = run_trials(
-            store, Path(folder) / runs.file_name(confirm), date=dates[-1], dates=dates, seed=0,
+            store, Path(folder) / files.file_name(confirm), date=dates[-1], dates=dates, seed=0,
             trials=trials_for(dates), settings=enough_steps(store, dates[-1]), progress=progress,
         )  # fmt: skip
         found[confirm] = table({confirm: counts})
     for name, content in found.items():
-        write_csv(Path(folder) / f"{runs.file_name(name)}.csv", content)
+        write_csv(Path(folder) / f"{files.file_name(name)}.csv", content)
     return found
 
 

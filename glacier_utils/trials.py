@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from glacier_utils.settings import Settings
+from glacier_utils.training.settings import Settings
 
 BASE = "unet-resnet18"
 BASES = (BASE, "seed b", "seed c")  # the same with three seeds

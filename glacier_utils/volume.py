@@ -73,7 +73,7 @@ def volume_table(glaciers: pd.DataFrame) -> pd.DataFrame:
     """Estimate the volume of each glacier and of all of each group together.
 
     Args:
-        glaciers: of ``glacier_areas.glacier_table``: model, area, date, glacier_id, area_km2, low,
+        glaciers: of ``series.glacier_table``: model, area, date, glacier_id, area_km2, low,
             high, cut. Rows without a mapped area are left out.
 
     Returns:

@@ -11,8 +11,9 @@ from affine import Affine
 from rasterio.crs import CRS
 from torch import nn
 
-from glacier_utils.checkpoints import Segmenter
-from glacier_utils.imagery import Grid, Image, Source
+from glacier_utils.imagery.source import Source
+from glacier_utils.models.checkpoint import Segmenter
+from glacier_utils.raster.grid import Grid, Image
 
 BANDS = ("red", "green", "blue", "nir")
 

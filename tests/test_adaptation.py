@@ -3,10 +3,10 @@ import pytest
 import torch
 from stubs import BANDS, Scene, Store
 
-from glacier_utils import adaptation
-from glacier_utils.checkpoints import Segmenter, load_checkpoint, save_checkpoint
 from glacier_utils.errors import GlacierError
-from glacier_utils.prediction import predict_patches
+from glacier_utils.models.checkpoint import Segmenter, load_checkpoint, save_checkpoint
+from glacier_utils.prediction import adaptation
+from glacier_utils.prediction.mapper import predict_patches
 
 
 def segmenter(normalisation: str = "scene", name: str = "glaciernet") -> Segmenter:

@@ -10,8 +10,8 @@ import shapely
 from affine import Affine
 from rasterio.crs import CRS
 
-from glacier_utils.ages import LabelAge
-from glacier_utils.grids import Grid
+from glacier_utils.outlines.rasterization import LabelAge
+from glacier_utils.raster.grid import Grid
 
 GRID = Grid(CRS.from_epsg(32623), Affine(10, 0, 500_000, 0, -10, 6_800_000), 40, 60)
 

@@ -11,10 +11,14 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glacier_utils.analyses import resolve_overlaps, select_analyses
 from glacier_utils.errors import GlacierError
-from glacier_utils.inventories import areas_km2, without_rock
-from glacier_utils.outlines import read_outlines
+from glacier_utils.outlines.inventory import (
+    areas_km2,
+    resolve_overlaps,
+    select_analyses,
+    without_rock,
+)
+from glacier_utils.outlines.rasterization import read_outlines
 
 X, Y = 450_000, 6_780_000
 

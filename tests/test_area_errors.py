@@ -12,10 +12,9 @@ from affine import Affine
 from rasterio.crs import CRS
 from scipy import stats
 
-from glacier_utils import area_errors
-from glacier_utils.area_errors import AreaError, Scale
-from glacier_utils.grids import Grid
-from glacier_utils.temporal import Map
+from glacier_utils.change import area
+from glacier_utils.change.area import AreaError, Map, Scale
+from glacier_utils.raster.grid import Grid
 
 GRID = Grid(CRS.from_epsg(32623), Affine(10, 0, 5e5, 0, -10, 6.8e6), 32, 64)
 DATES = ("2023-07", "2023-08")
@@ -53,7 +52,7 @@ def scene(*pixels: int) -> Map:
 
 
 def test_bias_and_scatter_by_hand():
-    found = area_errors.learn([(np.array([1.0, 3.0, 0.0]), np.array([0.2, 0.2, 0.0]))])
+    found = area.learn([(np.array([1.0, 3.0, 0.0]), np.array([0.2, 0.2, 0.0]))])
     assert found.bias == pytest.approx(0.1)
     (scale,) = found.scales
     # Residuals 0.1 and -0.1: 0.02 / 4 x 2 / 1; the empty piece tells nothing.
@@ -81,19 +80,19 @@ def test_the_widest_cutting_counts():
     ],
 )
 def test_too_little_to_learn_from(pieces):
-    assert area_errors.learn(pieces) is None
+    assert area.learn(pieces) is None
 
 
 def test_intervals_are_stretched_to_the_side_of_the_bias():
     error = AreaError(-0.2, (Scale(0.0, 1.0, 1.0, 9),))
-    found = area_errors.interval(10.0, 0.5, error)
+    found = area.interval(10.0, 0.5, error)
     assert (found["low"], found["high"]) == pytest.approx((7.5, 10.5))
     assert (found["bias_km2"], found["reach_km2"]) == pytest.approx((-2.0, 0.5))
-    missed = area_errors.interval(0.0, 0.1, error, size_km2=2.0)
+    missed = area.interval(0.0, 0.1, error, size_km2=2.0)
     assert (missed["low"], missed["high"]) == pytest.approx((0.0, 0.1))
-    bound = area_errors.interval(10.0, 0.5, error, ground_km2=10.2)
+    bound = area.interval(10.0, 0.5, error, ground_km2=10.2)
     assert (bound["low"], bound["high"]) == pytest.approx((7.5, 10.2))
-    alone = area_errors.interval(10.0, 0.5, None)
+    alone = area.interval(10.0, 0.5, None)
     assert (alone["low"], alone["high"]) == (9.5, 10.5)
     assert math.isnan(alone["bias_km2"])
 
@@ -105,7 +104,7 @@ def test_intervals_hold_the_area_as_often_as_they_say():
     for _ in range(600):
         mapped = random.uniform(0.5, 1.5, 20)
         error = -0.1 * mapped + random.normal(0, 0.15, 20) * np.sqrt(mapped)
-        learned = area_errors.learn([(mapped, error)])
+        learned = area.learn([(mapped, error)])
         size = 8.0
         true = size * 0.9 + random.normal(0, 0.15) * math.sqrt(size)
         reach = learned.reach(size)
@@ -118,7 +117,7 @@ def test_net_errors_of_validation_patches():
         ("net", "train", DATES[0]): scene(320, 320),
         ("net", "train", DATES[1]): scene(320, 256),
     }
-    found = area_errors.from_validation(maps, Store(labels(352)))
+    found = area.from_validation(maps, Store(labels(352)))
     assert set(found) == {("net", a, b) for a in DATES for b in DATES if a <= b}
     # 352 pixels of label each; 640 and 576 mapped.
     assert found["net", DATES[0], DATES[0]].bias == pytest.approx(64 / 640)
@@ -133,7 +132,7 @@ def test_the_reference_drops_out_of_a_difference():
     maps = {
         ("net", "train", date): scene(320, n) for date, n in zip(DATES, (320, 256), strict=True)
     }
-    one, other = (area_errors.from_validation(maps, Store(labels(n))) for n in (352, 900))
+    one, other = (area.from_validation(maps, Store(labels(n))) for n in (352, 900))
     assert one["net", *DATES] == other["net", *DATES]
     assert one["net", DATES[0], DATES[0]] != other["net", DATES[0], DATES[0]]
 
@@ -141,7 +140,7 @@ def test_the_reference_drops_out_of_a_difference():
 def test_dates_years_apart_may_differ_by_real_change():
     dates = ("2001-08", "2023-08")
     maps = {("net", "train", date): scene(320, 256) for date in dates}
-    found = area_errors.from_validation(maps, Store(labels(352), dates))
+    found = area.from_validation(maps, Store(labels(352), dates))
     assert set(found) == {("net", date, date) for date in dates}
 
 
@@ -149,13 +148,13 @@ def test_unknown_pixels_teach_nothing():
     maps = {("net", "train", DATES[0]): scene(320, 320)}
     blank = labels(352)
     blank[:, 5:] = 255
-    found = area_errors.from_validation(maps, Store(blank, DATES[:1]))
+    found = area.from_validation(maps, Store(blank, DATES[:1]))
     assert found["net", DATES[0], DATES[0]].bias == 0
 
 
 def test_no_validation_no_error():
     maps = {("net", "test", DATES[0]): scene(320, 320)}
-    assert area_errors.from_validation(maps, Store(labels(352))) == {}
+    assert area.from_validation(maps, Store(labels(352))) == {}
 
 
 def test_the_spread_of_seeds_by_hand():
@@ -164,7 +163,7 @@ def test_the_spread_of_seeds_by_hand():
         for name, numbers in {"a": (300, 200), "b": (340, 220), "c": (320, 210)}.items()
         for date, number in zip(DATES, numbers, strict=True)
     }
-    found = area_errors.from_seeds(maps, {"a": ["a", "b", "c"], "b": ["b"]})
+    found = area.from_seeds(maps, {"a": ["a", "b", "c"], "b": ["b"]})
     assert {model for model, _, _ in found} == {"a"}
     error = found["a", DATES[0], DATES[0]]
     assert error.bias == 0
@@ -172,7 +171,7 @@ def test_the_spread_of_seeds_by_hand():
     assert error.reach(0.032) == pytest.approx(
         stats.t.ppf(0.975, 2) * math.sqrt(0.002**2 * (1 + 1 / 3))
     )
-    merged = area_errors.widest({("a", DATES[0], DATES[0]): AreaError(-0.3, ())}, found)
+    merged = area.widest({("a", DATES[0], DATES[0]): AreaError(-0.3, ())}, found)
     assert merged["a", DATES[0], DATES[0]] == AreaError(-0.3, error.scales)
     assert merged["a", *DATES] == found["a", *DATES]
 
@@ -187,4 +186,4 @@ def test_the_spread_of_seeds_by_hand():
     ],
 )
 def test_within_a_year(dates, close):
-    assert area_errors.within_a_year(dates) == close
+    assert area.within_a_year(dates) == close

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glacier_utils.errors import GlacierError
-from glacier_utils.imagery import Reflectance, input_files, open_mask, open_source
+from glacier_utils.imagery.reflectance import Reflectance
+from glacier_utils.imagery.source import input_files, open_source
+from glacier_utils.raster.mask import open_mask
 
 RGBN = ("red", "green", "blue", "nir")
 PLAIN = Reflectance(scale=1)

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from glacier_utils import assessment, evaluation, glaciers, spatial_words
-from glacier_utils.calibration import apply_temperature, fit_temperature, histogram
-from glacier_utils.datasets import open_dataset
-from glacier_utils.patches import build_patches
+from glacier_utils.datasets.dataset import open_dataset
+from glacier_utils.datasets.patches import build_patches
+from glacier_utils.evaluation import comparison, per_glacier
+from glacier_utils.evaluation.calibration import apply_temperature, fit_temperature, histogram
+from glacier_utils.workflow import summaries
 
 DATE = "2023-08"
 
@@ -28,7 +29,7 @@ def judged(make_dataset):
     half[upper] = 0
     masks = {"perfect": labels, "half": half}
     soft = {name: np.where(mask == 1, 0.9, 0.2).astype(np.float32) for name, mask in masks.items()}
-    return data, store, positions, assessment.judge(data, store, positions, masks, soft)
+    return data, store, positions, comparison.judge(data, store, positions, masks, soft)
 
 
 def test_the_area_is_put_together_on_its_own_grid(judged):
@@ -55,7 +56,7 @@ def test_nothing_is_mapped_where_there_is_no_image(make_dataset):
     positions = store.select(split="test", date=DATE)
     soft = {"net": np.full((len(positions), 40, 40), 0.9, np.float32)}
     masks = {"net": np.ones((len(positions), 40, 40), np.uint8)}
-    found = assessment.judge(data, store, positions, masks, soft)
+    found = comparison.judge(data, store, positions, masks, soft)
     assert found.grid.shape == (160, 200)
     assert (found.maps["net"][:128, :192] == 1).all()
     assert (found.maps["net"][128:] == 255).all()
@@ -74,7 +75,7 @@ def test_counts_are_by_reference_model_and_block(judged):
 
 
 def test_blocks_follow_the_errors_of_the_worst_model(judged):
-    curves, longest, side = assessment.block_size(judged[3])
+    curves, longest, side = comparison.block_size(judged[3])
     assert list(curves) == ["perfect", "half"]
     # The perfect map has no error to correlate; the other's lie together in one half.
     assert curves["perfect"]["correlation"].isna().all()
@@ -90,7 +91,7 @@ def test_a_temperature_learned_on_validation_is_tried_on_the_area(judged):
     drawn = (generator.random(truth.shape) < honest).astype(np.uint8)
     found = fit_temperature(*histogram(apply_temperature(honest, 0.5), drawn))  # twice too sure
     mapped = apply_temperature(apply_temperature(honest, 0.5), found)
-    table, histograms = assessment.calibrate({"net": found}, SimpleNamespace(
+    table, histograms = comparison.calibrate({"net": found}, SimpleNamespace(
         area="a", date=DATE, references={"labels": drawn}, probabilities={"net": mapped}
     ))  # fmt: skip
     assert table["stage"].tolist() == ["before", "after"]
@@ -101,11 +102,11 @@ def test_a_temperature_learned_on_validation_is_tried_on_the_area(judged):
 
 def test_bias_is_told_only_where_the_truth_is_known(judged):
     found = judged[3]
-    assert assessment.label_bias(found, found.counts(320.0)) is None
+    assert comparison.measure_label_bias(found, found.counts(320.0)) is None
     truth = found.references["labels"].copy()
     truth[60:64] = 0
-    known = assessment.Judged(**{**vars(found), "references": {**found.references, "truth": truth}})
-    bias = assessment.label_bias(known, known.counts(320.0))
+    known = comparison.Judged(**{**vars(found), "references": {**found.references, "truth": truth}})
+    bias = comparison.measure_label_bias(known, known.counts(320.0))
     assert bias.table["model"].tolist() == ["perfect", "half"]
     ice = (found.references["labels"] == 1).sum()
     assert bias.own == pytest.approx((truth == 1).sum() / ice)
@@ -119,7 +120,7 @@ def test_only_the_first_seed_has_outlines_measured():
     distances = pd.DataFrame(
         [{"model": "net", "area": "a", "reference": "labels", "median_m": 12.0, "p95_m": 90.0}]
     )
-    table = assessment.with_boundaries(spatial, distances)
+    table = comparison.with_boundaries(spatial, distances)
     assert table["boundary_median_m"].tolist()[0] == 12
     assert table["boundary_p95_m"].isna().tolist() == [False, True]
 
@@ -134,20 +135,20 @@ def words(judged, **changes) -> str:
     half = labels.copy()
     half[store.index["row"].to_numpy()[positions] < 64] = 0
     masks = {"perfect": labels, "half": half}
-    spatial = evaluation.spatial_scores(table, masks, store, positions, side_m=320.0)
-    distances = evaluation.boundary_table(masks, store, positions, names=list(masks))
-    spatial = assessment.with_boundaries(spatial, distances)
-    pairs = evaluation.against_baselines(table, masks, store, positions, side_m=320.0)
+    spatial = comparison.spatial_scores(table, masks, store, positions, side_m=320.0)
+    distances = comparison.boundary_table(masks, store, positions, names=list(masks))
+    spatial = comparison.with_boundaries(spatial, distances)
+    pairs = comparison.against_baselines(table, masks, store, positions, side_m=320.0)
     parts = {
         "pairs": pairs,
-        "clear": evaluation.clearly_better(pairs),
-        "per_glacier": glaciers.per_glacier(
+        "clear": comparison.clearly_better(pairs),
+        "per_glacier": per_glacier.scores_per_glacier(
             found.maps, found.references, found.grid, found.glaciers
         ),
         "calibration": pd.DataFrame(),
         "bias": None,
     }
-    return spatial_words.conclusions("perfect", spatial, **{**parts, **changes})
+    return summaries.spatial_conclusions("perfect", spatial, **{**parts, **changes})
 
 
 def test_conclusions_follow_from_the_numbers(judged):
@@ -158,7 +159,7 @@ def test_conclusions_follow_from_the_numbers(judged):
     assert "lies within 0 m of that of the labels" in may
     assert "no truth is known here" in may_not
     assert "by the labels the error is +0 %." in may_not
-    many = glaciers.per_glacier(
+    many = per_glacier.scores_per_glacier(
         judged[3].maps, judged[3].references, judged[3].grid, judged[3].glaciers
     )
     own = many[many["model"].eq("perfect") & many["listed"]]
@@ -177,7 +178,7 @@ def test_conclusions_name_what_cannot_be_told_apart(judged):
         {"model": "perfect", "reference": "labels", "stage": ["before", "after"],
          "ece": [0.05, 0.08]}
     )  # fmt: skip
-    bias = assessment.LabelBias(pd.DataFrame(), ("Scores lie apart.", "The ranking holds."), 0.9)
+    bias = comparison.LabelBias(pd.DataFrame(), ("Scores lie apart.", "The ranking holds."), 0.9)
     text = words(judged, pairs=same, clear=[], calibration=scores, bias=bias)
     may, may_not = text.split("**What may not be concluded**")
     assert "by every reference: none." in may

@@ -5,7 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stubs import Store
 
-from glacier_utils.augment import (
+from glacier_utils.errors import GlacierError
+from glacier_utils.plotting.gallery import augmentation_gallery
+from glacier_utils.training.augmentation import (
     OPERATIONS,
     RECIPES,
     SOMETIMES,
@@ -20,8 +22,6 @@ from glacier_utils.augment import (
     symmetries,
     symmetry,
 )
-from glacier_utils.augment_figures import augmentation_gallery
-from glacier_utils.errors import GlacierError
 
 BANDS = ("red", "green", "blue", "nir")
 ROCK = torch.tensor([0.16, 0.15, 0.12, 0.17]).view(1, 4, 1, 1)

@@ -11,8 +11,10 @@ import nbformat
 import pytest
 import yaml
 
-from glacier_utils import batch, cli, pages, runs
+from glacier_utils import cli
 from glacier_utils.errors import GlacierError
+from glacier_utils.workflow import notebooks as notebooks_module
+from glacier_utils.workflow import pages, runs
 
 KNOWN = {
     "run": "default",
@@ -80,7 +82,7 @@ def calls(root: Path) -> str:
 def executed(tmp_path_factory) -> Path:
     """A project whose default run is done; its path has braces, which papermill would fill in."""
     root = write_project(tmp_path_factory.mktemp("batch") / "{clone}")
-    batch.run_all([], root=root)
+    notebooks_module.run_all([], root=root)
     return root
 
 
@@ -96,10 +98,10 @@ def project(executed, tmp_path, monkeypatch) -> Path:
 def load(tmp_path):
     """Load a parameter set from its text."""
 
-    def load(text: str, known=KNOWN) -> batch.ParameterSet:
+    def load(text: str, known=KNOWN) -> notebooks_module.ParameterSet:
         path = tmp_path / "longer.yaml"
         path.write_text(text, encoding="utf-8")
-        return batch.load_parameters(path, known)
+        return notebooks_module.load_parameters(path, known)
 
     return load
 
@@ -109,11 +111,11 @@ def load(tmp_path):
 
 def test_parameters_load_and_the_file_names_the_run(load):
     parameters = load("epochs: 80\nlearning_rate: 1\nflips: true\n")
-    assert parameters == batch.ParameterSet(
+    assert parameters == notebooks_module.ParameterSet(
         "longer", {"epochs": 80, "learning_rate": 1, "flips": True}
     )
     assert load("run: other").run == "other"
-    assert load("") == batch.ParameterSet("longer", {})
+    assert load("") == notebooks_module.ParameterSet("longer", {})
 
 
 def test_dates_stay_text(load):
@@ -160,16 +162,16 @@ def test_wrong_parameters_are_refused_in_one_line(load, text, message):
 
 def test_a_parameter_file_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(GlacierError, match=r"none\.yaml: cannot be read \(No such file"):
-        batch.load_parameters(tmp_path / "none.yaml", KNOWN)
+        notebooks_module.load_parameters(tmp_path / "none.yaml", KNOWN)
     (tmp_path / "latin.yaml").write_bytes(b"run: \xe9t\xe9")
     with pytest.raises(GlacierError, match=r"latin\.yaml: not valid YAML"):
-        batch.load_parameters(tmp_path / "latin.yaml", KNOWN)
+        notebooks_module.load_parameters(tmp_path / "latin.yaml", KNOWN)
 
 
 def test_parameters_of_a_notebook_are_read_without_running_it(tmp_path):
     source = 'run = "default"  # name\nblock_m: float = 3840.0\nlimits = [-1, 2]\n# the end'
     path = write_notebook(tmp_path / "01.ipynb", "One", source)
-    assert batch.notebook_parameters(path) == {
+    assert notebooks_module.notebook_parameters(path) == {
         "run": "default",
         "block_m": 3840.0,
         "limits": [-1, 2],
@@ -182,34 +184,38 @@ def test_parameters_of_a_notebook_are_read_without_running_it(tmp_path):
 def test_a_parameters_cell_with_more_than_values_is_refused(tmp_path, source):
     path = write_notebook(tmp_path / "01.ipynb", "One", source)
     with pytest.raises(GlacierError, match=r"01\.ipynb: its cell tagged 'parameters'"):
-        batch.notebook_parameters(path)
+        notebooks_module.notebook_parameters(path)
 
 
 def test_a_notebook_without_parameters_or_without_sense_is_named(tmp_path):
     path = write_notebook(tmp_path / "01.ipynb", "One", "run = 1", tags="other")
     with pytest.raises(GlacierError, match=r"01\.ipynb: no cell tagged 'parameters'"):
-        batch.notebook_parameters(path)
+        notebooks_module.notebook_parameters(path)
     path.write_text("<<<<<<< HEAD")
     with pytest.raises(GlacierError, match=r"01\.ipynb: not a readable notebook"):
-        batch.notebook_parameters(path)
+        notebooks_module.notebook_parameters(path)
 
 
 def test_notebooks_come_in_order_and_only_numbered_ones(project, tmp_path):
-    assert [path.name for path in batch.notebook_paths(project)] == [
+    assert [path.name for path in notebooks_module.notebook_paths(project)] == [
         "01_first.ipynb",
         "02_second.ipynb",
     ]
     with pytest.raises(GlacierError, match="no numbered notebooks"):
-        batch.notebook_paths(tmp_path)
+        notebooks_module.notebook_paths(tmp_path)
 
 
 def test_two_notebooks_with_different_defaults_are_refused(project):
-    assert batch.all_parameters(project) == {"run": "default", "word": "ice", "number": 1}
+    assert notebooks_module.all_parameters(project) == {
+        "run": "default",
+        "word": "ice",
+        "number": 1,
+    }
     write_notebook(project / "notebooks" / "03_third.ipynb", "03", 'word = "snow"')
     with pytest.raises(
         GlacierError, match=r"03_third.*word is 'snow' here and 'ice' in an earlier"
     ):
-        batch.all_parameters(project)
+        notebooks_module.all_parameters(project)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +229,7 @@ def test_two_notebooks_with_different_defaults_are_refused(project):
 def test_all_sets_are_checked_before_the_first_runs(project, sets, message):
     files = [write_set(project, name, **values) for name, values in sets.items()]
     with pytest.raises(GlacierError, match=message):
-        batch.run_all(files, root=project)
+        notebooks_module.run_all(files, root=project)
     assert calls(project) == "first second "
     assert [path.name for path in (project / "reports").iterdir()] == ["default"]
 
@@ -232,7 +238,7 @@ def test_a_missing_dataset_is_noticed_before_the_first_run(project):
     write_notebook(project / "notebooks" / "03_data.ipynb", "03", 'dataset = "tiny"')
     (project / "data").mkdir()
     with pytest.raises(GlacierError, match="tiny: no such dataset"):
-        batch.run_all([], root=project)
+        notebooks_module.run_all([], root=project)
     assert calls(project) == "first second "
 
 
@@ -274,7 +280,7 @@ def test_a_second_run_executes_nothing(project, capfd):
 
 def test_a_changed_parameter_executes_the_notebooks_it_reaches(project, capfd):
     changed = write_set(project, "other", run="default", number=2)
-    (run,) = batch.run_all([changed], root=project)
+    (run,) = notebooks_module.run_all([changed], root=project)
     # 01 does not have the parameter, so it keeps its results.
     assert calls(project) == "first second second "
     assert run.recorded()["parameters"] == {"run": "default", "word": "ice", "number": 2}
@@ -285,7 +291,7 @@ def test_a_changed_parameter_executes_the_notebooks_it_reaches(project, capfd):
     # The kernel writes to the terminal itself, so whatever it has to complain of stands there.
     assert "WARNING" not in capfd.readouterr().err
     # And now they are what is there.
-    batch.run_all([changed], root=project)
+    notebooks_module.run_all([changed], root=project)
     assert calls(project) == "first second second "
 
 
@@ -311,13 +317,15 @@ def test_a_mistake_in_a_cell_keeps_the_copy_and_ends_with_2(project, capsys):
 
 def test_after_a_failure_the_earlier_results_are_not_taken_for_finished(project):
     wrong = write_set(project, "wrong", run="default", number=91)
-    with pytest.raises(batch.NotebookFailed, match="ZeroDivisionError: division by zero") as error:
-        batch.run_all([wrong], root=project)
+    with pytest.raises(
+        notebooks_module.NotebookFailed, match="ZeroDivisionError: division by zero"
+    ) as error:
+        notebooks_module.run_all([wrong], root=project)
     assert not error.value.user_error
     folder = project / "reports" / "default"
     assert (folder / "02_second.failed.ipynb").exists()
     # 02 may have left half of its tables before it failed: with the old parameters, do it again.
-    batch.run_all([], root=project)
+    notebooks_module.run_all([], root=project)
     assert calls(project).split() == ["first", "second", "second", "second"]
     assert not (folder / "02_second.failed.ipynb").exists()
 
@@ -340,18 +348,20 @@ def test_fresh_executes_everything(project, monkeypatch):
         done.append(path.stem)
         return 0.1
 
-    monkeypatch.setattr(batch, "_execute_one", execute)
-    batch.run_all([], root=project)
+    monkeypatch.setattr(notebooks_module, "_execute_one", execute)
+    notebooks_module.run_all([], root=project)
     assert done == []
-    batch.run_all([], root=project, fresh=True)
+    notebooks_module.run_all([], root=project, fresh=True)
     assert done == ["01_first", "02_second"]
 
 
 def test_a_page_that_was_removed_is_made_again(project, monkeypatch):
     done = []
-    monkeypatch.setattr(batch, "_execute_one", lambda path, *_: done.append(path.stem) or 0.1)
+    monkeypatch.setattr(
+        notebooks_module, "_execute_one", lambda path, *_: done.append(path.stem) or 0.1
+    )
     (project / "reports" / "default" / "02_second.html").unlink()
-    (run,) = batch.run_all([], root=project)
+    (run,) = notebooks_module.run_all([], root=project)
     assert done == ["02_second"]
     assert (run.folder / "02_second.html").exists()
 

@@ -7,17 +7,24 @@ import torch
 from test_folding import awake
 from torch import nn
 
-from glacier_utils import bf16, models
-from glacier_utils.bf16 import ConvAddReLU, ConvReLU, FusedDoubledConv, InBf16, in_bf16
-from glacier_utils.folding import fold_batch_norm
-from glacier_utils.precision import has_bf16
-from glacier_utils.upsampling import with_doubled_convolutions
+from glacier_utils.models import registry
+from glacier_utils.prediction import acceleration
+from glacier_utils.prediction.acceleration import (
+    ConvAddReLU,
+    ConvReLU,
+    FusedDoubledConv,
+    InBf16,
+    fold_batch_norm,
+    has_bf16,
+    in_bf16,
+    with_doubled_convolutions,
+)
 
 needs_bf16 = pytest.mark.skipif(not has_bf16(), reason="the processor has no bf16 instructions")
 
 
 def folded(name: str) -> nn.Module:
-    return with_doubled_convolutions(fold_batch_norm(awake(models.build(name, 4)), 4), 4)
+    return with_doubled_convolutions(fold_batch_norm(awake(registry.build(name, 4)), 4), 4)
 
 
 @needs_bf16
@@ -63,7 +70,7 @@ def test_what_follows_a_convolution_is_done_by_it():
 @needs_bf16
 @pytest.mark.parametrize("name", ["segformer-mit_b0", "threshold"])
 def test_networks_with_other_weights_are_left_to_autocast(name):
-    assert in_bf16(fold_batch_norm(models.build(name, 4).eval(), 4), 4) is None
+    assert in_bf16(fold_batch_norm(registry.build(name, 4).eval(), 4), 4) is None
 
 
 class Wild(nn.Module):
@@ -84,7 +91,7 @@ def test_a_network_that_comes_to_something_else_is_left_to_autocast():
 
 @torch.inference_mode()
 def test_a_processor_that_only_emulates_bf16_is_left_to_autocast(monkeypatch):
-    monkeypatch.setattr(bf16, "has_bf16", lambda: False)
+    monkeypatch.setattr(acceleration, "has_bf16", lambda: False)
     assert in_bf16(folded("glaciernet"), 4) is None
 
 
@@ -93,6 +100,6 @@ def test_operators_that_refuse_leave_the_network_to_autocast(monkeypatch):
     def refuse(layer):
         raise RuntimeError("mkldnn_reorder_conv2d_weight: bf16 path needs the cpu support avx512bw")
 
-    monkeypatch.setattr(bf16, "has_bf16", lambda: True)
-    monkeypatch.setattr(bf16, "_packed", refuse)
+    monkeypatch.setattr(acceleration, "has_bf16", lambda: True)
+    monkeypatch.setattr(acceleration, "_packed", refuse)
     assert in_bf16(folded("glaciernet"), 4) is None

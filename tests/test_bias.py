@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from rasterio.crs import CRS
 from scipy import stats
 
-from glacier_utils import bias, glaciers, intervals, metrics
-from glacier_utils.grids import Grid
-from glacier_utils.labels import EdgeMask
-from glacier_utils.masks import Mask
+from glacier_utils import metrics
+from glacier_utils.evaluation import bootstrap, label_bias, per_glacier
+from glacier_utils.raster.grid import Grid
+from glacier_utils.raster.mask import EdgeMask, Mask
 
 
 def grid_of(*shape: int) -> Grid:
@@ -44,14 +44,14 @@ def test_age_by_hand():
     # Two neighbours change places: sum d^2 = 2, rho = -(1 - 6 * 2 / (12 * 143)).
     ious = [1 - age / 20 for age in ages]
     ious[3], ious[4] = ious[4], ious[3]
-    (row,) = bias.age_effect(judged(ages, ious)).to_dict("records")
+    (row,) = label_bias.age_effect(judged(ages, ious)).to_dict("records")
     assert row["rho"] == pytest.approx(-(1 - 12 / (12 * 143)))
     error = math.sqrt((1 + row["rho"] ** 2 / 2) / 9)
     assert row["high"] == pytest.approx(math.tanh(math.atanh(row["rho"]) + 1.959964 * error))
     assert (row["glaciers"], row["ages"], row["youngest"], row["oldest"]) == (12, 12, 0, 11)
     assert row["sentence"].startswith("Glaciers with older outlines score lower")
     ious = [0.5, 0.9] * 6
-    assert bias.age_effect(judged(ages, ious))["sentence"][0].startswith("No relation")
+    assert label_bias.age_effect(judged(ages, ious))["sentence"][0].startswith("No relation")
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_age_by_hand():
      (list(range(12)), [1.0] * 12), ([math.nan] * 12, [0.5] * 12)],
 )  # fmt: skip
 def test_nothing_is_claimed_of_few_glaciers_or_one_age(ages, ious):
-    (row,) = bias.age_effect(judged(ages, ious)).to_dict("records")
+    (row,) = label_bias.age_effect(judged(ages, ious)).to_dict("records")
     assert math.isnan(row["rho"])
     assert "cannot be related" in row["sentence"]
 
@@ -71,7 +71,7 @@ def test_the_age_interval_holds_the_truth():
     known = 6 / math.pi * math.asin(rho / 2)  # Spearman's rho of a bivariate normal
     for _ in range(400):
         x, y = rng.multivariate_normal([0, 0], [[1, rho], [rho, 1]], size=26).T
-        row = bias.age_effect(judged(list(x), list(y))).iloc[0]
+        row = label_bias.age_effect(judged(list(x), list(y))).iloc[0]
         inside += row["low"] <= known <= row["high"]
     assert 0.92 <= inside / 400 <= 0.98
 
@@ -98,14 +98,14 @@ def test_the_band_is_that_of_a_label_with_a_band(seed, width):
     rng = np.random.default_rng(seed)
     reference = rng.choice([0, 1, 255], (15, 14), p=[0.6, 0.35, 0.05]).astype(np.uint8)
     mask = rng.choice([0, 1], reference.shape).astype(np.uint8)
-    found = bias.band_curve({"m": mask}, {"r": reference}, 10.0, widths=[width])
+    found = label_bias.band_curve({"m": mask}, {"r": reference}, 10.0, widths=[width])
     label = EdgeMask(ArrayMask(reference), width).read() if width else reference
     assert found["iou"][0] == pytest.approx(metrics.count(mask, label).iou, nan_ok=True)
 
 
 def test_a_shift_disappears_under_the_band():
     reference, mask = square(30, 10, 10, 10), square(30, 10, 11, 10)
-    found = bias.band_curve({"m": mask}, {"labels": reference}, 10.0).set_index("band_m")
+    found = label_bias.band_curve({"m": mask}, {"labels": reference}, 10.0).set_index("band_m")
     assert found.loc[0, "iou"] == pytest.approx(90 / 110)
     # Nearer than 10 m are the pixels beside the edge, corners included (9.1 m): all errors.
     # The innermost pixels lie 45 m from the edge.
@@ -124,15 +124,15 @@ def test_the_ceiling_of_the_field():
              20: (0.98, 0.97, 0.94)}  # fmt: skip
     for area, expected in known.items():
         perimeter = 2.5 * 2 * math.sqrt(math.pi * area)
-        found = bias.ceiling(area, perimeter, np.array([10, 15, 30]))
+        found = label_bias.ceiling(area, perimeter, np.array([10, 15, 30]))
         assert found == pytest.approx(expected, abs=0.006)
 
 
 def test_the_ceiling_by_hand():
     # 1 km2 in a square of 1 km: P d / 2 = 4 x 0.05 / 2 = 0.1.
-    assert bias.ceiling(1.0, 4.0, 50.0) == pytest.approx(0.9 / 1.1)
-    assert bias.ceiling(1.0, 4.0, 2000.0) == 0.0
-    assert math.isnan(bias.ceiling(0.0, 4.0, 50.0))
+    assert label_bias.ceiling(1.0, 4.0, 50.0) == pytest.approx(0.9 / 1.1)
+    assert label_bias.ceiling(1.0, 4.0, 2000.0) == 0.0
+    assert math.isnan(label_bias.ceiling(0.0, 4.0, 50.0))
 
 
 def test_the_ceiling_is_that_of_an_outline_moved_in_and_out():
@@ -143,8 +143,8 @@ def test_the_ceiling_is_that_of_an_outline_moved_in_and_out():
     way = np.where((angle * 20 / math.pi) % 2 < 1, 3, -3)
     moved = (radius <= 100 + way).astype(np.uint8)
     grid = grid_of(*disc.shape)
-    table = glaciers.per_glacier({"m": moved}, {"labels": disc}, grid)
-    known = bias.ceiling_by_size(table, offset_m=30.0)
+    table = per_glacier.scores_per_glacier({"m": moved}, {"labels": disc}, grid)
+    known = label_bias.ceiling_by_size(table, offset_m=30.0)
     assert known["iou_median"][0] == pytest.approx(known["ceiling_median"][0], abs=0.005)
     assert known["size_class"].tolist() == ["1 to 5"]
 
@@ -154,8 +154,8 @@ def test_the_observed_offset_is_the_median_of_the_class():
         area_km2=[1.0, 2.0, 4.0, 0.0], perimeter_km=[4.0, 8.0, 10.0, math.nan],
         boundary_median_m=[10.0, 20.0, 60.0, 900.0], glacier_id=["a", "b", "c", "none"],
     )  # fmt: skip
-    table["size_class"] = glaciers.size_class(table["area_km2"])
-    (row,) = bias.ceiling_by_size(table).to_dict("records")
+    table["size_class"] = per_glacier.size_class(table["area_km2"])
+    (row,) = label_bias.ceiling_by_size(table).to_dict("records")
     assert (row["glaciers"], row["offset_m"], row["iou_median"]) == (3, 20.0, 0.8)
     assert row["ceiling_median"] == pytest.approx((1 - 0.04) / (1 + 0.04))
 
@@ -171,19 +171,19 @@ def counts(*rows: tuple[int, int, int, int]) -> pd.DataFrame:
 def test_labels_against_truth_by_hand():
     by_labels = {"a": counts((6, 2, 2, 5), (4, 3, 3, 5)), "b": counts((5, 3, 3, 5), (4, 4, 4, 5))}
     by_truth = {"a": counts((7, 1, 2, 5), (5, 2, 3, 5)), "b": counts((9, 1, 1, 5), (8, 1, 0, 5))}
-    table = bias.labels_against_truth(by_labels, by_truth)
+    table = label_bias.labels_against_truth(by_labels, by_truth)
     assert table["labels"].tolist() == pytest.approx([10 / 20, 9 / 23])
     assert table["truth"].tolist() == pytest.approx([12 / 20, 17 / 20])
     assert table["difference"].tolist() == pytest.approx([0.1, 17 / 20 - 9 / 23])
     assert table["rank_by_labels"].tolist() == [1, 2]
     assert table["rank_by_truth"].tolist() == [2, 1]
-    known = intervals.bootstrap_difference(by_truth["a"], by_labels["a"])
+    known = bootstrap.bootstrap_difference(by_truth["a"], by_labels["a"])
     assert tuple(table.loc[0, ["difference", "low", "high"]]) == pytest.approx(known)
-    tau, swapped, text = bias.ranking_survives(table)
+    tau, swapped, text = label_bias.ranking_survives(table)
     assert (tau, swapped) == (-1.0, 1)
     assert "0 of 1 pairs" in text
     assert "by the labels a is first, by the truth b" in text
-    assert "+0.100 to +0.459" in bias.headline(table, 0.86)
+    assert "+0.100 to +0.459" in label_bias.headline(table, 0.86)
 
 
 scores = st.lists(st.floats(0, 1), min_size=2, max_size=7)
@@ -195,7 +195,7 @@ def test_the_sentence_follows_from_the_order(data, labels):
     table = pd.DataFrame(
         {"model": [str(i) for i in range(len(labels))], "labels": labels, "truth": truth}
     )
-    tau, swapped, text = bias.ranking_survives(table)
+    tau, swapped, text = label_bias.ranking_survives(table)
     known = sum(
         (labels[i] - labels[j]) * (truth[i] - truth[j]) < 0
         or (labels[i] < labels[j] and truth[i] > truth[j])
@@ -210,8 +210,8 @@ def test_the_sentence_follows_from_the_order(data, labels):
 
 def test_models_that_change_places_without_being_told_apart():
     table = pd.DataFrame({"model": ["a", "b"], "labels": [0.7, 0.6], "truth": [0.6, 0.7]})
-    pairs = pd.DataFrame({"model": ["b"], "against": ["a"], "verdict": [intervals.SAME]})
-    assert "none can be told apart" in bias.ranking_survives(table, pairs)[2]
+    pairs = pd.DataFrame({"model": ["b"], "against": ["a"], "verdict": [bootstrap.SAME]})
+    assert "none can be told apart" in label_bias.ranking_survives(table, pairs)[2]
     clear = pairs.assign(verdict="better")
-    assert "1 can be told apart" in bias.ranking_survives(table, clear)[2]
-    assert math.isnan(bias.ranking_survives(table.iloc[:1])[0])
+    assert "1 can be told apart" in label_bias.ranking_survives(table, clear)[2]
+    assert math.isnan(label_bias.ranking_survives(table.iloc[:1])[0])

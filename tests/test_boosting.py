@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from glacier_utils import models
-from glacier_utils.boosting import REACH, WINDOWS, GradientBoosting
-from glacier_utils.checkpoints import Segmenter, load_checkpoint, save_checkpoint
 from glacier_utils.errors import GlacierError
+from glacier_utils.models import registry
+from glacier_utils.models.baselines import REACH, WINDOWS, GradientBoosting
+from glacier_utils.models.checkpoint import Segmenter, load_checkpoint, save_checkpoint
 
 BANDS = ("red", "green", "blue", "nir")
 MEAN, STD = np.float32([0.2, 0.25, 0.3, 0.35]), np.float32([0.1, 0.1, 0.2, 0.2])
@@ -116,7 +116,7 @@ def test_a_fit_finds_what_only_texture_tells():
     network.fit(sampled(network, given), labels.ravel(), bands=BANDS, mean=MEAN, std=STD)
     assert ((network(given)[0] > 0).numpy() == labels).mean() > 0.97
     assert network.fitted_numbers() > 21
-    assert models.parameter_count(network) == network.fitted_numbers()
+    assert registry.parameter_count(network) == network.fitted_numbers()
 
 
 @pytest.mark.parametrize("label", [0, 1])

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from sklearn import metrics as reference
 from sklearn.calibration import calibration_curve
 
-from glacier_utils import calibration, metrics
+from glacier_utils import metrics
+from glacier_utils.evaluation import calibration
 
 
 def counted(*bins, number=1000):

@@ -18,13 +18,13 @@ import shapely
 from affine import Affine
 from rasterio.crs import CRS
 
-from glacier_utils.campaigns import map_scenes
 from glacier_utils.errors import GlacierError
-from glacier_utils.grids import Grid
-from glacier_utils.inventories import areas_km2
-from glacier_utils.outlines import rasterise
-from glacier_utils.rasters import read_header, write_raster
-from glacier_utils.stac import write_item
+from glacier_utils.outlines.inventory import areas_km2
+from glacier_utils.outlines.rasterization import rasterise
+from glacier_utils.prediction.many_scenes import map_scenes
+from glacier_utils.prediction.stac import write_item
+from glacier_utils.raster.grid import Grid
+from glacier_utils.raster.io import read_header, write_raster
 
 ICE = shapely.affinity.scale(shapely.Point(501_700, 6_799_000).buffer(1, 64), 900, 400)
 

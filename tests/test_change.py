@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 
-from glacier_utils import change
-from glacier_utils.area_errors import AreaError, Scale
-from glacier_utils.change import GAINED, LOST
-from glacier_utils.grids import Grid, Image
-from glacier_utils.temporal_words import statement
+from glacier_utils.change import area as area_module
+from glacier_utils.change import transition
+from glacier_utils.change.area import AreaError, Scale
+from glacier_utils.change.transition import GAINED, LOST
+from glacier_utils.raster.grid import Grid, Image
+from glacier_utils.workflow.summaries import statement
 
 PIXEL = 1e-4  # km2 of a pixel of 10 m
 GRID = Grid(CRS.from_epsg(32623), Affine(10, 0, 5e5, 0, -10, 6.8e6), 20, 20)
@@ -44,18 +45,18 @@ def image_of(*spectra_where):
 
 def test_area_and_its_buffer_by_hand():
     probability = square() * 0.9
-    found = change.mapped_area(probability, GRID, 0.5)
+    found = transition.mapped_area(probability, GRID, 0.5)
     assert found["area_km2"] == pytest.approx(64 * PIXEL)
     # Outwards 4 x 8 pixels, inwards the rim of 28.
     assert found["uncertainty_km2"] == pytest.approx((32 + 28) / 2 * PIXEL)
     assert found["unknown_km2"] == 0
-    assert change.mapped_area(probability, PIXEL, 0.95)["area_km2"] == 0
+    assert transition.mapped_area(probability, PIXEL, 0.95)["area_km2"] == 0
 
 
 def test_unknown_pixels_are_given_apart():
     probability = square()
     probability[:, 9:] = np.nan
-    found = change.mapped_area(probability, PIXEL)
+    found = transition.mapped_area(probability, PIXEL)
     assert found["area_km2"] == pytest.approx(8 * 4 * PIXEL)
     assert found["unknown_km2"] == pytest.approx(20 * 11 * PIXEL)
     # Three sides of the outline are left: 4 + 8 + 4 outwards, 14 inwards.
@@ -66,21 +67,21 @@ def test_transitions():
     before = np.array([[0, 1, 1, 0, 255, 1, 1]], np.uint8)
     after = np.array([[0, 1, 0, 1, 1, 255, 1]], np.uint8)
     valid = np.array([[1, 1, 1, 1, 1, 1, 0]], bool)
-    found = change.transition(before, after, valid)
+    found = transition.transition(before, after, valid)
     assert found.tolist() == [[0, 1, LOST, GAINED, 255, 255, 255]]
     assert found.dtype == np.uint8
-    assert change.transition(before == 1, after == 1).tolist() == [[0, 1, 2, 3, 3, 2, 1]]
-    table = change.transition_table(found, PIXEL).set_index("code")
+    assert transition.transition(before == 1, after == 1).tolist() == [[0, 1, 2, 3, 3, 2, 1]]
+    table = transition.transition_table(found, PIXEL).set_index("code")
     assert table["pixels"].tolist() == [1, 1, 1, 1, 3]
     assert table.loc[255, "area_km2"] == pytest.approx(3 * PIXEL)
     assert table.loc[LOST, "share"] == 0.25
     assert math.isnan(table.loc[255, "share"])
     with pytest.raises(ValueError, match="differ in shape"):
-        change.transition(before, after[:, 1:])
+        transition.transition(before, after[:, 1:])
 
 
 def test_equal_maps_show_no_change():
-    found = change.area_change(square(), square(), GRID)
+    found = transition.area_change(square(), square(), GRID)
     assert found["change_km2"] == found["lost_km2"] == found["gained_km2"] == 0
     assert found["low_km2"] < 0 < found["high_km2"]
     assert not found["distinguishable"]
@@ -91,7 +92,7 @@ def test_equal_maps_show_no_change():
 
 def test_a_large_loss_is_told():
     before, after = square(2, 2, 16), square(8, 8, 3)
-    found = change.area_change(before, after, GRID)
+    found = transition.area_change(before, after, GRID)
     assert found["change_km2"] == pytest.approx((9 - 256) * PIXEL)
     errors = [(64 + 60) / 2 * PIXEL, (12 + 8) / 2 * PIXEL]
     assert found["uncertainty_km2"] == pytest.approx(math.hypot(*errors))
@@ -112,16 +113,16 @@ def test_a_large_loss_is_told():
     ],
 )
 def test_a_month_is_no_retreat(dates, warned):
-    large = change.area_change(square(2, 2, 16), square(8, 8, 3), GRID)
+    large = transition.area_change(square(2, 2, 16), square(8, 8, 3), GRID)
     assert ("not as retreat" in statement(large, dates=dates)) == warned
-    none = change.area_change(square(), square(), GRID)
+    none = transition.area_change(square(), square(), GRID)
     assert "retreat" not in statement(none, dates=dates)
 
 
 def test_only_what_both_dates_know_is_compared():
     before, after = square(), square()
     after[:, :9] = np.nan
-    found = change.area_change(before, after, PIXEL)
+    found = transition.area_change(before, after, PIXEL)
     assert found["before_km2"] == found["after_km2"] == pytest.approx(8 * 4 * PIXEL)
     assert found["change_km2"] == 0
     assert found["unknown_km2"] == pytest.approx(20 * 9 * PIXEL)
@@ -129,7 +130,7 @@ def test_only_what_both_dates_know_is_compared():
 
 def test_nothing_known_or_mapped():
     nothing = np.full((20, 20), np.nan, np.float32)
-    found = change.area_change(nothing, square(), PIXEL)
+    found = transition.area_change(nothing, square(), PIXEL)
     assert found["before_km2"] == found["uncertainty_km2"] == 0
     assert math.isnan(found["change_percent"])
     assert "nothing to compare" in statement(found)
@@ -141,7 +142,7 @@ def test_the_books_balance(seed, unknown, threshold):
     rng = np.random.default_rng(seed)
     before, after = rng.random((2, 12, 15))
     before[rng.random(before.shape) < unknown] = np.nan
-    found = change.area_change(before, after, PIXEL, threshold)
+    found = transition.area_change(before, after, PIXEL, threshold)
     assert found["change_km2"] == pytest.approx(found["gained_km2"] - found["lost_km2"])
     assert found["low_km2"] <= found["change_km2"] <= found["high_km2"]
     assert found["distinguishable"] == (not found["low_km2"] <= 0 <= found["high_km2"])
@@ -163,10 +164,10 @@ def test_each_cause_is_found():
     image_after = image_of((ICE, after), (SHADE, shade), (WATER, water), (SNOW, fresh))
     clouds = np.zeros((20, 20), np.uint8)
     clouds[12, 12], clouds[6, 8], clouds[:, 0] = 1, 2, 255
-    found = change.causes(
-        change.transition(before, after), image_before, image_after, (None, clouds)
+    found = transition.causes(
+        transition.transition(before, after), image_before, image_after, (None, clouds)
     )
-    names = {cell: change.CAUSES[found[cell]] for cell in zip(*np.nonzero(found), strict=True)}
+    names = {cell: transition.CAUSES[found[cell]] for cell in zip(*np.nonzero(found), strict=True)}
     assert names == {
         (4, 4): "snow lost", (4, 6): "shadow", (6, 6): "shadow", (6, 8): "shadow",
         (8, 8): "water", (10, 10): "rest", (12, 12): "cloud", (12, 14): "snow gained",
@@ -178,7 +179,7 @@ def test_the_classification_widens_the_interval_by_hand():
     # 64 pixels of 1e-4 km2; 10 % too little mapped; one piece of that very size was learned from.
     error = AreaError(0.1, (Scale(4e-4, 0.0064, 0.0064, 1000),))
     # size = 0.0064 - 0.0016 / 2, alike = size / 0.0064, and as much again for the learning.
-    found = change.area_change(square(), square(side=7), PIXEL, errors=(None, None, error))
+    found = transition.area_change(square(), square(side=7), PIXEL, errors=(None, None, error))
     size = (0.0064 + 0.0049) / 2
     spread = 1.9623 * math.sqrt(2 * 4e-4 * size * size / 0.0064)
     buffer = math.hypot((32 + 28) / 2, (28 + 24) / 2) * PIXEL
@@ -190,9 +191,9 @@ def test_the_classification_widens_the_interval_by_hand():
 
 def test_errors_of_two_dates_are_added_as_if_independent_where_no_pair_is_known():
     errors = [AreaError(bias, (Scale(4e-4, 1.0, 1.0, 50),)) for bias in (-0.1, 0.2)]
-    found = change.area_change(square(), square(side=7), PIXEL, errors=(*errors, None))
+    found = transition.area_change(square(), square(side=7), PIXEL, errors=(*errors, None))
     ends = [
-        change.interval(area, buffer * PIXEL, error)
+        area_module.interval(area, buffer * PIXEL, error)
         for area, buffer, error in zip((0.0064, 0.0049), (30, 26), errors, strict=True)
     ]
     reach = math.hypot(*(end["reach_km2"] for end in ends))
@@ -205,15 +206,17 @@ def test_errors_of_two_dates_are_added_as_if_independent_where_no_pair_is_known(
 def test_explanation_by_hand():
     # Snow beside the glacier melts: all of it is snow, however it lies to the outline.
     before, after = square(2, 2, 16).astype(bool), square(6, 6, 8).astype(bool)
-    moved = change.transition(before, after)
-    table = change.explain(moved, image_of((SNOW, before)), image_of((ICE, after))).set_index(
+    moved = transition.transition(before, after)
+    table = transition.explain(moved, image_of((SNOW, before)), image_of((ICE, after))).set_index(
         ["direction", "cause"]
     )
     assert table.loc[("lost", "snow lost"), "area_km2"] == pytest.approx((256 - 64) * PIXEL)
     assert table.loc["lost"]["share"].sum() == pytest.approx(1)
     assert table.loc["gained"]["share"].isna().all()
     # The same on rock that looks alike on both dates: one pixel is edge, what is farther is rest.
-    table = change.explain(moved, image_of(), image_of(), PIXEL).set_index(["direction", "cause"])
+    table = transition.explain(moved, image_of(), image_of(), PIXEL).set_index(
+        ["direction", "cause"]
+    )
     assert table.loc[("lost", "edge"), "pixels"] == 60
     assert table.loc[("lost", "rest"), "pixels"] == 256 - 64 - 60
     assert table["pixels"].sum() == (moved == LOST).sum()
@@ -222,18 +225,20 @@ def test_explanation_by_hand():
 def test_snow_on_both_dates_explains_nothing():
     before, after = square(2, 2, 16).astype(bool), square(6, 6, 8).astype(bool)
     everywhere = np.ones((20, 20), bool)
-    table = change.explain(
-        change.transition(before, after), image_of((SNOW, everywhere)), image_of((SNOW, everywhere))
+    table = transition.explain(
+        transition.transition(before, after),
+        image_of((SNOW, everywhere)),
+        image_of((SNOW, everywhere)),
     )
     assert table.set_index(["direction", "cause"]).loc[("lost", "snow lost"), "pixels"] == 0
 
 
 def test_the_statement_names_the_largest_cause():
     before, after = square(2, 2, 16).astype(bool), square(6, 6, 8).astype(bool)
-    table = change.explain(
-        change.transition(before, after), image_of((SNOW, before)), image_of((ICE, after))
+    table = transition.explain(
+        transition.transition(before, after), image_of((SNOW, before)), image_of((ICE, after))
     )
-    numbers = change.area_change(before.astype(float), after.astype(float), GRID)
+    numbers = transition.area_change(before.astype(float), after.astype(float), GRID)
     sentence = statement(numbers, table)
     assert "100 % is put down to snow that lay on the first date only" in sentence
     assert "(0 %) has no simple explanation" in sentence

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import yaml
 
-from glacier_utils.checks import check, survey
-from glacier_utils.datasets import open_dataset
+from glacier_utils.datasets.checks import check, survey
+from glacier_utils.datasets.dataset import open_dataset
 
 PROJECT = Path(__file__).resolve().parents[1]
 

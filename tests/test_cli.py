@@ -16,8 +16,10 @@ import rasterio
 import torch
 from stubs import BANDS
 
-from glacier_utils import cli, models, runs
-from glacier_utils.checkpoints import Segmenter, save_checkpoint
+from glacier_utils import cli
+from glacier_utils.models import registry
+from glacier_utils.models.checkpoint import Segmenter, save_checkpoint
+from glacier_utils.workflow import runs
 
 ICE, GROUND = 5000, 1200  # digital numbers of a scene in 10000 x reflectance
 
@@ -182,7 +184,7 @@ def test_sample_makes_what_is_not_there(project, monkeypatch, capsys):
         made.append((folder, seed))
         return folder / "dataset.yaml"
 
-    monkeypatch.setattr("glacier_utils.sample.make_sample", make_sample)
+    monkeypatch.setattr("glacier_utils.synthetic.sample.make_sample", make_sample)
     assert cli.main(["sample", "--seed", "7"]) == 0
     assert made == [(project / "data" / "sample", 7)]
     assert capsys.readouterr().out == "data/sample/dataset.yaml: made with seed 7\n"
@@ -218,7 +220,7 @@ def test_run_refuses_a_parameter_that_no_notebook_has(project, capsys):
 def test_models_lists_registry_and_decoders(capsys):
     assert cli.main(["models"]) == 0
     text = capsys.readouterr().out
-    for name in (*models.names(), *models.DECODERS):
+    for name in (*registry.names(), *registry.DECODERS):
         assert f"\n{name} " in f"\n{text}"
     assert max(map(len, text.splitlines())) < 160
 
@@ -229,8 +231,8 @@ def test_models_lists_registry_and_decoders(capsys):
 def test_models_describes_one(name, count, capsys):
     assert cli.main(["models", name]) == 0
     description, reference, parameters = capsys.readouterr().out.splitlines()
-    assert description == models.describe(name)
-    assert reference == models.reference(name)
+    assert description == registry.describe(name)
+    assert reference == registry.reference(name)
     assert parameters.startswith(f"parameters for 4 bands: {count}")
 
 

@@ -16,20 +16,16 @@ from hypothesis import strategies as st
 from rasterio.crs import CRS
 from scipy import ndimage
 
-from glacier_utils import csmask
-from glacier_utils.cloud_figures import cloud_comparison, difference
 from glacier_utils.cloud_scores import agreement, false_cloud_on_ice
-from glacier_utils.clouds import (
-    cloud_fractions,
-    cloud_mask,
-    describe,
-    unfit,
-)
 from glacier_utils.errors import GlacierError
-from glacier_utils.grids import Grid, Image
-from glacier_utils.imagery import Reflectance, Source, open_mask, open_source
-from glacier_utils.masks import Mask
-from glacier_utils.outlines import OutlineMask, read_outlines
+from glacier_utils.imagery import clouds
+from glacier_utils.imagery.clouds import cloud_fractions, cloud_mask, describe, unfit
+from glacier_utils.imagery.reflectance import Reflectance
+from glacier_utils.imagery.source import Source, open_source
+from glacier_utils.outlines.rasterization import OutlineMask, read_outlines
+from glacier_utils.plotting.maps import cloud_comparison, difference
+from glacier_utils.raster.grid import Grid, Image
+from glacier_utils.raster.mask import Mask, open_mask
 
 UTM = CRS.from_epsg(32623)
 BANDS = ("red", "green", "blue", "nir")
@@ -172,7 +168,7 @@ def test_a_missing_package_is_said_and_does_no_harm(monkeypatch, hidden):
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    csmask._network.cache_clear()
+    clouds._network.cache_clear()
     source = Picture(landscape((40, 40)))
     mask = cloud_mask(source)
     assert mask.method == "none"
@@ -281,12 +277,12 @@ def test_fine_pixels_are_averaged_to_thirty_metres():
 @needs_csmask
 def test_the_image_is_read_once_and_empty_ground_not_predicted(monkeypatch):
     source = Picture(landscape((300, 300)))
-    mask = csmask.CsMask(source, "L1C")
+    mask = clouds.CsMask(source, "L1C")
     for row in range(0, 300, 100):
         mask.read(row, 0, 100, 300)
     assert source.reads == 300 * 300
-    empty = csmask.CsMask(Picture(landscape((40, 40)), np.zeros((40, 40), bool)), "L1C")
-    monkeypatch.setattr(csmask, "_network", lambda level: pytest.fail("predicted nothing"))
+    empty = clouds.CsMask(Picture(landscape((40, 40)), np.zeros((40, 40), bool)), "L1C")
+    monkeypatch.setattr(clouds, "_network", lambda level: pytest.fail("predicted nothing"))
     assert (empty.read() == 0).all()
 
 
@@ -299,7 +295,7 @@ def test_a_failing_network_is_one_line(monkeypatch):
         run = None
 
     zero = np.zeros((4, 1, 1), np.float32)
-    monkeypatch.setattr(csmask, "_network", lambda level: (Broken(), zero, zero + 1))
+    monkeypatch.setattr(clouds, "_network", lambda level: (Broken(), zero, zero + 1))
     mask = cloud_mask(Picture(landscape((40, 40))), method="csmask")
     with pytest.raises(GlacierError, match=r"the network failed \(out of memory\)"):
         mask.read()
@@ -311,18 +307,18 @@ def test_a_failing_network_is_one_line(monkeypatch):
     length=st.integers(1, 3000),
 )
 def test_lattice(resolution, start, length):
-    factor = csmask.working_factor(resolution)
-    assert factor == 1 or factor * resolution <= csmask.WORKING_M * 1.02
-    assert (factor + 1) * resolution > csmask.WORKING_M * 0.99
-    tiles = csmask._touching(start, start + length)
-    first, last = (i * csmask._STEP - csmask._MARGIN for i in (tiles[0], tiles[-1]))
+    factor = clouds.working_factor(resolution)
+    assert factor == 1 or factor * resolution <= clouds.WORKING_M * 1.02
+    assert (factor + 1) * resolution > clouds.WORKING_M * 0.99
+    tiles = clouds._touching(start, start + length)
+    first, last = (i * clouds._STEP - clouds._MARGIN for i in (tiles[0], tiles[-1]))
     assert first <= start
-    assert start + length <= last + csmask._TILE
-    rows = csmask._mirrored(first, start + length)
+    assert start + length <= last + clouds._TILE
+    rows = clouds._mirrored(first, start + length)
     assert rows.min() >= 0
     assert rows.max() < start + length
     padded = np.pad(np.arange(length), (51, 300), mode="symmetric")
-    assert (csmask._mirrored(-51, length) == padded[:256]).all()
+    assert (clouds._mirrored(-51, length) == padded[:256]).all()
 
 
 # --- what a mask says
@@ -433,7 +429,7 @@ def test_nuuk_csmask_against_the_scene_classification(real_data):
     assert "the pixels are 60 m" in describe(cloud_mask(source))
     found = {
         level: agreement(scl, cloud_mask(source, method="csmask", level=level)).loc["cloud"]
-        for level in csmask.LEVELS
+        for level in clouds.LEVELS
     }
     # Measured: found 0.85 and 0.41 of the cloud, IoU 0.58 and 0.36.
     assert found["L1C"]["cloud"] == pytest.approx(0.85, abs=0.05)
@@ -462,7 +458,7 @@ def test_athabasca_has_no_false_cloud_until_it_is_blurred(real_data, sensor, dat
     ice = Codes(label.read().repeat(2, axis=0).repeat(2, axis=1))
     shares = {
         level: false_cloud_on_ice(cloud_mask(twice, method="csmask", level=level), ice, twice)
-        for level in csmask.LEVELS
+        for level in clouds.LEVELS
     }
     assert shares["L2A"]["ice_cloud"] > 0.3
     assert shares["L1C"]["ice_cloud"] > 0.03

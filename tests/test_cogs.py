@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from rasterio.crs import CRS
 from rio_cogeo import cog_validate
 
-from glacier_utils.cogs import BLOCK, Layer, _halved, cog_from_bytes
 from glacier_utils.errors import GlacierError
-from glacier_utils.grids import Grid
+from glacier_utils.raster.grid import Grid
+from glacier_utils.raster.io import BLOCK, Layer, _halved, cog_from_bytes
 
 CLASS = Layer("class", colours={0: (1, 2, 3, 255), 1: (9, 8, 7, 255)})
 PROBABILITY = Layer("probability", scale=0.004, average=True, tags={"MODEL": "a <b> & 'c'\x00"})

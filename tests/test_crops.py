@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glacier_utils.crops import crop, side_of_epoch
 from glacier_utils.errors import GlacierError
-from glacier_utils.settings import Settings
+from glacier_utils.training.augmentation import crop, side_of_epoch
+from glacier_utils.training.settings import Settings
 
 
 def test_sides_grow_in_equal_parts_and_end_with_whole_patches():

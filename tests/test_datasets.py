@@ -13,12 +13,12 @@ import shapely
 import yaml
 from affine import Affine
 
-from glacier_utils.checks import check
-from glacier_utils.datasets import open_dataset
+from glacier_utils.datasets.checks import check
+from glacier_utils.datasets.dataset import open_dataset
 from glacier_utils.errors import GlacierError
-from glacier_utils.grids import Grid
-from glacier_utils.outlines import rasterise
-from glacier_utils.warped import warp_source
+from glacier_utils.imagery.warp import warp_source
+from glacier_utils.outlines.rasterization import rasterise
+from glacier_utils.raster.grid import Grid
 
 PROJECT = Path(__file__).resolve().parents[1]
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 
-from glacier_utils import disagreements
-from glacier_utils.grids import Grid, Image
+from glacier_utils.evaluation import error_analysis
+from glacier_utils.raster.grid import Grid, Image
 
 BANDS = ("red", "green", "blue", "nir")
 SNOW, ICE = (0.83, 0.83, 0.81, 0.69), (0.34, 0.36, 0.35, 0.24)
@@ -40,7 +40,7 @@ class World:
 
     def found(self, **kwargs):
         image = Image(np.moveaxis(self.pixels, -1, 0), np.ones((SIZE, SIZE), bool), BANDS, GRID)
-        return disagreements.disagreements(self.map, self.label, image, self.clouds, **kwargs)
+        return error_analysis.disagreements(self.map, self.label, image, self.clouds, **kwargs)
 
 
 CASES = {
@@ -106,11 +106,11 @@ def test_sums_by_reason():
         World().put(np.s_[40:60, 50:70], SNOW, mapped=1).put(np.s_[72:80, 10:50], ROCK, mapped=0)
     )
     world.put(np.s_[0:10, 80:90], ICE, mapped=1)
-    table = disagreements.by_reason(world.found(truth=world.label)).set_index("reason")
+    table = error_analysis.by_reason(world.found(truth=world.label)).set_index("reason")
     assert table.index.tolist() == ["retreat", "snow", "missing glacier"]
     assert table["share"].tolist() == pytest.approx([1.0, 0.8, 0.2])
     assert table["map_right"].tolist() == [0.0, 0.0, 0.0]
-    assert disagreements.by_reason(World().found()).empty
+    assert error_analysis.by_reason(World().found()).empty
 
 
 @given(st.integers(0, 2**16))
@@ -119,11 +119,11 @@ def test_every_region_is_listed_once(seed):
     label, mask = (rng.choice([0, 1, 255], (12, 11)).astype(np.uint8) for _ in "ab")
     pixels, valid = rng.random((4, 12, 11), np.float32), np.ones((12, 11), bool)
     image = Image(pixels, valid, BANDS, GRID.window(0, 0, 12, 11))
-    table = disagreements.disagreements(mask, label, image, min_area_km2=0)
+    table = error_analysis.disagreements(mask, label, image, min_area_km2=0)
     wrong = (mask != label) & (mask != 255) & (label != 255)
     assert table["km2"].sum() == pytest.approx(wrong.sum() * 1e-4)
     assert wrong[table["row"], table["col"]].all()
-    np.testing.assert_allclose(table[list(disagreements.CUES)].sum(axis=1), 1)
+    np.testing.assert_allclose(table[list(error_analysis.CUES)].sum(axis=1), 1)
     kinds = np.where(mask[table["row"], table["col"]] == 1, "false alarm", "miss")
     assert table["kind"].tolist() == kinds.tolist()
 
@@ -132,8 +132,8 @@ def test_windows_stay_in_the_frame():
     world = World().put(np.s_[0:12, 80:92], SNOW, mapped=1).put(np.s_[40:60, 60:80], SNOW, mapped=1)
     table = world.found()
     arrays = (np.moveaxis(world.pixels, -1, 0), world.label, world.map)
-    parts = disagreements.windows(table, arrays, 40)
+    parts = error_analysis.windows(table, arrays, 40)
     assert [part.shape for part in parts[0]] == [(4, 40, 40), (40, 40), (40, 40)]
     np.testing.assert_array_equal(parts[0][2], world.map[29:69, 49:89])
     np.testing.assert_array_equal(parts[1][1], world.label[0:40, 60:100])
-    assert disagreements.windows(table, arrays, 500)[0][1].shape == (SIZE, SIZE)
+    assert error_analysis.windows(table, arrays, 500)[0][1].shape == (SIZE, SIZE)

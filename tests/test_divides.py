@@ -14,9 +14,10 @@ from rasterio.crs import CRS
 from scipy import ndimage
 from test_matching import TWO, UTM, box, inventory, predicted
 
-from glacier_utils import divides, glaciers, outlines
 from glacier_utils.errors import GlacierError
-from glacier_utils.grids import Grid
+from glacier_utils.evaluation import per_glacier
+from glacier_utils.outlines import matching, rasterization
+from glacier_utils.raster.grid import Grid
 
 GRID = Grid(CRS.from_epsg(32623), Affine(10, 0, 500_000, 0, -10, 6_801_000), 100, 120)
 
@@ -37,7 +38,7 @@ def check_whole(table: gpd.GeoDataFrame, ice: gpd.GeoDataFrame) -> None:
 
 def test_a_merged_polygon_is_cut_along_the_divide():
     ice = predicted(box(0.5, 0, 3, 1))
-    found = divides.assign_ids(ice, inventory(TWO))
+    found = matching.assign_ids(ice, inventory(TWO))
     check_whole(found, ice)
     assert areas(found) == {"A": 1.5, "B": 1.0}
     assert found["name"].tolist() == ["Sermeq A", "Sermeq B"]
@@ -48,7 +49,7 @@ def test_a_merged_polygon_is_cut_along_the_divide():
 def test_ice_outside_goes_to_the_nearest_outline():
     # One km of ice above the outlines: the line of equal distance goes on from the divide.
     ice = predicted(box(0, 0, 4, 2))
-    found = divides.assign_ids(ice, inventory(TWO))
+    found = matching.assign_ids(ice, inventory(TWO))
     check_whole(found, ice)
     assert areas(found) == {"A": 4.0, "B": 4.0}
     assert found.geometry.iloc[0].symmetric_difference(box(0, 0, 2, 2)).area < 1
@@ -57,14 +58,14 @@ def test_ice_outside_goes_to_the_nearest_outline():
 def test_rock_mapped_as_ice_is_the_glaciers_around_it():
     rock = box(0.5, 0.25, 1, 0.75)
     ice = predicted(box(0, 0, 4, 1))
-    found = divides.assign_ids(ice, inventory(TWO, {"A": rock}))
+    found = matching.assign_ids(ice, inventory(TWO, {"A": rock}))
     check_whole(found, ice)
     assert areas(found) == {"A": 2.0, "B": 2.0}
 
 
 def test_pieces_of_a_glacier_become_one_row():
     ice = predicted(box(0, 0, 0.5, 1), box(1, 0, 2, 1))
-    found = divides.assign_ids(ice, inventory(TWO))
+    found = matching.assign_ids(ice, inventory(TWO))
     assert areas(found) == {"A": 1.5}
     assert found.geometry.iloc[0].geom_type == "MultiPolygon"
 
@@ -74,7 +75,7 @@ def test_ice_that_no_outline_touches_is_numbered_by_size():
         box(0, 0, 1, 1), box(0, 5, 1, 5.5), box(5, 5, 6, 6), box(8, 8, 8.09, 8.09),
         box(9, 9, 9.05, 9.05),
     )  # fmt: skip
-    found = divides.assign_ids(ice, inventory(TWO))
+    found = matching.assign_ids(ice, inventory(TWO))
     check_whole(found, ice)
     assert areas(found) == {"A": 1, "unlisted-1": 1, "unlisted-2": 0.5, "none": 0.0106}
     assert found["listed"].sum() == 1
@@ -82,22 +83,24 @@ def test_ice_that_no_outline_touches_is_numbered_by_size():
 
 def test_polygons_that_touch_at_a_corner_are_one_region():
     ice = predicted(box(1, 0, 2, 1), box(0.5, 1, 1, 1.5))
-    found = divides.assign_ids(ice, inventory({"A": box(1, 0, 2, 1)}))
+    found = matching.assign_ids(ice, inventory({"A": box(1, 0, 2, 1)}))
     assert areas(found) == {"A": 1.25}
 
 
 def test_no_ice_and_no_outlines():
     none = gpd.GeoDataFrame({"area_km2": []}, geometry=[], crs=UTM)
-    found = divides.assign_ids(none, inventory(TWO))
+    found = matching.assign_ids(none, inventory(TWO))
     assert found.empty
     assert {"glacier_id", "name", "area_km2", "listed", "geometry"} == set(found.columns)
-    assert areas(divides.assign_ids(predicted(box(0, 0, 1, 1)), inventory({}))) == {"unlisted-1": 1}
+    assert areas(matching.assign_ids(predicted(box(0, 0, 1, 1)), inventory({}))) == {
+        "unlisted-1": 1
+    }
 
 
 @pytest.mark.parametrize("step", [0, -1, np.inf, np.nan])
 def test_a_step_that_is_none(step):
     with pytest.raises(GlacierError, match="step_m"):
-        divides.assign_ids(predicted(TWO["A"]), inventory(TWO), step_m=step)
+        matching.assign_ids(predicted(TWO["A"]), inventory(TWO), step_m=step)
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -115,11 +118,11 @@ def test_the_same_as_on_the_raster(seed):
     table = inventory(ice)
     # Of different dates, so that it is clear whose an overlap is.
     table["source_date"] += pd.to_timedelta(generator.permutation(4), "D")
-    polygons = outlines.vectorise(mask, GRID)
-    found = divides.assign_ids(polygons, table, step_m=5)
+    polygons = rasterization.vectorise(mask, GRID)
+    found = matching.assign_ids(polygons, table, step_m=5)
     check_whole(found, polygons)
     # The rule on pixels, region by region: each takes the nearest of those inside its outlines.
-    burnt = glaciers.burn_glaciers(table, GRID, drop=False)
+    burnt = per_glacier.burn_glaciers(table, GRID, drop=False)
     inside = np.where(mask == 1, burnt.numbers, 0)
     numbers = np.zeros_like(inside)
     regions, count = ndimage.label(mask, np.ones((3, 3)))
@@ -144,15 +147,17 @@ def test_real_outlines_get_the_areas_of_the_raster(real_data):
     folder = real_data / "everest_landsat7"
     with rasterio.open(folder / "LE71400412000304SGS00_B4.tif") as file:
         grid = Grid(file.crs, file.transform, file.height, file.width)
-    table = outlines.read_outlines(
+    table = rasterization.read_outlines(
         folder / "15_rgi60_glacier_outlines.gpkg", bounds=grid.bounds, crs=grid.crs
     )
     # Ice that reaches 90 m beyond the outlines, so that there is something to share out.
-    mask = ndimage.binary_dilation(outlines.rasterise(table, grid) == 1, iterations=3)
-    polygons = outlines.vectorise(mask, grid)
-    found = divides.assign_ids(polygons, table, step_m=30)
+    mask = ndimage.binary_dilation(rasterization.rasterise(table, grid) == 1, iterations=3)
+    polygons = rasterization.vectorise(mask, grid)
+    found = matching.assign_ids(polygons, table, step_m=30)
     check_whole(found, polygons)
-    parts = glaciers.partition(mask.astype(np.uint8), grid, glaciers.burn_glaciers(table, grid))
+    parts = per_glacier.partition(
+        mask.astype(np.uint8), grid, per_glacier.burn_glaciers(table, grid)
+    )
     counted = np.bincount(np.where(mask, parts.zones, 0).ravel())
     own = areas(found)
     off = [

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 
-from glacier_utils import error_causes
-from glacier_utils.datasets import open_dataset
-from glacier_utils.grids import Grid, Image
-from glacier_utils.sample import make_sample
-from glacier_utils.scenes import SURFACES
+from glacier_utils.datasets.dataset import open_dataset
+from glacier_utils.evaluation import error_analysis
+from glacier_utils.raster.grid import Grid, Image
+from glacier_utils.synthetic.rendering import SURFACES
+from glacier_utils.synthetic.sample import make_sample
 
 BANDS = ("red", "green", "blue", "nir")
 # Medians of the points behind `quality`'s rules, and tundra.
@@ -27,7 +27,7 @@ SPECTRA = {
     "bright ground": (0.22, 0.20, 0.18, 0.25),
     "dark ground": (0.07, 0.08, 0.05, 0.24),
 }
-CODES = {name: code for code, name in error_causes.COVERS.items()}
+CODES = {name: code for code, name in error_analysis.COVERS.items()}
 
 
 def image_of(*names: str) -> Image:
@@ -42,10 +42,10 @@ def row(*values: int) -> np.ndarray:
 
 def test_covers_by_hand():
     image = image_of(*SPECTRA, "")
-    assert error_causes.cover(image)[0].tolist() == [CODES[name] for name in SPECTRA] + [0]
+    assert error_analysis.cover(image)[0].tolist() == [CODES[name] for name in SPECTRA] + [0]
     clouds = row(1, 2, 255, 1, 0, 0, 1)
-    found = error_causes.cover(image, clouds)[0]
-    assert [error_causes.COVERS.get(int(code), "") for code in found] == [
+    found = error_analysis.cover(image, clouds)[0]
+    assert [error_analysis.COVERS.get(int(code), "") for code in found] == [
         "cloud", "shadow", "shadow", "cloud", "bright ground", "dark ground", "",
     ]  # fmt: skip
 
@@ -55,7 +55,7 @@ def test_causes_by_hand():
     image = image_of(*names, *names)
     reference = row(1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0)
     mask = row(1, 1, 1, 0, 0, 255, 1, 0, 1, 1, 0, 0)
-    table = error_causes.causes(mask, reference, image).set_index(["kind", "surface"])
+    table = error_analysis.causes(mask, reference, image).set_index(["kind", "surface"])
     miss, alarm = table.loc["miss"], table.loc["false alarm"]
     assert miss["pixels"].to_dict() == {
         "snow-covered ice": 0, "bare ice": 0, "debris": 2, "shadowed ice": 0, "water": 0,
@@ -72,10 +72,10 @@ def test_causes_by_hand():
     assert alarm.loc["seasonal snow", "right"] == pytest.approx(1 / 3)
     assert alarm.loc["bright rock", "right"] == 0.0
     assert alarm.loc[["other ground", "shadowed ground"], "right"].tolist() == [1.0, 1.0]
-    cloudy = error_causes.causes(mask, reference, image, row(*[0] * 6, 1, *[0] * 5))
+    cloudy = error_analysis.causes(mask, reference, image, row(*[0] * 6, 1, *[0] * 5))
     cloudy = cloudy.set_index(["kind", "surface"])
     assert cloudy.loc[("false alarm", "cloud"), "pixels"] == 1
-    perfect = error_causes.causes(reference, reference, image)
+    perfect = error_analysis.causes(reference, reference, image)
     assert perfect["share"].isna().all()
 
 
@@ -88,7 +88,7 @@ def test_every_error_has_one_surface(seed):
         Grid(None, Affine(10, 0, 0, 0, -10, 0), 8, 7),
     )  # fmt: skip
     mask, reference, clouds = (rng.choice([0, 1, 255], shape).astype(np.uint8) for _ in "abc")
-    table = error_causes.causes(mask, reference, image, clouds)
+    table = error_analysis.causes(mask, reference, image, clouds)
     known = (mask != 255) & (reference != 255)
     for kind, wrong in (("miss", (0, 1)), ("false alarm", (1, 0))):
         part = table[table["kind"] == kind]
@@ -101,7 +101,7 @@ def test_the_check_counts_what_it_should():
     image = image_of("snow", "snow", "bright ground", "shadow", "dark ground")
     surface = row(8, 10, 9, 7, 8)
     truth = row(1, 0, 1, 1, 1)
-    table = error_causes.check_rules(surface, truth, image)
+    table = error_analysis.check_rules(surface, truth, image)
     assert table.loc["snow on ice", ["snow-covered ice", "debris"]].tolist() == [1, 1]
     assert table["agreement"].dropna().to_dict() == {
         "snow on ice": 0.5, "seasonal snow": 1.0, "debris on ice": 1.0,
@@ -115,7 +115,7 @@ def test_rules_agree_with_the_known_classes_of_the_sample(tmp_path):
         for date in data.dates(area):
             image = data.source(area, date).read()
             surface = data.surface(area, date).read()
-            found = error_causes.check_rules(surface, data.truth(area, date).read(), image)
+            found = error_analysis.check_rules(surface, data.truth(area, date).read(), image)
             # Classes of some extent; the smallest are edges of others.
             total = found.drop(columns="agreement").sum(axis=1)
             large = found.loc[total > 0.02 * total.sum(), "agreement"]

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stubs import BANDS
 
-from glacier_utils import evaluation, metrics
-from glacier_utils.checkpoints import Segmenter, save_checkpoint
+from glacier_utils import metrics
+from glacier_utils.datasets.store import PatchStore
 from glacier_utils.errors import GlacierError
-from glacier_utils.store import PatchStore
+from glacier_utils.evaluation import comparison
+from glacier_utils.models.checkpoint import Segmenter, save_checkpoint
 
 SIZE, PIXEL = 8, 10.0
 
@@ -85,8 +86,8 @@ def test_assemble_and_cut_are_each_others_inverse(rows, cols, random, data):
     positions = np.array(random.sample(chosen, len(chosen)))
     dtype = data.draw(st.sampled_from([np.uint8, np.float32]))
     values = np.random.default_rng(0).integers(0, 2, (len(positions), SIZE, SIZE)).astype(dtype)
-    whole, bounds = evaluation.assemble(values, store, positions)
-    np.testing.assert_array_equal(evaluation.cut(whole, store, positions), values)
+    whole, bounds = comparison.assemble(values, store, positions)
+    np.testing.assert_array_equal(comparison.cut(whole, store, positions), values)
     assert whole.dtype == dtype
     # What no patch covers is unknown, and the bounds are those of the map.
     gaps = np.isnan(whole) if dtype == np.float32 else whole == 255
@@ -97,7 +98,7 @@ def test_assemble_and_cut_are_each_others_inverse(rows, cols, random, data):
 
 def test_assemble_puts_each_patch_in_its_place():
     store = make_store(2, 3)
-    whole, bounds = evaluation.assemble(store.labels, store, everything(store))
+    whole, bounds = comparison.assemble(store.labels, store, everything(store))
     assert (whole[:, :12] == 1).all()
     assert (whole[:, 12:] == 0).all()
     assert bounds == (500_000, 6_800_000 - 160, 500_240, 6_800_000)
@@ -106,7 +107,7 @@ def test_assemble_puts_each_patch_in_its_place():
 def test_assemble_takes_one_area_only():
     store = make_store(areas=("one", "two"))
     with pytest.raises(ValueError, match="one area and one date"):
-        evaluation.assemble(store.labels, store, everything(store))
+        comparison.assemble(store.labels, store, everything(store))
 
 
 # ---- references, predictions, masks
@@ -114,13 +115,13 @@ def test_assemble_takes_one_area_only():
 
 def test_references_are_labels_and_truth_where_known():
     store = make_store()
-    assert list(evaluation.references(store, everything(store))) == ["labels", "truth"]
-    assert list(evaluation.references(make_store(truth=False), np.array([0, 3]))) == ["labels"]
+    assert list(comparison.references(store, everything(store))) == ["labels", "truth"]
+    assert list(comparison.references(make_store(truth=False), np.array([0, 3]))) == ["labels"]
 
 
 def test_no_patch_to_judge_is_an_error():
     with pytest.raises(GlacierError, match=r"stub: no test patches of this date.*test_areas"):
-        evaluation.references(make_store(), np.array([], int))
+        comparison.references(make_store(), np.array([], int))
 
 
 def test_models_predict_the_chosen_patches(tmp_path, monkeypatch):
@@ -130,8 +131,8 @@ def test_models_predict_the_chosen_patches(tmp_path, monkeypatch):
     save_checkpoint(tmp_path / "rule.pt", rule)
     table = models("threshold").assign(checkpoint="rule.pt")
     store, positions = make_store(), np.array([5, 0, 3])
-    probabilities = evaluation.predict_models(table, store, positions)
-    masks = evaluation.classify_models(table, probabilities, store, positions)
+    probabilities = comparison.predict_models(table, store, positions)
+    masks = comparison.classify_models(table, probabilities, store, positions)
     np.testing.assert_array_equal(masks["threshold"], store.labels[positions])
 
 
@@ -140,7 +141,7 @@ def test_each_model_has_its_own_threshold():
     table = models("low", "high").assign(threshold=[0.2, 0.8])
     probability = np.full((1, SIZE, SIZE), 0.5, np.float32)
     probability[0, 0, 0] = np.nan
-    masks = evaluation.classify_models(
+    masks = comparison.classify_models(
         table, {"low": probability, "high": probability}, store, np.array([0])
     )
     assert np.unique(masks["low"]).tolist() == [1, 255]
@@ -153,7 +154,7 @@ def test_clean_up_works_on_the_whole_area():
     probability = np.zeros((8, SIZE, SIZE), np.float32)
     probability[1:3] = 1
     probability[4, 2:4, 2:4] = 1  # a region of 0.04 km2 in the other area
-    masks = evaluation.classify_models(
+    masks = comparison.classify_models(
         models("a"), {"a": probability}, store, everything(store), post_process=True
     )["a"]
     assert (masks[1:3] == 1).all()
@@ -163,17 +164,17 @@ def test_clean_up_works_on_the_whole_area():
 def test_clean_up_without_the_size_of_a_pixel_is_an_error():
     store = make_store(1, 1, crs=None, pixel=1.0)
     with pytest.raises(GlacierError, match="add `resolution` to dataset"):
-        evaluation.classify_models(
+        comparison.classify_models(
             models("a"), {"a": np.ones((1, SIZE, SIZE))}, store, np.array([0]), post_process=True
         )
 
 
 def test_pixel_area():
-    assert evaluation.pixel_area_km2(make_store()) == pytest.approx(1e-4)
-    assert evaluation.pixel_area_km2(make_store(pixel=30.0)) == pytest.approx(9e-4)
+    assert comparison.pixel_area_km2(make_store()) == pytest.approx(1e-4)
+    assert comparison.pixel_area_km2(make_store(pixel=30.0)) == pytest.approx(9e-4)
     # A resolution in dataset.yaml makes metres of a grid without georeference; 1 is pixels.
-    assert evaluation.pixel_area_km2(make_store(crs=None)) == pytest.approx(1e-4)
-    assert np.isnan(evaluation.pixel_area_km2(make_store(crs=None, pixel=1.0)))
+    assert comparison.pixel_area_km2(make_store(crs=None)) == pytest.approx(1e-4)
+    assert np.isnan(comparison.pixel_area_km2(make_store(crs=None, pixel=1.0)))
 
 
 # ---- scores
@@ -185,7 +186,7 @@ def test_scores_of_a_perfect_and_of_a_half_right_map():
     half = store.labels.copy()
     half[:, : SIZE // 2] = 0  # the upper half of every patch is missed
     masks = {"whole": store.labels, "half": half}
-    scores = evaluation.spatial_scores(models("whole", "half"), masks, store, positions)
+    scores = comparison.spatial_scores(models("whole", "half"), masks, store, positions)
     assert len(scores) == 2 * 2 * 2
     labels = scores[scores["reference"] == "labels"].set_index(["model", "area"])
     assert (labels.loc["whole", ["iou", "iou_low", "iou_high", "f1"]] == 1).all(axis=None)
@@ -194,14 +195,14 @@ def test_scores_of_a_perfect_and_of_a_half_right_map():
     # The truth is 15 of the 16 columns.
     truth = scores[scores["reference"] == "truth"].set_index(["model", "area"])
     assert (truth.loc["whole", "iou"] == 15 / 16).all()
-    assert evaluation.same_support(masks, store, positions)
+    assert comparison.same_support(masks, store, positions)
 
 
 def test_support_differs_where_one_map_has_gaps():
     store = make_store()
     gap = store.labels.copy()
     gap[0, 0, 0] = 255
-    assert not evaluation.same_support({"a": store.labels, "b": gap}, store, everything(store))
+    assert not comparison.same_support({"a": store.labels, "b": gap}, store, everything(store))
 
 
 def test_every_network_is_compared_with_every_baseline():
@@ -211,17 +212,17 @@ def test_every_network_is_compared_with_every_baseline():
     middling[:, : SIZE // 4] = 0
     masks = {"a": worse, "b": worse.copy(), "good": store.labels, "same": worse, "mid": middling}
     table = models(*masks).assign(kind=["baseline"] * 2 + ["network"] * 3)
-    pairs = evaluation.against_baselines(table, masks, store, everything(store))
+    pairs = comparison.against_baselines(table, masks, store, everything(store))
     assert len(pairs) == 3 * 2 * 2
     assert pairs["against"].unique().tolist() == ["a", "b"]
     assert (pairs[pairs["model"] == "same"]["difference"] == 0).all()
     assert (
         pairs[(pairs["model"] == "mid") & (pairs["reference"] == "labels")]["low"] == 0.25
     ).all()
-    assert evaluation.clearly_better(pairs) == ["good", "mid"]
+    assert comparison.clearly_better(pairs) == ["good", "mid"]
     # One interval that holds zero is enough to doubt.
     pairs.loc[pairs["model"].eq("mid").idxmax(), "verdict"] = "not distinguishable"
-    assert evaluation.clearly_better(pairs) == ["good"]
+    assert comparison.clearly_better(pairs) == ["good"]
 
 
 def test_differences_and_their_verdicts():
@@ -229,10 +230,10 @@ def test_differences_and_their_verdicts():
     worse = store.labels.copy()
     worse[:, : SIZE // 2] = 0
     masks = {"best": store.labels, "same": store.labels.copy(), "worse": worse}
-    table = evaluation.differences("best", masks, store, everything(store)).set_index("against")
+    table = comparison.differences("best", masks, store, everything(store)).set_index("against")
     assert table.loc["same", ["difference", "verdict"]].tolist() == [0, "not distinguishable"]
     assert table.loc["worse", ["difference", "low", "verdict"]].tolist() == [0.5, 0.5, "better"]
-    alone = evaluation.differences("best", {"best": store.labels}, store, everything(store))
+    alone = comparison.differences("best", {"best": store.labels}, store, everything(store))
     assert alone.empty
     assert "verdict" in alone
 
@@ -241,7 +242,7 @@ def test_curves_pass_through_the_models_own_points():
     store = make_store(truth=False)
     probability = np.random.default_rng(0).random(store.labels.shape).astype(np.float32)
     masks = {"a": metrics.classify(probability, 0.5)}
-    lines, points = evaluation.curves(["a"], {"a": probability}, masks, store, everything(store))
+    lines, points = comparison.curves(["a"], {"a": probability}, masks, store, everything(store))
     ((title, line),) = lines.items()
     assert title.startswith("a (average precision 0.")
     at_half = line[line["threshold"] == 0.5].iloc[0]
@@ -251,12 +252,12 @@ def test_curves_pass_through_the_models_own_points():
 def test_patch_scores_name_the_stores_patches():
     store, positions = make_store(), np.array([7, 1])
     masks = {"a": store.labels[positions]}
-    scores = evaluation.patch_scores(["a"], masks, store, positions)
+    scores = comparison.patch_scores(["a"], masks, store, positions)
     assert scores["patch"].tolist() == [7, 1]
     # Patch 7 lies on ground: without glacier in label and map there is no IoU.
     assert np.isnan(scores["iou"].iloc[0])
     assert scores["iou"].iloc[1] == 1
-    pairs = evaluation.error_patches(masks["a"], store, positions, [1])
+    pairs = comparison.error_patches(masks["a"], store, positions, [1])
     np.testing.assert_array_equal(pairs[0][0], store.labels[1])
     np.testing.assert_array_equal(pairs[0][1], store.labels[1])
 
@@ -269,7 +270,7 @@ def ranked(ious: list[float]) -> pd.DataFrame:
 
 
 def test_best_median_and_worst_of_many():
-    picked = evaluation.best_median_worst(ranked([0.1, 0.9, 0.5, 0.7, 0.3, 0.2, 0.8]), "a", each=2)
+    picked = comparison.best_median_worst(ranked([0.1, 0.9, 0.5, 0.7, 0.3, 0.2, 0.8]), "a", each=2)
     assert picked["which"].tolist() == ["best"] * 2 + ["median"] * 2 + ["worst"] * 2
     assert picked["iou"].tolist() == [0.9, 0.8, 0.7, 0.5, 0.2, 0.1]
 
@@ -277,7 +278,7 @@ def test_best_median_and_worst_of_many():
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(0, 1), max_size=20), st.integers(1, 5))
 def test_no_patch_is_picked_twice(ious, each):
-    picked = evaluation.best_median_worst(ranked(ious), "a", each=each)
+    picked = comparison.best_median_worst(ranked(ious), "a", each=each)
     assert picked["patch"].is_unique
     assert len(picked) == (len(ious) if len(ious) < 3 else 3 * min(each, len(ious) // 3))
     assert picked["iou"].is_monotonic_decreasing
@@ -290,7 +291,7 @@ def test_patches_with_next_to_no_glacier_are_not_picked():
     table = pd.DataFrame(
         {"model": "a", "patch": [0, 1], "tp": [0, 2], "fp": [1, 0], "fn": 0, "tn": [99, 98]}
     )
-    picked = evaluation.best_median_worst(metrics.score_patches(table), "a")
+    picked = comparison.best_median_worst(metrics.score_patches(table), "a")
     assert picked["patch"].tolist() == [1]
 
 
@@ -314,10 +315,10 @@ def test_boundaries_lie_off_by_what_the_map_was_moved():
     moved = store.labels.copy()
     for area in ("one", "two"):
         here = store.select(area=area)
-        whole, _ = evaluation.assemble(store.labels[here], store, here)
+        whole, _ = comparison.assemble(store.labels[here], store, here)
         whole[:, 13:16] = 0  # the outline moves three pixels to the left, across a patch border
-        moved[here] = evaluation.cut(whole, store, here)
-    table = evaluation.boundary_table({"a": moved}, store, everything(store), names=["a"])
+        moved[here] = comparison.cut(whole, store, here)
+    table = comparison.boundary_table({"a": moved}, store, everything(store), names=["a"])
     assert table[["area", "reference"]].to_numpy().tolist() == [
         ["one", "labels"], ["two", "labels"], ["one", "truth"], ["two", "truth"],
     ]  # fmt: skip
@@ -326,4 +327,4 @@ def test_boundaries_lie_off_by_what_the_map_was_moved():
 
 def test_first_area():
     store = make_store(1, 2, areas=("one", "two"))
-    assert evaluation.first_area(store, np.array([3, 0, 2])).tolist() == [True, False, True]
+    assert comparison.first_area(store, np.array([3, 0, 2])).tolist() == [True, False, True]

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from rasterio.crs import CRS
 from stubs import BANDS, Scene
 
-from glacier_utils import exploration
-from glacier_utils.datasets import open_dataset
+from glacier_utils.datasets import exploration
+from glacier_utils.datasets.dataset import open_dataset
 from glacier_utils.errors import GlacierError
-from glacier_utils.grids import Grid, Image
+from glacier_utils.raster.grid import Grid, Image
 
 ICE, ROCK = (0.35, 0.37, 0.38, 0.30), (0.09, 0.08, 0.06, 0.22)
 SNOW = (0.80, 0.80, 0.80, 0.70)

@@ -21,14 +21,16 @@ import rasterio.warp
 import shapely
 from affine import Affine
 
+from glacier_utils import cli
+from glacier_utils.datasets.dataset import open_dataset
+from glacier_utils.errors import GlacierError
+from glacier_utils.imagery import catalogue, download
+from glacier_utils.imagery.catalogue import Unusable, known_offset
+from glacier_utils.imagery.download import fetch
+
 pytest.importorskip("pystac_client")
 pytest.importorskip("odc.stac")
 
-from glacier_utils import acquisitions, boxes, catalogue, cli
-from glacier_utils.catalogue import Unusable, known_offset
-from glacier_utils.datasets import open_dataset
-from glacier_utils.errors import GlacierError
-from glacier_utils.fetch import fetch
 
 CRS = "EPSG:32623"
 X, Y = 500_000, 6_765_000  # near 61 N 45 W: the upper left corner of the western granule
@@ -59,13 +61,13 @@ class Catalogue:
         self.faults: dict[str, int] = {}
         self.passing: list[int] = []  # answers to the next questions, whatever they are
         self.asked: list[dict] = []
-        catalogue = self
+        served = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_HEAD(self) -> None:
-                catalogue.answer(self)
+                served.answer(self)
 
             do_GET = do_POST = do_HEAD
 
@@ -208,9 +210,9 @@ def stac(tmp_path, monkeypatch) -> Iterator[Catalogue]:
         monkeypatch.delenv(name, raising=False)
     # The waits between tries are the library's; the tests do not need them.
     monkeypatch.setattr(catalogue, "_BACKOFF", 0)
-    monkeypatch.setitem(acquisitions._GDAL, "GDAL_HTTP_RETRY_DELAY", 0.01)
+    monkeypatch.setitem(download._GDAL, "GDAL_HTTP_RETRY_DELAY", 0.01)
     # GDAL remembers what it saw at an address; here another catalogue may get the same one.
-    monkeypatch.setitem(acquisitions._GDAL, "CPL_VSIL_CURL_NON_CACHED", "/vsicurl/http://127")
+    monkeypatch.setitem(download._GDAL, "CPL_VSIL_CURL_NON_CACHED", "/vsicurl/http://127")
     made = Catalogue(tmp_path / "served")
     yield made
     made.server.shutdown()
@@ -337,7 +339,7 @@ def test_zero_is_dark_water_without_offset_and_no_data_with_one(stac, run, tmp_p
 
 
 def test_strips_join_without_a_seam(stac, run, tmp_path, monkeypatch):
-    monkeypatch.setattr(acquisitions, "_STRIP", 60)
+    monkeypatch.setattr(download, "_STRIP", 60)
     stac.add("S2A_west")
     run(WEST_BOX)
     assert_true(open_dataset(tmp_path / "data" / "box").source("scene", "2023-07").read())
@@ -608,8 +610,8 @@ def test_broken_items_are_left_out_by_name(stac, spoil, reason):
     bad = copy.deepcopy(good)
     bad["id"] = "bad"
     spoil(bad)
-    grid = boxes.frame(WEST_BOX)
-    box = boxes.polygon(WEST_BOX, grid)
+    grid = download.frame(WEST_BOX)
+    box = download.polygon(WEST_BOX, grid)
     found, notes = catalogue.candidates([bad, good], box, grid.crs)
     assert [one.name for one in found] == ["good"]
     (note,) = notes
@@ -789,16 +791,16 @@ def test_the_extra_is_not_installed(fails, monkeypatch, module):
 )  # fmt: skip
 def test_zone_of_a_box(longitude, latitude, epsg):
     box = (longitude - 0.02, latitude - 0.02, longitude + 0.02, latitude + 0.02)
-    grid = boxes.frame(box)
+    grid = download.frame(box)
     assert grid.crs.to_epsg() == epsg
     assert all(value % 10 == 0 for value in grid.bounds)
-    assert boxes.polygon(box, grid).difference(shapely.box(*grid.bounds)).area < 1
+    assert download.polygon(box, grid).difference(shapely.box(*grid.bounds)).area < 1
 
 
 def test_a_whole_tile_fits():
     tile = rasterio.warp.transform_bounds(
         "EPSG:32623", "EPSG:4326", 499_980, 6_690_240, 609_780, 6_800_040
     )
-    grid = boxes.frame(tile)
+    grid = download.frame(tile)
     assert grid.height >= 10980
     assert grid.width >= 10980

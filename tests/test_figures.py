@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from glacier_utils import change, charts, gallery, plots
+from glacier_utils.change import transition
 from glacier_utils.errors import GlacierError
+from glacier_utils.plotting import charts, gallery, style
 
 pytestmark = pytest.mark.usefixtures("offscreen")
 
@@ -267,7 +268,7 @@ def test_composite_is_a_picture_with_grey_gaps(height, width, share):
     generator = np.random.default_rng(0)
     image = generator.uniform(0.01, 1, (4, height, width)).astype(np.float32)
     valid = generator.random((height, width)) >= share
-    found = plots.composite(image * valid, BANDS, valid=valid)
+    found = style.composite(image * valid, BANDS, valid=valid)
     assert found.shape == (height, width, 3)
     assert found.dtype == np.float32
     assert found.min() >= 0
@@ -278,7 +279,7 @@ def test_composite_is_a_picture_with_grey_gaps(height, width, share):
 def test_composite_shows_the_bands_asked_for_within_the_limits():
     image = np.zeros((4, 1, 3), np.float32)
     image[:, 0] = np.array([[0.1, 0.2, 0.3]] * 3 + [[0.3, 0.2, 0.1]])
-    found = plots.composite(image, BANDS, plots.BANDS_FALSE, limits=(0.1, 0.3))
+    found = style.composite(image, BANDS, style.BANDS_FALSE, limits=(0.1, 0.3))
     np.testing.assert_allclose(found[0, :, 0], [1, 0.5 ** (1 / 1.4), 0], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(found[0, :, 1], [0, 0.5 ** (1 / 1.4), 1], rtol=1e-5, atol=1e-6)
 
@@ -286,24 +287,24 @@ def test_composite_shows_the_bands_asked_for_within_the_limits():
 def test_error_codes_by_hand():
     mask = np.array([[0, 1, 0, 1, 1]], np.uint8)
     label = np.array([[0, 1, 1, 0, 255]], np.uint8)
-    assert plots.error_codes(mask, label).tolist() == [[0, 1, 2, 3, 255]]
+    assert style.error_codes(mask, label).tolist() == [[0, 1, 2, 3, 255]]
 
 
 def test_codes_keep_their_colours_whatever_is_there():
     values = (0, 1, 2, 3, 255)
-    positions, cmap, norm = plots.coded(
-        np.array([[255, 3, 1, 77]], np.uint8), plots.CHANGE_COLOURS, values
+    positions, cmap, norm = style.coded(
+        np.array([[255, 3, 1, 77]], np.uint8), style.CHANGE_COLOURS, values
     )
     assert positions.tolist() == [[4, 3, 1, 4]]  # a code without a name counts as unknown
-    colours = list(plots.CHANGE_COLOURS.values())
+    colours = list(style.CHANGE_COLOURS.values())
     assert [mpl.colors.to_hex(cmap(norm(i))) for i in range(5)] == colours
 
 
 def test_class_names_of_maps_and_of_changes_agree():
-    assert len(plots.CHANGE_COLOURS) == len(change.TRANSITIONS)
-    assert [name for name in plots.CHANGE_COLOURS if name in ("lost", "gained")] == [
-        change.TRANSITIONS[2],
-        change.TRANSITIONS[3],
+    assert len(style.CHANGE_COLOURS) == len(transition.TRANSITIONS)
+    assert [name for name in style.CHANGE_COLOURS if name in ("lost", "gained")] == [
+        transition.TRANSITIONS[2],
+        transition.TRANSITIONS[3],
     ]
 
 
@@ -320,7 +321,7 @@ def assert_map(ax) -> None:
 @pytest.mark.parametrize("count", [1, 3])
 def test_scenes(count):
     pictures = {f"area {number}": picture(number) for number in range(count)}
-    figure = drawn(plots.scenes(pictures, BOUNDS, outlines=outlines()))
+    figure = drawn(style.scenes(pictures, BOUNDS, outlines=outlines()))
     axes = shown(figure)
     assert [ax.get_title() for ax in axes] == list(pictures)
     for ax in axes:
@@ -332,7 +333,7 @@ def test_scenes(count):
 def test_scenes_with_bounds_and_outlines_of_their_own():
     west = tuple(np.add(BOUNDS, (-5000, 0, -5000, 0)))
     figure = drawn(
-        plots.scenes(
+        style.scenes(
             {"here": picture(), "west": picture(1)},
             {"here": BOUNDS, "west": west},
             outlines={"here": outlines()},
@@ -345,12 +346,12 @@ def test_scenes_with_bounds_and_outlines_of_their_own():
 
 @pytest.mark.parametrize("table", [None, outlines().iloc[:0], outlines().drop(columns="kind")])
 def test_outlines_may_be_missing_empty_or_plain(table):
-    drawn(plots.scenes({"test": picture()}, BOUNDS, outlines=table))
+    drawn(style.scenes({"test": picture()}, BOUNDS, outlines=table))
 
 
 @pytest.mark.parametrize("values", [(255,), (0, 1, 255), (1,)])
 def test_label_maps(values):
-    figure = drawn(plots.label_maps({"test": codes(*values)}, BOUNDS, outlines=outlines()))
+    figure = drawn(style.label_maps({"test": codes(*values)}, BOUNDS, outlines=outlines()))
     (ax,) = shown(figure)
     assert_map(ax)
     assert legend(figure) == ["not glacier", "glacier", "unknown", "outline"]
@@ -358,16 +359,16 @@ def test_label_maps(values):
 
 def test_error_maps_against_one_or_several_labels():
     maps = {"a": codes(0, 1), "b": codes(1)}
-    figure = drawn(plots.error_maps(maps, codes(0, 1, 255), BOUNDS))
+    figure = drawn(style.error_maps(maps, codes(0, 1, 255), BOUNDS))
     assert [ax.get_title() for ax in shown(figure)] == ["a", "b"]
-    assert legend(figure) == list(plots.ERROR_COLOURS)
+    assert legend(figure) == list(style.ERROR_COLOURS)
     each = {"a": codes(0), "b": codes(255)}
-    drawn(plots.error_maps(maps, each, {"a": BOUNDS, "b": BOUNDS}))
+    drawn(style.error_maps(maps, each, {"a": BOUNDS, "b": BOUNDS}))
 
 
 def test_change_maps():
-    figure = drawn(plots.change_maps({"test": codes(0, 1, 2, 3, 255)}, BOUNDS))
-    assert legend(figure) == list(plots.CHANGE_COLOURS)
+    figure = drawn(style.change_maps({"test": codes(0, 1, 2, 3, 255)}, BOUNDS))
+    assert legend(figure) == list(style.CHANGE_COLOURS)
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -375,14 +376,14 @@ def test_probability_maps_share_one_colour_bar(count):
     values = picture()[..., 0]
     values[:5] = np.nan
     maps = {str(number): values for number in range(count)}
-    figure = drawn(plots.probability_maps(maps, BOUNDS))
+    figure = drawn(style.probability_maps(maps, BOUNDS))
     assert len(shown(figure)) == count
     bars = [ax for ax in figure.axes if ax.get_label() == "<colorbar>"]
     assert [bar.get_ylabel() for bar in bars] == ["glacier probability"]
 
 
 def test_probability_maps_without_a_known_pixel():
-    drawn(plots.probability_maps({"test": np.full(SHAPE, np.nan)}, BOUNDS))
+    drawn(style.probability_maps({"test": np.full(SHAPE, np.nan)}, BOUNDS))
 
 
 def tiles(number: int = 6) -> gpd.GeoDataFrame:
@@ -396,7 +397,7 @@ def tiles(number: int = 6) -> gpd.GeoDataFrame:
 
 def test_split_map_names_the_parts_that_are_there():
     index = tiles().assign(split=["train"] * 3 + ["buffer", "validation", "validation"])
-    figure = drawn(plots.split_map(index, {"train": (picture(), BOUNDS)}))
+    figure = drawn(style.split_map(index, {"train": (picture(), BOUNDS)}))
     (ax,) = shown(figure)
     assert ax.get_title().startswith("train: 3 train")
     assert "2 validation" in ax.get_title()
@@ -406,7 +407,7 @@ def test_split_map_names_the_parts_that_are_there():
 @pytest.mark.parametrize("glaciers", [None, outlines()])
 def test_area_overview(glaciers):
     east = tiles(2)
-    figure = drawn(plots.area_overview({"train": tiles(), "test": east}, glaciers))
+    figure = drawn(style.area_overview({"train": tiles(), "test": east}, glaciers))
     (ax,) = shown(figure)
     assert_map(ax)
     assert [text.get_text() for text in ax.texts] == ["train (6 patches)", "test (2 patches)"]
@@ -421,7 +422,7 @@ def test_patch_gallery(count):
     assert figure.get_suptitle() == "windows of 16 px"
     both = drawn(gallery.patch_gallery(squares, titles, codes=[codes(0, 1, 255)[:16, :16]] * count))
     assert sum(bool(ax.get_images()) for ax in both.axes) == 2 * count
-    assert legend(both) == list(plots.ERROR_COLOURS)
+    assert legend(both) == list(style.ERROR_COLOURS)
 
 
 @settings(max_examples=15, deadline=None)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from glacier_utils import models
-from glacier_utils.folding import fold_batch_norm
+from glacier_utils.models import registry
+from glacier_utils.prediction.acceleration import fold_batch_norm
 
 
 def awake(network: nn.Module) -> nn.Module:
@@ -29,7 +29,7 @@ def count(network: nn.Module) -> int:
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["unet-resnet18", "glaciernet", "segformer-mit_b0"])
 def test_the_folded_network_gives_the_same_logits(name):
-    network = awake(models.build(name, 4))
+    network = awake(registry.build(name, 4))
     before = count(network)
     folded = fold_batch_norm(network, 4)
     assert count(network) == before  # the original is left alone

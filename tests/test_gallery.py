@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from glacier_utils.gallery import dropped_patches
+from glacier_utils.plotting.gallery import dropped_patches
 
 BANDS = ("red", "green", "blue", "nir")
 

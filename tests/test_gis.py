@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from stubs import FirstBand, Scene, segmenter
 
-from glacier_utils.products import map_scene
+from glacier_utils.prediction.scenes import map_scene
 
 VALIDATE = [
     "/usr/bin/python3", "-c",

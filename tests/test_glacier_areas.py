@@ -12,11 +12,10 @@ import shapely
 from affine import Affine
 from rasterio.crs import CRS
 
-from glacier_utils import glacier_areas
-from glacier_utils.area_errors import AreaError, Scale
-from glacier_utils.glaciers import burn_glaciers, partition
-from glacier_utils.grids import Grid
-from glacier_utils.temporal import Map
+from glacier_utils.change import series
+from glacier_utils.change.area import AreaError, Map, Scale
+from glacier_utils.evaluation.per_glacier import burn_glaciers, partition
+from glacier_utils.raster.grid import Grid
 
 GRID = Grid(CRS.from_epsg(32623), Affine(10, 0, 5e5, 0, -10, 6.8e6), 60, 200)
 DATES = ("2023-07", "2023-08", "2023-09")
@@ -59,7 +58,7 @@ def test_areas_and_changes_of_three_dates_by_hand(parts):
             DATES, (scene(20, 10), scene(20, 10, far=True), scene(10, 0)), strict=True
         )
     }
-    table = glacier_areas.glacier_table(maps, *parts)
+    table = series.glacier_table(maps, *parts)
     table = table.set_index(["date", "glacier_id"])
     assert len(table) == 6
     assert table["area_km2"].tolist() == pytest.approx(
@@ -81,7 +80,7 @@ def test_areas_and_changes_of_three_dates_by_hand(parts):
 def test_a_missed_glacier_has_an_interval_too(parts):
     error = AreaError(0.1, (Scale(4e-6, 1.0, math.inf, 10**6),))
     errors = {("net", DATES[0], DATES[0]): error}
-    table = glacier_areas.glacier_table({("net", "test", DATES[0]): scene(20, 0)}, *parts, errors)
+    table = series.glacier_table({("net", "test", DATES[0]): scene(20, 0)}, *parts, errors)
     missed = table.set_index("glacier_id").loc["small"]
     assert missed["area_km2"] == missed["low"] == 0
     # Of 0.01 km2: a bias of 10 %, and a scatter of 2e-5 km2 (1 km2: of 2e-3).
@@ -89,9 +88,7 @@ def test_a_missed_glacier_has_an_interval_too(parts):
 
 
 def test_unknown_pixels_are_given_apart_and_as_a_bound(parts):
-    table = glacier_areas.glacier_table(
-        {("net", "test", DATES[0]): scene(20, 10, unknown=5)}, *parts
-    )
+    table = series.glacier_table({("net", "test", DATES[0]): scene(20, 10, unknown=5)}, *parts)
     big = table.set_index("glacier_id").loc["big"]
     assert big["unknown_km2"] == pytest.approx(100 * PIXEL)
     assert big["area_km2"] == pytest.approx(300 * PIXEL)
@@ -109,7 +106,7 @@ def test_sums_of_errors_alike_and_independent():
             "change_reach_km2": [0.3, 0.4, 1.2], "changed": [False, True, False],
         }
     )  # fmt: skip
-    row = glacier_areas.sum_table(glaciers).iloc[0]
+    row = series.sum_table(glaciers).iloc[0]
     assert (row["glaciers"], row["changed"], row["area_km2"]) == (3, 1, 7)
     # 0.3 + 0.4 + 1.2, and 0.09 + 0.16 + 1.44 = 1.3 squared.
     assert row["low_correlated"] == pytest.approx(7 - 0.7 - 1.9)
@@ -128,5 +125,5 @@ def test_without_outlines_glaciers_are_regions(parts):
         def outlines(self, area, date):
             return None
 
-    found = glacier_areas.partitions(Data(), ["test"], DATES[0], parts[1])["test"]
+    found = series.partitions(Data(), ["test"], DATES[0], parts[1])["test"]
     assert found.table["glacier_id"].tolist() == ["unlisted-1", "unlisted-2"]

@@ -9,9 +9,10 @@ from affine import Affine
 from drawing import drawn, legend
 from rasterio.crs import CRS
 
-from glacier_utils import bias, disagreements, error_causes, glacier_charts, glaciers, plots
-from glacier_utils.grids import Grid, Image
-from glacier_utils.intervals import SAME
+from glacier_utils.evaluation import error_analysis, label_bias, per_glacier
+from glacier_utils.evaluation.bootstrap import SAME
+from glacier_utils.plotting import evaluation_figures, style
+from glacier_utils.raster.grid import Grid, Image
 
 pytestmark = pytest.mark.usefixtures("offscreen")
 
@@ -35,7 +36,7 @@ def maps() -> tuple[dict[str, np.ndarray], np.ndarray]:
 @pytest.fixture(scope="module")
 def table() -> pd.DataFrame:
     masks, reference = maps()
-    found = glaciers.per_glacier(masks, {"labels": reference, "truth": reference}, GRID)
+    found = per_glacier.scores_per_glacier(masks, {"labels": reference, "truth": reference}, GRID)
     return found.assign(listed=found["glacier_id"] != "none", age_years=[20.0, 5.0, np.nan] * 6)
 
 
@@ -45,7 +46,7 @@ def image() -> Image:
 
 
 def test_areas(table):
-    figure = drawn(glacier_charts.areas(table[table["reference"] == "labels"], columns=2))
+    figure = drawn(evaluation_figures.areas(table[table["reference"] == "labels"], columns=2))
     assert [ax.get_title() for ax in figure.axes] == [r"a \$x_{ <b> \$", "b", "empty"]
     assert figure.axes[0].get_xscale() == figure.axes[0].get_yscale() == "log"
     assert figure.axes[0].get_xlim() == figure.axes[0].get_ylim()
@@ -57,12 +58,12 @@ def test_areas(table):
               for y in line.get_ydata()]  # fmt: skip
     assert places == [bottom] * 2
     with pytest.raises(ValueError, match="no glacier"):
-        glacier_charts.areas(table[table["glacier_id"] == "none"])
+        evaluation_figures.areas(table[table["glacier_id"] == "none"])
 
 
 def test_size_classes_with_their_ceiling(table):
-    ceilings = bias.ceiling_by_size(table)
-    figure = drawn(glacier_charts.size_classes(ceilings, reference="truth"))
+    ceilings = label_bias.ceiling_by_size(table)
+    figure = drawn(evaluation_figures.size_classes(ceilings, reference="truth"))
     (ax,) = figure.axes
     assert [text.get_text() for text in ax.get_xticklabels()] == ["0.1 to 1 km²\n2 glaciers"]
     assert legend(figure)[-1].startswith("geometric ceiling")
@@ -73,8 +74,8 @@ def test_size_classes_with_their_ceiling(table):
 
 def test_band_curves():
     masks, reference = maps()
-    curves = bias.band_curve(masks, {"labels": reference, "truth": reference}, 30.0)
-    figure = drawn(glacier_charts.band_curves(curves))
+    curves = label_bias.band_curve(masks, {"labels": reference, "truth": reference}, 30.0)
+    figure = drawn(evaluation_figures.band_curves(curves))
     assert [ax.get_title() for ax in figure.axes] == ["by the labels", "by the truth"]
     assert "(m)" in figure.axes[0].get_xlabel()
     assert len(legend(figure)) == 3
@@ -82,8 +83,8 @@ def test_band_curves():
 
 def test_label_age(table):
     own = table[table["reference"] == "labels"]
-    effect = bias.age_effect(own).assign(rho=[-0.5, 0.2, np.nan], low=-0.9, high=0.1)
-    figure = drawn(glacier_charts.label_age(own, effect))
+    effect = label_bias.age_effect(own).assign(rho=[-0.5, 0.2, np.nan], low=-0.9, high=0.1)
+    figure = drawn(evaluation_figures.label_age(own, effect))
     titles = [ax.get_title() for ax in figure.axes]
     assert titles[1] == "b\nrho +0.20 (-0.90 to +0.10)"
     assert titles[2] == "empty"
@@ -93,10 +94,10 @@ def test_label_age(table):
 def test_error_bars():
     masks, reference = maps()
     causes = pd.concat(
-        [error_causes.causes(mask, reference, image()).assign(model=name)
+        [error_analysis.causes(mask, reference, image()).assign(model=name)
          for name, mask in masks.items()]
     )  # fmt: skip
-    figure = drawn(glacier_charts.error_bars(causes))
+    figure = drawn(evaluation_figures.error_bars(causes))
     left, right = figure.axes
     assert "km²" in left.get_xlabel()
     # There is no cloud: it has no bar.
@@ -113,24 +114,24 @@ def test_labels_and_truth():
          "difference": [0.05, 0.02, 0.0], "low": [0.01, -0.01, np.nan],
          "high": [0.09, 0.05, np.nan], "verdict": ["better", SAME, SAME]}
     )  # fmt: skip
-    figure = drawn(glacier_charts.labels_and_truth(found, own=0.86))
+    figure = drawn(evaluation_figures.labels_and_truth(found, own=0.86))
     assert legend(figure) == ["by the labels", "by the truth",
                               "the labels themselves, by the truth"]  # fmt: skip
-    assert len(legend(drawn(glacier_charts.labels_and_truth(found)))) == 2
+    assert len(legend(drawn(evaluation_figures.labels_and_truth(found)))) == 2
 
 
 def test_disagreement_gallery():
     masks, reference = maps()
     mask = masks[MODELS[0]]
-    found = disagreements.disagreements(mask, reference, image(), truth=reference)
+    found = error_analysis.disagreements(mask, reference, image(), truth=reference)
     figure = drawn(
-        glacier_charts.disagreement_gallery(found, image(), mask, reference, count=1, size=40)
+        evaluation_figures.disagreement_gallery(found, image(), mask, reference, count=1, size=40)
     )
     titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
     assert len(titles) == 1
     assert titles[0].startswith("false alarm, 0.06 km²\n")
     assert titles[0].endswith("? map right 0 %")
     assert figure.get_suptitle().endswith("windows of 1.2 km")
-    assert legend(figure) == list(plots.ERROR_COLOURS)
+    assert legend(figure) == list(style.ERROR_COLOURS)
     with pytest.raises(ValueError, match="no disagreement"):
-        glacier_charts.disagreement_gallery(found.iloc[:0], image(), mask, reference)
+        evaluation_figures.disagreement_gallery(found.iloc[:0], image(), mask, reference)

@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 
-from glacier_utils import glaciers
-from glacier_utils.datasets import open_dataset
+from glacier_utils.datasets.dataset import open_dataset
 from glacier_utils.errors import GlacierError
-from glacier_utils.grids import Grid
-from glacier_utils.outlines import rasterise
+from glacier_utils.evaluation import per_glacier
+from glacier_utils.outlines.rasterization import rasterise
+from glacier_utils.raster.grid import Grid
 
 # 100 m, so that a pixel is 0.01 km2: the smallest glacier of an inventory.
 GRID = Grid(CRS.from_epsg(32623), Affine(100, 0, 500_000, 0, -100, 6_800_000), 20, 30)
@@ -53,32 +53,32 @@ OUTLINES = inventory({"b": rectangle(*B), "a": rectangle(*A)})
 
 
 def test_numbers_are_those_of_the_label():
-    found = glaciers.burn_glaciers(OUTLINES, GRID, "2021-08-15")
+    found = per_glacier.burn_glaciers(OUTLINES, GRID, "2021-08-15")
     assert found.table["glacier_id"].tolist() == ["a", "b"]
     assert found.table.index.tolist() == [1, 2]
     np.testing.assert_array_equal(found.numbers, mask(A) + 2 * mask(B))
     assert found.table["age_years"].tolist() == pytest.approx([20.0, 20.0], abs=0.01)
     assert found.table["uncertainty_m"].iloc[1] == 20.0
-    assert glaciers.burn_glaciers(OUTLINES, GRID).table["age_years"].isna().all()
+    assert per_glacier.burn_glaciers(OUTLINES, GRID).table["age_years"].isna().all()
     bare = Grid(None, GRID.transform, *GRID.shape)
     with pytest.raises(GlacierError, match="no CRS"):
-        glaciers.burn_glaciers(OUTLINES, bare)
+        per_glacier.burn_glaciers(OUTLINES, bare)
 
 
 def test_an_overlap_goes_to_the_newer_then_to_the_larger():
     both = inventory({"old": rectangle(2, 2, 8, 8), "new": rectangle(5, 5, 4, 8)},
                      source_date=pd.to_datetime(["2001-01-01", "2014-01-01"]))  # fmt: skip
-    found = glaciers.burn_glaciers(both, GRID)
+    found = per_glacier.burn_glaciers(both, GRID)
     assert found.table.loc[found.numbers[6, 6], "glacier_id"] == "new"
     same = both.assign(source_date=pd.NaT)
-    found = glaciers.burn_glaciers(same, GRID)
+    found = per_glacier.burn_glaciers(same, GRID)
     assert found.table.loc[found.numbers[6, 6], "glacier_id"] == "old"
     # Rock inside belongs to nobody, and two polygons of one glacier have one number.
     rock = inventory({"x": rectangle(2, 2, 8, 8), "x ": rectangle(2, 15, 3, 3)})
     rock["glacier_id"] = "x"
     rock = pd.concat([rock, rock.iloc[:1].assign(
         kind="internal_rock", geometry=[rectangle(4, 4, 2, 2)])], ignore_index=True)  # fmt: skip
-    found = glaciers.burn_glaciers(rock, GRID)
+    found = per_glacier.burn_glaciers(rock, GRID)
     np.testing.assert_array_equal(found.numbers > 0, rasterise(rock, GRID) == 1)
     assert found.numbers[4, 4] == 0
     assert len(found.table) == 1
@@ -89,8 +89,8 @@ def test_a_glacier_by_hand():
     # a: moved one pixel to the right; b: missed, but two pixels mapped 200 m from it; and ice far
     # from either.
     predicted = mask((3, 4, 4, 6), (3, 19, 1, 2), (15, 20, 2, 2))
-    listed = glaciers.burn_glaciers(OUTLINES, GRID, "2023-08")
-    table = glaciers.per_glacier({"m": predicted}, {"labels": reference}, GRID, listed)
+    listed = per_glacier.burn_glaciers(OUTLINES, GRID, "2023-08")
+    table = per_glacier.scores_per_glacier({"m": predicted}, {"labels": reference}, GRID, listed)
     assert list(table)[:9] == [
         "model", "glacier_id", "reference", "area_km2", "predicted_km2", "low", "high", "iou",
         "boundary_median_m",
@@ -118,18 +118,18 @@ def test_a_glacier_by_hand():
     assert rows["predicted_km2"].sum() == pytest.approx((predicted == 1).sum() * 0.01)
     assert not rows["cut"].any()
     assert rows["size_class"].tolist()[:2] == ["0.1 to 1", "0.1 to 1"]
-    near = glaciers.per_glacier({"m": predicted}, {"r": reference}, GRID, listed, reach_m=150)
+    near = per_glacier.scores_per_glacier({"m": predicted}, {"r": reference}, GRID, listed, reach_m=150)
     assert near.set_index("glacier_id").loc["none", "predicted_km2"] == pytest.approx(0.06)
 
 
 def test_a_glacier_at_the_frame_or_at_unknown_ground_is_cut():
     shapes = {"frame": (0, 3, 4, 4), "unknown": (8, 3, 4, 4), "whole": (8, 15, 4, 4)}
-    listed = glaciers.burn_glaciers(
+    listed = per_glacier.burn_glaciers(
         inventory({name: rectangle(*box) for name, box in shapes.items()}), GRID
     )
     reference = mask(*shapes.values())
     reference[12, 4] = 255
-    table = glaciers.partition(reference, GRID, listed).table
+    table = per_glacier.partition(reference, GRID, listed).table
     assert table.set_index("glacier_id")["cut"].to_dict() == {
         "frame": True, "unknown": True, "whole": False,
     }  # fmt: skip
@@ -139,12 +139,12 @@ def test_a_glacier_at_the_frame_or_at_unknown_ground_is_cut():
 
 
 def test_true_ice_outside_the_outlines():
-    listed = glaciers.burn_glaciers(OUTLINES, GRID)
+    listed = per_glacier.burn_glaciers(OUTLINES, GRID)
     # a has grown by a column, b is gone, two glaciers were never drawn, and so was a speck.
     truth = mask((3, 3, 4, 7), (12, 5, 3, 3), (12, 15, 4, 4))
-    parts = glaciers.partition(truth, GRID, listed)
+    parts = per_glacier.partition(truth, GRID, listed)
     assert parts.table["glacier_id"].tolist() == ["a", "b", "unlisted-1", "unlisted-2"]
-    scores = glaciers.glacier_scores(truth, truth, parts, GRID).set_index("glacier_id")
+    scores = per_glacier.glacier_scores(truth, truth, parts, GRID).set_index("glacier_id")
     assert scores["area_km2"].to_dict() == pytest.approx(
         {"a": 0.28, "b": 0.0, "unlisted-1": 0.16, "unlisted-2": 0.09, "none": 0.0}
     )
@@ -152,8 +152,8 @@ def test_true_ice_outside_the_outlines():
     assert math.isnan(scores.loc["b", "iou"])
     assert math.isnan(scores.loc["unlisted-1", "label_uncertainty_km2"])
     fine = Grid(GRID.crs, Affine(10, 0, 0, 0, -10, 0), *GRID.shape)
-    assert "unlisted-1" not in set(glaciers.partition(truth, fine).table["glacier_id"])
-    none = glaciers.partition(truth, GRID)
+    assert "unlisted-1" not in set(per_glacier.partition(truth, fine).table["glacier_id"])
+    none = per_glacier.partition(truth, GRID)
     assert none.table["glacier_id"].tolist() == ["unlisted-1", "unlisted-2", "unlisted-3"]
 
 
@@ -161,11 +161,11 @@ def test_the_edge_of_a_disc_has_its_length():
     y, x = np.mgrid[-40:40, -40:40] + 0.5
     disc = (np.hypot(y, x) <= 30).astype(np.uint8)
     grid = Grid(GRID.crs, Affine(10, 0, 0, 0, -10, 0), 80, 80)
-    (length,) = glaciers.partition(disc, grid).table["perimeter_km"]
+    (length,) = per_glacier.partition(disc, grid).table["perimeter_km"]
     assert length == pytest.approx(2 * math.pi * 0.3, rel=0.01)
     # Moving the outline by one pixel is that length times a pixel; the dilation is that of four
     # neighbours, which moves a slanting line by less.
-    scores = glaciers.glacier_scores(disc, disc, glaciers.partition(disc, grid), grid)
+    scores = per_glacier.glacier_scores(disc, disc, per_glacier.partition(disc, grid), grid)
     assert scores["high"][0] - scores["predicted_km2"][0] == pytest.approx(length * 0.01, rel=0.12)
 
 
@@ -173,12 +173,12 @@ def test_real_outlines(real_data):
     data = open_dataset("everest")
     grid = data.source("test", "2000-10-30").grid
     outlines = data.outlines("test", "2000-10-30")
-    listed = glaciers.burn_glaciers(outlines, grid, "2000-10-30")
+    listed = per_glacier.burn_glaciers(outlines, grid, "2000-10-30")
     label = rasterise(outlines, grid)
     np.testing.assert_array_equal(listed.numbers > 0, label == 1)
     assert len(listed.table) > 20
     assert listed.table["glacier_id"].is_unique
-    parts = glaciers.partition(label, grid, listed)
+    parts = per_glacier.partition(label, grid, listed)
     # Lengths of the lines, less those where ice lies on the other side.
     shapes = outlines[outlines["kind"] == "glacier"].dissolve("glacier_id").geometry
     whole = parts.table[~parts.table["cut"] & parts.table["listed"]].set_index("glacier_id")
@@ -191,12 +191,12 @@ def test_real_outlines(real_data):
 
 def test_no_glacier_at_all():
     empty = mask()
-    table = glaciers.per_glacier({"m": mask(A)}, {"labels": empty}, GRID)
+    table = per_glacier.scores_per_glacier({"m": mask(A)}, {"labels": empty}, GRID)
     assert table["glacier_id"].tolist() == ["none"]
     assert table["predicted_km2"].tolist() == pytest.approx([0.24])
-    assert glaciers.by_size(table).empty
+    assert per_glacier.by_size(table).empty
     with pytest.raises(ValueError, match="differ in shape"):
-        glaciers.partition(empty[1:], GRID)
+        per_glacier.partition(empty[1:], GRID)
 
 
 seeds = st.integers(0, 2**16)
@@ -206,10 +206,10 @@ seeds = st.integers(0, 2**16)
 def test_every_known_pixel_is_counted_once(seed):
     rng = np.random.default_rng(seed)
     reference, predicted = (rng.choice([0, 1, 255], GRID.shape).astype(np.uint8) for _ in "ab")
-    listed = glaciers.burn_glaciers(OUTLINES, GRID)
-    parts = glaciers.partition(reference, GRID, listed)
+    listed = per_glacier.burn_glaciers(OUTLINES, GRID)
+    parts = per_glacier.partition(reference, GRID, listed)
     assert (parts.zones[(reference == 1)] > 0).all()
-    scores = glaciers.glacier_scores(predicted, reference, parts, GRID)
+    scores = per_glacier.glacier_scores(predicted, reference, parts, GRID)
     known = (reference != 255) & (predicted != 255)
     assert scores[["tp", "fp", "fn", "tn"]].to_numpy().sum() == known.sum()
     assert scores["predicted_km2"].sum() == pytest.approx((known & (predicted == 1)).sum() * 0.01)
@@ -219,7 +219,7 @@ def test_every_known_pixel_is_counted_once(seed):
 
 def test_classes_of_size():
     areas = pd.Series([0.0, 0.09, 0.1, 0.99, 1.0, 5.0, 30.0, math.nan])
-    assert glaciers.size_class(areas).astype(object).tolist() == [
+    assert per_glacier.size_class(areas).astype(object).tolist() == [
         np.nan, "< 0.1", "0.1 to 1", "0.1 to 1", "1 to 5", "> 5", "> 5", np.nan,
     ]  # fmt: skip
 
@@ -234,8 +234,8 @@ def test_sums_by_size():
             "tp": [2, 10, 90, 0], "fp": [4, 5, 5, 300], "fn": [4, 5, 5, 0], "tn": 0,
         }
     )  # fmt: skip
-    rows["size_class"] = glaciers.size_class(rows["area_km2"])
-    found = glaciers.by_size(rows).set_index("size_class")
+    rows["size_class"] = per_glacier.size_class(rows["area_km2"])
+    found = per_glacier.by_size(rows).set_index("size_class")
     assert found.index.tolist() == ["< 0.1", "0.1 to 1", "all"]
     assert found["glaciers"].tolist() == [1, 2, 3]
     assert found["cut"].tolist() == [0, 1, 1]

@@ -17,18 +17,17 @@ from hypothesis.extra import numpy as arrays
 from rasterio.crs import CRS
 
 from glacier_utils.errors import GlacierError
-from glacier_utils.glims import LAYER, write_glims
-from glacier_utils.grids import Grid
-from glacier_utils.inventories import area_deviations, areas_km2, without_rock
-from glacier_utils.outlines import (
-    rasterise,
-    read_outlines,
+from glacier_utils.outlines.glims import LAYER, outlines_qml, write_glims
+from glacier_utils.outlines.inventory import (
+    area_deviations,
+    areas_km2,
     resolve_overlaps,
     select_analyses,
-    vectorise,
+    without_rock,
 )
-from glacier_utils.styles import outlines_qml
-from glacier_utils.tracing import trace
+from glacier_utils.outlines.polygonization import trace
+from glacier_utils.outlines.rasterization import rasterise, read_outlines, vectorise
+from glacier_utils.raster.grid import Grid
 
 GRID = Grid(CRS.from_epsg(32623), Affine(10, 0, 450_000, 0, -10, 6_780_000), 24, 30)
 
@@ -232,7 +231,7 @@ def test_an_error_leaves_the_file_as_it_was(tmp_path, monkeypatch):
     def fail(*_, **__):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("glacier_utils.glims.store_style", fail)
+    monkeypatch.setattr("glacier_utils.outlines.glims.store_style", fail)
     with pytest.raises(OSError, match="no space"):
         write_glims(vectorise(ring_and_island() * 0, GRID), path, source_date="2023-08")
     assert path.read_bytes() == before

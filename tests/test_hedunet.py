@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.parallel import DistributedDataParallel
 
-from glacier_utils import models
-from glacier_utils.hedunet import HEDUNet, LevelAttention, balanced_bce, edge_labels
-from glacier_utils.losses import bce_dice
+from glacier_utils.models import registry
+from glacier_utils.models.losses import bce_dice
+from glacier_utils.models.networks import HEDUNet, LevelAttention, balanced_bce, edge_labels
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def small(**arguments) -> models.PaddedWithEdges:
+def small(**arguments) -> registry.PaddedWithEdges:
     torch.manual_seed(0)
-    return models.build("hedunet", 4, filters=(4, 8, 8), **arguments)
+    return registry.build("hedunet", 4, filters=(4, 8, 8), **arguments)
 
 
 def scene(count: int = 2, size: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
@@ -93,7 +93,7 @@ def test_mask_and_edge_are_as_large_as_the_image(size):
 
 
 def test_the_default_is_small():
-    count = models.parameter_count(models.build("hedunet", 4))
+    count = registry.parameter_count(registry.build("hedunet", 4))
     assert 1_000_000 < count < 3_000_000
 
 
@@ -216,4 +216,4 @@ def test_it_trains_under_distributed_data_parallel(tmp_path):
 def test_other_networks_have_no_auxiliary_loss():
     assert isinstance(small().network, HEDUNet)
     assert hasattr(small(), "auxiliary_loss")
-    assert not hasattr(models.build("glaciernet", 4, filters=(4, 8)), "auxiliary_loss")
+    assert not hasattr(registry.build("glaciernet", 4, filters=(4, 8)), "auxiliary_loss")

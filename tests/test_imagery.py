@@ -20,16 +20,11 @@ from rasterio._env import get_gdal_config
 from rasterio.crs import CRS
 
 from glacier_utils.errors import GlacierError
-from glacier_utils.imagery import (
-    Grid,
-    Reflectance,
-    input_files,
-    open_mask,
-    open_source,
-    same_crs,
-    write_raster,
-)
-from glacier_utils.rasters import KeptOpen
+from glacier_utils.imagery.reflectance import Reflectance
+from glacier_utils.imagery.source import input_files, open_source
+from glacier_utils.raster.grid import Grid, same_crs
+from glacier_utils.raster.io import KeptOpen, write_raster
+from glacier_utils.raster.mask import open_mask
 
 RGBN = ("red", "green", "blue", "nir")
 UTM = CRS.from_epsg(32623)

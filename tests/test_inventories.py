@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 
-from glacier_utils import longitudes
-from glacier_utils.grids import Grid
-from glacier_utils.inventories import area_deviations, areas_km2, without_rock
-from glacier_utils.outlines import rasterise, read_outlines, vectorise, write_glims
+from glacier_utils.outlines import reading
+from glacier_utils.outlines.glims import write_glims
+from glacier_utils.outlines.inventory import area_deviations, areas_km2, without_rock
+from glacier_utils.outlines.rasterization import rasterise, read_outlines, vectorise
+from glacier_utils.raster.grid import Grid
 
 UTM = CRS.from_epsg(32623)
 X, Y = 450_000, 6_780_000
@@ -166,7 +167,7 @@ def test_area_across_the_antimeridian(across):
     outlines = read_outlines(across)
     assert outlines.area_km2.tolist() == pytest.approx([AREA, AREA], rel=5e-4)
     assert [line for line in outlines.attrs["report"] if "together" not in line] == []
-    shape = longitudes.near(outlines.geometry.to_numpy()[:1], 180.0)[0]
+    shape = reading.near(outlines.geometry.to_numpy()[:1], 180.0)[0]
     assert shape.symmetric_difference(WHOLE).area == pytest.approx(0, abs=1e-12)
     moved = outlines.to_crs("EPSG:32660")
     assert areas_km2(moved.geometry).tolist() == pytest.approx([AREA, AREA], rel=5e-4)
@@ -216,7 +217,7 @@ def test_a_file_that_counts_to_360(tmp_path):
 def test_what_spans_the_world_stays():
     shapes = np.array([shapely.box(-180, 60, 180, 85), shapely.box(-170, 60, 175, 85),
                        shapely.Polygon(), None], dtype=object)  # fmt: skip
-    kept = longitudes.unwrapped(shapes)
+    kept = reading.unwrapped(shapes)
     assert kept[0] == shapes[0]
     assert kept[2].is_empty
     assert kept[3] is None
@@ -230,7 +231,7 @@ def test_area_depends_on_no_longitude(lon, lat, width, turn):
     shape = shapely.box(lon + turn, lat, lon + turn + width, lat + 0.5)
     same = shapely.box(0, lat, width, lat + 0.5)
     series = gpd.GeoSeries([shape, same, shapely.Polygon()], crs="EPSG:4326")
-    series[3] = shapely.union_all(longitudes.split(series.to_numpy()[:1]))
+    series[3] = shapely.union_all(reading.split(series.to_numpy()[:1]))
     areas = areas_km2(series)
     assert areas[[0, 3]] == pytest.approx(areas[1], rel=1e-6)
     assert areas[2] == 0

@@ -9,9 +9,8 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from glacier_utils.errors import GlacierError
-from glacier_utils.grids import Grid
-from glacier_utils.labels import EdgeMask, IceOutsideMask
-from glacier_utils.masks import Mask
+from glacier_utils.raster.grid import Grid
+from glacier_utils.raster.mask import EdgeMask, IceOutsideMask, Mask
 
 GRID = Grid(CRS.from_epsg(32623), Affine(10, 0, 450_000, 0, -10, 6_780_000), 20, 30)
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from glacier_utils.errors import GlacierError
-from glacier_utils.losses import LOSSES, NOISE, Loss, bce_dice, edge_distance, tversky
+from glacier_utils.models.losses import LOSSES, NOISE, Loss, bce_dice, edge_distance, tversky
 
 # Two pixels, glacier and not, both at p = 1/2.
 PAIR = torch.tensor([[[1, 0]]], dtype=torch.uint8)

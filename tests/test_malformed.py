@@ -23,11 +23,12 @@ import shapely
 import yaml
 from affine import Affine
 
-from glacier_utils import checks, cli
-from glacier_utils.checks import Survey, survey
-from glacier_utils.datasets import open_dataset
+from glacier_utils import cli
+from glacier_utils.datasets import checks
+from glacier_utils.datasets.checks import Survey, survey
+from glacier_utils.datasets.dataset import open_dataset
+from glacier_utils.datasets.patches import build_patches
 from glacier_utils.errors import GlacierError
-from glacier_utils.patches import build_patches
 
 DATE = "2023-08"
 SIZE = 32

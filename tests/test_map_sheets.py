@@ -11,8 +11,9 @@ from matplotlib.patches import Rectangle
 from matplotlib_scalebar.scalebar import ScaleBar
 from test_matching import TWO, UTM, box, inventory, predicted
 
-from glacier_utils import map_sheets, matching, plots
 from glacier_utils.errors import GlacierError
+from glacier_utils.outlines import matching
+from glacier_utils.plotting import maps, style
 
 pytestmark = pytest.mark.usefixtures("offscreen")
 
@@ -39,9 +40,9 @@ def boxes(ax) -> list[tuple]:
 
 def test_the_class_over_a_picture():
     below = np.full((1, 3, 3), 0.5, np.float32)
-    found = map_sheets.over(below, np.array([[0, 1, 255]], np.uint8), alpha=0.25)
+    found = maps.over(below, np.array([[0, 1, 255]], np.uint8), alpha=0.25)
     np.testing.assert_allclose(found[0, 0], 0.5)
-    glacier = 0.75 * 0.5 + 0.25 * np.array(to_rgb(plots.CLASS_COLOURS["glacier"]))
+    glacier = 0.75 * 0.5 + 0.25 * np.array(to_rgb(style.CLASS_COLOURS["glacier"]))
     np.testing.assert_allclose(found[0, 1], glacier, rtol=1e-5)
     assert (below == 0.5).all()
 
@@ -50,7 +51,7 @@ def test_the_class_over_a_picture():
 def test_the_detail_holds_the_edge(row, col):
     mask = np.zeros((40, 60), np.uint8)
     mask[row, col] = 1
-    left, bottom, right, top = map_sheets.detail(mask, BOUNDS, share=0.25)
+    left, bottom, right, top = maps.detail(mask, BOUNDS, share=0.25)
     assert right - left == top - bottom == 1000  # 10 of 40 rows of 100 m
     assert BOUNDS[0] <= left < right <= BOUNDS[2]
     assert BOUNDS[1] <= bottom < top <= BOUNDS[3]
@@ -61,13 +62,13 @@ def test_the_detail_holds_the_edge(row, col):
 def test_the_detail_of_a_map_without_edge_is_its_middle():
     mask = np.full((40, 60), 255, np.uint8)
     mask[10] = 1  # ice beside unknown ground has no edge that anybody knows
-    assert map_sheets.detail(mask, BOUNDS, share=0.5) == (502_000, 6_801_000, 504_000, 6_803_000)
+    assert maps.detail(mask, BOUNDS, share=0.5) == (502_000, 6_801_000, 504_000, 6_803_000)
 
 
 def test_a_large_map_with_all_that_belongs_to_it():
     inset = (501_000.0, 6_801_000.0, 502_000.0, 6_802_000.0)
     figure = drawn(
-        map_sheets.large_map(
+        maps.large_map(
             picture(), BOUNDS, title=ODD, outlines={ODD: inventory(TWO), "other": predicted()},
             inset=inset, locator={"here": BOUNDS, "there": (510e3, 6800e3, 512e3, 6801e3)},
             classes=True,
@@ -90,20 +91,20 @@ def test_a_large_map_with_all_that_belongs_to_it():
 
 
 def test_a_bare_large_map_of_any_shape_and_size():
-    figure = drawn(map_sheets.large_map(picture(400, 5000), (0.0, 0.0, 50e3, 4e3), north=False))
+    figure = drawn(maps.large_map(picture(400, 5000), (0.0, 0.0, 50e3, 4e3), north=False))
     (ax,) = figure.axes
     assert max(ax.images[0].get_array().shape) <= 2000
     assert not texts(ax)
     assert not figure.legends
-    drawn(map_sheets.large_map(picture(300, 20), (0.0, 0.0, 200.0, 3000.0), inset=(0, 0, 90, 90)))
+    drawn(maps.large_map(picture(300, 20), (0.0, 0.0, 200.0, 3000.0), inset=(0, 0, 90, 90)))
 
 
 def test_a_detail_is_cut_to_the_map_and_must_touch_it():
     inset = (505_500.0, 6_803_500.0, 507_000.0, 6_805_000.0)
-    figure = drawn(map_sheets.large_map(picture(), BOUNDS, inset=inset))
+    figure = drawn(maps.large_map(picture(), BOUNDS, inset=inset))
     np.testing.assert_allclose(boxes(figure.axes[0]), [(505.5, 6803.5, 506, 6804)])
     with pytest.raises(GlacierError, match="outside the map") as caught:
-        map_sheets.large_map(picture(), BOUNDS, inset=(0, 0, 100, 100))
+        maps.large_map(picture(), BOUNDS, inset=(0, 0, 100, 100))
     assert "\n" not in str(caught.value)
 
 
@@ -112,7 +113,7 @@ def test_large_maps_with_details_in_free_corners():
     low, high = ((500_100.0, 6_800_100.0, 501_100.0, 6_801_100.0),
                  (504_500.0, 6_802_500.0, 505_500.0, 6_803_500.0))  # fmt: skip
     figure = drawn(
-        map_sheets.large_maps(
+        maps.large_maps(
             {name: picture() for name in names}, BOUNDS,
             outlines={names[0]: predicted(TWO["A"])}, insets={names[0]: low, names[1]: high},
         )
@@ -128,7 +129,7 @@ def test_large_maps_with_details_in_free_corners():
         assert frame.x0 > detail[1, 0] or frame.x1 < detail[0, 0]
         assert (small.get_xlabel(), small.get_ylabel()) == ("", "")
     assert legend(figure) == ["mapped as glacier", "unknown", "predicted outline"]
-    three = drawn(map_sheets.large_maps({name: picture() for name in names[:3]}, BOUNDS))
+    three = drawn(maps.large_maps({name: picture() for name in names[:3]}, BOUNDS))
     assert sum(ax.axison for ax in three.axes) == 3
 
 
@@ -139,14 +140,14 @@ def test_a_map_of_matches():
         inventory(ice),
     )
     figure = drawn(
-        map_sheets.matches_map(found.polygons, found.glaciers, BOUNDS, picture=picture(), title=ODD)
+        maps.matches_map(found.polygons, found.glaciers, BOUNDS, picture=picture(), title=ODD)
     )
     assert legend(figure) == ["merged (1)", "split (2)", "new (1)", "outline of the inventory",
                               "missed outline (1)"]  # fmt: skip
     (ax,) = figure.axes
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("easting (km)", "northing (km)")
     none = matching.match(gpd.GeoDataFrame(geometry=[], crs=UTM), inventory({}))
-    drawn(map_sheets.matches_map(none.polygons, none.glaciers, BOUNDS, north=False))
+    drawn(maps.matches_map(none.polygons, none.glaciers, BOUNDS, north=False))
 
 
 @pytest.mark.parametrize("tall", [300, 3000, 4000, 6000, 30000])
@@ -155,10 +156,10 @@ def test_nothing_is_clipped(tall):
     shape = (40, 60)
     found = matching.match(predicted(*TWO.values()), inventory(TWO))
     figures = [
-        map_sheets.large_map(picture(*shape), bounds, inset=bounds, locator={"a": bounds},
+        maps.large_map(picture(*shape), bounds, inset=bounds, locator={"a": bounds},
                              title="some area, 2023-08", classes=True),
-        map_sheets.large_maps({"a, 2023-07": picture(*shape), "b": picture(*shape)}, bounds),
-        map_sheets.matches_map(found.polygons, found.glaciers, bounds, title="some area, 2023-08"),
+        maps.large_maps({"a, 2023-07": picture(*shape), "b": picture(*shape)}, bounds),
+        maps.matches_map(found.polygons, found.glaciers, bounds, title="some area, 2023-08"),
     ]  # fmt: skip
     for figure in figures:
         for _ in range(3):  # the layout moves on from draw to draw, and files are drawn twice

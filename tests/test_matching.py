@@ -10,9 +10,9 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glacier_utils import matching, outlines
 from glacier_utils.errors import GlacierError
-from glacier_utils.grids import Grid
+from glacier_utils.outlines import matching, rasterization
+from glacier_utils.raster.grid import Grid
 
 UTM = "EPSG:32623"
 ORIGIN = np.array([500_000.0, 6_800_000.0])
@@ -217,11 +217,11 @@ def test_real_outlines_burnt_and_traced_are_found_again(real_data):
     folder = real_data / "everest_landsat7"
     with rasterio.open(folder / "LE71400412000304SGS00_B4.tif") as file:
         grid = Grid(file.crs, file.transform, file.height, file.width)
-    table = outlines.read_outlines(
+    table = rasterization.read_outlines(
         folder / "15_rgi60_glacier_outlines.gpkg", bounds=grid.bounds, crs=grid.crs
     )
-    mask = outlines.rasterise(table, grid)
-    found = matching.match(outlines.vectorise(mask, grid), table, ground=grid.box)
+    mask = rasterization.rasterise(table, grid)
+    found = matching.match(rasterization.vectorise(mask, grid), table, ground=grid.box)
     assert len(found.glaciers) == 86
     assert (found.glaciers["share"] > 0.8).all()
     assert set(found.polygons["kind"]) <= {"one-to-one", "merged", "split", "complex", "fragment"}
@@ -234,7 +234,7 @@ def test_real_outlines_burnt_and_traced_are_found_again(real_data):
 
 
 def test_a_real_glims_file_keeps_its_names(real_data):
-    table = outlines.read_outlines(real_data / "baker_glims" / "baker_glims.geojson")
+    table = rasterization.read_outlines(real_data / "baker_glims" / "baker_glims.geojson")
     table = table.to_crs("EPSG:32610")
     # Two neighbours mapped as one, the others each as they are.
     ice = table.geometry

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from glacier_utils import memory
-from glacier_utils.batches import Patches
+from glacier_utils.prediction import acceleration
+from glacier_utils.training.module import Patches
 
 CODE = """
 import sys
@@ -47,11 +47,11 @@ def test_what_is_free_is_given_back():
 
 
 def test_elsewhere_nothing_is_touched(monkeypatch):
-    monkeypatch.setattr(memory, "_library", None)  # other tests may have asked for it
-    monkeypatch.setattr(memory.sys, "platform", "darwin")
-    assert not memory.hold_little()
-    assert memory._library is None
-    memory.trim(collect=True)  # in a process that asked for nothing, as here, it does nothing
+    monkeypatch.setattr(acceleration, "_library", None)  # other tests may have asked for it
+    monkeypatch.setattr(acceleration.sys, "platform", "darwin")
+    assert not acceleration.hold_little()
+    assert acceleration._library is None
+    acceleration.trim(collect=True)  # in a process that asked for nothing, as here, it does nothing
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")

@@ -12,12 +12,12 @@ import shapely
 from affine import Affine
 from rasterio.crs import CRS
 
-from glacier_utils.grids import Grid
-from glacier_utils.inventories import areas_km2
-from glacier_utils.merging import MappedScene, merge
-from glacier_utils.outlines import rasterise
-from glacier_utils.rasters import write_raster
-from glacier_utils.unfinished import CLASS_COLOURMAP
+from glacier_utils.outlines.inventory import areas_km2
+from glacier_utils.outlines.rasterization import rasterise
+from glacier_utils.prediction.mosaic import MappedScene, merge
+from glacier_utils.prediction.scenes import CLASS_COLOURMAP
+from glacier_utils.raster.grid import Grid
+from glacier_utils.raster.io import write_raster
 
 UTM = 32623
 

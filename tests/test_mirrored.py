@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stubs import Scene
 
-from glacier_utils.mirrored import MirroredScene
+from glacier_utils.synthetic.sample import MirroredScene
 
 
 @given(

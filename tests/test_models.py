@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.ensemble import RandomForestClassifier
 
-from glacier_utils import models
-from glacier_utils.checkpoints import Segmenter, load_checkpoint, save_checkpoint
 from glacier_utils.errors import GlacierError
-from glacier_utils.glaciernet import GlacierNet
-from glacier_utils.pixels import RandomForest, ThresholdRule
+from glacier_utils.models import registry
+from glacier_utils.models.baselines import RandomForest, ThresholdRule
+from glacier_utils.models.checkpoint import Segmenter, load_checkpoint, save_checkpoint
+from glacier_utils.models.networks import GlacierNet
 
 BANDS = ("red", "green", "blue", "nir")
 
@@ -26,21 +26,21 @@ def forest_data(seed: int, count: int = 3000, bands: int = 4):
     return pixels, (noisy > 0).astype(np.uint8)
 
 
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", registry.names())
 @pytest.mark.parametrize(("bands", "size"), [(4, (64, 64)), (4, (50, 37)), (3, (64, 64))])
 def test_every_model_keeps_rows_and_columns(name, bands, size):
-    network = models.build(name, bands).eval()
+    network = registry.build(name, bands).eval()
     with torch.inference_mode():
         logits = network(torch.randn(2, bands, *size))
     assert logits.shape == (2, *size)
     assert torch.isfinite(logits).all()
-    assert models.parameter_count(network) > 0
-    assert models.describe(name)
-    assert models.reference(name)
+    assert registry.parameter_count(network) > 0
+    assert registry.describe(name)
+    assert registry.reference(name)
 
 
 SMALL = {
-    **dict.fromkeys(models.DECODERS, "tu-test_resnet"),
+    **dict.fromkeys(registry.DECODERS, "tu-test_resnet"),
     "segformer": "mit_b0",
     "dpt": "tu-test_vit",
 }
@@ -56,13 +56,15 @@ LIGHT = {
 def test_every_decoder_of_the_library_is_registered():
     import segmentation_models_pytorch as smp
 
-    assert set(models.DECODERS) == set(smp.MODEL_ARCHITECTURES_MAPPING) == set(models.decoders())
+    assert (
+        set(registry.DECODERS) == set(smp.MODEL_ARCHITECTURES_MAPPING) == set(registry.decoders())
+    )
 
 
-@pytest.mark.parametrize("decoder", models.DECODERS)
+@pytest.mark.parametrize("decoder", registry.DECODERS)
 def test_every_decoder_takes_any_bands_and_sizes(decoder):
     name = f"{decoder}-{SMALL[decoder]}"
-    network = models.build(name, 5, **LIGHT.get(decoder, {}))
+    network = registry.build(name, 5, **LIGHT.get(decoder, {}))
     assert network.training
     assert network(torch.randn(2, 5, 1, 9)).shape == (2, 1, 9)
     logits = network(torch.randn(2, 5, 50, 37))
@@ -76,9 +78,9 @@ def test_every_decoder_takes_any_bands_and_sizes(decoder):
             assert torch.isfinite(logits).all()
 
 
-@pytest.mark.parametrize("decoder", models.DECODERS)
+@pytest.mark.parametrize("decoder", registry.DECODERS)
 def test_every_decoder_trains_on_a_single_small_patch(decoder):
-    network = models.build(f"{decoder}-{SMALL[decoder]}", 4, **LIGHT.get(decoder, {}))
+    network = registry.build(f"{decoder}-{SMALL[decoder]}", 4, **LIGHT.get(decoder, {}))
     network.to(memory_format=torch.channels_last)
     images = torch.randn(1, 4, 32, 32).contiguous(memory_format=torch.channels_last)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -87,13 +89,13 @@ def test_every_decoder_trains_on_a_single_small_patch(decoder):
     assert torch.isfinite(logits).all()
 
 
-@pytest.mark.parametrize("decoder", models.DECODERS)
+@pytest.mark.parametrize("decoder", registry.DECODERS)
 def test_every_decoder_is_described_with_its_paper(decoder):
     name = f"{decoder}-{SMALL[decoder]}"
-    assert models.describe(f"{decoder}-resnet34").endswith(", with the encoder resnet34")
-    year = re.search(r"\((\d{4})\): .+\. .+\.$", models.reference(name))
-    assert year, models.reference(name)
-    assert f" {year[1]})" in models.describe(name)
+    assert registry.describe(f"{decoder}-resnet34").endswith(", with the encoder resnet34")
+    year = re.search(r"\((\d{4})\): .+\. .+\.$", registry.reference(name))
+    assert year, registry.reference(name)
+    assert f" {year[1]})" in registry.describe(name)
 
 
 @pytest.mark.parametrize(
@@ -113,21 +115,21 @@ def test_an_encoder_that_does_not_fit_is_a_user_mistake(name, works):
     decoder, _, encoder = name.partition("-")
     message = f"{decoder} cannot take the encoder {encoder}: .+; {works} works"
     with pytest.raises(GlacierError, match=message):
-        models.build(name, 4)
+        registry.build(name, 4)
 
 
 @pytest.mark.parametrize("encoder", ["mit_b0", "tu-test_convnext", "tu-test_efficientnet"])
 @pytest.mark.parametrize("decoder", ["unet", "fpn", "upernet", "pan"])
 def test_encoders_of_other_kinds_are_taken(decoder, encoder):
-    network = models.build(f"{decoder}-{encoder}", 4, **LIGHT.get(decoder, {}))
+    network = registry.build(f"{decoder}-{encoder}", 4, **LIGHT.get(decoder, {}))
     assert network(torch.randn(2, 4, 40, 33)).shape == (2, 40, 33)
 
 
 def test_the_encoders_that_are_named_as_working_are_there():
-    known = models.encoders()
-    assert all(decoder.encoder in known for decoder in models.DECODERS.values())
-    assert models.encoders("MIT_B") == [f"mit_b{number}" for number in range(6)]
-    assert "tu-vit_tiny_patch16_224" in models.encoders("vit_tiny")
+    known = registry.encoders()
+    assert all(decoder.encoder in known for decoder in registry.DECODERS.values())
+    assert registry.encoders("MIT_B") == [f"mit_b{number}" for number in range(6)]
+    assert "tu-vit_tiny_patch16_224" in registry.encoders("vit_tiny")
 
 
 def test_a_single_image_is_doubled_in_training_alone():
@@ -138,7 +140,7 @@ def test_a_single_image_is_doubled_in_training_alone():
             seen.append(tuple(images.shape))
             return images[:, :1]
 
-    network = models.Padded(Watching(), 8, 16)
+    network = registry.Padded(Watching(), 8, 16)
     image = torch.arange(30.0).reshape(1, 1, 3, 10)
     assert torch.equal(network(image), image[0])
     assert torch.equal(network.eval()(image), image[0])
@@ -159,27 +161,27 @@ def test_a_single_image_is_doubled_in_training_alone():
 )
 def test_unknown_name_suggests_the_nearest(wrong, nearest):
     with pytest.raises(GlacierError, match=nearest):
-        models.build(wrong, 4)
+        registry.build(wrong, 4)
     with pytest.raises(GlacierError):
-        models.is_pixel_model(wrong)
+        registry.is_pixel_model(wrong)
 
 
 def test_arguments_that_the_model_does_not_take_are_user_mistakes():
     with pytest.raises(GlacierError, match="glaciernet: cannot be built"):
-        models.build("glaciernet", 4, depth=3)
+        registry.build("glaciernet", 4, depth=3)
     with pytest.raises(GlacierError, match=r"unet-resnet18: cannot be built with \{'depth': 3\}"):
-        models.build("unet-resnet18", 4, depth=3)
+        registry.build("unet-resnet18", 4, depth=3)
     with pytest.raises(GlacierError, match="depth must be between 1 and 20, not 21"):
-        models.build("gradient_boosting", 4, depth=21)
+        registry.build("gradient_boosting", 4, depth=21)
 
 
 def test_pixel_models_are_told_apart():
-    pixel = [name for name in models.names() if models.is_pixel_model(name)]
+    pixel = [name for name in registry.names() if registry.is_pixel_model(name)]
     assert pixel == ["threshold", "random_forest", "gradient_boosting"]
 
 
 def test_a_sliver_thinner_than_the_padding_is_taken():
-    network = models.build("glaciernet", 4, filters=(4, 8)).eval()
+    network = registry.build("glaciernet", 4, filters=(4, 8)).eval()
     with torch.inference_mode():
         assert network(torch.randn(1, 4, 1, 9)).shape == (1, 1, 9)
 

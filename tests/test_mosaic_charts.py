@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from drawing import ODD, drawn, legend
 
-from glacier_utils import mosaic_charts
+from glacier_utils.plotting import evaluation_figures
 
 pytestmark = pytest.mark.usefixtures("offscreen")
 
@@ -31,7 +31,7 @@ def curve(level: float) -> pd.DataFrame:
 
 def test_error_by_distance():
     curves = {ODD: curve(0.2), "after": curve(0.1)}
-    figure = drawn(mosaic_charts.error_by_distance(curves))
+    figure = drawn(evaluation_figures.error_by_distance(curves))
     assert len(figure.axes) == 2
     assert legend(figure) == [ODD.replace("$", r"\$"), "after"]
     assert "1,000 to 1,005 pixels" in figure.legends[0].get_title().get_text()
@@ -46,7 +46,7 @@ def test_error_by_distance_with_the_gain_and_metres():
     gain = pd.DataFrame({"distance_px": [0, 1], "gain": [0.05, 0], "low": [0.02, -0.01],
                          "high": [0.08, 0.01]})  # fmt: skip
     curves = {ODD: curve(0.2), "after": curve(0.1)}
-    figure = drawn(mosaic_charts.error_by_distance(curves, gain, resolution_m=10))
+    figure = drawn(evaluation_figures.error_by_distance(curves, gain, resolution_m=10))
     assert len(figure.axes) == 3
     np.testing.assert_allclose(figure.axes[2].lines[0].get_ydata(), [50, 0])
     above = figure.axes[0].child_axes[0]
@@ -71,7 +71,7 @@ def effects() -> pd.DataFrame:
 
 
 def test_window_effects():
-    figure = drawn(mosaic_charts.window_effects(effects()))
+    figure = drawn(evaluation_figures.window_effects(effects()))
     assert len(figure.axes) == 4
     texts = [{text.get_text() for text in ax.texts} - {""} for ax in figure.axes]
     assert {"0.700", "0.740", "–"} <= texts[0]
@@ -87,7 +87,7 @@ def test_window_effects():
 def test_more_cells_than_can_be_read():
     table = pd.concat([effects().assign(window_px=effects()["window_px"] + n) for n in range(4)])
     with pytest.raises(ValueError, match="at most 12"):
-        mosaic_charts.window_effects(table)
+        evaluation_figures.window_effects(table)
 
 
 def test_cleanup_effects():
@@ -102,7 +102,7 @@ def test_cleanup_effects():
             "regions": [400, 20],
         }
     )
-    figure = drawn(mosaic_charts.cleanup_effects(table))
+    figure = drawn(evaluation_figures.cleanup_effects(table))
     labels = [ax.get_xlabel() for ax in figure.axes]
     assert labels == ["score (1)", "median distance of\nthe outlines (m)", "mapped area (km²)",
                       "regions"]  # fmt: skip
@@ -111,5 +111,5 @@ def test_cleanup_effects():
     assert ticks == ["as predicted", ODD.replace("$", r"\$")]
     # The first choice stands on top.
     assert figure.axes[0].get_ylim() == (1.5, -0.5)
-    more = drawn(mosaic_charts.cleanup_effects(table.assign(changed_px=[0, 900])))
+    more = drawn(evaluation_figures.cleanup_effects(table.assign(changed_px=[0, 900])))
     assert more.axes[-1].get_xlabel() == "pixels changed"

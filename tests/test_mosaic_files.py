@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from rasterio.crs import CRS
 
 from glacier_utils.errors import GlacierError
-from glacier_utils.grids import Grid
-from glacier_utils.mosaic_files import write_vrt
-from glacier_utils.rasters import write_raster
-from glacier_utils.unfinished import CLASS_COLOURMAP
+from glacier_utils.prediction.mosaic import write_vrt
+from glacier_utils.prediction.scenes import CLASS_COLOURMAP
+from glacier_utils.raster.grid import Grid
+from glacier_utils.raster.io import write_raster
 
 UTM = CRS.from_epsg(32623)
 

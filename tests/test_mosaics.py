@@ -11,11 +11,11 @@ from affine import Affine
 from rasterio.crs import CRS
 from stubs import Constant, FirstBand, Scene, segmenter
 
-from glacier_utils import mosaics
-from glacier_utils.datasets import open_dataset
-from glacier_utils.exploration import thumbnail
-from glacier_utils.grids import Grid
-from glacier_utils.unfinished import CLASS_COLOURMAP
+from glacier_utils.datasets.dataset import open_dataset
+from glacier_utils.datasets.exploration import thumbnail
+from glacier_utils.prediction import scenes
+from glacier_utils.prediction.scenes import CLASS_COLOURMAP
+from glacier_utils.raster.grid import Grid
 
 
 def scene(height: int, width: int, *, crs="EPSG:32623") -> Scene:
@@ -33,9 +33,9 @@ def scene(height: int, width: int, *, crs="EPSG:32623") -> Scene:
     return source
 
 
-def write(source: Scene, folder, *, network=None, **arguments) -> mosaics.Product:
+def write(source: Scene, folder, *, network=None, **arguments) -> scenes.Product:
     model = segmenter(network or FirstBand())
-    return mosaics.write_products(
+    return scenes.write_products(
         model, source, folder, "test_2023-08", date="2023-08", window=32, overlap=8, **arguments
     )
 
@@ -70,7 +70,7 @@ def test_a_scene_becomes_five_files(tmp_path):
     assert product.outlines["area_km2"].tolist() == pytest.approx(
         [0.02], rel=0.005
     )  # corners are cut
-    assert mosaics.check_products({"test": product}, {"test": source}) == {
+    assert scenes.check_products({"test": product}, {"test": source}) == {
         "files": 5, "grids": True, "nodata": True, "outlines": True,
     }  # fmt: skip
 
@@ -89,14 +89,14 @@ def test_small_glaciers_are_left_out_of_the_outlines_only(tmp_path):
     product = write(source, tmp_path, min_area_km2=0.03)
     assert product.outlines.empty
     assert (product.mask == 1).sum() == 200
-    assert mosaics.check_products({"test": product}, {"test": source})["outlines"]
+    assert scenes.check_products({"test": product}, {"test": source})["outlines"]
 
 
 def test_a_map_without_glacier_is_written_like_any_other(tmp_path):
     source = scene(40, 40)
     product = write(source, tmp_path, network=Constant(-5.0))
     assert product.outlines.empty
-    checks = mosaics.check_products({"test": product}, {"test": source})
+    checks = scenes.check_products({"test": product}, {"test": source})
     assert all(checks.values())
     assert checks["files"] == 5
 
@@ -106,39 +106,39 @@ def test_without_georeference_there_are_no_outlines(tmp_path):
     source = scene(40, 60, crs=None)
     product = write(source, tmp_path, min_area_km2=0.05)
     assert set(product.files) == {"image", "probability", "class", "item"}
-    assert mosaics.check_products({"test": product}, {"test": source}) == {
+    assert scenes.check_products({"test": product}, {"test": source}) == {
         "files": 4, "grids": True, "nodata": True, "outlines": True,
     }  # fmt: skip
 
 
 def test_large_scenes_are_not_written_a_second_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(mosaics, "LARGEST_IMAGE", 60)
+    monkeypatch.setattr(scenes, "LARGEST_IMAGE", 60)
     source = scene(50, 70)
     product = write(source, tmp_path)
     assert set(product.files) == {"probability", "class", "outlines", "item"}
-    assert mosaics.check_products({"test": product}, {"test": source})["files"] == 4
+    assert scenes.check_products({"test": product}, {"test": source})["files"] == 4
 
 
 def test_checks_notice_a_moved_raster_and_a_wrong_gap(tmp_path):
     source = scene(40, 60)
     product = write(source, tmp_path)
     moved = Grid(product.grid.crs, product.grid.transform @ Affine.translation(1, 0), 40, 60)
-    other = mosaics.Product(product.files, moved, product.mask, product.outlines)
+    other = scenes.Product(product.files, moved, product.mask, product.outlines)
     source.valid = np.ones((40, 60), bool)
-    checks = mosaics.check_products({"test": other}, {"test": source})
+    checks = scenes.check_products({"test": other}, {"test": source})
     assert (checks["grids"], checks["nodata"], checks["outlines"]) == (False, False, True)
 
 
 def test_checks_notice_missing_overviews(tmp_path):
     source = scene(40, 700)
     product = write(source, tmp_path)
-    assert mosaics.check_products({"test": product}, {"test": source})["grids"]
+    assert scenes.check_products({"test": product}, {"test": source})["grids"]
     with rasterio.open(product.files["class"]) as file:
         profile, values = file.profile, file.read()
     profile.update(driver="GTiff", tiled=True, blockxsize=256, blockysize=256)
     with rasterio.open(product.files["class"], "w", **profile) as file:
         file.write(values)
-    assert not mosaics.check_products({"test": product}, {"test": source})["grids"]
+    assert not scenes.check_products({"test": product}, {"test": source})["grids"]
 
 
 # ---- a further scene
@@ -147,11 +147,11 @@ def test_checks_notice_missing_overviews(tmp_path):
 def test_a_further_scene_is_none_a_full_tile_or_a_dataset(make_dataset, monkeypatch):
     folder = make_dataset(patches=(2, 3), size=32)
     data = open_dataset(folder)
-    assert mosaics.large_scene("", data, "test", "2023-08") is None
-    tile = mosaics.large_scene("full_tile", data, "test", "2023-08")
+    assert scenes.large_scene("", data, "test", "2023-08") is None
+    tile = scenes.large_scene("full_tile", data, "test", "2023-08")
     assert tile.source.grid.shape == (10_980, 10_980)
     assert (tile.name, tile.date, tile.cloud) == ("full_tile", "2023-08", None)
-    other = mosaics.large_scene(str(folder), data, "test", "2023-08")
+    other = scenes.large_scene(str(folder), data, "test", "2023-08")
     assert (other.name, other.date) == ("tiny", "2023-07")
     assert other.source.grid.shape == (64, 96)
 
@@ -160,8 +160,8 @@ def test_from_afar_cloud_is_unknown():
     source = scene(40, 60)
     cloud = np.zeros((40, 60), bool)
     cloud[:5] = True
-    product = mosaics.Product({}, source.grid, np.ones((40, 60), np.uint8), None)
-    view, mask = mosaics.seen_from_afar(mosaics.LargeScene("a", "", source, cloud), product)
+    product = scenes.Product({}, source.grid, np.ones((40, 60), np.uint8), None)
+    view, mask = scenes.seen_from_afar(scenes.LargeScene("a", "", source, cloud), product)
     assert view.valid.shape == mask.shape == (40, 60)
     assert (mask == np.where(cloud, 255, 1)).all()
 
@@ -170,7 +170,7 @@ def test_from_afar_cloud_is_unknown():
 def test_masks_are_reduced_like_their_image(shape):
     source = Scene(np.zeros((1, *shape), np.float32), bands=("red",))
     view = thumbnail(source)
-    assert mosaics.reduced(np.zeros(shape, np.uint8), view).shape == view.valid.shape
+    assert scenes.reduced(np.zeros(shape, np.uint8), view).shape == view.valid.shape
 
 
 def test_known_rock_is_burnt_where_there_is_some():
@@ -182,8 +182,8 @@ def test_known_rock_is_burnt_where_there_is_some():
         {"kind": [kind for kind, _ in rows]}, geometry=[shape for _, shape in rows],
         crs=source.grid.crs,
     )  # fmt: skip
-    rock = mosaics.known_rock(table, source.grid)
+    rock = scenes.known_rock(table, source.grid)
     assert rock.dtype == bool
     assert np.argwhere(rock).tolist() == [[r, c] for r in (10, 11) for c in range(10, 15)]
-    assert mosaics.known_rock(table.iloc[:1], source.grid) is None
-    assert mosaics.known_rock(None, source.grid) is None
+    assert scenes.known_rock(table.iloc[:1], source.grid) is None
+    assert scenes.known_rock(None, source.grid) is None

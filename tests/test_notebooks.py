@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from glacier_utils import batch
+from glacier_utils.workflow import notebooks
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = (
@@ -55,7 +55,7 @@ def compared(cell) -> bool:
 
 
 def test_the_six_notebooks_are_there_and_no_other():
-    assert [path.stem for path in batch.notebook_paths(ROOT)] == list(NAMES)
+    assert [path.stem for path in notebooks.notebook_paths(ROOT)] == list(NAMES)
     assert {path.name for path in (ROOT / "notebooks").glob("*.ipynb")} == {
         f"{name}.ipynb" for name in NAMES
     }
@@ -85,7 +85,7 @@ def test_it_has_one_cell_of_parameters_with_a_comment_each(notebook):
     lines = tagged[0].source.splitlines()
     for node in ast.parse(tagged[0].source).body:
         assert re.search(r"  # \w+", lines[node.end_lineno - 1]), ast.unparse(node)
-    parameters = batch.notebook_parameters(ROOT / "notebooks" / f"{notebook.name}.ipynb")
+    parameters = notebooks.notebook_parameters(ROOT / "notebooks" / f"{notebook.name}.ipynb")
     assert parameters["run"] == "default"
 
 
@@ -148,20 +148,20 @@ def test_what_must_hold_is_compared(notebook):
 
 
 def test_the_notebooks_agree_on_the_defaults():
-    known = batch.all_parameters(ROOT)
+    known = notebooks.all_parameters(ROOT)
     assert known["dataset"] == "sample"
     assert known["run"] == "default"
 
 
 @pytest.mark.parametrize("path", SETS, ids=lambda path: path.stem)
 def test_each_parameter_set_fits_the_notebooks(path):
-    parameters = batch.load_parameters(path, batch.all_parameters(ROOT))
+    parameters = notebooks.load_parameters(path, notebooks.all_parameters(ROOT))
     assert parameters.run == path.stem
     assert path.read_text(encoding="utf-8").startswith("# "), "say what it is for"
 
 
 def test_the_named_parameter_sets_are_there():
     assert {"default", "both_dates", "longer", "everest"} <= {path.stem for path in SETS}
-    default = batch.load_parameters(SETS[[path.stem for path in SETS].index("default")],
-                                    batch.all_parameters(ROOT))  # fmt: skip
+    default = notebooks.load_parameters(SETS[[path.stem for path in SETS].index("default")],
+                                    notebooks.all_parameters(ROOT))  # fmt: skip
     assert set(default.values) <= {"run"}

@@ -15,23 +15,18 @@ from hypothesis import strategies as st
 from rasterio.crs import CRS
 
 from glacier_utils.errors import GlacierError
-from glacier_utils.imagery import Grid
-from glacier_utils.inventories import (
+from glacier_utils.outlines.glims import write_glims
+from glacier_utils.outlines.inventory import (
     COLUMNS,
     areas_km2,
-    clean_text,
+    image_day,
     parse_source_date,
+    select_analyses,
     without_rock,
 )
-from glacier_utils.outlines import (
-    OutlineMask,
-    image_day,
-    rasterise,
-    read_outlines,
-    select_analyses,
-    vectorise,
-    write_glims,
-)
+from glacier_utils.outlines.rasterization import OutlineMask, rasterise, read_outlines, vectorise
+from glacier_utils.outlines.reading import clean_text
+from glacier_utils.raster.grid import Grid
 
 UTM = CRS.from_epsg(32623)
 X, Y = 450_000, 6_780_000

@@ -6,8 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from glacier_utils.datasets.splitting import (
+    apply_overrides,
+    read_overrides,
+    write_overrides_template,
+)
 from glacier_utils.errors import GlacierError
-from glacier_utils.overrides import apply_overrides, read_overrides, write_overrides_template
 
 HEAD = "area,date,row,col,decision,comment\n"
 KNOWN = [("train", "2023-07"), ("train", "2023-08"), ("test", "2023-08")]

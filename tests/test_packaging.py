@@ -79,13 +79,13 @@ def test_the_lock_holds_what_the_dependencies_need():
 
 def test_whatever_the_code_imports_is_a_direct_dependency():
     imported = set()
-    for path in (p for folder in ("glacier_utils", "tests") for p in (ROOT / folder).glob("*.py")):
+    for path in (p for folder in ("glacier_utils", "tests") for p in (ROOT / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 imported |= {name.name.split(".")[0] for name in node.names}
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 imported.add(node.module.split(".")[0])
-    own = {"glacier_utils", "benchmarks", *(path.stem for path in (ROOT / "tests").glob("*.py"))}
+    own = {"glacier_utils", "benchmarks", *(path.stem for path in (ROOT / "tests").rglob("*.py"))}
     declared = {canonicalize_name(requirement.name) for requirement in DIRECT}
     providers = packages_distributions()
     undeclared = {

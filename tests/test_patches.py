@@ -18,15 +18,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 
-from glacier_utils import filling
-from glacier_utils.datasets import open_dataset
+from glacier_utils.datasets import patches
+from glacier_utils.datasets.dataset import open_dataset
+from glacier_utils.datasets.patches import build_patches, sampling_weights
+from glacier_utils.datasets.splitting import chunks, windows, write_overrides_template
+from glacier_utils.datasets.store import masked_statistics, open_store
 from glacier_utils.errors import GlacierError
-from glacier_utils.grids import Grid, Image
-from glacier_utils.overrides import write_overrides_template
-from glacier_utils.patches import build_patches, masked_statistics, open_store
-from glacier_utils.rasters import write_raster
-from glacier_utils.sampling import sampling_weights
-from glacier_utils.tiling import chunks, windows
+from glacier_utils.raster.grid import Grid, Image
+from glacier_utils.raster.io import write_raster
 
 UTM = CRS.from_epsg(32623)
 BANDS = ("red", "green", "blue", "nir")
@@ -136,7 +135,7 @@ def recode(source, *, scl=None, ready=None, method="auto"):
 
 @pytest.fixture
 def cloudy(tmp_path, monkeypatch):
-    monkeypatch.setattr(filling, "cloud_mask", recode)
+    monkeypatch.setattr(patches, "cloud_mask", recode)
     return CloudyDataset(tmp_path, {"train": grid_of(320, 384)}, truth=True)
 
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from stubs import BANDS, Scene, segmenter
 from torch import nn
 
-from glacier_utils.checkpoints import Segmenter
-from glacier_utils.pooling import LocalPooling, local_mean
-from glacier_utils.prediction import Mapper, predict_scene
+from glacier_utils.models.checkpoint import Segmenter
+from glacier_utils.prediction.mapper import Mapper, predict_scene
+from glacier_utils.prediction.pooling import LocalPooling, local_mean
 
 
 @settings(max_examples=30, deadline=None)

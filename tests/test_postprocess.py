@@ -7,8 +7,7 @@ from hypothesis.extra.numpy import arrays
 from rasterio.crs import CRS
 from scipy import ndimage
 
-from glacier_utils.grids import Grid
-from glacier_utils.postprocess import (
+from glacier_utils.prediction.postprocess import (
     CHOICES,
     clean,
     closing,
@@ -17,6 +16,7 @@ from glacier_utils.postprocess import (
     opening,
     remove_small,
 )
+from glacier_utils.raster.grid import Grid
 
 PIXEL_KM2 = 0.1
 GRID = Grid(CRS.from_epsg(32623), Affine(10, 0, 450_000, 0, -10, 6_780_000), 30, 30)

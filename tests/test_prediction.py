@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stubs import BANDS, Constant, FirstBand, Scene, segmenter
 
-from glacier_utils.checkpoints import Segmenter
 from glacier_utils.errors import GlacierError
-from glacier_utils.prediction import (
+from glacier_utils.models.checkpoint import Segmenter
+from glacier_utils.prediction.mapper import (
     ROWS_CONVERTED,
     Mapper,
     Plan,

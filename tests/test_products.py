@@ -18,12 +18,13 @@ import torch
 from rio_cogeo import cog_validate
 from stubs import BANDS, Constant, FirstBand, Scene, segmenter
 
-from glacier_utils import products, unfinished
-from glacier_utils.checkpoints import Segmenter, save_checkpoint
 from glacier_utils.errors import GlacierError
-from glacier_utils.outlines import rasterise, read_outlines
-from glacier_utils.prediction import Mapper, Plan, predict_scene
-from glacier_utils.products import date_in_name, map_scene, product_files
+from glacier_utils.models import checkpoint as checkpoint_module
+from glacier_utils.models.checkpoint import Segmenter, save_checkpoint
+from glacier_utils.outlines.rasterization import rasterise, read_outlines
+from glacier_utils.prediction import scenes
+from glacier_utils.prediction.mapper import Mapper, Plan, predict_scene
+from glacier_utils.prediction.scenes import date_in_name, map_scene, product_files
 
 PLACE = {"crs": "EPSG:32623", "transform": rasterio.Affine(10, 0, 5e5, 0, -10, 68e5)}
 WINDOWS = {"window": 64, "overlap": 16}
@@ -91,7 +92,7 @@ def test_a_scene_is_mapped_from_checkpoint_and_file_alone(tmp_path, checkpoint):
     ]
     reflectance = (numbers.astype(np.float32) - 1000) / 10000 * (numbers > 0)
     source = Scene(reflectance, numbers[0] > 0)
-    expected = predict_scene(products.load_checkpoint(checkpoint), source, **WINDOWS)
+    expected = predict_scene(checkpoint_module.load_checkpoint(checkpoint), source, **WINDOWS)
     with rasterio.open(files["probability"]) as file:
         steps = file.read(1)
         assert (file.crs.to_epsg(), file.transform) == (32623, PLACE["transform"])
@@ -102,7 +103,7 @@ def test_a_scene_is_mapped_from_checkpoint_and_file_alone(tmp_path, checkpoint):
     assert np.abs(steps[known] * 0.004 - expected[known]).max() <= 0.0021
     with rasterio.open(files["class"]) as file:
         classes = file.read(1)
-        assert file.colormap(1)[1] == unfinished.CLASS_COLOURMAP[1]
+        assert file.colormap(1)[1] == scenes.CLASS_COLOURMAP[1]
     # By the probability itself, not by its rounded copy.
     np.testing.assert_array_equal(classes[known], expected[known] >= 0.51)
     assert (classes[~known] == 255).all()
@@ -158,7 +159,7 @@ def test_panels_and_ensembles_are_written_alike(tmp_path, monkeypatch):
     source = Scene(np.random.default_rng(0).normal(0, 2, (4, 150, 220)))
     one = segmenter(FirstBand())
     whole = map_scene(one, source, tmp_path / "whole", name="a", **WINDOWS)
-    monkeypatch.setattr(products, "Plan", lambda *a, **k: Plan(*a, **k, widest=100))
+    monkeypatch.setattr(scenes, "Plan", lambda *a, **k: Plan(*a, **k, widest=100))
     parts = map_scene([one, one], source, tmp_path / "parts", name="a", **WINDOWS)
     for kind in ("probability", "class"):
         with rasterio.open(whole[kind]) as file, rasterio.open(parts[kind]) as other:
@@ -330,8 +331,8 @@ except GlacierError as error:
 
 
 def test_too_little_room_is_said_before_the_work(tmp_path, monkeypatch):
-    usage = unfinished.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(unfinished.shutil, "disk_usage", lambda _: usage._replace(free=100))
+    usage = scenes.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(scenes.shutil, "disk_usage", lambda _: usage._replace(free=100))
     network = Constant(0.0)
     with pytest.raises(GlacierError, match="no room on this disk"):
         map_scene(segmenter(network), glacier_scene(), tmp_path / "out", name="a")

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from glacier_utils import quality
 from glacier_utils.errors import GlacierError
+from glacier_utils.raster import indices
 
 # Medians of Sentinel-2 surface reflectance (red, green, blue, nir).
 MEDIANS = {
@@ -41,26 +41,26 @@ def pixel(values):
 )
 def test_rules_on_typical_surfaces(surface, snow, water, shadow, ice):
     image = pixel(MEDIANS[surface])
-    rules = (quality.is_snow, quality.is_water, quality.is_shadow, quality.ice_index)
+    rules = (indices.is_snow, indices.is_water, indices.is_shadow, indices.ice_index)
     assert [bool(rule(image)[0, 0]) for rule in rules] == [snow, water, shadow, ice]
 
 
 def test_ndwi_by_hand_and_without_image():
-    assert quality.ndwi(pixel((0.1, 0.3, 0.1, 0.1)))[0, 0] == pytest.approx(0.5)
+    assert indices.ndwi(pixel((0.1, 0.3, 0.1, 0.1)))[0, 0] == pytest.approx(0.5)
     nothing = pixel((0, 0, 0, 0))
-    assert math.isnan(quality.ndwi(nothing)[0, 0])
-    for rule in (quality.is_snow, quality.is_water, quality.is_shadow, quality.ice_index):
+    assert math.isnan(indices.ndwi(nothing)[0, 0])
+    for rule in (indices.is_snow, indices.is_water, indices.is_shadow, indices.ice_index):
         assert not rule(nothing).any()
 
 
 def test_rules_take_stacks_and_any_order_of_bands():
     stack = np.stack([pixel(values) for values in MEDIANS.values()])
-    found = quality.ice_index(stack)
+    found = indices.ice_index(stack)
     assert found.shape == (6, 1, 1)
     order = ("nir", "blue", "green", "red")
-    assert (quality.ice_index(stack[:, ::-1], order) == found).all()
+    assert (indices.ice_index(stack[:, ::-1], order) == found).all()
     with pytest.raises(GlacierError, match="band 'nir' is needed"):
-        quality.ice_index(stack[:, :3], ("red", "green", "blue"))
+        indices.ice_index(stack[:, :3], ("red", "green", "blue"))
 
 
 def test_rules_on_points_classified_by_hand():
@@ -73,8 +73,8 @@ def test_rules_on_points_classified_by_hand():
     def share(rule):
         return pd.Series(rule(image)[0]).groupby(points["class"].to_numpy()).mean()
 
-    snow, water = share(quality.is_snow), share(quality.is_water)
-    shadow, ice = share(quality.is_shadow), share(quality.ice_index)
+    snow, water = share(indices.is_snow), share(indices.is_water)
+    shadow, ice = share(indices.is_shadow), share(indices.ice_index)
     assert snow[1] > 0.95
     assert snow[[2, 3, 4, 5]].max() < 0.04
     assert water[5] > 0.95

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import rasterio
 
-from glacier_utils.datasets import open_dataset
-from glacier_utils.imagery import Reflectance, open_source
-from glacier_utils.radiometry import check_offset
+from glacier_utils.datasets.dataset import open_dataset
+from glacier_utils.imagery.offset import check_offset
+from glacier_utils.imagery.reflectance import Reflectance
+from glacier_utils.imagery.source import open_source
 
 BANDS = ("red", "green", "blue", "nir")
 SAMPLE = Path(__file__).resolve().parents[1] / "data" / "sample" / "dataset.yaml"

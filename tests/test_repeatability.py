@@ -8,9 +8,9 @@ import pytest
 from affine import Affine
 from rasterio.crs import CRS
 
-from glacier_utils import repeatability
-from glacier_utils.grids import Grid, Image
-from glacier_utils.temporal import Map
+from glacier_utils.change import series
+from glacier_utils.change.area import Map
+from glacier_utils.raster.grid import Grid, Image
 
 GRID = Grid(CRS.from_epsg(32623), Affine(10, 0, 5e5, 0, -10, 6.8e6), 40, 40)
 BANDS = ("red", "green", "blue", "nir")
@@ -42,7 +42,7 @@ def test_grounds(label):
     clouds["test", DATES[1]][20], clouds["test", DATES[1]][21] = 1, 2
     truth = np.zeros((40, 40), np.uint8)
     truth[:8], truth[39] = 1, 255
-    found = repeatability.grounds(views, {"test": label}, clouds, {"test": truth})["test"]
+    found = series.grounds(views, {"test": label}, clouds, {"test": truth})["test"]
     rows = {name: np.flatnonzero(mask.all(axis=1)).tolist() for name, mask in found.items()}
     assert rows == {
         "stable terrain": [*range(14, 20), *range(21, 35)],
@@ -50,7 +50,7 @@ def test_grounds(label):
         "true ground": list(range(8, 39)),
         "true ice": list(range(8)),
     }
-    assert set(repeatability.grounds(views, {"test": label})["test"]) == {
+    assert set(series.grounds(views, {"test": label})["test"]) == {
         "stable terrain",
         "inside outlines",
     }
@@ -63,7 +63,7 @@ def test_false_change_by_hand(label):
         ("net", "test", DATES[2]): mapped(*range(8), 20, 22, 23),
     }
     ground = {"test": {"stable": label == 0, "inside": label == 1}}
-    table = repeatability.steadiness(maps, ground)
+    table = series.steadiness(maps, ground)
     assert table[["before", "after"]].drop_duplicates().to_numpy().tolist() == [
         list(DATES[:2]),
         list(DATES[1:]),
@@ -82,7 +82,7 @@ def test_false_change_by_hand(label):
 
 def test_ground_that_is_nowhere_known(label):
     maps = {("net", "test", date): mapped(0) for date in DATES[:2]}
-    table = repeatability.steadiness(maps, {"test": {"none": np.zeros((40, 40), bool)}})
+    table = series.steadiness(maps, {"test": {"none": np.zeros((40, 40), bool)}})
     assert table["changed"].isna().all()
     assert isinstance(table, pd.DataFrame)
 
@@ -99,6 +99,6 @@ def test_truth_that_differs_is_left_out():
         def truth(self, area, date):
             return None if area == "real" else Mask(int(date == DATES[0]))
 
-    found = repeatability.unchanged_truth(Data(), ["sample", "real"], DATES[:2])
+    found = series.unchanged_truth(Data(), ["sample", "real"], DATES[:2])
     assert list(found) == ["sample"]
     assert found["sample"].tolist() == [[0, 1, 255]]

@@ -14,11 +14,11 @@ import pytest
 import torch
 from stubs import Store
 
-from glacier_utils import history, loop
-from glacier_utils.checkpoints import load_checkpoint
 from glacier_utils.errors import GlacierError
-from glacier_utils.settings import Settings
-from glacier_utils.training import fit
+from glacier_utils.models.checkpoint import load_checkpoint
+from glacier_utils.training import module
+from glacier_utils.training.fitting import fit
+from glacier_utils.training.settings import Settings
 
 TESTS = Path(__file__).parent
 # Dropout, averaged weights, chances and every augmentation: all that has a state or draws numbers.
@@ -121,8 +121,8 @@ def _state_time(folder: Path) -> float:
 def test_a_training_broken_off_in_a_step_goes_on_from_the_last_epoch(
     tmp_path, undisturbed, monkeypatch, step
 ):
-    monkeypatch.setattr(history, "SAVE_EVERY_S", 0)
-    original, seen = loop.Task.training_step, []
+    monkeypatch.setattr(module, "SAVE_EVERY_S", 0)
+    original, seen = module.Task.training_step, []
 
     def breaks(task, batch, number):
         seen.append(number)
@@ -131,7 +131,7 @@ def test_a_training_broken_off_in_a_step_goes_on_from_the_last_epoch(
         return original(task, batch, number)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Task, "training_step", breaks)
+        patch.setattr(module.Task, "training_step", breaks)
         with pytest.raises(RuntimeError, match="power cut"):
             fit(MODEL, store(), tmp_path / "fit", settings=SETTINGS, progress=False)
     epochs_done = (step - 1) // 2  # two steps an epoch
@@ -150,9 +150,9 @@ def test_a_state_of_other_settings_is_not_taken_up(tmp_path, undisturbed):
 
 
 def test_a_broken_state_is_named_with_the_remedy(tmp_path, monkeypatch):
-    monkeypatch.setattr(history, "SAVE_EVERY_S", 0)
+    monkeypatch.setattr(module, "SAVE_EVERY_S", 0)
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Task, "on_train_epoch_start", _fail_in_epoch(2))
+        patch.setattr(module.Task, "on_train_epoch_start", _fail_in_epoch(2))
         with pytest.raises(RuntimeError, match="power cut"):
             fit(MODEL, store(), tmp_path / "fit", settings=SETTINGS, progress=False)
     (state,) = tmp_path.glob(".fit.*.partial/state.ckpt")
@@ -171,15 +171,15 @@ def _fail_in_epoch(epoch: int):
 
 
 def test_an_interruption_is_one_and_leaves_the_state(tmp_path, monkeypatch):
-    monkeypatch.setattr(history, "SAVE_EVERY_S", 0)
-    original, handler = loop.Task.training_step, signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(module, "SAVE_EVERY_S", 0)
+    original, handler = module.Task.training_step, signal.getsignal(signal.SIGINT)
 
     def interrupted(task, batch, number):
         if task.current_epoch == 2:
             os.kill(os.getpid(), signal.SIGINT)
         return original(task, batch, number)
 
-    monkeypatch.setattr(loop.Task, "training_step", interrupted)
+    monkeypatch.setattr(module.Task, "training_step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fit(MODEL, store(), tmp_path / "fit", settings=SETTINGS, progress=False)
     assert signal.getsignal(signal.SIGINT) == handler

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 import shapely
 
-from glacier_utils import runs
 from glacier_utils.errors import GlacierError
+from glacier_utils.workflow import runs
 
 
 @pytest.fixture

@@ -10,13 +10,14 @@ import rasterio
 from affine import Affine
 
 from glacier_utils.errors import GlacierError
-from glacier_utils.imagery import Reflectance, input_files, open_source
-from glacier_utils.safe import (
+from glacier_utils.imagery.reflectance import Reflectance
+from glacier_utils.imagery.safe import (
     band_of,
     find_metadata,
     read_product,
     scene_classification_path,
 )
+from glacier_utils.imagery.source import input_files, open_source
 
 RGBN = ("red", "green", "blue", "nir")
 NUMBERS = {"red": "B04", "green": "B03", "blue": "B02", "nir": "B08"}

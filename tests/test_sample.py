@@ -12,9 +12,10 @@ import rasterio
 import yaml
 from rasterio.features import geometry_mask
 
-from glacier_utils import sample as sample_module
 from glacier_utils.errors import GlacierError
-from glacier_utils.sample import SURFACES, make_sample
+from glacier_utils.synthetic import sample as sample_module
+from glacier_utils.synthetic.rendering import SURFACES
+from glacier_utils.synthetic.sample import make_sample
 
 PATCHES = 4
 

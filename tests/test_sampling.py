@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glacier_utils.sampling import BINS, sampling_weights
+from glacier_utils.datasets.patches import BINS, sampling_weights
 
 fractions = st.lists(st.one_of(st.floats(0, 1), st.just(float("nan"))), max_size=60)
 

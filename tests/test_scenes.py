@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from glacier_utils import scenes
-from glacier_utils.sample import AREAS, SEASONS
-from glacier_utils.world import World, build_world
+from glacier_utils.synthetic import rendering
+from glacier_utils.synthetic.glaciers import World, build_world
+from glacier_utils.synthetic.sample import AREAS, SEASONS
 
 LOW, MIDDLE, HIGH = -1.645, 0.0, 1.645
 
 
 def test_flat_ground_is_the_reference():
-    direct, shadow = scenes.sunlight(np.zeros((20, 20)), 40, 170)
+    direct, shadow = rendering.sunlight(np.zeros((20, 20)), 40, 170)
     np.testing.assert_allclose(direct, 1, rtol=1e-5)
     np.testing.assert_allclose(shadow, 0, atol=1e-6)
 
@@ -22,7 +22,7 @@ def test_flat_ground_is_the_reference():
 def test_wall_casts_a_shadow_as_long_as_geometry_says(zenith):
     height = np.zeros((80, 20))
     height[60] = 300  # the sun stands in the south, the shadow falls to lower rows
-    _, shadow = scenes.sunlight(height, zenith, 180)
+    _, shadow = rendering.sunlight(height, zenith, 180)
     length = (shadow[:58, 10] > 0.5).sum() * 10
     assert abs(length - 300 * np.tan(np.radians(zenith))) < 40
     assert not shadow[65:].any()
@@ -30,17 +30,19 @@ def test_wall_casts_a_shadow_as_long_as_geometry_says(zenith):
 
 def test_slopes_to_the_sun_are_brighter():
     rows, _ = np.indices((30, 30), dtype=float)
-    south, _ = scenes.sunlight(-3 * rows, 45, 180)
-    north, _ = scenes.sunlight(3 * rows, 45, 180)
+    south, _ = rendering.sunlight(-3 * rows, 45, 180)
+    north, _ = rendering.sunlight(3 * rows, 45, 180)
     tilt = np.arctan(0.3)
     np.testing.assert_allclose(south[15, 15], np.cos(np.pi / 4 - tilt) / np.cos(np.pi / 4), 1e-3)
     np.testing.assert_allclose(north[15, 15], np.cos(np.pi / 4 + tilt) / np.cos(np.pi / 4), 1e-3)
 
 
-@pytest.mark.parametrize("kind", sorted(scenes.SPECTRA))
+@pytest.mark.parametrize("kind", sorted(rendering.SPECTRA))
 def test_scores_meet_the_percentiles(kind):
-    for band, known in enumerate(scenes.SPECTRA[kind]):
-        made = scenes.from_quantiles(scenes.SPECTRA[kind], np.array([LOW, MIDDLE, HIGH]), band)
+    for band, known in enumerate(rendering.SPECTRA[kind]):
+        made = rendering.from_quantiles(
+            rendering.SPECTRA[kind], np.array([LOW, MIDDLE, HIGH]), band
+        )
         np.testing.assert_allclose(made, known, rtol=1e-6)
 
 
@@ -53,11 +55,11 @@ def worlds() -> list[World]:
 
 
 @pytest.fixture(scope="module")
-def rendered(worlds) -> list[list[scenes.Scene]]:
+def rendered(worlds) -> list[list[rendering.Scene]]:
     """All scenes, ``[area][season]``."""
     return [
         [
-            scenes.render(world, area.look, season, (0, 2, when))
+            rendering.render(world, area.look, season, (0, 2, when))
             for when, season in enumerate(SEASONS)
         ]
         for area, world in zip(AREAS, worlds, strict=True)
@@ -66,8 +68,8 @@ def rendered(worlds) -> list[list[scenes.Scene]]:
 
 def test_fractions_sum_to_one(worlds):
     rng = np.random.default_rng(0)
-    parts = scenes.surfaces(worlds[0], AREAS[0].look, SEASONS[1], rng, rng)
-    assert set(parts) == set(scenes.SURFACES)
+    parts = rendering.surfaces(worlds[0], AREAS[0].look, SEASONS[1], rng, rng)
+    assert set(parts) == set(rendering.SURFACES)
     assert min(part.min() for part in parts.values()) > -1e-5
     np.testing.assert_allclose(sum(parts.values()), 1, atol=1e-4)
 
@@ -97,7 +99,7 @@ def test_sunlit_surfaces_follow_real_percentiles(rendered, kind, codes, toleranc
         axis=1,
     )
     made = np.percentile(pixels, [5, 50, 95], axis=1).T
-    np.testing.assert_allclose(made, scenes.SPECTRA[kind], atol=tolerance)
+    np.testing.assert_allclose(made, rendering.SPECTRA[kind], atol=tolerance)
 
 
 def test_shadowed_snow_follows_real_percentiles(rendered):

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glacier_utils import seams
 from glacier_utils.errors import GlacierError
-from glacier_utils.windows import fit_windows
+from glacier_utils.evaluation import seams
+from glacier_utils.prediction.windows import fit_windows
 
 # ---- jumps
 

@@ -1,8 +1,8 @@
 import pytest
 
 from glacier_utils.errors import GlacierError
-from glacier_utils.schedules import learning_rate
-from glacier_utils.settings import Settings, change_settings, make_settings
+from glacier_utils.training.module import learning_rate
+from glacier_utils.training.settings import Settings, change_settings, make_settings
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 from affine import Affine
 from rasterio.crs import CRS
 
-from glacier_utils import snow
-from glacier_utils.grids import Grid, Image
+from glacier_utils.change import series
+from glacier_utils.raster.grid import Grid, Image
 
 GRID = Grid(CRS.from_epsg(32623), Affine(10, 0, 5e5, 0, -10, 6.8e6), 20, 20)
 BANDS = ("red", "green", "blue", "nir")
@@ -37,33 +37,33 @@ def box(top, left, side):
 def test_snow_fraction():
     ice = np.s_[2:12, 2:12], np.s_[2:7, 2:7], np.s_[2:7, 7:12]
     image = image_of(ice=ice[0], snow=ice[1], shade=ice[2])
-    assert snow.snow_fraction(image, box(2, 2, 10)) == pytest.approx(25 / 75)
-    assert snow.snow_fraction(image) == pytest.approx(25 / 375)
-    assert math.isnan(snow.snow_fraction(image, np.zeros((20, 20), bool)))
+    assert series.snow_fraction(image, box(2, 2, 10)) == pytest.approx(25 / 75)
+    assert series.snow_fraction(image) == pytest.approx(25 / 375)
+    assert math.isnan(series.snow_fraction(image, np.zeros((20, 20), bool)))
 
 
 def test_the_snow_line_lies_between_two_altitudes():
     image = image_of(snow=np.s_[:8, :])
-    assert snow.snow_line(image, HEIGHT) == pytest.approx(1150)  # 1200 m snow, 1100 m rock
+    assert series.snow_line(image, HEIGHT) == pytest.approx(1150)  # 1200 m snow, 1100 m rock
     # A few exceptions do not move it.
     speckled = image_of(snow=np.s_[:8, :], ice=np.s_[3:5, 3:6], shade=np.s_[10:12, :])
-    assert snow.snow_line(speckled, HEIGHT) == pytest.approx(1150)
+    assert series.snow_line(speckled, HEIGHT) == pytest.approx(1150)
     half = HEIGHT.copy()
     half[:, :10] = np.nan
-    assert snow.snow_line(image, half) == pytest.approx(1150)
+    assert series.snow_line(image, half) == pytest.approx(1150)
 
 
 @pytest.mark.parametrize("part", [np.s_[:, :], np.s_[0:0, :], np.s_[15:, :]])
 def test_no_snow_line_where_nothing_is_parted(part):
     # All snow, none, and snow below.
-    assert math.isnan(snow.snow_line(image_of(snow=part), HEIGHT))
+    assert math.isnan(series.snow_line(image_of(snow=part), HEIGHT))
 
 
 def test_equal_altitudes_are_not_parted():
     flat = np.where(HEIGHT >= 1000, 1000.0, 500.0)
     # Rows 0 to 9 are the upper level, of which two thirds are snow.
-    assert snow.snow_line(image_of(snow=np.s_[:7, :]), flat) == pytest.approx(750)
-    assert math.isnan(snow.snow_line(image_of(snow=np.s_[:3, :]), np.full((20, 20), 7.0)))
+    assert series.snow_line(image_of(snow=np.s_[:7, :]), flat) == pytest.approx(750)
+    assert math.isnan(series.snow_line(image_of(snow=np.s_[:3, :]), np.full((20, 20), 7.0)))
 
 
 def test_the_table_parts_inside_from_outside():
@@ -73,10 +73,10 @@ def test_the_table_parts_inside_from_outside():
         ("test", "2023-07"): image_of(snow=np.s_[:5, :]),
         ("test", "2023-08"): image_of(snow=np.s_[:1, :10]),
     }
-    table = snow.snow_table(views, {"test": label}, {"test": HEIGHT})
+    table = series.snow_table(views, {"test": label}, {"test": HEIGHT})
     assert table["where"].tolist() == ["inside outlines", "outside"] * 2
     assert table["snow_fraction"].tolist() == pytest.approx([0.5, 25 / 200, 0.1, 0])
     assert table["assessed_km2"].tolist() == pytest.approx([0.01, 0.02] * 2)
     assert table["snow_km2"].tolist() == pytest.approx([0.005, 0.0025, 0.001, 0])
     assert table["snow_line_m"].tolist()[:3] == pytest.approx([1450, 1450, 1850])
-    assert snow.snow_table(views, {"test": label})["snow_line_m"].isna().all()
+    assert series.snow_table(views, {"test": label})["snow_line_m"].isna().all()

@@ -12,9 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 
-from glacier_utils.grids import Grid
-from glacier_utils.splits import split_patches
-from glacier_utils.tiling import plan
+from glacier_utils.datasets.splitting import plan, split_patches
+from glacier_utils.raster.grid import Grid
 
 X, Y, SIZE = 500_000, 6_800_000, 24
 UTM = CRS.from_epsg(32623)

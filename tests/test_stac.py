@@ -25,11 +25,11 @@ from pystac.validation.local_validator import LocalValidator
 from rasterio.crs import CRS
 
 from glacier_utils.errors import GlacierError
-from glacier_utils.grids import Grid
-from glacier_utils.imagery import open_source
-from glacier_utils.scene_lists import list_scenes, read_scenes
-from glacier_utils.stac import CLASSES, write_item
-from glacier_utils.unfinished import CLASS_COLOURMAP
+from glacier_utils.imagery.source import open_source
+from glacier_utils.prediction.scene_lists import list_scenes, read_scenes
+from glacier_utils.prediction.scenes import CLASS_COLOURMAP
+from glacier_utils.prediction.stac import CLASSES, write_item
+from glacier_utils.raster.grid import Grid
 
 
 def core_errors(content: dict) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glacier_utils.store import ArrayFile, masked_statistics, moments, pooled_statistics
+from glacier_utils.datasets.store import ArrayFile, masked_statistics, moments, pooled_statistics
 
 
 @given(

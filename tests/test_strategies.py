@@ -5,12 +5,13 @@ import pytest
 import torch
 from stubs import Store
 
-from glacier_utils import adaptation, study, trials
-from glacier_utils.checkpoints import load_checkpoint
+from glacier_utils import study, trials
 from glacier_utils.errors import GlacierError
-from glacier_utils.settings import Settings, change_settings
+from glacier_utils.models.checkpoint import load_checkpoint
+from glacier_utils.prediction import adaptation
 from glacier_utils.strategies import pseudo_labelled, self_train
-from glacier_utils.training import fit
+from glacier_utils.training.fitting import fit
+from glacier_utils.training.settings import Settings, change_settings
 
 QUICK = Settings(epochs=2, batch_size=3, learning_rate=1e-2, threads=1)
 SMALL = {"filters": [4, 8]}
@@ -186,8 +187,8 @@ def test_the_study_never_looks_at_the_world_that_is_reported():
 
 
 def test_a_study_of_a_few_trials_runs_and_is_not_run_twice(tmp_path, monkeypatch, make_dataset):
-    from glacier_utils.datasets import open_dataset
-    from glacier_utils.patches import build_patches
+    from glacier_utils.datasets.dataset import open_dataset
+    from glacier_utils.datasets.patches import build_patches
 
     dataset = open_dataset(make_dataset(patches=(6, 6), size=32))
     patches = build_patches(dataset, size=32, block_m=640)
@@ -220,8 +221,8 @@ def test_a_study_of_a_few_trials_runs_and_is_not_run_twice(tmp_path, monkeypatch
 
 
 def test_the_study_runs_on_worlds_and_once_more_elsewhere(tmp_path, monkeypatch, make_dataset):
-    from glacier_utils.datasets import open_dataset
-    from glacier_utils.patches import build_patches
+    from glacier_utils.datasets.dataset import open_dataset
+    from glacier_utils.datasets.patches import build_patches
 
     opened = []
 

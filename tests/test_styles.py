@@ -14,8 +14,7 @@ import pytest
 import shapely
 
 from glacier_utils.errors import GlacierError
-from glacier_utils.plots import CLASS_COLOURS
-from glacier_utils.styles import (
+from glacier_utils.outlines.glims import (
     GLACIER,
     NOT_GLACIER,
     class_qml,
@@ -24,6 +23,7 @@ from glacier_utils.styles import (
     store_style,
     write_qml,
 )
+from glacier_utils.plotting.style import CLASS_COLOURS
 
 # As QGIS 3 looks for the style of a layer (QgsOgrProviderMetadata::loadStyle).
 QUERY = (

@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from rasterio.crs import CRS
 
-from glacier_utils.datasets import open_dataset
-from glacier_utils.grids import Grid, Image
-from glacier_utils.imagery import Source
-from glacier_utils.labels import IceOutsideMask
-from glacier_utils.masks import Mask
-from glacier_utils.outlines import OutlineMask, rasterise, read_outlines
-from glacier_utils.suspicious import find_suspicious, suspicious_ice
+from glacier_utils.datasets.dataset import open_dataset
+from glacier_utils.datasets.exploration import find_suspicious, suspicious_ice
+from glacier_utils.imagery.source import Source
+from glacier_utils.outlines.rasterization import OutlineMask, rasterise, read_outlines
+from glacier_utils.raster.grid import Grid, Image
+from glacier_utils.raster.mask import IceOutsideMask, Mask
 
 BANDS = ("red", "green", "blue", "nir")
 ICE, ROCK = (0.45, 0.47, 0.48, 0.40), (0.09, 0.08, 0.06, 0.2)

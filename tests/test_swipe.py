@@ -9,8 +9,9 @@ import pytest
 import shapely
 from stubs import FirstBand, Scene, segmenter
 
-from glacier_utils import mosaics, swipe
-from glacier_utils.tracing import trace
+from glacier_utils.outlines.polygonization import trace
+from glacier_utils.prediction import scenes
+from glacier_utils.workflow import area_page
 
 NAMES = ("Qingua Sermia", "</script><b>Sermeq</b>")
 
@@ -23,12 +24,12 @@ def scene(last: int = 40) -> Scene:
     return Scene(values)
 
 
-def mapped(folder, date: str, last: int) -> swipe.Mapped:
+def mapped(folder, date: str, last: int) -> area_page.Mapped:
     source = scene(last)
-    product = mosaics.write_products(
+    product = scenes.write_products(
         segmenter(FirstBand()), source, folder, f"test_{date}", date=date
     )
-    return swipe.mapped(source, product, date)
+    return area_page.mapped(source, product, date)
 
 
 def inventory() -> gpd.GeoDataFrame:
@@ -55,7 +56,7 @@ def inventory() -> gpd.GeoDataFrame:
 def test_two_dates_are_swiped_and_the_rest_lies_on_both_sides(tmp_path):
     dates = [mapped(tmp_path, "2023-07", 45), mapped(tmp_path, "2023-08", 40)]
     label = (dates[1].mask == 1).astype(np.uint8)
-    page = swipe.write_swipe_map(
+    page = area_page.write_swipe_map(
         tmp_path / "map.html", dates, title="Test", label=label, inventory=inventory()
     ).read_text(encoding="utf-8")
     for name in (
@@ -70,21 +71,21 @@ def test_two_dates_are_swiped_and_the_rest_lies_on_both_sides(tmp_path):
 
 
 def test_one_date_without_labels_or_outlines_is_a_map_too(tmp_path):
-    page = swipe.write_swipe_map(
+    page = area_page.write_swipe_map(
         tmp_path / "map.html", [mapped(tmp_path, "2023-08", 40)], title="Test"
     ).read_text(encoding="utf-8")
     assert "Predicted glaciers" in page
     assert "Difference" not in page
     assert "Labels" not in page
     with pytest.raises(ValueError, match="3 dates"):
-        swipe.write_swipe_map(tmp_path / "no.html", [None] * 3, title="")
+        area_page.write_swipe_map(tmp_path / "no.html", [None] * 3, title="")
     assert not (tmp_path / "no.html").exists()
 
 
 def test_predicted_ice_is_cut_along_the_divide_and_named():
     source = scene(43)
     outlines = trace((source.reflectance[0] > 0).astype(np.uint8), source.grid)
-    named = swipe.named_outlines(outlines, inventory(), source.grid, "2023-08")
+    named = area_page.named_outlines(outlines, inventory(), source.grid, "2023-08")
     assert named["glacier_id"].tolist() == ["G2", "G1"]  # the larger first
     assert named["name"].tolist() == [NAMES[1], NAMES[0]]
     # 18 and 15 columns of 40 pixels; the outline's corners are cut.
@@ -99,7 +100,7 @@ def test_predicted_ice_is_cut_along_the_divide_and_named():
 def test_without_an_inventory_each_polygon_is_a_glacier_without_a_name():
     source = scene()
     outlines = trace((source.reflectance[0] > 0).astype(np.uint8), source.grid)
-    named = swipe.named_outlines(outlines, None, source.grid)
+    named = area_page.named_outlines(outlines, None, source.grid)
     assert named["glacier_id"].tolist() == ["1"]
     assert named["name"].tolist() == [""]
     assert named["area_km2"].tolist() == outlines["area_km2"].tolist()

@@ -9,14 +9,13 @@ from affine import Affine
 from rasterio.crs import CRS
 from stubs import BANDS
 
-from glacier_utils import change, temporal
-from glacier_utils.area_errors import AreaError, Scale
-from glacier_utils.blocks import block_counts
-from glacier_utils.checkpoints import Segmenter, save_checkpoint
-from glacier_utils.datasets import open_dataset
+from glacier_utils.change import series, transition
+from glacier_utils.change.area import AreaError, Map, Scale
+from glacier_utils.datasets.dataset import open_dataset
 from glacier_utils.errors import GlacierError
-from glacier_utils.grids import Grid, Image
-from glacier_utils.temporal import Map
+from glacier_utils.evaluation.bootstrap import block_counts
+from glacier_utils.models.checkpoint import Segmenter, save_checkpoint
+from glacier_utils.raster.grid import Grid, Image
 
 DATES = ("2023-07", "2023-08")
 ICE, SNOW = (0.35, 0.37, 0.38, 0.30), (0.8, 0.8, 0.8, 0.7)
@@ -52,7 +51,7 @@ def shrinking():
         ("test", DATES[0]): view(before, place),
         ("test", DATES[1]): view(np.full((30, 30, 4), ICE), place),
     }
-    changes = {"test": temporal.transition(maps, "net", "test", DATES)}
+    changes = {"test": series.transition_map(maps, "net", "test", DATES)}
     return maps, changes, views
 
 
@@ -61,16 +60,16 @@ def test_a_dataset_is_mapped_and_scored(make_dataset, tmp_path):
     rule = Segmenter("threshold", BANDS, [0] * 4, [1] * 4)
     rule.network.thresholds[0] = 0.23  # between ground and ice
     path = save_checkpoint(tmp_path / "rule.pt", rule)
-    maps = temporal.predict({"rule": path}, data, data.areas, DATES, window=32, overlap=8)
+    maps = series.predict({"rule": path}, data, data.areas, DATES, window=32, overlap=8)
     assert list(maps) == [("rule", area, date) for area in ("train", "test") for date in DATES]
     found = maps["rule", "test", DATES[1]]
     assert found.grid.matches(data.source("test", DATES[1]).grid)
     np.testing.assert_array_equal(found.mask, data.labels("test", DATES[1]).read())
-    table = temporal.robustness(temporal.count_blocks(maps, data))
+    table = series.robustness(series.count_blocks(maps, data))
     assert len(table) == 4  # one reference: no truth is known
     assert (table["reference"] == "labels").all()
     assert (table[["iou", "iou_low", "iou_high", "f1", "precision", "recall"]] == 1).all(axis=None)
-    areas = temporal.area_table(maps)
+    areas = series.area_table(maps)
     assert (areas["change_km2"] == 0).all()
     assert areas.eval("low < area_km2 and area_km2 < high").all()
 
@@ -84,8 +83,8 @@ def test_dates_on_different_grids_are_an_error():
 
     message = f"stub, area test, {DATES[1]}: not that of {DATES[0]}; add `align"
     with pytest.raises(GlacierError, match=message):
-        temporal.predict({}, Data(), ["test"], DATES)
-    assert temporal.predict({}, Data(), ["test"], DATES[:1]) == {}
+        series.predict({}, Data(), ["test"], DATES)
+    assert series.predict({}, Data(), ["test"], DATES[:1]) == {}
 
 
 def test_a_map_knows_its_mask():
@@ -95,7 +94,7 @@ def test_a_map_knows_its_mask():
 
 def test_areas_and_their_change_by_hand(shrinking):
     maps, _, _ = shrinking
-    table = temporal.area_table(maps).set_index("date")
+    table = series.area_table(maps).set_index("date")
     # 400 and 256 pixels of 100 m2; a rim of 80 + 76 and 64 + 60 pixels.
     assert table["area_km2"].tolist() == pytest.approx([0.04, 0.0256])
     assert (table["high"] - table["area_km2"]).tolist() == pytest.approx([0.0078, 0.0062])
@@ -108,7 +107,7 @@ def test_areas_and_their_change_by_hand(shrinking):
 
 def test_the_first_date_is_the_earliest_whatever_the_order(shrinking):
     maps, _, _ = shrinking
-    table = temporal.area_table(dict(reversed(maps.items())))
+    table = series.area_table(dict(reversed(maps.items())))
     assert table["date"].tolist() == list(reversed(DATES))
     assert table["change_km2"].tolist() == pytest.approx([-0.0144, 0])
 
@@ -116,14 +115,14 @@ def test_the_first_date_is_the_earliest_whatever_the_order(shrinking):
 def test_unknown_pixels_are_told_apart():
     found = square_map(10)
     found.probability[:6] = np.nan
-    row = temporal.area_table({("net", "test", "2023-08"): found}).iloc[0]
+    row = series.area_table({("net", "test", "2023-08"): found}).iloc[0]
     assert row["unknown_km2"] == pytest.approx(6 * 30 * 1e-4)
     assert row["area_km2"] == pytest.approx(9 * 10 * 1e-4)
 
 
 def test_matrix_holds_all_known_pixels(shrinking):
     _, changes, _ = shrinking
-    table = temporal.matrix(changes["test"], 1e-4, DATES)
+    table = series.matrix(changes["test"], 1e-4, DATES)
     assert (table.index.name, table.columns.name) == DATES
     assert table.loc["glacier"].tolist() == pytest.approx([0.0256, 0.0144])
     assert table.loc["not glacier"].tolist() == pytest.approx([0, 0.05])
@@ -131,16 +130,16 @@ def test_matrix_holds_all_known_pixels(shrinking):
 
 def test_causes_by_hand(shrinking):
     _, changes, views = shrinking
-    table = temporal.explain_all(changes, views, DATES)
+    table = series.explain_all(changes, views, DATES)
     assert table.index.is_unique
-    assert temporal.causes_are_complete(table, changes)
+    assert series.causes_are_complete(table, changes)
     lost = table[table["direction"] == "lost"].set_index("cause")["pixels"]
     # 4 x 20 pixels were snow; of the 16 x 4 others the right column and the top row lie at the
     # old outline.
     none = dict.fromkeys(("cloud", "shadow", "snow gained", "water"), 0)
     assert lost.to_dict() == {"snow lost": 80, "edge": 19, "rest": 45, **none}
-    shares = temporal.cause_shares(table)
-    assert list(shares.columns) == list(change.CAUSES.values())
+    shares = series.cause_shares(table)
+    assert list(shares.columns) == list(transition.CAUSES.values())
     assert list(shares.index) == ["test, lost", "test, gained"]
     assert shares.loc["test, lost", "snow lost"] == pytest.approx(0.008)
     assert shares.loc["test, gained"].sum() == 0
@@ -148,16 +147,16 @@ def test_causes_by_hand(shrinking):
 
 def test_completeness_notices_a_pixel_without_a_cause(shrinking):
     _, changes, views = shrinking
-    table = temporal.explain_all(changes, views, DATES)
+    table = series.explain_all(changes, views, DATES)
     table.loc[0, "pixels"] -= 1
-    assert not temporal.causes_are_complete(table, changes)
+    assert not series.causes_are_complete(table, changes)
 
 
 def test_areas_keep_their_order_in_the_chart(shrinking):
     _, changes, views = shrinking
     changes = {"z": changes["test"], "a": changes["test"]}
     views = {(area, date): views["test", date] for area in changes for date in DATES}
-    shares = temporal.cause_shares(temporal.explain_all(changes, views, DATES))
+    shares = series.cause_shares(series.explain_all(changes, views, DATES))
     assert list(shares.index) == ["z, lost", "z, gained", "a, lost", "a, gained"]
 
 
@@ -167,30 +166,30 @@ def test_causes_where_nobody_told_the_size_of_a_pixel(shrinking):
         key: view(np.moveaxis(image.reflectance, 0, -1), grid((30, 30), pixel=1.0, crs=None))
         for key, image in views.items()
     }
-    table = temporal.explain_all(changes, plain, DATES)
+    table = series.explain_all(changes, plain, DATES)
     assert table["pixels"].sum() == 144
-    assert temporal.cause_shares(table).isna().all(axis=None)
+    assert series.cause_shares(table).isna().all(axis=None)
 
 
 def test_nothing_to_compare():
-    table = temporal.explain_all({}, {}, DATES[:1])
+    table = series.explain_all({}, {}, DATES[:1])
     assert table.empty
-    assert temporal.causes_are_complete(table, {})
-    assert temporal.cause_shares(table).empty
-    (sentence,) = temporal.statements({}, "net", {}, {}, DATES[:1])
+    assert series.causes_are_complete(table, {})
+    assert series.cause_shares(table).empty
+    (sentence,) = series.statements({}, "net", {}, {}, DATES[:1])
     assert "one date only" in sentence
 
 
 def test_statements_follow_from_the_numbers(shrinking):
     maps, changes, views = shrinking
-    (sentence,) = temporal.statements(maps, "net", changes, views, DATES)
+    (sentence,) = series.statements(maps, "net", changes, views, DATES)
     assert sentence.startswith("Area test: The mapped glacier area is 0.04")
     assert "smaller by more than its uncertainty" in sentence
     assert "snow that lay on the first date only" in sentence
     assert "not as retreat" in sentence
     maps["net", "test", DATES[1]] = maps["net", "test", DATES[0]]
-    changes = {"test": temporal.transition(maps, "net", "test", DATES)}
-    (sentence,) = temporal.statements(maps, "net", changes, views, DATES)
+    changes = {"test": series.transition_map(maps, "net", "test", DATES)}
+    (sentence,) = series.statements(maps, "net", changes, views, DATES)
     assert "no change can be shown" in sentence
 
 
@@ -212,8 +211,8 @@ def test_robustness_scores_labels_and_truth():
         def truth(self, area, date):
             return Mask(truth)
 
-    scored = temporal.count_blocks({("net", "test", "2023-08"): found}, Data())
-    table = temporal.robustness(scored)
+    scored = series.count_blocks({("net", "test", "2023-08"): found}, Data())
+    table = series.robustness(scored)
     assert table["reference"].tolist() == ["labels", "truth"]
     assert table["iou"].tolist() == pytest.approx([1, 256 / 400])
     assert table["recall"].tolist() == [1, 1]
@@ -226,31 +225,31 @@ def test_three_dates_make_a_series(shrinking):
     dates = (*DATES, "2023-09")
     maps["net", "test", dates[2]] = square_map(10)
     views["test", dates[2]] = views["test", DATES[1]]
-    table = temporal.area_table(maps, views=views).set_index("date")
+    table = series.area_table(maps, views=views).set_index("date")
     assert table["area_km2"].tolist() == pytest.approx([0.04, 0.0256, 0.01])
     assert table["change_km2"].tolist() == pytest.approx([0, -0.0144, -0.03])
     causes = [name for name in table if name.startswith("cause_")]
     assert causes[2] == "cause_snow_lost_km2"
     assert table[causes].sum(axis=1).tolist() == pytest.approx([0, 0.0144, 0.03])
     assert table.loc[DATES[1], "cause_snow_lost_km2"] == pytest.approx(0.008)
-    changes = {"test": temporal.transition(maps, "net", "test", dates)}
-    (sentence,) = temporal.statements(maps, "net", changes, views, dates)
+    changes = {"test": series.transition_map(maps, "net", "test", dates)}
+    (sentence,) = series.statements(maps, "net", changes, views, dates)
     assert "on 2023-07 and 0.01 km2" in sentence
 
 
 def test_clouds_explain_first(shrinking):
     _, changes, views = shrinking
     clouds = {("test", DATES[1]): np.ones((30, 30), np.uint8)}
-    table = temporal.explain_all(changes, views, DATES, clouds)
+    table = series.explain_all(changes, views, DATES, clouds)
     assert table.groupby("cause")["pixels"].sum()["cloud"] == 144
-    (found,) = temporal.locate_causes(changes, views, DATES, clouds).values()
+    (found,) = series.locate_causes(changes, views, DATES, clouds).values()
     assert (found == 1).sum() == 144
 
 
 def test_the_error_of_the_classification_is_in_the_table(shrinking):
     maps, _, _ = shrinking
     error = AreaError(-0.1, (Scale(0.0, 1.0, 1.0, 5),))
-    table = temporal.area_table(maps, {("net", DATES[0], DATES[0]): error}).set_index("date")
+    table = series.area_table(maps, {("net", DATES[0], DATES[0]): error}).set_index("date")
     first = table.loc[DATES[0]]
     assert first["bias_km2"] == pytest.approx(-0.004)
     assert first["low"] == pytest.approx(0.04 - 0.004 - 0.0078)
@@ -265,13 +264,13 @@ def test_the_price_of_other_dates():
         ("one", "test", DATES[1], "truth"): block_counts(truth, truth, grid((30, 30)), side_m=60),
         ("both", "test", DATES[1], "truth"): block_counts(wrong, truth, grid((30, 30)), side_m=60),
     }
-    table = temporal.price(scored, "one")
+    table = series.price(scored, "one")
     row = table.iloc[0]
     assert len(table) == 1
     assert (row["model"], row["against"], row["verdict"]) == ("both", "one", "worse")
     assert row["low"] < row["difference"] < row["high"] < 0
-    assert temporal.price({}, "one").empty
-    matrix = temporal.score_matrix(temporal.robustness(scored))
+    assert series.price({}, "one").empty
+    matrix = series.score_matrix(series.robustness(scored))
     assert matrix.loc["one", "test, 2023-08"] == "1.00 (1.00..1.00)"
     assert matrix.columns.name == "IoU by the truth"
 
@@ -286,10 +285,10 @@ def test_masks_of_clouds_are_read_where_there_are_some(make_dataset, write_tif):
     changed = f"{{images: {entry}, clouds: clouds.tif}}"
     (folder / "dataset.yaml").write_text(text.replace(entry, changed))
     data = open_dataset(folder)
-    found = temporal.read_clouds(data, data.areas, DATES)
+    found = series.read_clouds(data, data.areas, DATES)
     assert list(found) == [("train", DATES[0])]
     assert (found["train", DATES[0]] == mask).all()
-    views = temporal.read_views(data, data.areas, DATES)
+    views = series.read_views(data, data.areas, DATES)
     assert len(views) == 4
 
 
@@ -302,6 +301,6 @@ def test_other_seeds(tmp_path):
             "checkpoint": ["a.pt", "b.pt", "c.pt", "d.pt"],
         }
     )
-    found = temporal.other_seeds(table, "net")
+    found = series.other_seeds(table, "net")
     assert {name: path.name for name, path in found.items()} == {"net-seed1": "b.pt"}
-    assert temporal.other_seeds(table, "forest") == {}
+    assert series.other_seeds(table, "forest") == {}

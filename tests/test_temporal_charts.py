@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from drawing import ODD, drawn, legend
 
-from glacier_utils import change
-from glacier_utils import temporal_charts as charts
+from glacier_utils.change import transition
+from glacier_utils.plotting import change_figures
 
 pytestmark = pytest.mark.usefixtures("offscreen")
 
@@ -27,7 +27,7 @@ def test_area_series(dates, known):
         ],
         columns=["model", "area", "date", "area_km2", "low", "high", "buffer_km2"],
     )
-    figure = drawn(charts.area_series(table, known))
+    figure = drawn(change_figures.area_series(table, known))
     assert figure.axes[0].get_ylabel() == "mapped glacier area (km²)"
     assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == sorted(dates)
     assert len(legend(figure)) == 2 + bool(known)
@@ -41,9 +41,9 @@ def test_cause_maps_show_the_causes_that_there_are():
     changes = np.zeros((40, 90), np.uint8)
     changes[9] = 255
     box = (5e5, 6.7996e6, 500_900.0, 6.8e6)
-    figure = drawn(charts.cause_maps({ODD: codes}, {ODD: changes}, {ODD: box}))
+    figure = drawn(change_figures.cause_maps({ODD: codes}, {ODD: changes}, {ODD: box}))
     assert legend(figure) == ["mapped alike", "snow lost", "rest", "unknown"]
-    assert set(change.CAUSES.values()) < set(charts.CAUSE_COLOURS)
+    assert set(transition.CAUSES.values()) < set(change_figures.CAUSE_COLOURS)
 
 
 @pytest.mark.parametrize("none", [False, True])
@@ -53,11 +53,11 @@ def test_cause_bars(none):
             (area, direction, cause, 0.0 if none else 1.0 + (cause == "rest"))
             for area in ("train", ODD)
             for direction in ("lost", "gained")
-            for cause in change.CAUSES.values()
+            for cause in transition.CAUSES.values()
         ],
         columns=["area", "direction", "cause", "area_km2"],
     )
-    ax = drawn(charts.cause_bars(table)).axes[0]
+    ax = drawn(change_figures.cause_bars(table)).axes[0]
     assert "km²" in ax.get_xlabel()
     assert (ax.get_legend() is None) == none
     ends = [patch.get_x() + patch.get_width() for patch in ax.patches]
@@ -72,7 +72,7 @@ def test_glacier_changes():
             "change_low": -0.2, "change_high": 0.3, "changed": [True] + [False] * 40,
         }
     )  # fmt: skip
-    figure = drawn(charts.glacier_changes(table))
+    figure = drawn(change_figures.glacier_changes(table))
     left, right = figure.axes
     assert len(left.get_yticklabels()) == 30
     assert left.get_yticklabels()[0].get_text().endswith("39.00")
@@ -95,7 +95,7 @@ def scored() -> pd.DataFrame:
 
 
 def test_robustness_matrix():
-    figure = drawn(charts.robustness_matrix(scored(), reference="truth"))
+    figure = drawn(change_figures.robustness_matrix(scored(), reference="truth"))
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert texts == ["0.70\n0.60 to 0.80"] * 8
     assert figure.axes[1].get_ylabel() == "IoU by the truth (1)"
@@ -112,7 +112,7 @@ def test_false_change():
         columns=["model", "area", "ground", "before", "after", "same", "same_low", "same_high",
                  "changed"],
     )  # fmt: skip
-    figure = drawn(charts.false_change(table))
+    figure = drawn(change_figures.false_change(table))
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == [
         "stable terrain",
         "inside outlines",
@@ -124,6 +124,6 @@ def test_false_change():
 @pytest.mark.parametrize("reference", ["labels", "truth"])
 def test_prices(reference):
     table = scored().rename(columns={"iou": "difference", "iou_low": "low", "iou_high": "high"})
-    figure = drawn(charts.prices(table.assign(against=ODD), reference=reference))
+    figure = drawn(change_figures.prices(table.assign(against=ODD), reference=reference))
     assert reference in figure.axes[0].get_xlabel()
     assert len(figure.axes[0].get_yticklabels()) == 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from glacier_utils import temporal_words
+from glacier_utils.workflow import summaries
 
 DATES = ("2023-07", "2023-08")
 AREAS = pd.DataFrame(
@@ -45,7 +45,7 @@ PRICES = pd.DataFrame(
 
 def page(**tables) -> str:
     known = {"areas": AREAS, "sums": SUMS, "steadiness": STEADY, "prices": PRICES}
-    return temporal_words.conclusions(
+    return summaries.temporal_conclusions(
         ["Area test: words."], DATES, **(known | tables), model="a", main_date=DATES[1]
     )
 
@@ -73,7 +73,7 @@ def test_the_page_says_what_may_be_concluded_and_what_not():
 def test_more_changed_glaciers_than_chance_gives_are_no_news_within_a_month():
     text = page(sums=SUMS.assign(changed=4))
     assert "no change of one of them can be believed" in text
-    years = temporal_words.conclusions(
+    years = summaries.temporal_conclusions(
         [], ("2001-08", "2023-08"), sums=SUMS.assign(changed=4, date="2023-08"), areas=AREAS
     )
     assert "4 of them changed" in years
@@ -88,7 +88,7 @@ def test_a_sum_that_changed(column):
 
 
 def test_one_date_tells_nothing_of_change():
-    text = temporal_words.conclusions(["There is one date only."], DATES[:1], areas=AREAS)
+    text = summaries.temporal_conclusions(["There is one date only."], DATES[:1], areas=AREAS)
     assert "Anything about change" in text
     assert "could hide" not in text
     assert "- Area test: the mapped glacier area is 50.00 km2 (30.00 to 60.00) on 2023-08." in text

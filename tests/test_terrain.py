@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glacier_utils import terrain
+from glacier_utils.synthetic import terrain
 
 
 def test_noise_is_standard_and_has_the_asked_wavelengths():

@@ -15,11 +15,11 @@ from rasterio.crs import CRS
 from scipy import ndimage
 
 from glacier_utils.errors import GlacierError
-from glacier_utils.grids import Grid
-from glacier_utils.outlines import vectorise
-from glacier_utils.postprocess import clean
-from glacier_utils.rasters import write_raster
-from glacier_utils.tracing import trace, trace_file
+from glacier_utils.outlines.polygonization import trace, trace_file
+from glacier_utils.outlines.rasterization import vectorise
+from glacier_utils.prediction.postprocess import clean
+from glacier_utils.raster.grid import Grid
+from glacier_utils.raster.io import write_raster
 
 EIGHT = np.ones((3, 3))
 SIDES = st.integers(1, 14)

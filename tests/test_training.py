@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stubs import Store
 
-from glacier_utils import training
-from glacier_utils.batches import Batches, Patches
-from glacier_utils.checkpoints import Segmenter, load_checkpoint
 from glacier_utils.errors import GlacierError
-from glacier_utils.precision import resolve
-from glacier_utils.prediction import predict_patches
-from glacier_utils.settings import Settings
-from glacier_utils.training import choose_threshold, fit, sample_pixels
+from glacier_utils.models.checkpoint import Segmenter, load_checkpoint
+from glacier_utils.prediction.acceleration import resolve
+from glacier_utils.prediction.mapper import predict_patches
+from glacier_utils.training import fitting
+from glacier_utils.training.fitting import choose_threshold, fit, sample_pixels
+from glacier_utils.training.module import Batches, Patches
+from glacier_utils.training.settings import Settings
 
 QUICK = Settings(epochs=3, batch_size=3, learning_rate=1e-2, threads=1)
 SMALL = {"filters": [4, 8]}
@@ -86,7 +86,7 @@ def test_a_network_learns_and_leaves_all_that_prediction_needs(tmp_path, capfd):
         epochs=12, batch_size=3, learning_rate=2e-2, threads=1
     ))  # fmt: skip
     assert not result.reused
-    assert list(result.history.columns) == list(training.HISTORY)
+    assert list(result.history.columns) == list(fitting.HISTORY)
     assert result.history["epoch"].tolist() == list(range(1, 13))
     assert result.history["train_loss"].iloc[-1] < result.history["train_loss"].iloc[0]
     assert result.validation["iou"] > 0.8
@@ -132,17 +132,18 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path, 
 
 
 def test_crops_grow_to_whole_patches_and_validation_sees_these_alone(tmp_path, monkeypatch):
-    from glacier_utils import loop, losses
+    from glacier_utils.models import losses
+    from glacier_utils.training import module
 
     sides = {"train": [], "validation": []}
-    train, validate = losses.Loss.__call__, loop.bce_dice
+    train, validate = losses.Loss.__call__, losses.bce_dice
     monkeypatch.setattr(
         losses.Loss, "__call__",
         lambda this, logits, labels: sides["train"].append(labels.shape[-1])
         or train(this, logits, labels),
     )  # fmt: skip
     monkeypatch.setattr(
-        loop, "bce_dice",
+        module, "bce_dice",
         lambda logits, labels: sides["validation"].append(labels.shape[-1])
         or validate(logits, labels),
     )  # fmt: skip

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from test_folding import awake
 from torch import nn
 
-from glacier_utils import models
-from glacier_utils.folding import fold_batch_norm
-from glacier_utils.upsampling import (
+from glacier_utils.models import registry
+from glacier_utils.prediction.acceleration import (
     DoubledBlock,
     DoubledConv,
     doubled_convolutions,
     doubled_weight,
+    fold_batch_norm,
     with_doubled_convolutions,
 )
 
@@ -60,7 +60,7 @@ def test_the_same_as_doubling_joining_and_convolving(height, width, channels, be
 @pytest.mark.parametrize("name", ["unet-resnet18", "unet-mobilenet_v2"])
 @pytest.mark.parametrize("size", [(64, 96), (50, 37), (20, 200)])
 def test_a_u_net_gives_the_same_logits(name, size):
-    network = fold_batch_norm(awake(models.build(name, 4)), 4)
+    network = fold_batch_norm(awake(registry.build(name, 4)), 4)
     before = {key: value.clone() for key, value in network.state_dict().items()}
     made = with_doubled_convolutions(network, 4)
     assert len(blocks(made, "DoubledBlock")) == 5
@@ -82,7 +82,7 @@ def test_a_u_net_gives_the_same_logits(name, size):
     ],
 )
 def test_other_decoders_come_to_the_same_too(name, arguments):
-    network = awake(models.build(name, 4, **arguments))
+    network = awake(registry.build(name, 4, **arguments))
     made = with_doubled_convolutions(network, 4)
     changed = arguments == {"decoder_use_norm": False}  # which needs no folding
     assert bool(blocks(made, "DoubledBlock")) == changed
@@ -117,7 +117,7 @@ def test_training_has_the_same_loss_and_gradients():
     torch.manual_seed(0)
     # In double precision: in single, rounding alone moves gradients by a hundredth, and differently
     # on each processor.
-    network = models.build("unet-resnet18", 4).double()
+    network = registry.build("unet-resnet18", 4).double()
     images = torch.randn(2, 4, 64, 64, dtype=torch.float64)
 
     def gradients() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -140,7 +140,7 @@ def test_training_has_the_same_loss_and_gradients():
 
 
 def test_blocks_that_do_not_double_by_repeating_train_as_they_are():
-    network = models.build("unet-resnet18", 4, decoder_attention_type="scse")
+    network = registry.build("unet-resnet18", 4, decoder_attention_type="scse")
     with doubled_convolutions(network):
         changed = [b for b in blocks(network, "UnetDecoderBlock") if "forward" in vars(b)]
         # The last block has nothing beside it, where smp leaves its first attention out.

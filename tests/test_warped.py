@@ -11,9 +11,10 @@ from rasterio.crs import CRS
 from rasterio.warp import calculate_default_transform, transform
 
 from glacier_utils.errors import GlacierError
-from glacier_utils.grids import Grid, Image
-from glacier_utils.imagery import Mask, Source, open_source
-from glacier_utils.warped import describe_mismatch, grid_shift, warp_mask, warp_source
+from glacier_utils.imagery.source import Source, open_source
+from glacier_utils.imagery.warp import describe_mismatch, grid_shift, warp_mask, warp_source
+from glacier_utils.raster.grid import Grid, Image
+from glacier_utils.raster.mask import Mask
 
 UTM23, UTM22 = CRS.from_epsg(32623), CRS.from_epsg(32622)
 ORIGIN = (450_000.0, 6_780_000.0)

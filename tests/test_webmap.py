@@ -22,12 +22,23 @@ from hypothesis import strategies as st
 from pyproj import Transformer
 from rasterio.crs import CRS
 
-from glacier_utils import plots, screenshots, weblayers, webmap
+from glacier_utils import screenshots
 from glacier_utils.errors import GlacierError
-from glacier_utils.grids import Grid
-from glacier_utils.mercator import RADIUS_M, warp_codes, warp_values, web_frame
-from glacier_utils.outlines import vectorise
-from glacier_utils.webmap import Classes, Layer, Outlines, Picture, Values, write_map
+from glacier_utils.outlines.rasterization import vectorise
+from glacier_utils.plotting import style, webmap
+from glacier_utils.plotting.webmap import (
+    RADIUS_M,
+    Classes,
+    Layer,
+    Outlines,
+    Picture,
+    Values,
+    warp_codes,
+    warp_values,
+    web_frame,
+    write_map,
+)
+from glacier_utils.raster.grid import Grid
 
 SIZE = 64
 GRID = Grid(CRS.from_epsg(32623), Affine(10, 0, 450_000, 0, -10, 6_780_000), SIZE, SIZE)
@@ -216,7 +227,7 @@ def test_classes_keep_their_colours(tmp_path):
         return tuple(int(part) for part in pixels[int(r), int(c)])
 
     glacier, unknown = (
-        tuple(bytes.fromhex(plots.CLASS_COLOURS[name][1:])) for name in ("glacier", "unknown")
+        tuple(bytes.fromhex(style.CLASS_COLOURS[name][1:])) for name in ("glacier", "unknown")
     )
     assert at(16.5, 30.5) == (*glacier, 191)
     assert at(55.5, 30.5) == (*unknown, 191)
@@ -259,9 +270,9 @@ def test_errors_and_changes_have_the_colours_of_the_figures():
     found = webmap.error_map(prediction, label)
     names = [list(found.colours)[found.values.index(code)] for code in found.codes[0]]
     assert names == ["hit", "false alarm", "miss", "unknown"]
-    assert webmap.change_map(prediction).colours == plots.CHANGE_COLOURS
+    assert webmap.change_map(prediction).colours == style.CHANGE_COLOURS
     assert {*found.clear, *webmap.change_map(prediction).clear} <= {
-        *plots.ERROR_COLOURS, *plots.CHANGE_COLOURS
+        *style.ERROR_COLOURS, *style.CHANGE_COLOURS
     }  # fmt: skip
 
 
@@ -276,7 +287,7 @@ def test_errors_and_changes_have_the_colours_of_the_figures():
     ],
 )  # fmt: skip
 def test_values_become_words(value, text):
-    assert weblayers._words(value) == text
+    assert webmap._words(value) == text
 
 
 def test_nothing_is_fetched_and_no_name_becomes_code(tmp_path):
@@ -498,7 +509,7 @@ def test_layers_come_and_go_with_their_legend(chromium, two_dates):
         assert "glacier" not in legend.inner_text().replace("glaciers", "").split()
         layer_box(page, "Predicted").click()
         (mixed,) = colours(page, place)
-        ice = bytes.fromhex(plots.CLASS_COLOURS["glacier"][1:])
+        ice = bytes.fromhex(style.CLASS_COLOURS["glacier"][1:])
         expected = [0.75 * a + 0.25 * b for a, b in zip(ice, RED, strict=True)]
         assert near(mixed, expected)
         assert "glacier" in legend.inner_text().split()

@@ -10,16 +10,16 @@ from huggingface_hub import constants
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glacier_utils import csmask, onnx_weights, weights
-from glacier_utils.checkpoints import Segmenter, save_checkpoint
 from glacier_utils.errors import GlacierError
-from glacier_utils.onnx_weights import initialisers
-from glacier_utils.weights import csmask_encoder_state, csmask_fits, start
+from glacier_utils.imagery import clouds
+from glacier_utils.models import pretrained
+from glacier_utils.models.checkpoint import Segmenter, save_checkpoint
+from glacier_utils.models.pretrained import csmask_encoder_state, csmask_fits, initialisers, start
 
 BANDS = ("red", "green", "blue", "nir")
 B4 = "unet-efficientnet-b4"
 SMALL = {"filters": [4, 8]}
-needs_csmask = pytest.mark.skipif(bool(csmask.missing()), reason="ukis-csmask is not installed")
+needs_csmask = pytest.mark.skipif(bool(clouds.missing()), reason="ukis-csmask is not installed")
 
 
 def segmenter(name="glaciernet", bands=BANDS, seed=0, **arguments):
@@ -66,7 +66,7 @@ def test_a_pixel_model_takes_no_weights():
 
 
 def test_where_the_cloud_networks_weights_fit(monkeypatch):
-    monkeypatch.setattr(csmask, "missing", lambda: "")
+    monkeypatch.setattr(clouds, "missing", lambda: "")
     assert csmask_fits(B4, BANDS)
     assert csmask_fits("fpn-efficientnet-b4", (*BANDS, "swir"), reflectance=True)
     assert not csmask_fits("unet-resnet18", BANDS)
@@ -74,12 +74,12 @@ def test_where_the_cloud_networks_weights_fit(monkeypatch):
     assert not csmask_fits("glaciernet", BANDS)
     assert not csmask_fits(B4, ("red", "green", "blue"))
     assert not csmask_fits(B4, BANDS, reflectance=False)
-    monkeypatch.setattr(csmask, "missing", lambda: "not installed")
+    monkeypatch.setattr(clouds, "missing", lambda: "not installed")
     assert not csmask_fits(B4, BANDS)
 
 
 def test_csmask_where_it_does_not_fit_says_why(monkeypatch):
-    monkeypatch.setattr(csmask, "missing", lambda: "")
+    monkeypatch.setattr(clouds, "missing", lambda: "")
     with pytest.raises(GlacierError, match=r"of the encoder efficientnet-b4, glaciernet has"):
         start(segmenter(), "csmask")
     with pytest.raises(GlacierError, match="need the band blue, the images have red, nir"):
@@ -87,7 +87,7 @@ def test_csmask_where_it_does_not_fit_says_why(monkeypatch):
     model = segmenter("unet-efficientnet-b4")
     with pytest.raises(GlacierError, match="surface reflectance"):
         start(model, "csmask", reflectance=False)
-    monkeypatch.setattr(csmask, "missing", lambda: "ukis-csmask is not installed: pip install x")
+    monkeypatch.setattr(clouds, "missing", lambda: "ukis-csmask is not installed: pip install x")
     with pytest.raises(GlacierError, match="pip install x"):
         start(model, "csmask")
     assert start(model, "auto") == "none"
@@ -101,7 +101,7 @@ def test_the_loaded_network_answers_as_the_package_does():
     network = smp.Unet(
         "efficientnet-b4", encoder_weights=None, in_channels=4, classes=3
     ).eval()  # fmt: skip
-    missing, unexpected = network.load_state_dict(weights._csmask_network()[0], strict=False)
+    missing, unexpected = network.load_state_dict(pretrained._csmask_network()[0], strict=False)
     assert unexpected == []
     unused = ("encoder._conv_head", "encoder._bn1")
     assert all(key.startswith(unused) or key.endswith("_tracked") for key in missing)
@@ -120,12 +120,12 @@ def test_the_loaded_network_answers_as_the_package_does():
 
 @needs_csmask
 def test_bands_in_any_order_and_beyond_the_four_give_the_same_features():
-    theirs, ours = segmenter(B4, csmask.BANDS), segmenter(B4, ("swir", *BANDS), seed=1)
+    theirs, ours = segmenter(B4, clouds.BANDS), segmenter(B4, ("swir", *BANDS), seed=1)
     told = [start(model, "csmask") for model in (theirs, ours)]
     assert told[0].startswith("csmask: encoder and decoder of ukis-csmask")
     assert told[1] == told[0] + "; first layer 0 for swir"
     image = torch.rand(1, 5, 64, 64)
-    order = [1 + BANDS.index(band) for band in csmask.BANDS]
+    order = [1 + BANDS.index(band) for band in clouds.BANDS]
     with torch.no_grad():
         expected = theirs.network.network.encoder(theirs.normalise(image[:, order]))
         found = ours.network.network.encoder(ours.normalise(image))
@@ -138,7 +138,7 @@ def test_statistics_are_those_of_the_weights_and_further_bands_keep_theirs():
     model = segmenter(B4, ("swir", *BANDS))
     model.mean.fill_(7.0)
     start(model, "csmask")
-    _, mean, std = weights._csmask_network()
+    _, mean, std = pretrained._csmask_network()
     assert model.mean.flatten().tolist() == pytest.approx([7.0, mean[2], mean[1], mean[0], mean[3]])
     assert model.std.flatten().tolist() == pytest.approx([1.0, std[2], std[1], std[0], std[3]])
     # They are of reflectance from 0 to 1.
@@ -165,19 +165,19 @@ def test_what_is_given_out_is_not_what_is_kept():
 
 
 def test_a_damaged_package_ends_in_one_line(monkeypatch, tmp_path):
-    weights._csmask_network.cache_clear()
+    pretrained._csmask_network.cache_clear()
     monkeypatch.setattr(resources, "files", lambda package: tmp_path)
     (tmp_path / "model_4b_l2a.json").write_text('{"data": {}}')
     with pytest.raises(GlacierError, match="install the package again"):
-        weights._csmask_network()
-    weights._csmask_network.cache_clear()
+        pretrained._csmask_network()
+    pretrained._csmask_network.cache_clear()
 
 
 # ---- the reader of ONNX files
 
 
 def onnx_file(path, dims, raw, data_type=1, name="layer.weight", location=0):
-    model = onnx_weights._message_class()()
+    model = pretrained._message_class()()
     tensor = model.graph.initializer.add(
         name=name, data_type=data_type, raw_data=raw, data_location=location
     )
@@ -238,7 +238,7 @@ def test_any_bytes_are_read_or_refused_in_words(tmp_path_factory, noise, cut):
 
 def test_imagenet_without_a_network_fails_at_once_and_names_the_other_ways(monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(weights, "_hub_answers", lambda: False)
+    monkeypatch.setattr(pretrained, "_hub_answers", lambda: False)
     model = segmenter("unet-resnet18")
     before = state_of(model)
     offline, started = constants.HF_HUB_OFFLINE, time.perf_counter()
@@ -254,8 +254,8 @@ def test_a_download_that_breaks_off_is_told(monkeypatch):
     def broken(model):
         raise ConnectionError("reset by peer")
 
-    monkeypatch.setattr(weights, "_imagenet_state", broken)
-    monkeypatch.setattr(weights, "_hub_answers", lambda: True)
+    monkeypatch.setattr(pretrained, "_imagenet_state", broken)
+    monkeypatch.setattr(pretrained, "_hub_answers", lambda: True)
     with pytest.raises(GlacierError, match=r"need a download.*reset by peer.*weights none"):
         start(segmenter("unet-resnet18"), "imagenet")
 
@@ -275,9 +275,9 @@ def test_any_answer_of_the_hub_counts_and_none_does_not(monkeypatch, answer, exp
 
     monkeypatch.setattr(urllib.request, "urlopen", urlopen)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    assert weights._hub_answers() is expected
+    assert pretrained._hub_answers() is expected
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert weights._hub_answers() is False
+    assert pretrained._hub_answers() is False
 
 
 def test_imagenets_colours_go_to_their_own_bands(monkeypatch):
@@ -293,7 +293,7 @@ def test_imagenets_colours_go_to_their_own_bands(monkeypatch):
         asked.append((name, bands, arguments))
         return trained.network
 
-    monkeypatch.setattr(weights.models, "build", build)
+    monkeypatch.setattr(pretrained.models, "build", build)
     assert start(model, "imagenet") == "imagenet: encoder resnet18"
     assert asked == [("unet-resnet18", 4, {"encoder_weights": "imagenet"})]
     found = model.network.network.encoder
@@ -351,7 +351,7 @@ def test_bands_that_are_gone_leave_the_first_layer_alone(tmp_path):
     before = state_of(model)
     told = start(model, saved(tmp_path / "old.pt", source))
     assert "not the first layer, which is for red, green, blue, nir" in told
-    stem = weights._stem(model.network, 4)
+    stem = pretrained._stem(model.network, 4)
     after = model.network.state_dict()
     assert torch.equal(before[f"network.{stem}"], after[stem])
     assert torch.equal(before["mean"], model.mean)

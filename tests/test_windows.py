@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glacier_utils.errors import GlacierError
-from glacier_utils.windows import LARGEST, Windows, fit_windows, panels
+from glacier_utils.prediction.windows import LARGEST, Windows, fit_windows, panels
 
 LENGTHS = st.integers(1, 3000)
 

@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 import rasterio
 
-from glacier_utils import batch, cli, cloud_figures, exploration, plots, runs
+from glacier_utils import cli
 from glacier_utils.cloud_scores import agreement
-from glacier_utils.clouds import cloud_mask
-from glacier_utils.datasets import open_dataset
+from glacier_utils.datasets import exploration
+from glacier_utils.datasets.dataset import open_dataset
+from glacier_utils.imagery.clouds import cloud_mask
+from glacier_utils.plotting import maps, style
+from glacier_utils.workflow import notebooks, runs
 
 ROOT = Path(__file__).resolve().parents[1]
 PARAMETERS = ROOT / "notebooks" / "parameters"
@@ -32,7 +35,7 @@ def finished():
 
     def run(name: str) -> runs.Run:
         if name not in done:
-            (done[name],) = batch.run_all([PARAMETERS / f"{name}.yaml"], root=ROOT)
+            (done[name],) = notebooks.run_all([PARAMETERS / f"{name}.yaml"], root=ROOT)
         return done[name]
 
     return run
@@ -50,7 +53,7 @@ def test_all_notebooks_run_on_real_imagery(real_data, finished, name):
     if not (PARAMETERS / f"{name}.yaml").exists():
         pytest.skip(f"there is no parameter set {name}")
     run = finished(name)
-    expected = [path.stem for path in batch.notebook_paths(ROOT)]
+    expected = [path.stem for path in notebooks.notebook_paths(ROOT)]
     assert sorted(path.stem for path in run.folder.glob("0*.html")) == expected
     assert not list(run.folder.glob("*.failed.ipynb"))
     assert (run.folder / "index.html").exists()
@@ -103,18 +106,18 @@ def test_a_real_scene_without_outlines_is_checked_and_masked(real_data, capsys):
     view = exploration.thumbnail(source)
     masks = {"scene classification": scl, "ukis-csmask": network}
     codes = {name: exploration.thumbnail_mask(mask) for name, mask in masks.items()}
-    picture = plots.composite(view.reflectance, view.bands, valid=view.valid)
-    run.save_figure(cloud_figures.cloud_comparison(picture, codes, view.grid.bounds), "clouds")
+    picture = style.composite(view.reflectance, view.bands, valid=view.valid)
+    run.save_figure(maps.cloud_comparison(picture, codes, view.grid.bounds), "clouds")
 
 
 def test_a_real_tile_of_another_region_goes_through_the_notebook_of_mosaics(real_data, finished):
     """What `nuuk.yaml` asks for, by a network trained on real Sentinel-2, not on the sample."""
     run = finished("athabasca")
-    path = batch.notebook_paths(ROOT)[-1]
+    path = notebooks.notebook_paths(ROOT)[-1]
     values = run.recorded()["parameters"]
-    values = {name: values[name] for name in batch.notebook_parameters(path)}
+    values = {name: values[name] for name in notebooks.notebook_parameters(path)}
     target = run.folder / "06_nuuk.ipynb"
-    batch._execute_one(path, target, values | {"large_scene": "nuuk"}, ROOT)
+    notebooks._execute_one(path, target, values | {"large_scene": "nuuk"}, ROOT)
     assert "mapping nuuk" in printed(target)
     image = open_dataset("nuuk", root=ROOT).source("tile", "2020-08-31").read()
     with rasterio.open(run.maps / "nuuk_probability.tif") as result:

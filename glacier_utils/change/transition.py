@@ -1,0 +1,300 @@
+"""Two dates of one place: mapped area with its uncertainty, what changed, and what by.
+
+A glacier's extent changes by metres in a month, the snow around it by kilometres. A difference
+between two maps of one summer is therefore first of all snow, shadow and the method's own error:
+the functions here give each difference with its interval and with the rule that explains it.
+
+Areas are in km2. Maps are 0 / 1 / 255 (unknown) ``[row, col]``, or probabilities with nan.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import ndimage
+
+from glacier_utils.change.area import AreaError, around, interval
+from glacier_utils.imagery.clouds import CLOUD, SHADOW
+from glacier_utils.metrics import UNKNOWN, classify
+from glacier_utils.raster.grid import Grid, Image
+from glacier_utils.raster.indices import is_shadow, is_snow, is_water
+
+TRANSITIONS = {
+    0: "stable, not glacier",
+    1: "stable glacier",
+    2: "lost",
+    3: "gained",
+    255: "unknown",
+}
+LOST, GAINED = 2, 3
+# In the order in which they are tried: the first rule that holds names the cause.
+CAUSES = {
+    1: "cloud",
+    2: "shadow",
+    3: "snow lost",
+    4: "snow gained",
+    5: "water",
+    6: "edge",
+    7: "rest",
+}
+NO_CAUSE = 0
+_SQUARE = np.ones((3, 3), bool)
+
+
+def mapped_area(
+    probability: np.ndarray, grid: Grid | float, threshold: float = 0.5
+) -> dict[str, float]:
+    """Return area_km2, unknown_km2 and uncertainty_km2 of a map.
+
+    probability ``[row, col]``, nan where not predicted; ``grid`` is the grid or one pixel's area in
+    km2. The uncertainty is that of the buffer method (Granshaw & Fountain 2006, J. Glaciol. 52,
+    251-256; Paul et al. 2013, Ann. Glaciol. 54(63), 171-182): the outline is moved by one pixel
+    outwards and inwards,
+
+        uncertainty = (A(+1 pixel) - A(-1 pixel)) / 2.
+
+    All of the outline errs in one direction here, so this is a bound rather than a standard
+    deviation. Wrongly mapped regions (seasonal snow, missed debris) are not in it. The outline is
+    not moved across the frame or into unknown pixels, whose area is given apart.
+    """
+    mask = classify(probability, threshold)
+    pixel = _pixel_area(grid)
+    return {
+        "area_km2": float((mask == 1).sum() * pixel),
+        "unknown_km2": float((mask == UNKNOWN).sum() * pixel),
+        "uncertainty_km2": _buffer_pixels(mask) * pixel,
+    }
+
+
+def area_change(
+    before: np.ndarray,
+    after: np.ndarray,
+    grid: Grid | float,
+    threshold: float = 0.5,
+    *,
+    errors: Sequence[AreaError | None] = (None, None, None),
+    least_km2: float = 0.0,
+) -> dict[str, float | bool]:
+    """Compare the mapped areas of two dates on the pixels that are known on both.
+
+    Args:
+        before, after: probabilities [row, col] on one grid, nan where not predicted.
+        errors: of the classification on the first date, on the second, and of the difference,
+            None where unknown (see ``area_errors``). The difference has one of its own since one
+            model's errors on two dates are alike and partly cancel; where it is None but the two
+            others are not, they are added in quadrature as if they were independent, which makes
+            the interval wide rather than narrow.
+        least_km2: the error's size is that of the mapped area, or this if it is larger: the area of
+            a known glacier, that its interval does not vanish where it is missed.
+
+    Returns:
+        before_km2 and after_km2 with before_low, before_high, after_low, after_high; change_km2
+        (after minus before) with low_km2, high_km2, uncertainty_km2 (half the interval, as far as
+        it is symmetric) and bias_km2 (by which the interval is stretched to one side, nan unknown);
+        change_percent (nan if nothing was mapped before), lost_km2, gained_km2, unknown_km2, and
+        ``distinguishable``: whether the interval leaves out zero. The outline's part is that of
+        the buffer method (``mapped_area``) on both dates, in quadrature.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    change = transition(classify(before, threshold), classify(after, threshold))
+    pixel = _pixel_area(grid)
+    known = change != UNKNOWN
+    ground = float(known.sum() * pixel)
+    first = np.where(known, (change == 1) | (change == LOST), UNKNOWN)
+    second = np.where(known, (change == 1) | (change == GAINED), UNKNOWN)
+    areas = [float((mask == 1).sum() * pixel) for mask in (first, second)]
+    buffers = [_buffer_pixels(mask) * pixel for mask in (first, second)]
+    ends = [
+        interval(area, buffer, error, size_km2=max(area, least_km2), ground_km2=ground)
+        for area, buffer, error in zip(areas, buffers, errors[:2], strict=True)
+    ]
+    difference = areas[1] - areas[0]
+    found = _difference(areas, buffers, ends, errors, least_km2)
+    # No more can be lost than may have been there, and no more gained than there may be.
+    low, high = max(found["low"], -ends[0]["high"]), min(found["high"], ends[1]["high"])
+    return {
+        "before_km2": areas[0],
+        "before_low": ends[0]["low"],
+        "before_high": ends[0]["high"],
+        "after_km2": areas[1],
+        "after_low": ends[1]["low"],
+        "after_high": ends[1]["high"],
+        "change_km2": difference,
+        "uncertainty_km2": found["reach_km2"],
+        "bias_km2": found["bias_km2"],
+        "low_km2": low,
+        "high_km2": high,
+        "change_percent": 100 * difference / areas[0] if areas[0] else math.nan,
+        "lost_km2": float((change == LOST).sum() * pixel),
+        "gained_km2": float((change == GAINED).sum() * pixel),
+        "unknown_km2": float((~known).sum() * pixel),
+        "distinguishable": bool(low > 0 or high < 0),
+    }
+
+
+def _difference(
+    areas: Sequence[float],
+    buffers: Sequence[float],
+    ends: Sequence[dict[str, float]],
+    errors: Sequence[AreaError | None],
+    least_km2: float,
+) -> dict[str, float]:
+    """Return the interval of the second area minus the first, as ``area.around``."""
+    difference = areas[1] - areas[0]
+    if errors[2] is not None or None in errors[:2]:
+        size = max(sum(areas) / 2, least_km2)
+        return around(difference, math.hypot(*buffers), errors[2], size)
+    bias = ends[1]["bias_km2"] - ends[0]["bias_km2"]
+    reach = math.hypot(*(end["reach_km2"] for end in ends))
+    return {
+        "low": difference + min(0.0, bias) - reach,
+        "high": difference + max(0.0, bias) + reach,
+        "bias_km2": bias,
+        "reach_km2": reach,
+    }
+
+
+def transition(
+    before: np.ndarray, after: np.ndarray, valid: np.ndarray | None = None
+) -> np.ndarray:
+    """Return the change of each pixel, uint8 ``[row, col]``, with the codes of ``TRANSITIONS``.
+
+    before and after are maps 0 / 1 / 255 or bool; ``valid`` (bool) is False where either image is
+    not to be trusted. A pixel unknown on either date is 255. ValueError if the shapes differ.
+    """
+    before, after = np.asarray(before), np.asarray(after)
+    if before.shape != after.shape:
+        raise ValueError(f"the two maps differ in shape: {before.shape} and {after.shape}")
+    # was + 3 is -> stable 0, lost 1, gained 3, stable glacier 4
+    codes = np.array([0, LOST, UNKNOWN, GAINED, 1], np.uint8)
+    change = codes[(before == 1) + 3 * (after == 1)]
+    unknown = (before == UNKNOWN) | (after == UNKNOWN)
+    if valid is not None:
+        unknown |= ~np.asarray(valid, bool)
+    change[unknown] = UNKNOWN
+    return change
+
+
+def transition_table(change: np.ndarray, pixel_area_km2: float) -> pd.DataFrame:
+    """Return code, name, pixels, area_km2 and share (of the known pixels; nan for unknown)."""
+    numbers = np.bincount(np.asarray(change).ravel(), minlength=256)
+    pixels = numbers[list(TRANSITIONS)]
+    known = pixels[:-1].sum()
+    share = np.append(pixels[:-1] / known if known else np.full(4, np.nan), np.nan)
+    return pd.DataFrame(
+        {
+            "code": list(TRANSITIONS),
+            "name": list(TRANSITIONS.values()),
+            "pixels": pixels,
+            "area_km2": pixels * pixel_area_km2,
+            "share": share,
+        }
+    )
+
+
+def causes(
+    change: np.ndarray,
+    before: Image,
+    after: Image,
+    clouds: Sequence[np.ndarray | None] = (None, None),
+) -> np.ndarray:
+    """Give each lost or gained pixel the first of these causes that holds, as codes of ``CAUSES``.
+
+    1. cloud: cloud on either date, where masks are given (what it hides cannot have changed the
+       map);
+    2. shadow: in shadow on exactly one of the dates (``indices.is_shadow``, or cloud shadow);
+    3. snow lost, 4. snow gained: sunlit snow on the first date only, on the second only
+       (``indices.is_snow``: near infrared above 0.475). After shadow, since whether snow that
+       came to lie in shadow has gone cannot be seen;
+    5. water: water on exactly one of the dates (``indices.is_water``);
+    6. edge: within one pixel (8-neighbourhood) of the first map's outline, where sampling and
+       registration alone move a pixel across;
+    7. rest: none of these, the only class in which real change of ice may hide.
+
+    Args:
+        change: [row, col] as from ``transition``.
+        before, after: the images on the same grid.
+        clouds: masks of the dates, uint8 [row, col]: 0 clear, 1 cloud, 2 cloud shadow, 255 not
+            known (as of ``clouds.cloud_mask``); None without.
+
+    Returns:
+        uint8 [row, col], 0 where nothing changed. The rules hold for surface reflectance.
+    """
+    changed = (change == LOST) | (change == GAINED)
+    snow, shade, water = (
+        [rule(image.reflectance, image.bands) for image in (before, after)]
+        for rule in (is_snow, is_shadow, is_water)
+    )
+    hidden = np.zeros(change.shape, bool)
+    for place, mask in enumerate(clouds):
+        if mask is not None:
+            hidden |= mask == CLOUD
+            shade[place] = shade[place] | (mask == SHADOW)
+    rules = [
+        hidden,
+        shade[0] ^ shade[1],
+        snow[0] & ~snow[1],
+        snow[1] & ~snow[0],
+        water[0] ^ water[1],
+        _edge(change),
+        changed,
+    ]
+    return np.select([changed & rule for rule in rules], list(CAUSES), NO_CAUSE).astype(np.uint8)
+
+
+def explain(
+    change: np.ndarray,
+    before: Image,
+    after: Image,
+    grid: Grid | float | None = None,
+    *,
+    clouds: Sequence[np.ndarray | None] = (None, None),
+) -> pd.DataFrame:
+    """Return what the change is made of: a row for lost and gained by cause (see ``causes``).
+
+    Columns: direction, cause, pixels, area_km2 and share, the part of that direction's area (nan
+    if there is none). ``grid`` defaults to that of the first image.
+    """
+    pixel = _pixel_area(before.grid if grid is None else grid)
+    cause = causes(change, before, after, clouds)
+    rows = []
+    for code in (LOST, GAINED):
+        numbers = np.bincount(cause[change == code], minlength=len(CAUSES) + 1)
+        total = numbers.sum()
+        rows += [
+            {
+                "direction": TRANSITIONS[code],
+                "cause": name,
+                "pixels": int(numbers[key]),
+                "area_km2": float(numbers[key] * pixel),
+                "share": float(numbers[key] / total) if total else math.nan,
+            }
+            for key, name in CAUSES.items()
+        ]
+    return pd.DataFrame(rows)
+
+
+def _pixel_area(grid: Grid | float) -> float:
+    return float(getattr(grid, "pixel_area_km2", grid))
+
+
+def _buffer_pixels(mask: np.ndarray) -> float:
+    """Half the number of pixels between the outline moved out and in by one (4-neighbourhood)."""
+    glacier, background = mask == 1, mask == 0
+    grown = ndimage.binary_dilation(glacier) & background
+    eroded = ndimage.binary_dilation(background) & glacier
+    return float(grown.sum() + eroded.sum()) / 2
+
+
+def _edge(change: np.ndarray) -> np.ndarray:
+    """Changed pixels that touch the first map's outline."""
+    was = (change == 1) | (change == LOST)
+    was_not = (change == 0) | (change == GAINED)
+    near_glacier = ndimage.binary_dilation(was, _SQUARE)
+    near_background = ndimage.binary_dilation(was_not, _SQUARE)
+    return ((change == GAINED) & near_glacier) | ((change == LOST) & near_background)

@@ -1,0 +1,633 @@
+"""Why no outline touches an image: a place without glaciers, or coordinates mixed up.
+
+One area of a dataset at one date, looked at: files, frame, labels, values.
+
+What is an error and what a warning, ``checks`` says.
+
+Look at everything a dataset names: what is there, what is usable, what is wrong.
+
+A finding is an error where work on this area and date would stop, or go on with numbers that are
+known to be wrong: a file that cannot be read, files that do not fit each other, no labels, values
+that cannot be reflectances, two areas on the same ground. It is a warning where the data are usable
+and a person should look: rings that were mended, dates on different grids, odd patches. Every area
+and date is looked at; only a manifest that cannot be read ends it all.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pyproj
+import shapely
+from rasterio.crs import CRS
+from tqdm import tqdm
+
+from glacier_utils.datasets.dataset import Dataset
+from glacier_utils.datasets.exploration import MIN_AREA_KM2, find_suspicious
+from glacier_utils.errors import GlacierError, plain
+from glacier_utils.imagery.reflectance import Reflectance
+from glacier_utils.imagery.source import Source
+from glacier_utils.outlines.inventory import image_day, resolve_overlaps, select_analyses
+from glacier_utils.outlines.rasterization import read_outlines
+from glacier_utils.raster.grid import Grid, same_crs
+from glacier_utils.raster.indices import BANDS
+from glacier_utils.raster.io import crs_name, open_raster
+from glacier_utils.raster.mask import UNKNOWN, Mask
+from glacier_utils.raster.paths import list_files
+
+_NEAR_DEGREES = 0.5  # an inventory that ends within this is of the same region
+
+
+def why_no_outline(path: Path, grid: Grid) -> tuple[bool, str]:
+    """Say why no outline touches an image: a place without glaciers, or a mistake of coordinates.
+
+    Swapped axes and signs, and the other hemisphere of the image's UTM zone, are tried.
+    """
+    outlines = read_outlines(path)
+    if not len(outlines):
+        return True, f"{path}: holds no polygon at all; download the outlines again"
+    there = shapely.box(*outlines.to_crs("EPSG:4326").total_bounds)
+    here = _geographic(grid.box, grid.crs)
+    if there.distance(here) < _NEAR_DEGREES:
+        return False, (
+            f"no outline of {path} touches the area: it counts as free of ice; if it is not, "
+            "take an inventory that covers it, or give a `coverage`"
+        )
+    west, south, east, north = there.bounds
+    hint = "take the outlines of this region"
+    if shapely.box(south, west, north, east).intersects(here):
+        hint = "its latitude and longitude look swapped: swap x and y of the outlines"
+    elif shapely.box(-east, south, -west, north).intersects(here):
+        hint = "east and west look mixed up: mend the sign of the longitudes"
+    elif shapely.box(west, -north, east, -south).intersects(here):
+        hint = "north and south look mixed up: mend the sign of the latitudes"
+    elif _geographic(grid.box, _other_hemisphere(grid.crs)).intersects(there):
+        hint = (
+            f"the image's CRS ({crs_name(grid)}) looks like the wrong hemisphere: set it to "
+            f"{_other_hemisphere(grid.crs).to_string()} (gdal_edit.py -a_srs)"
+        )
+    return True, (
+        f"{path}: its outlines lie at {_place(there)}, no outline touches the image at "
+        f"{_place(here)}; {hint}"
+    )
+
+
+def _geographic(box: shapely.Polygon, crs: CRS | None) -> shapely.Polygon:
+    if crs is None:
+        return shapely.Polygon()
+    series = gpd.GeoSeries([box.segmentize(box.length / 40)], crs=pyproj.CRS.from_user_input(crs))
+    return shapely.box(*series.to_crs("EPSG:4326").total_bounds)
+
+
+def _other_hemisphere(crs: CRS) -> CRS | None:
+    """Return the CRS of the same UTM zone on the other side of the equator, None if not UTM."""
+    code = crs.to_epsg() or 0
+    zone = code % 100
+    if code // 100 not in (326, 327) or not 1 <= zone <= 60:
+        return None
+    return CRS.from_epsg((32700 if code // 100 == 326 else 32600) + zone)
+
+
+def _place(box: shapely.Polygon) -> str:
+    if not np.isfinite(box.bounds).all():
+        return "no place on Earth"
+    x, y = box.centroid.x, box.centroid.y
+    return f"{abs(y):.1f} {'N' if y >= 0 else 'S'} {abs(x):.1f} {'E' if x >= 0 else 'W'}"
+
+
+ERROR, WARNING = "error", "warning"
+
+_MOST = 3  # findings of one kind that are told one by one
+# Reflectances beyond these are no measurement: Sentinel-2's offset alone reaches down to -0.1, and
+# a slope of fresh snow that faces the sun up to 1.5 or so.
+_LOWEST, _HIGHEST = -0.15, 2.0
+_IMPOSSIBLE_SHARE = 0.001
+_FINEST_M, _COARSEST_M = 0.1, 1000.0
+# Of the windows that an image is judged by: pixels, and how many. JPEG 2000 comes in tiles of about
+# a thousand pixels, which are decoded whole.
+_SIDE, _LIMIT = 1024, 16
+# Ice-like ground beyond the outlines, of all ground beyond them: less is snow along the edges.
+_ICE_SHARE = 0.05
+
+
+@dataclass
+class Look:
+    """One area and date: its row of the table, and its findings as (severity, message)."""
+
+    dataset: Dataset
+    area: str
+    date: str
+    findings: list[tuple[str, str]] = field(default_factory=list)
+    source: Source | None = None
+    row: dict[str, Any] = field(default_factory=dict)
+
+    def error(self, message: str) -> None:
+        # The reader names area and date where it does not name the file; the finding has them.
+        for place in (f"{self.area}, {self.date}", self.area):
+            message = message.removeprefix(f"{self.dataset.name}, {place}: ")
+        if (ERROR, message) not in self.findings:
+            self.findings.append((ERROR, message))
+
+    def warn(self, message: str) -> None:
+        self.findings.append((WARNING, message))
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Note what is raised and go on after the block."""
+        try:
+            yield
+        except GlacierError as error:
+            self.error(str(error))
+        except OSError as error:
+            if error.filename is None or error.strerror is None:
+                raise
+            self.error(f"{error.filename}: {error.strerror}; check the path and its permissions")
+
+    def run(self, ends: dict[Path, str], bar: tqdm) -> None:
+        """Look at files, frame, labels and values, as far as each can be looked at."""
+        self.row = {
+            "area": self.area, "date": self.date, "kind": "", "files": 0, "size": "",
+            "resolution_m": np.nan, "crs": "", "valid": np.nan, "glacier": np.nan, "outlines": 0,
+            "label_age_years": np.nan,
+        }  # fmt: skip
+        with self.noting():
+            self.source = self.dataset.source(self.area, self.date)
+        whole = self._check_files(ends, bar)
+        if self.source is None:
+            return
+        self._describe()
+        if not self._check_frame():
+            return
+        self._check_tiles()
+        masks: dict[str, Mask] = {}
+        if _has_labels(self.dataset):
+            with self.noting():
+                masks["labels"] = self._labels()
+        else:
+            self.warn(
+                "no area has `outlines` or `labels`: images can be looked at and mapped, but "
+                f"nothing can be trained or scored; name outlines in {self.dataset._manifest.path}"
+            )
+        for name in ("truth", "surface", "scene_classification", "clouds"):
+            with self.noting():
+                masks[name] = getattr(self.dataset, name)(self.area, self.date)
+        masks = {name: mask for name, mask in masks.items() if mask is not None}
+        # Of a file that is cut short nothing new is learned by meeting its end again.
+        if not whole:
+            return
+        with self.noting():
+            sound = _check_values(self, masks, bar)
+            told = self.dataset.warnings(self.area, self.date) if sound else self.source.warnings
+            for line in told:
+                self.warn(line)
+            if sound and "labels" in masks:
+                self._check_ice_outside(masks["labels"])
+
+    def _check_files(self, ends: dict[Path, str], bar: tqdm) -> bool:
+        """Read the last pixel of every file, where a file that was cut short ends first."""
+        entry = self.dataset._entry(self.area, self.date)
+        files = [] if self.source is None else [*self.source.paths]
+        named = [entry.labels, entry.truth, entry.surface, entry.clouds]
+        for paths in named if files else [entry.images, *named]:
+            try:
+                files += list_files(paths) if paths else []
+            except (GlacierError, OSError):
+                continue  # told where the source or the mask is opened
+        bar.total += len(files)
+        for path in files:
+            if path not in ends:
+                ends[path] = _read_end(path)
+            bar.update()
+        bad = [ends[path] for path in dict.fromkeys(files) if ends[path]]
+        told = [message for _, message in self.findings]
+        for message in [message for message in bad if message not in told][:_MOST]:
+            self.error(message)
+        if len(bad) > _MOST:
+            self.error(f"{len(bad) - _MOST} more of its {len(files)} files cannot be read either")
+        return not bad
+
+    def _describe(self) -> None:
+        source = self.source
+        separate = len(source.paths) > 1 and not source.tiles
+        self.row["kind"] = "patches" if source.tiles else "bands" if separate else "scene"
+        self.row["files"] = len(source.paths)
+        self.row["size"] = f"{source.grid.width} x {source.grid.height}"
+        self.row["resolution_m"] = source.grid.resolution
+        self.row["crs"] = crs_name(source.grid)
+        lacking = [name for name in BANDS if name not in source.bands]
+        if lacking:
+            self.warn(
+                f"bands: no {' and '.join(lacking)}: models can be trained, but the rules for snow,"
+                " water, shadow and cloud need red, green, blue and nir; add what the files have"
+            )
+
+    def _check_frame(self) -> bool:
+        """Look at CRS and pixels; return False if nothing can be laid on them."""
+        grid, path = self.source.grid, self.source.paths[0]
+        if grid.crs is not None and not grid.crs.is_projected:
+            self.error(
+                f"{path}: its CRS ({crs_name(grid)}) is in degrees: warp it to a projected one "
+                "such as UTM (gdalwarp -t_srs)"
+            )
+        elif grid.crs is None and np.isnan(grid.resolution):
+            self.warn(
+                f"{path}: nothing tells the size of its pixels; add `resolution: 10` (m) to the "
+                "manifest, else no area is in km2"
+            )
+        elif not _FINEST_M <= grid.resolution <= _COARSEST_M:
+            self.error(
+                f"{path}: its pixels would be {grid.resolution:.3g} m wide; its CRS "
+                f"({crs_name(grid)}) does not fit its coordinates, which may be degrees; give it "
+                "the right CRS (gdal_edit.py -a_srs) and warp it to UTM"
+            )
+            return False
+        self._check_dates()
+        return True
+
+    def _check_dates(self) -> None:
+        """Compare with the area's first date."""
+        first = self.dataset.dates(self.area)[0]
+        if self.date == first:
+            return
+        try:
+            other = self.dataset.source(self.area, first)
+        except (GlacierError, OSError):
+            return
+        if set(other.paths) == set(self.source.paths):
+            self.warn(f"has the same files as {first}; check the paths of the two dates")
+        mismatch = self.dataset.mismatch(self.area, self.date, first)
+        if mismatch:
+            self.warn(mismatch)
+
+    def _check_tiles(self) -> None:
+        """Notice patches that lie twice, far off, or have a shape of their own."""
+        # On their own grid: the files of an aligned date lie as they were cut.
+        source = self.dataset._unaligned(self.area, self.date)
+        tiles, paths = source.tiles, [item.path for item in source.placed]
+        if not tiles:
+            return
+        seen: dict[tuple, Path] = {}
+        doubles = []
+        for path, tile in zip(paths, map(tuple, tiles), strict=False):
+            if seen.setdefault(tile, path) != path:
+                doubles.append(f"{path}: lies where {seen[tile].name} lies")
+        for text in doubles[:_MOST]:
+            self.warn(f"{text}; the first in sorted order is used, remove the other")
+        if len(doubles) > _MOST:
+            self.warn(f"{len(doubles) - _MOST} more patches lie where others lie; remove them")
+
+        usual = Counter(tuple(tile[2:]) for tile in tiles).most_common(1)[0][0]
+        odd = [
+            (path, tile) for path, tile in zip(paths, tiles, strict=False)
+            if tile[2] != tile[3] or tuple(tile[2:]) != usual
+        ]  # fmt: skip
+        # The last row and column of a scene that was cut are often smaller.
+        odd = [
+            (path, tile) for path, tile in odd
+            if usual[0] != usual[1] or (tile[0] + tile[2] < source.grid.height
+                                        and tile[1] + tile[3] < source.grid.width)
+        ]  # fmt: skip
+        if odd:
+            path, tile = odd[0]
+            self.warn(
+                f"{path}: is {tile[3]} x {tile[2]} px, {_others(len(odd) - 1)}not square or not of "
+                f"the size of most ({usual[1]} x {usual[0]}); cut it again if that is not meant"
+            )
+        covered = sum(tile[2] * tile[3] for tile in tiles)
+        if source.grid.height * source.grid.width > 100 * covered:
+            middle = np.median([tile[:2] for tile in tiles], axis=0)
+            away = [float(np.hypot(*(np.array(tile[:2]) - middle))) for tile in tiles]
+            self.error(
+                f"{paths[int(np.argmax(away))]}: lies {max(away):.0f} px off the other patches, "
+                "which makes a frame that is nearly empty; mend its georeference or remove it"
+            )
+
+    def _labels(self) -> Mask:
+        labels = self.dataset.labels(self.area, self.date)
+        if self.dataset._entry(self.area, self.date).labels is not None:
+            return labels
+        path, grid = self.dataset._area(self.area).outlines, self.source.grid
+        outlines = read_outlines(path, bounds=grid.bounds, crs=grid.crs)
+        outlines = select_analyses(outlines, self.date)
+        ice = outlines[outlines.kind == "glacier"]
+        self.row["outlines"] = int(ice.glacier_id.nunique())
+        age = (image_day(self.date) - ice.source_date.dropna()).dt.days / 365.25
+        self.row["label_age_years"] = float(age.median()) if len(age) else np.nan
+        if not len(ice):
+            wrong, why = why_no_outline(path, grid)
+            (self.error if wrong else self.warn)(why)
+        # Overlaps change no label; those below the size of a glacier are slivers along divides.
+        for line in resolve_overlaps(outlines, min_area_km2=MIN_AREA_KM2).attrs["report"]:
+            self.warn(f"{path}: {line}")
+        return labels
+
+    def _check_ice_outside(self, labels: Mask) -> None:
+        """Look for ice beyond the inventory, where the whole image is quickly read."""
+        grid = self.source.grid
+        if grid.height * grid.width > _LIMIT * _SIDE**2 or set(BANDS) - set(self.source.bands):
+            return
+        found = find_suspicious(self.source, labels)
+        bare = (1 - self.row["glacier"]) * grid.height * grid.width * grid.pixel_area_km2
+        if found.area_km2.sum() > _ICE_SHARE * bare:
+            self.warn(
+                f"{found.attrs['report'][0]}; if it is ice, draw it as `ice_outside` or cut it off "
+                "with `coverage`, else it is learned as ice-free ground"
+            )
+
+
+def _has_labels(dataset: Dataset) -> bool:
+    """Say whether anything in a dataset tells where glaciers are."""
+    areas = dataset._manifest.areas.values()
+    return any(
+        area.outlines is not None or entry.labels is not None
+        for area in areas for entry in area.entries.values()
+    )  # fmt: skip
+
+
+def _others(count: int) -> str:
+    return f"and {count} more patches are, " if count else ""
+
+
+def _read_end(path: Path) -> str:
+    """Return what is wrong with the end of a file, "" if nothing is."""
+    try:
+        with open_raster(path) as dataset:
+            height, width = dataset.shape
+            window = (height - 1, height), (width - 1, width)
+            dataset.read(dataset.count, window=window)
+    except GlacierError as error:
+        return str(error)
+    return ""
+
+
+def _check_values(look: Look, masks: dict[str, Mask], bar: tqdm) -> bool:
+    """Fill in the fractions, and notice values that cannot be reflectances; False if there are."""
+    source, labels = look.source, masks.get("labels")
+    pixels = valid = known = glacier = 0
+    medians, impossible = [], Counter()
+    windows = _spread_windows(source.grid)
+    bar.total += len(windows)
+    for window in windows:
+        image = source.read(*window)
+        read = {name: mask.read(*window) for name, mask in masks.items()}
+        bar.update()
+        pixels += image.valid.size
+        valid += int(image.valid.sum())
+        if labels is not None:
+            seen = image.valid & (read["labels"] != UNKNOWN)
+            known += int(seen.sum())
+            glacier += int((read["labels"][seen] == 1).sum())
+        values = image.reflectance[:, image.valid]
+        if values.size:
+            medians.append(float(np.median(values)))
+            impossible.update(values[(values < _LOWEST) | (values > _HIGHEST)].tolist())
+    look.row["valid"] = valid / pixels
+    look.row["glacier"] = glacier / known if known else np.nan
+    rule = source.reflectance or Reflectance()
+    if not valid:
+        look.error(
+            f"{source.paths[0]}: no valid pixel; check `nodata` in `reflectance` and the files"
+        )
+        return False
+    if labels is not None and not known:
+        look.error("no valid pixel has a label; check `coverage` and the outlines or labels")
+    middle = float(np.median(medians))
+    # Ground is never darker than a thousandth nor brighter than 1.5 in the middle of its values.
+    if not 0.001 < middle < 1.5:
+        look.error(_wrong_scale(source.paths[0], middle, rule))
+        return False
+    if impossible.total() > _IMPOSSIBLE_SHARE * valid * len(source.bands):
+        share = impossible.total() / (valid * len(source.bands))
+        value, count = impossible.most_common(1)[0]
+        stored = round(value * rule.scale - rule.offset, 4)
+        text = f"{source.paths[0]}: {share:.1%} of the numbers are no reflectance, such as"
+        if count > 0.9 * impossible.total():
+            look.error(f"{text} {stored:g}; if it marks missing pixels, set `nodata: {stored:g}`")
+        else:
+            look.warn(f"{text} {stored:g} ({value:.2f}); check `scale`, `offset` and `nodata`")
+        return False
+    return True
+
+
+def _wrong_scale(path: Path, median: float, reflectance: Reflectance) -> str:
+    stored = median * reflectance.scale - reflectance.offset
+    if 0.001 < stored < 1.5:
+        fit = "{scale: 1, offset: 0}"
+    elif 1.5 <= stored <= 255 and reflectance.scale < 255:
+        fit = "{scale: 255} for 8 bits"
+    else:
+        fit = "{scale: 10000} with its offset for Sentinel-2"
+    return (
+        f"{path}: the median reflectance would be {median:.3g} (stored numbers around "
+        f"{stored:.3g}): `scale` or `offset` in `reflectance` do not fit the values, try {fit}"
+    )
+
+
+def _spread_windows(grid: Grid, size: int = _SIDE, limit: int = _LIMIT) -> list[tuple]:
+    corners = [(row, col) for row in range(0, grid.height, size)
+               for col in range(0, grid.width, size)]  # fmt: skip
+    if len(corners) > limit:
+        chosen = np.linspace(0, len(corners) - 1, limit).round().astype(int)
+        corners = [corners[index] for index in chosen]
+    return [
+        (row, col, min(size, grid.height - row), min(size, grid.width - col))
+        for row, col in corners
+    ]
+
+
+COLUMNS = ("area", "date", "kind", "files", "size", "resolution_m", "crs", "valid", "glacier",
+           "outlines", "label_age_years", "problems")  # fmt: skip
+
+_LEGEND = (
+    "valid: part of the frame with an image; glacier: part of what has image and label; age: years "
+    "from outline to image, median"
+)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What was found.
+
+    Attributes:
+        table: a row an area and date; see ``check``.
+        findings: a row a finding: area, date, severity ("error" or "warning"), message.
+        name, folder: of the dataset.
+    """
+
+    table: pd.DataFrame
+    findings: pd.DataFrame
+    name: str
+    folder: Path
+
+    @property
+    def status(self) -> int:
+        """2 if there is an error, else 0: what the command line ends with."""
+        return 2 if (self.findings.severity == ERROR).any() else 0
+
+    def text(self, width: int = 100) -> str:
+        """Return the table and the numbered findings for a terminal, errors first.
+
+        Names and messages hold text by third parties: only printable characters are shown. Paths
+        are shortened to where they lie in the dataset's folder.
+        """
+        lines = [f"{plain(self.name)}: {_count(len(self.table), 'image')} in {self.folder}", ""]
+        lines += [*_table(self.table, width), "", *textwrap.wrap(_LEGEND, width), ""]
+        number = 0
+        for severity in (ERROR, WARNING):
+            chosen = self.findings[self.findings.severity == severity]
+            for message, group in chosen.groupby("message", sort=False):
+                number += 1
+                start = f"{number:3d} {severity:<7}  "
+                where = _places(group, self.table)
+                told = plain(message).replace(f"{self.folder}/", "")
+                lines += textwrap.wrap(
+                    f"{where}: {told}", width, initial_indent=start,
+                    subsequent_indent=" " * len(start), break_long_words=False,
+                    break_on_hyphens=False,
+                )  # fmt: skip
+        if not number:
+            return "\n".join([*lines, "no problems found"])
+        bad = self.findings[self.findings.severity == ERROR]
+        unusable = len(bad[["area", "date"]].drop_duplicates())
+        return "\n".join([*lines, "", f"{unusable} of {len(self.table)} cannot be used as they are"
+                          if unusable else "usable; look at the warnings"])  # fmt: skip
+
+
+def check(dataset: Dataset, *, progress: bool = False) -> pd.DataFrame:
+    """Look at everything a dataset names and say what is there and what is wrong.
+
+    Returns:
+        A row an area and date: area, date, kind ("patches", "bands" or "scene"), files, size
+        ("columns x rows"), resolution_m, crs, valid (fraction of the frame), glacier (fraction of
+        the known and valid pixels), outlines (number of glaciers), label_age_years (median, nan
+        where the outlines have no date), problems ("" if there are none). Large images are judged
+        by windows spread over them; of every file the end is read, so that none is cut short.
+    """
+    return survey(dataset, progress=progress).table
+
+
+def survey(dataset: Dataset, *, progress: bool = False) -> Survey:
+    """Do what ``check`` does, and give the findings one by one too."""
+    looks = [Look(dataset, area, date) for area in dataset.areas for date in dataset.dates(area)]
+    ends: dict[Path, str] = {}
+    with tqdm(
+        total=0, desc="check", unit="read", delay=2, disable=None if progress else True
+    ) as bar:
+        for look in looks:
+            look.run(ends, bar)
+    _compare_areas(looks)
+    for look in looks:
+        look.row["problems"] = "; ".join(message for _, message in look.findings)
+    findings = [(look.area, look.date, *item) for look in looks for item in look.findings]
+    return Survey(
+        pd.DataFrame([look.row for look in looks], columns=list(COLUMNS)),
+        pd.DataFrame(findings, columns=["area", "date", "severity", "message"]),
+        dataset.name,
+        dataset.folder,
+    )
+
+
+def _compare_areas(looks: Sequence[Look]) -> None:
+    """Say where two areas share ground: no model must be tested where it was trained."""
+    opened = [look for look in looks if look.source is not None and look.source.grid.crs]
+    ground = {id(look): _ground(look.source) for look in opened}
+    told = set()
+    for index, look in enumerate(opened):
+        for other in opened[index + 1 :]:
+            pair = look.area, other.area
+            if look.area == other.area or pair in told:
+                continue
+            grid = look.source.grid
+            theirs = ground[id(other)]
+            if not same_crs(grid.crs, other.source.grid.crs):
+                theirs = theirs.to_crs(pyproj.CRS.from_user_input(grid.crs))
+            shared = ground[id(look)].iloc[0].intersection(theirs.iloc[0]).area
+            # Less than a pixel comes from rounding along a common edge.
+            if shared > abs(grid.transform.a * grid.transform.e):
+                told.add(pair)
+                mine, others = (area.iloc[0].area for area in (ground[id(look)], theirs))
+                # What is shared is kept out of training, so a little does no harm.
+                tell = look.error if shared > min(mine, others) / 2 else look.warn
+                tell(
+                    f"{_percent(shared / mine)} of its ground lies in area {other.area} "
+                    f"({other.date}) too, which cannot both train and test; cut one of them with "
+                    "`bounds`"
+                )
+
+
+def _ground(source: Source) -> gpd.GeoSeries:
+    """Return what the files of an image cover, in its CRS."""
+    boxes = [source.grid.window(*map(int, tile)).box for tile in source.tiles]
+    shape = shapely.union_all(boxes).intersection(source.grid.box) if boxes else source.grid.box
+    return gpd.GeoSeries([shape], crs=pyproj.CRS.from_user_input(source.grid.crs))
+
+
+def _table(table: pd.DataFrame, width: int) -> list[str]:
+    """Lay the table out in ``width`` columns; long names of areas and CRSs are shortened."""
+    cells = {
+        "area": table.area.map(plain),
+        "date": table.date,
+        "kind": table.kind.where(table.kind != "", "-"),
+        "files": table.files.map(str),
+        "size": table["size"].str.replace(" ", "").where(table["size"] != "", "-"),
+        "pixel": table.resolution_m.map(lambda value: _number(value, "{:.4g} m")),
+        "CRS": table.crs.map(plain).where(table.crs != "", "-"),
+        "valid": table.valid.map(_percent),
+        "glacier": table.glacier.map(_percent),
+        "outlines": table.outlines.map(str),
+        "age (y)": table.label_age_years.map(lambda value: _number(value, "{:.0f}")),
+    }
+    left = {"area", "date", "kind", "size", "CRS"}
+    widths = {name: max(len(name), *column.map(len)) for name, column in cells.items()}
+    for name in ("CRS", "area"):
+        spare = width - sum(widths.values()) - 2 * (len(widths) - 1)
+        widths[name] = max(10, widths[name] + min(0, spare)) if spare < 0 else widths[name]
+    lines = [list(cells), *zip(*cells.values(), strict=True)]
+    return [
+        "  ".join(
+            _short(cell, space).ljust(space) if name in left else cell.rjust(space)
+            for cell, (name, space) in zip(line, widths.items(), strict=True)
+        ).rstrip()
+        for line in lines
+    ]
+
+
+def _short(text: str, space: int) -> str:
+    return text if len(text) <= space else f"{text[: space - 3]}..."
+
+
+def _number(value: float, form: str) -> str:
+    return "-" if np.isnan(value) else form.format(value)
+
+
+def _percent(value: float) -> str:
+    """Round without calling all what is not quite all, nor none what is a little."""
+    if np.isnan(value):
+        return "-"
+    if 0.9995 <= value < 1:
+        return ">99.9%"
+    if 0 < value < 0.0005:
+        return "<0.1%"
+    return f"{value:.0%}" if value in (0, 1) else f"{value:.1%}"
+
+
+def _places(group: pd.DataFrame, table: pd.DataFrame) -> str:
+    """Name the areas and dates of a finding that several share."""
+    if len(group) == len(table) > 1:
+        return "everywhere"
+    return "; ".join(
+        f"{plain(area)} {', '.join(part.date)}" for area, part in group.groupby("area", sort=False)
+    )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

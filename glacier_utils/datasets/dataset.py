@@ -1,0 +1,336 @@
+"""A dataset: areas x dates x sources, as dataset.yaml describes them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import shapely
+
+from glacier_utils.datasets.manifest import Area, Entry, Manifest, read_manifest
+from glacier_utils.errors import GlacierError
+from glacier_utils.files import file_fingerprint, fingerprint
+from glacier_utils.imagery.offset import OffsetFinding, check_offset
+from glacier_utils.imagery.safe import scene_classification_path
+from glacier_utils.imagery.source import Source, input_files, open_source
+from glacier_utils.imagery.warp import describe_mismatch, open_map, warp_mask, warp_source
+from glacier_utils.outlines.inventory import resolve_overlaps, select_analyses
+from glacier_utils.outlines.rasterization import OutlineMask, read_outlines
+from glacier_utils.outlines.reading import read_polygons
+from glacier_utils.raster.grid import Grid
+from glacier_utils.raster.mask import CoveredMask, EdgeMask, IceOutsideMask, Mask, open_mask
+from glacier_utils.raster.paths import list_files
+
+MANIFEST = "dataset.yaml"
+_PROJECT = Path(__file__).resolve().parents[2]
+
+
+def open_dataset(name_or_path: str | Path, *, root: str | Path | None = None) -> Dataset:
+    """Open a dataset by the path of its folder or manifest, or by its name.
+
+    Args:
+        name_or_path: a path, or the name of a folder in ``<root>/data``.
+        root: the project's folder; by default the working directory or the nearest folder above it
+            that has the dataset, else the folder that the package lies in.
+
+    Raises:
+        GlacierError: there is no such dataset, or its manifest is wrong.
+    """
+    path = Path(name_or_path)
+    for candidate in (path, path / MANIFEST):
+        if candidate.is_file():
+            return Dataset(read_manifest(candidate))
+    if path.is_dir():
+        raise GlacierError(f"{path}: this folder has no {MANIFEST}; write one (see data/README.md)")
+    roots = _roots() if root is None else [Path(root)]
+    for folder in roots:
+        candidate = folder / "data" / path / MANIFEST
+        if candidate.is_file():
+            return Dataset(read_manifest(candidate))
+    known = sorted({item.parent.name for folder in roots
+                    for item in folder.glob(f"data/*/{MANIFEST}")})  # fmt: skip
+    raise GlacierError(f"{name_or_path}: no such dataset; {_suggest(str(path), known)}")
+
+
+def _roots() -> list[Path]:
+    here = Path.cwd()
+    return list(dict.fromkeys([here, *here.parents, _PROJECT]))
+
+
+def _suggest(name: str, known: list[str]) -> str:
+    if name == "sample":
+        return "make it with `glacier sample`"
+    near = difflib.get_close_matches(name, known, 1)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return f"known are {', '.join(known)}" if known else "there is none in data/ yet"
+
+
+class Dataset:
+    """Areas, dates and their sources. Nothing is opened before it is asked for.
+
+    Attributes:
+        name: of the dataset.
+        folder: of its manifest.
+        bands: names in order.
+        areas: names in the manifest's order.
+        manifest: content of the file.
+    """
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.name = manifest.name
+        self.folder = manifest.path.parent
+        self.bands = manifest.bands
+        self.areas = tuple(manifest.areas)
+        self.manifest = manifest.content
+        self._manifest = manifest
+        self._sources: dict[tuple[str, str], Source] = {}
+        self._own: dict[tuple[str, str], Source] = {}
+        self._findings: dict[tuple[str, str], OffsetFinding] = {}
+        self._outlines: dict[tuple, gpd.GeoDataFrame] = {}
+
+    def __repr__(self) -> str:
+        """Name the dataset and its areas."""
+        areas = ", ".join(f"{area} ({', '.join(self.dates(area))})" for area in self.areas)
+        return f"Dataset {self.name}: {areas}"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the manifest and of name, size and time of every file; reads no data.
+
+        Raises:
+            GlacierError: a file is missing.
+        """
+        files: set[Path] = set()
+        for area in self._manifest.areas.values():
+            for entry in area.entries.values():
+                named = (entry.images, entry.labels, entry.truth, entry.surface, entry.clouds)
+                for paths in (*named, _classification(entry)):
+                    files.update(input_files(paths) if paths else ())
+            for path in (area.outlines, area.coverage, area.ice_outside):
+                if isinstance(path, Path):
+                    files.update(_vector_files(path))
+        stats = [file_fingerprint(path) for path in sorted(files)]
+        return fingerprint({"manifest": self._manifest.text, "files": stats})
+
+    def dates(self, area: str) -> tuple[str, ...]:
+        """Return the dates of an area, sorted."""
+        return tuple(self._area(area).entries)
+
+    def source(self, area: str, date: str) -> Source:
+        """Open the image of an area at a date, cut to the area's bounds.
+
+        With ``align`` in the area, all dates but the one it names are brought onto the grid of
+        that date.
+        """
+        key = (area, date)
+        if key not in self._sources:
+            source, reference = self._unaligned(area, date), self._area(area).align
+            if reference not in (None, date):
+                target = self.source(area, reference)
+                with _named(f"{self.name}, {area}, {date}"):
+                    source = warp_source(source, target.grid, tiles=target.tiles)
+            self._sources[key] = source
+        return self._sources[key]
+
+    def mismatch(self, area: str, date: str, other: str) -> str:
+        """Say how the grid of a date is not that of another, and what to do; "" if it is.
+
+        The text goes after a name of the area and date.
+        """
+        how = describe_mismatch(self.source(area, date).grid, self.source(area, other).grid)
+        return how and (
+            f"its grid is not that of {other} ({how}), so the dates cannot be compared pixel by "
+            f"pixel; add `align: {other}` to the area, and all its dates are brought onto the grid "
+            "of that one"
+        )
+
+    def warnings(self, area: str, date: str) -> list[str]:
+        """Return what a person should know of an image; reads parts of it (see ``radiometry``)."""
+        finding = self.radiometry(area, date)
+        told = list(getattr(self.source(area, date), "warnings", ()))
+        return told + ([finding.message] if finding.ok is False else [])
+
+    def radiometry(self, area: str, date: str) -> OffsetFinding:
+        """Compare the values of an image with the offset claimed for it."""
+        key = (area, date)
+        if key not in self._findings:
+            self._findings[key] = check_offset(self._unaligned(area, date))
+        return self._findings[key]
+
+    def outlines(
+        self, area: str, date: str | None = None, *, rule: str = "nearest"
+    ) -> gpd.GeoDataFrame | None:
+        """Return the outlines that touch an area, in the CRS of its image.
+
+        With ``date``, one analysis of each glacier is chosen by ``rule`` (see
+        ``inventory.select_analyses``) and no ground belongs to two (``inventory.resolve_overlaps``);
+        without, all are returned, in the CRS of the first date.
+        None where the manifest names no outlines.
+        """
+        path = self._area(area).outlines
+        if path is None:
+            return None
+        grid = self.source(area, date or self.dates(area)[0]).grid
+        if grid.crs is None:
+            raise GlacierError(
+                f"{self.name}, {area}: the image has no CRS, so outlines cannot be laid on it; "
+                "georeference the image, or give `labels` as rasters"
+            )
+        key = (path, grid.crs.to_wkt(), grid.bounds)
+        if key not in self._outlines:
+            self._outlines[key] = read_outlines(path, bounds=grid.bounds, crs=grid.crs)
+        if date is None:
+            return self._outlines[key].copy()
+        chosen = (*key, date, rule)
+        if chosen not in self._outlines:
+            outlines = select_analyses(self._outlines[key], date, rule=rule)
+            self._outlines[chosen] = resolve_overlaps(outlines)
+        return self._outlines[chosen].copy()
+
+    def labels(
+        self, area: str, date: str, *, rule: str = "nearest", band_m: float | str = 0.0
+    ) -> Mask:
+        """Return the labels: 0 not glacier, 1 glacier, 255 unknown; made where they are read.
+
+        Unknown are pixels outside the frame, outside the area's ``coverage``, in its
+        ``ice_outside`` without an outline, and nearer than ``band_m`` to the edge of the ice
+        ("own": than each outline's own uncertainty). Whether the image is valid there is the
+        image's to say.
+
+        Raises:
+            GlacierError: the manifest names neither outlines nor labels, or they do not fit.
+        """
+        entry, source = self._entry(area, date), self.source(area, date)
+        if entry.labels:
+            mask = self._mask(area, date, entry.labels, (0, 1), entry.label_values)
+            mask = EdgeMask(mask, band_m) if band_m else mask
+        else:
+            outlines = self.outlines(area, date, rule=rule)
+            if outlines is None:
+                raise GlacierError(
+                    f"{self.name}, {area}: has neither `outlines` nor `labels`; name one in "
+                    f"{self._manifest.path}"
+                )
+            mask = OutlineMask(outlines, source.grid, band_m=band_m)
+        outside = _union(self._area(area).ice_outside, source.grid)
+        if outside is not None:
+            mask = IceOutsideMask(mask, outside)
+        coverage = _union(self._area(area).coverage, source.grid)
+        return mask if coverage is None else CoveredMask(mask, coverage)
+
+    def truth(self, area: str, date: str) -> Mask | None:
+        """Return the true glacier mask (0, 1), None where nobody knows it: all but the sample."""
+        return self._mask(area, date, self._entry(area, date).truth, (0, 1))
+
+    def surface(self, area: str, date: str) -> Mask | None:
+        """Return the map of surface classes (the sample's), None where there is none."""
+        return self._mask(area, date, self._entry(area, date).surface, None)
+
+    def scene_classification(self, area: str, date: str) -> Mask | None:
+        """Return the scene classification (SCL, codes 0..11) on the image's grid, None without one.
+
+        It comes from the manifest, else from the product that the image belongs to.
+        """
+        return self._map(area, date, _classification(self._entry(area, date)), range(12))
+
+    def clouds(self, area: str, date: str) -> Mask | None:
+        """Return the user's cloud mask (0 clear, 1 cloud, 2 shadow), None where there is none."""
+        return self._map(area, date, self._entry(area, date).clouds, (0, 1, 2))
+
+    def _unaligned(self, area: str, date: str) -> Source:
+        """Open an image on the grid of its files."""
+        key = (area, date)
+        if key not in self._own:
+            entry, settings = self._entry(area, date), self._area(area)
+            # The bounds are in the CRS of the date that the others are laid on.
+            cut = settings.align in (None, date)
+            with _named(f"{self.name}, {area}, {date}"):
+                self._own[key] = open_source(
+                    entry.images,
+                    bands=entry.bands,
+                    reflectance=entry.reflectance,
+                    bounds=settings.bounds if cut else None,
+                    resolution=self._manifest.resolution,
+                )
+        return self._own[key]
+
+    def _mask(
+        self,
+        area: str,
+        date: str,
+        paths: list[str] | None,
+        codes: Any,
+        values: dict[int, int] | None = None,
+    ) -> Mask | None:
+        """Open a mask that lies on the pixels of its image."""
+        if not paths:
+            return None
+        own = self._unaligned(area, date)
+        mask = open_mask(paths, own.grid, like=own, codes=codes, values=values)
+        return warp_mask(mask, self.source(area, date).grid, name=paths[0])
+
+    def _map(self, area: str, date: str, paths: list[str] | None, codes: Any) -> Mask | None:
+        """Open a mask that lies anywhere."""
+        if not paths:
+            return None
+        own = self._unaligned(area, date)
+        return open_map(paths, self.source(area, date).grid, like=own, codes=codes)
+
+    def _area(self, area: str) -> Area:
+        if area not in self._manifest.areas:
+            raise GlacierError(
+                f"{self.name}: no area {area!r}; {_suggest(str(area), list(self.areas))}"
+            )
+        return self._manifest.areas[area]
+
+    def _entry(self, area: str, date: str) -> Entry:
+        entries = self._area(area).entries
+        if date not in entries:
+            raise GlacierError(
+                f"{self.name}, {area}: no date {date!r}; known are {', '.join(entries)}"
+            )
+        return entries[date]
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Put a name in front of a message that does not say by itself which image it is about."""
+    try:
+        yield
+    except GlacierError as error:
+        raise GlacierError(f"{name}: {error}") from error
+
+
+def _classification(entry: Entry) -> list[str] | None:
+    """Return the files of the scene classification, None where there is none."""
+    if entry.scene_classification:
+        return entry.scene_classification
+    found = scene_classification_path(list_files(entry.images)[0])
+    return None if found is None else [str(found)]
+
+
+def _union(polygons: Path | tuple | None, grid: Grid) -> shapely.Geometry | None:
+    """Return polygons of the manifest in the CRS of an image."""
+    if polygons is None:
+        return None
+    if not isinstance(polygons, Path):
+        return shapely.make_valid(shapely.Polygon(polygons))
+    if grid.crs is None:
+        raise GlacierError(f"{polygons}: cannot be laid on an image without CRS")
+    found = read_polygons(polygons, bounds=grid.bounds, crs=grid.crs)
+    return shapely.union_all(found.geometry.to_numpy())
+
+
+def _vector_files(path: Path) -> list[Path]:
+    if not path.exists():
+        raise GlacierError(f"{path}: no such file; check the path in the manifest")
+    if path.suffix.lower() != ".shp":
+        return [path]
+    parts = (path.with_suffix(end) for end in (".shp", ".shx", ".dbf", ".prj"))
+    return [part for part in parts if part.exists()]

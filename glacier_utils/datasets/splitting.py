@@ -1,0 +1,629 @@
+"""Where the patches of a dataset lie: windows on each image, and their boxes on the ground.
+
+The spatial split: whole blocks validate, a buffer of patches parts them from training.
+
+Neighbouring patches show the same glacier under the same light. If some of them train and others
+validate, the validation score says how well the network remembers, not how well it maps. So the
+training area is cut into blocks of some km; one compact group of blocks validates, on all dates,
+and patches that touch it are left unused.
+
+A user's word on single patches: a CSV that keeps or drops them whatever their facts say.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import shapely
+from rasterio.warp import transform as transform_points
+from scipy import sparse
+
+from glacier_utils.errors import GlacierError
+from glacier_utils.files import fingerprint, write_csv
+from glacier_utils.raster.grid import Grid, same_crs
+
+_CHUNK = 1024  # pixels
+
+
+def windows(
+    grid: Grid,
+    size: int,
+    stride: int,
+    *,
+    reference: Grid | None = None,
+    tiles: Sequence[tuple[int, int, int, int]] = (),
+    own_tiles: bool = False,
+) -> list[tuple[int, int]]:
+    """Return (row, col) of the upper left corner of each patch in the frame, sorted.
+
+    The windows cover the frame; the last ones may stick out of it. If the frame lies on the pixels
+    of ``reference``, they fall on the windows of that frame. ``tiles`` (row, col, height, width)
+    are the files of a folder of patches: with ``own_tiles`` they are the windows themselves,
+    provided that all have ``size``; else windows that meet none of them are left out.
+    """
+    if own_tiles and tiles and all(tile[2:] == (size, size) for tile in map(tuple, tiles)):
+        return sorted((tile[0], tile[1]) for tile in tiles)
+    shift_row, shift_col = 0, 0
+    if reference is not None and grid.shares_lattice(reference):
+        shift_row, shift_col = (round(value) for value in reference.position(grid))
+    rows = range(-(shift_row % stride), grid.height, stride)
+    cols = range(-(shift_col % stride), grid.width, stride)
+    corners = [
+        (row, col)
+        for row in rows
+        for col in cols
+        if _needed(row, grid.height, size, stride) and _needed(col, grid.width, size, stride)
+    ]
+    return _meeting(corners, size, tiles) if tiles else corners
+
+
+def plan(
+    sources: Mapping[tuple[str, str], Any], *, size: int, strides: Mapping[str, int | None]
+) -> gpd.GeoDataFrame:
+    """Return a row a patch: area, date, row, col, y, x, ground, geometry.
+
+    sources: (area, date) to an object with ``grid`` and ``tiles``, in the order wanted; strides:
+    pixels for each area, None for the files' own windows or ``size``. ``y`` and ``x`` are the
+    patch's centre in pixels of the area's first date, so that one place has one position on all
+    dates; ``geometry`` is the whole patch and ``ground`` the part inside the frame, both in the CRS
+    of the first area.
+    """
+    crs = next(iter(sources.values())).grid.crs
+    references: dict[str, Grid] = {}
+    tables = []
+    for (area, date), source in sources.items():
+        grid = source.grid
+        reference = references.setdefault(area, grid)
+        stride = strides[area]
+        corners = windows(
+            grid,
+            size,
+            stride or size,
+            reference=reference,
+            tiles=source.tiles,
+            own_tiles=stride is None and not _overlapping(source.tiles),
+        )
+        rows, cols = np.array(corners, int).reshape(-1, 2).T
+        geometry = _boxes(grid, rows, cols, size, crs)
+        y, x = _centres(grid, rows + size / 2, cols + size / 2, reference)
+        table = {"area": area, "date": date, "row": rows, "col": cols, "y": y, "x": x}
+        ground = _boxes(grid, rows, cols, size, crs, clip=True)
+        tables.append(gpd.GeoDataFrame({**table, "ground": ground}, geometry=geometry, crs=crs))
+    return pd.concat(tables, ignore_index=True)
+
+
+def chunks(rows: Sequence[int], cols: Sequence[int], size: int) -> Iterator[np.ndarray]:
+    """Group windows that lie together, so that one read serves them all.
+
+    Yields positions. A group spans about a thousand pixels: windows that overlap are then read
+    nearly once, and yet no more than some ten MB of a scene are held.
+    """
+    step = size * max(1, _CHUNK // size)
+    rows, cols = np.asarray(rows), np.asarray(cols)
+    _, group = np.unique(np.column_stack([rows, cols]) // step, axis=0, return_inverse=True)
+    order = np.argsort(group, kind="stable")
+    yield from np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
+
+
+def check_sizes(size: int, stride: int | None) -> None:
+    """Raise GlacierError unless 16 <= size and 1 <= stride <= size."""
+    if size < 16:
+        raise GlacierError(f"size: {size} px is too small for a patch; use 64, 128 or 256")
+    if stride is not None and not 1 <= stride <= size:
+        raise GlacierError(f"stride: {stride} px must lie between 1 and the patch size ({size})")
+
+
+def _needed(start: int, length: int, size: int, stride: int) -> bool:
+    # With a stride below the size, the last windows would hold nothing that others do not.
+    return start <= 0 or start - stride + size < length
+
+
+def _meeting(
+    corners: Sequence[tuple[int, int]], size: int, tiles: Sequence[tuple[int, int, int, int]]
+) -> list[tuple[int, int]]:
+    """Keep the windows that share pixels with a tile."""
+    tree = shapely.STRtree(_pixel_boxes(tiles))
+    asked = _pixel_boxes([(row, col, size, size) for row, col in corners])
+    hits = np.unique(tree.query(asked, predicate="intersects")[0])
+    return [corners[hit] for hit in hits]
+
+
+def _overlapping(tiles: Sequence[tuple[int, int, int, int]]) -> bool:
+    if len(tiles) < 2:
+        return False
+    boxes = _pixel_boxes(tiles)
+    return shapely.STRtree(boxes).query(boxes, predicate="intersects").shape[1] > len(boxes)
+
+
+def _pixel_boxes(tiles: Sequence[tuple[int, int, int, int]]) -> np.ndarray:
+    """Boxes half a pixel smaller than the tiles, so that neighbours do not intersect."""
+    row, col, height, width = np.array([tuple(tile) for tile in tiles], float).T
+    return shapely.box(col, row, col + width - 0.5, row + height - 0.5)
+
+
+def _boxes(grid: Grid, rows, cols, size: int, crs, *, clip: bool = False) -> gpd.GeoSeries:
+    top, left, bottom, right = rows, cols, rows + size, cols + size
+    if clip:
+        top, bottom = np.clip(top, 0, grid.height), np.clip(bottom, 0, grid.height)
+        left, right = np.clip(left, 0, grid.width), np.clip(right, 0, grid.width)
+    xmin, ymax = grid.transform @ (left, top)
+    xmax, ymin = grid.transform @ (right, bottom)
+    boxes = gpd.GeoSeries(shapely.box(xmin, ymin, xmax, ymax), crs=grid.crs)
+    if grid.crs is None or crs is None:
+        return boxes.set_crs(None, allow_override=True)
+    # Two spellings of one CRS must not move a box by a hair.
+    same = same_crs(grid.crs, crs)
+    return boxes.set_crs(crs, allow_override=True) if same else boxes.to_crs(crs)
+
+
+def _centres(grid: Grid, rows, cols, reference: Grid) -> tuple[np.ndarray, np.ndarray]:
+    x, y = grid.transform @ (cols, rows)
+    if not same_crs(grid.crs, reference.crs) and None not in (grid.crs, reference.crs):
+        x, y = map(np.array, transform_points(grid.crs, reference.crs, x, y))
+    cols, rows = ~reference.transform @ (x, y)
+    return rows, cols
+
+
+SPLITS = ("train", "validation", "buffer", "test", "dropped")
+ENOUGH_BLOCKS = 8  # fewer than these say little in a bootstrap
+_CANDIDATES = 400  # groups of blocks that are weighed against each other
+_TOGETHER = 64  # of them at a time
+_NEAR_BEST = 0.02  # in units of the cost below, of which fair groups have less than 1
+_ONE_CLASS = 5.0  # cost of a side without glacier, or without anything else
+
+
+@dataclass
+class Split:
+    """Part, block and reason of each patch, and the side of a block, in patches, by area."""
+
+    part: np.ndarray
+    block: np.ndarray
+    reason: np.ndarray
+    block_patches: dict[str, int] = field(default_factory=dict)
+
+    def set_aside(self, which: np.ndarray, reason: str) -> None:
+        """Leave patches unused, saying why."""
+        self.part[which], self.reason[which] = "buffer", reason
+
+
+def split_patches(
+    patches: gpd.GeoDataFrame,
+    *,
+    size: int,
+    train_areas: Collection[str],
+    block_patches: Mapping[str, int],
+    validation_fraction: float = 0.25,
+    buffer_px: float = 0.0,
+    seed: int = 0,
+) -> Split:
+    """Give each patch its part: train, validation, buffer, test or dropped.
+
+    patches: the table of ``splitting.plan`` with the columns reason (empty: usable), known and ice
+    (numbers of pixels with a label, and of glacier). block_patches: the side of a block in patches
+    that is wanted in each area. Where an area is too small for it, smaller blocks are taken, down
+    to one patch.
+
+    In each training area the validation group is one rectangle or strip of blocks that holds about
+    ``validation_fraction`` of the usable patches, with a glacier fraction near the area's and a
+    short border; ``seed`` decides between nearly equal ones. Training patches that touch it, or
+    come nearer than ``buffer_px`` (in the smallest pixels of the table), are left unused.
+
+    Raises:
+        GlacierError: a fraction out of range, a training area without a usable patch, or one too
+            small to leave patches for both training and validation.
+    """
+    check_fraction(validation_fraction)
+    areas = patches["area"].to_numpy(object)
+    usable = patches["reason"].to_numpy(object) == ""
+    training = np.isin(areas, list(train_areas))
+    touching, overlapping = _neighbours(patches, size, buffer_px)
+    part = np.where(usable, np.where(training, "train", "test"), "dropped").astype(object)
+    split = Split(
+        part, np.full(len(patches), "", object), patches["reason"].to_numpy(object).copy()
+    )
+
+    tested = overlapping @ (part == "test") > 0
+    split.set_aside((part == "train") & tested, "shares ground with a test area")
+    rng = np.random.default_rng(seed)
+    for area in dict.fromkeys(areas):
+        here = np.flatnonzero(areas == area)
+        table = patches.iloc[here].assign(usable=np.isin(part[here], ["train", "test"]))
+        wanted = block_patches[area]
+        if area in train_areas:
+            local = touching[here][:, here]
+            side, validation = _choose(table, local, size, wanted, validation_fraction, rng)
+            part[here[validation]] = "validation"
+        else:
+            side = _test_side(table, size, wanted)
+        split.block_patches[area] = side
+        split.block[here] = [
+            f"{area}:{row:02d}-{col:02d}" for row, col in _blocks(table, size, side)
+        ]
+
+    twice = _counted_twice(patches, part == "validation", overlapping, size)
+    split.set_aside(twice, "overlaps another validation patch")
+    near = touching @ (part == "validation") > 0
+    split.set_aside((part == "train") & near, "near validation")
+    _prove_apart(part, touching)
+    return split
+
+
+def check_fraction(fraction: float) -> None:
+    """Raise GlacierError unless 0 < fraction < 1."""
+    if not 0 < fraction < 1:
+        raise GlacierError(
+            f"validation_fraction: {fraction} must lie between 0 and 1, for example 0.25"
+        )
+
+
+def _blocks(table: pd.DataFrame, size: int, side: int) -> np.ndarray:
+    """Return row and column of the block that holds each patch's centre, int [n, 2], from 0."""
+    # Rounded, since the dates of one place may differ by a hair of a pixel.
+    centres = np.round(table[["y", "x"]].to_numpy() * 4) / 4
+    blocks = np.floor(centres / (size * side)).astype(int)
+    return blocks - blocks.min(axis=0)
+
+
+def _neighbours(
+    patches: gpd.GeoDataFrame, size: int, buffer_px: float
+) -> tuple[sparse.csr_array, sparse.csr_array]:
+    """Return which patches touch (or nearly), and which share pixels: sparse [n, n] of 0 and 1.
+
+    Touching means nearer than ``buffer_px``, and nearer than half a pixel in any case: grids that
+    differ by a hair are one. A patch touches itself and shares pixels with itself. Patches of areas
+    without georeference have no place on the ground in common with those of other areas.
+    """
+    ground = patches["ground"].to_numpy()
+    pixel = np.sqrt(shapely.area(patches.geometry.to_numpy()).min()) / size
+    # Half a pixel less, since a patch at just this distance is far enough.
+    reach = pixel * max(0.5, buffer_px - 0.5)
+    one, other = shapely.STRtree(ground).query(ground, predicate="dwithin", distance=reach)
+    if patches.crs is None:
+        areas = patches["area"].to_numpy(object)
+        same = areas[one] == areas[other]
+        one, other = one[same], other[same]
+    bounds = shapely.bounds(ground)
+    common = np.minimum(bounds[one, 2:], bounds[other, 2:]) - np.maximum(
+        bounds[one, :2], bounds[other, :2]
+    )
+    shared = (common > pixel / 2).all(axis=1)
+
+    def matrix(rows: np.ndarray, cols: np.ndarray) -> sparse.csr_array:
+        ones = np.ones(len(rows), np.int32)
+        return sparse.csr_array((ones, (rows, cols)), shape=(len(ground), len(ground)))
+
+    return matrix(one, other), matrix(one[shared], other[shared])
+
+
+def _choose(
+    table: pd.DataFrame,
+    touching: sparse.csr_array,
+    size: int,
+    wanted: int,
+    fraction: float,
+    rng: np.random.Generator,
+) -> tuple[int, np.ndarray]:
+    """Return the side of the blocks and the positions of the validation patches of one area."""
+    area = table["area"].iloc[0]
+    if not table["usable"].any():
+        reasons = table["reason"][table["reason"] != ""]
+        why = f" (for example: {reasons.iloc[0]})" if len(reasons) else ""
+        raise GlacierError(
+            f"area '{area}': none of its {len(table)} patches can train{why}; check its labels "
+            "and outlines, or raise max_unknown"
+        )
+    found = []
+    for side in range(min(wanted, _extent(table, size)), 0, -1):
+        group = _best_group(table, touching, _blocks(table, size, side), fraction, rng)
+        if group is None:
+            continue
+        # Whole blocks meet the fraction only roughly; smaller blocks meet it better.
+        fair = 0.6 * fraction <= group.share <= 1.5 * fraction and group.kept >= group.share
+        if fair and group.cost < _ONE_CLASS:
+            return side, group.positions
+        found.append((group.cost, -side, group))
+    if not found:
+        raise GlacierError(
+            f"area '{area}': its {table['usable'].sum()} usable patches of {size} px leave none "
+            "for training beside the validation patches and their buffer; set a smaller size or "
+            "stride"
+        )
+    _, side, group = min(found, key=lambda item: item[:2])
+    return -side, group.positions
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Validation patches of an area, their share, the share left to train, and the cost."""
+
+    positions: np.ndarray
+    share: float
+    kept: float
+    cost: float
+
+
+def _best_group(
+    table: pd.DataFrame,
+    touching: sparse.csr_array,
+    blocks: np.ndarray,
+    fraction: float,
+    rng: np.random.Generator,
+) -> _Group | None:
+    """Weigh the groups of blocks; None if no group leaves a patch on both sides."""
+    places, block = np.unique(blocks, axis=0, return_inverse=True)
+    usable = table["usable"].to_numpy()
+    numbers = np.bincount(block, weights=usable)
+    groups = np.array(list(_groups(places, numbers, fraction))).reshape(-1, len(places))
+    rows = np.flatnonzero(usable)
+    members = sparse.csr_array((np.ones(len(rows)), (rows, block[rows])), (len(block), len(places)))
+    near_members = touching @ members  # how many usable patches of each block a patch touches
+    known, ice = table["known"].to_numpy(float), table["ice"].to_numpy(float)
+    parts = []
+    # Some groups at a time: all of them, by all patches, would be the largest array of a build.
+    for start in range(0, len(groups), _TOGETHER):
+        some = groups[start : start + _TOGETHER].T
+        inside = (members @ some) > 0
+        left = usable[:, None] & ~((near_members @ some) > 0)
+        parts.append(
+            [
+                inside.sum(axis=0) / usable.sum(),
+                left.sum(axis=0) / usable.sum(),
+                (ice @ inside) / np.maximum(known @ inside, 1),
+                (ice @ left) / np.maximum(known @ left, 1),
+            ]
+        )
+    share, kept, validated, trained = np.concatenate(parts, axis=1)
+    glacier = ice[usable].sum() / max(known[usable].sum(), 1)
+    # Without both classes a network learns nothing, and a validation says little.
+    one_class = 2 * np.isin(trained, [0, 1]) + np.isin(validated, [0, 1])
+    cost = (
+        2 * np.abs(share - fraction)
+        + np.abs(validated - glacier)
+        + 0.5 * (1 - share - kept)  # lost to the buffer
+        + _ONE_CLASS * one_class * (0 < glacier < 1)
+    )
+    cost[(share == 0) | (kept == 0)] = np.inf
+    if not np.isfinite(cost).any():
+        return None
+    good = np.flatnonzero(cost <= cost.min() + _NEAR_BEST)
+    best = good[rng.integers(len(good))]
+    positions = np.flatnonzero(members @ groups[best])
+    return _Group(positions, float(share[best]), float(kept[best]), float(cost[best]))
+
+
+def _groups(places: np.ndarray, numbers: np.ndarray, fraction: float) -> Iterator[np.ndarray]:
+    """Yield groups of blocks as masks [blocks]: strips from each side, and rectangles.
+
+    places: row and column of each block; numbers: its usable patches.
+    """
+    target = fraction * numbers.sum()
+    row, col = places.T
+    for order in (np.lexsort((row, col)), np.lexsort((col, row))):
+        for sweep in (order, order[::-1]):
+            full = np.searchsorted(np.cumsum(numbers[sweep]), target) + 1
+            for length in {max(full - 1, 1), min(full, len(sweep))}:
+                yield np.isin(np.arange(len(places)), sweep[:length])
+    rectangles = [
+        (top, left, height, width)
+        for height in range(1, row.max() + 2)
+        for width in range(1, col.max() + 2)
+        if 0.5 * fraction * len(places) <= height * width <= 1.6 * fraction * len(places)
+        # A long strip has a long border; those from side to side are there already.
+        and max(height, width) <= 4 * min(height, width)
+        for top in range(row.max() + 2 - height)
+        for left in range(col.max() + 2 - width)
+    ]
+    step = max(1, len(rectangles) // _CANDIDATES)
+    for top, left, height, width in rectangles[::step]:
+        rows, cols = row - top, col - left
+        yield (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width)
+
+
+def _extent(table: pd.DataFrame, size: int) -> int:
+    """Return the side of an area in patches: no block needs to be larger.
+
+    Pixels of a wrong size, as degrees taken for metres, would ask for blocks of millions.
+    """
+    return int(max(np.ptp(table["y"]), np.ptp(table["x"])) // size) + 1
+
+
+def _test_side(table: pd.DataFrame, size: int, wanted: int) -> int:
+    """Return the largest side of a block up to ``wanted`` that leaves enough blocks."""
+    usable = table[table["usable"]]
+    for side in range(min(wanted, _extent(table, size)), 1, -1):
+        if len(usable) and len(np.unique(_blocks(usable, size, side), axis=0)) >= ENOUGH_BLOCKS:
+            return side
+    return 1
+
+
+def _counted_twice(
+    patches: pd.DataFrame, validation: np.ndarray, overlapping: sparse.csr_array, size: int
+) -> np.ndarray:
+    """Find validation patches that share pixels with one kept before, on the same date.
+
+    Patches on the lattice of ``size`` come first, so that the validation set is the same whatever
+    the stride.
+    """
+    row, col = patches["row"].to_numpy(), patches["col"].to_numpy()
+    off = (row % size != 0) | (col % size != 0)
+    date = pd.factorize(patches["area"] + "\n" + patches["date"])[0]
+    kept = np.zeros(len(patches), bool)
+    order = np.lexsort((col, row, off))
+    for position in order[validation[order]]:
+        start, end = overlapping.indptr[position : position + 2]
+        others = overlapping.indices[start:end]
+        kept[position] = not (kept[others] & (date[others] == date[position])).any()
+    return validation & ~kept
+
+
+def _prove_apart(part: np.ndarray, touching: sparse.csr_array) -> None:
+    """Check the promise where it could break."""
+    if ((part == "train") & (touching @ (part == "validation") > 0)).any():
+        raise AssertionError("a training patch touches a validation patch")
+
+
+def parts_meet(index: gpd.GeoDataFrame, one: str, other: str) -> bool:
+    """Say whether any patch of one part touches or overlaps a patch of another, on any date.
+
+    index: a patch store's index. Where this is False for train and validation, no pixel and no
+    border is shared, and the dates of one place lie on one side.
+    """
+    for _, patches in index.groupby("area"):
+        boxes = [patches.geometry[patches["split"] == part].to_numpy() for part in (one, other)]
+        pairs = shapely.STRtree(boxes[0]).query(boxes[1], predicate="intersects")
+        if pairs.size:
+            return True
+    return False
+
+
+COLUMNS = ("area", "date", "row", "col", "decision", "comment")
+DECISIONS = ("keep", "drop")
+
+
+@dataclass(frozen=True)
+class Override:
+    """One line of the file. ``place`` is (area, date, row, col) as in the index of a store."""
+
+    line: int
+    place: tuple[str, str, int, int]
+    decision: str
+    comment: str
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """The lines of a file, in its order."""
+
+    path: Path
+    rows: tuple[Override, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the decisions; neither blank lines nor the file's name have a part in it."""
+        return fingerprint([astuple(row)[1:] for row in self.rows])
+
+    def positions(
+        self, patches: pd.DataFrame, known: Collection[tuple[str, str]]
+    ) -> dict[int, Override]:
+        """Find the patches that the lines mean.
+
+        Args:
+            patches: a row a patch with area, date, row, col.
+            known: the (area, date) of the whole dataset. Lines on those that ``patches`` leaves
+                out are passed over; one file serves several stores.
+
+        Raises:
+            GlacierError: a line means no patch.
+        """
+        columns = (patches[name] for name in ("area", "date", "row", "col"))
+        places = {place: position for position, place in enumerate(zip(*columns, strict=True))}
+        chosen = {place[:2] for place in places}
+        found = {}
+        for row in self.rows:
+            if row.place in places:
+                found[places[row.place]] = row
+            elif row.place[:2] in chosen or row.place[:2] not in known:
+                area, date, top, left = row.place
+                raise GlacierError(
+                    f"{self.path}, line {row.line}: there is no patch of area '{area}', date "
+                    f"'{date}' at row {top}, col {left}; take the places from the index of the "
+                    "patch store, or write a new template"
+                )
+        return found
+
+
+def read_overrides(path: str | Path) -> Overrides:
+    """Read a CSV with the columns area, date, row, col, decision (keep or drop), comment.
+
+    row and col are those of the index: the patch's upper left corner in pixels of its date's
+    frame. Columns may be parted by commas or semicolons.
+
+    Raises:
+        GlacierError: the file is missing or no such table, a number or a decision is none, or a
+            patch is named twice; with the line.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise GlacierError(f"{path}: overrides cannot be read as UTF-8 text ({error})") from error
+    first = text.partition("\n")[0]
+    delimiter = ";" if first.count(";") > first.count(",") else ","
+    reader = csv.DictReader(text.splitlines(), delimiter=delimiter, skipinitialspace=True)
+    missing = [name for name in COLUMNS[:-1] if name not in (reader.fieldnames or ())]
+    if missing:
+        raise GlacierError(
+            f"{path}, line 1: column {', '.join(missing)} is missing; the columns of overrides "
+            f"are {', '.join(COLUMNS)}"
+        )
+    rows: list[Override] = []
+    lines: dict[tuple, int] = {}
+    try:
+        for content in reader:
+            row = _row(f"{path}, line {reader.line_num}", reader.line_num, content)
+            if row.place in lines:
+                raise GlacierError(
+                    f"{path}, line {row.line}: this patch is in line {lines[row.place]} already; "
+                    "keep one of them"
+                )
+            lines[row.place] = row.line
+            rows.append(row)
+    except csv.Error as error:
+        raise GlacierError(f"{path}, line {reader.line_num}: not readable as CSV ({error})") from (
+            error
+        )
+    return Overrides(path, tuple(rows))
+
+
+def _row(where: str, line: int, content: dict) -> Override:
+    text = {name: (content.get(name) or "").strip() for name in COLUMNS}
+    try:
+        place = text["area"], text["date"], int(text["row"]), int(text["col"])
+    except ValueError:
+        raise GlacierError(
+            f"{where}: row '{text['row']}' and col '{text['col']}' must be whole numbers of pixels"
+        ) from None
+    if text["decision"] not in DECISIONS:
+        raise GlacierError(
+            f"{where}: decision '{text['decision']}' is none; write {' or '.join(DECISIONS)}"
+        )
+    return Override(line, place, text["decision"], text["comment"])
+
+
+def apply_overrides(
+    reasons: np.ndarray, overrides: dict[int, Override]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the reasons to drop after the user's decisions, and the notes on those kept.
+
+    Args:
+        reasons: why a patch is dropped, "" where it is kept.
+        overrides: from position to decision. One that agrees with the reason changes nothing.
+    """
+    reasons, notes = reasons.copy(), np.full(len(reasons), "", object)
+    for position, row in overrides.items():
+        said = f": {row.comment}" if row.comment else ""
+        if row.decision == "keep" and reasons[position]:
+            reasons[position], notes[position] = "", f"kept by override{said}"
+        elif row.decision == "drop" and not reasons[position]:
+            reasons[position] = f"dropped by override{said}"
+    return reasons, notes
+
+
+def write_overrides_template(index: pd.DataFrame, path: str | Path) -> Path:
+    """Write the decisions of a store's index as a CSV to edit; unedited it changes nothing.
+
+    The comment is the reason where a patch is dropped.
+    """
+    dropped = (index["split"] == "dropped").to_numpy()
+    table = pd.DataFrame({name: index[name] for name in COLUMNS[:4]}).assign(
+        decision=np.where(dropped, "drop", "keep"),
+        comment=index["reason"].where(dropped, ""),
+    )
+    return write_csv(path, table)

@@ -1,0 +1,198 @@
+"""The patch store: arrays, index and statistics of a dataset cut into patches."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pyogrio
+
+from glacier_utils.datasets.splitting import SPLITS
+from glacier_utils.errors import GlacierError
+from glacier_utils.raster.indices import UNKNOWN
+
+
+@dataclass(frozen=True)
+class PatchStore:
+    """Patches of a dataset in index order; the arrays are memory-mapped, read-only.
+
+    images float32 [n, band, row, col] (reflectance, 0.0 in every band where invalid), labels uint8
+    [n, row, col]; truth (0 / 1 / 255) and surface (classes, 255) only where a dataset has them.
+    ``index`` has a row a patch: patch, area, date, row, col (upper left corner in pixels of that
+    date's frame), split (one of ``splitting.SPLITS``), block, what ``patches.patch_facts`` says
+    (fractions glacier, unknown, nodata, cloud, shadow, saturated and disagreement, label_age in
+    years; nan: not assessed), weight (chance to be drawn that evens out the glacier fraction, see
+    ``sampling``; 0 except for training), the reason why a patch is not used, or is used by a user's
+    override, and its box. (The column is ``index["area"]``; ``index.area`` is what geopandas
+    measures.)
+    ``statistics``: bands, mean, std (lists in the order of the bands) and count over the training
+    patches' labelled pixels, and glacier, the glacier fraction among them.
+    """
+
+    folder: Path
+    key: str
+    bands: tuple[str, ...]
+    parameters: dict[str, Any]
+    images: np.ndarray
+    labels: np.ndarray
+    truth: np.ndarray | None
+    surface: np.ndarray | None
+    index: gpd.GeoDataFrame
+    statistics: dict[str, Any]
+    parts: pd.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def select(
+        self,
+        *,
+        area: str | Collection[str] | None = None,
+        date: str | Collection[str] | None = None,
+        split: str | Collection[str] | None = None,
+    ) -> np.ndarray:
+        """Return the positions of patches, rising; each condition is a value or several.
+
+        GlacierError for an area, date or split that the store does not have.
+        """
+        chosen = np.ones(len(self.index), bool)
+        for column, wanted in (("area", area), ("date", date), ("split", split)):
+            if wanted is None:
+                continue
+            values = [wanted] if isinstance(wanted, str) else list(wanted)
+            have = SPLITS if column == "split" else self.index[column].unique()
+            for value in values:
+                check_known(column, value, have)
+            chosen &= self.index[column].isin(values).to_numpy()
+        return np.flatnonzero(chosen)
+
+    def valid(self, positions: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Return where patches have image data, bool [n, row, col]."""
+        return (self.images[positions] != 0).any(axis=1)
+
+
+def open_store(folder: str | Path) -> PatchStore:
+    """Open a patch store; GlacierError if the folder is none, or not whole."""
+    folder = Path(folder)
+    try:
+        content = json.loads((folder / "statistics.json").read_text(encoding="utf-8"))
+        index = gpd.read_file(folder / "index.gpkg")
+        arrays = {
+            name: np.load(folder / f"{name}.npy", mmap_mode="r")
+            if name in content["arrays"]
+            else None
+            for name in ("images", "labels", "truth", "surface")
+        }
+        parts = pd.DataFrame(content["parts"])
+        key, parameters, statistics = (
+            content[name] for name in ("key", "parameters", "statistics")
+        )
+    except (OSError, ValueError, KeyError, pyogrio.errors.DataSourceError) as error:
+        raise GlacierError(
+            f"{folder}: not a whole patch store ({error}); delete it and build it again"
+        ) from error
+    if len(index) != len(arrays["images"]):
+        raise GlacierError(
+            f"{folder}: index and arrays differ in length; delete it, build it again"
+        )
+    index[["block", "reason"]] = index[["block", "reason"]].fillna("")
+    for name in ("mean", "std"):  # nan is null in JSON: there are no training patches
+        statistics[name] = [math.nan if value is None else value for value in statistics[name]]
+    bands = tuple(statistics["bands"])
+    return PatchStore(
+        folder, key, bands, parameters, **arrays, index=index, statistics=statistics, parts=parts
+    )
+
+
+class ArrayFile:
+    """A .npy file of equal patches, written one at a time in any order.
+
+    Not a memory map: the pages of one count as this process's memory until they are on the disk.
+    """
+
+    def __init__(self, path: Path, dtype: type, shape: tuple[int, ...]) -> None:
+        self._dtype, self._shape = np.dtype(dtype), shape[1:]
+        self._bytes = self._dtype.itemsize * math.prod(self._shape)
+        self._file = open(path, "wb")  # noqa: SIM115 - closed by close()
+        header = {"descr": self._dtype.str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._file, header)
+        self._start = self._file.tell()
+        self._file.truncate(self._start + shape[0] * self._bytes)
+
+    def write(self, position: int, patch: np.ndarray) -> None:
+        """Write one patch in its place."""
+        if patch.shape != self._shape or patch.dtype != self._dtype:
+            raise ValueError(f"a patch of {patch.dtype} {patch.shape} does not fit the array")
+        self._file.seek(self._start + int(position) * self._bytes)
+        self._file.write(np.ascontiguousarray(patch).data)
+
+    def close(self) -> None:
+        """Write out what is left."""
+        self._file.close()
+
+
+def masked_statistics(
+    images: np.ndarray, labels: np.ndarray, positions: np.ndarray
+) -> dict[str, Any]:
+    """Return mean and standard deviation of each band over the pixels with a label.
+
+    images [n, band, row, col], labels [n, row, col]; only the patches at ``positions``, only where
+    label != 255. Lists mean and std, count of pixels, glacier fraction; nan where there is no
+    pixel. One patch is in memory at a time.
+    """
+    sums = np.zeros((len(positions), 3, images.shape[1]))
+    ice = 0
+    for row, position in enumerate(positions):
+        label = np.asarray(labels[position])
+        sums[row] = moments(np.asarray(images[position]), label != UNKNOWN)
+        ice += int(np.count_nonzero(label == 1))
+    return pooled_statistics(sums, ice)
+
+
+def moments(image: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Return count, sum, and sum of squares about the patch's own mean: float64 [3, band].
+
+    image [band, row, col]; known bool [row, col]: the pixels that count.
+    """
+    values = image.reshape(len(image), -1)
+    if not known.all():
+        values = values.take(np.flatnonzero(known), axis=1)
+    values = values.astype(np.float64)
+    count, total = values.shape[1], values.sum(axis=1)
+    values -= total[:, None] / max(count, 1)
+    values *= values
+    return np.stack([np.full(len(image), count), total, values.sum(axis=1)])
+
+
+def pooled_statistics(sums: np.ndarray, ice: int) -> dict[str, Any]:
+    """Put the ``moments`` of patches together: float64 [n, 3, band] to mean, std, count, glacier.
+
+    Squares are summed about the mean of each patch and moved to the common mean (Chan, Golub &
+    LeVeque 1983, The American Statistician 37, 242), so that no digit is lost to cancellation and
+    the pixels are read once. ``ice``: number of glacier pixels among those counted.
+    """
+    counts, totals, squares = np.moveaxis(sums, 1, 0)
+    count = int(counts[:, 0].sum())
+    if not count:
+        nothing = [math.nan] * sums.shape[2]
+        return {"mean": nothing, "std": nothing, "count": 0, "glacier": math.nan}
+    mean = totals.sum(axis=0) / count
+    shift = totals / np.maximum(counts, 1) - mean
+    std = np.sqrt((squares + counts * shift**2).sum(axis=0) / count)
+    return {"mean": mean.tolist(), "std": std.tolist(), "count": count, "glacier": ice / count}
+
+
+def check_known(what: str, value: str, have: Collection[str]) -> None:
+    """Raise GlacierError with the nearest known value if ``value`` is not there."""
+    if value not in have:
+        near = difflib.get_close_matches(str(value), list(have), n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(have)}"
+        raise GlacierError(f"{what} '{value}' is not there; {hint}")

@@ -1,0 +1,334 @@
+"""What a map gets wrong, by what the ground looks like: simple stated rules on the bands.
+
+The rules are those of ``quality``, tried in the order of ``COVERS``; the first that holds names the
+cover. With the reference, the cover names the surface: ground that looks like rock is debris where
+the reference holds ice. So a surface is only as right as the reference, and what an old outline
+still calls glacier counts as debris-covered ice.
+
+Where map and label differ most: the largest regions, each with its probable reason.
+
+The reason follows from what a region looks like (``error_analysis.cover``) and where it lies. It is a
+suspicion to look at, not a finding: without a thermal band, terrain or a second year, debris cannot
+be told from rock that the ice has left, nor a glacier that nobody drew from snow that stays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import ndimage
+
+from glacier_utils.imagery.clouds import CLOUD
+from glacier_utils.imagery.clouds import SHADOW as CLOUD_SHADOW
+from glacier_utils.metrics import outcomes
+from glacier_utils.raster.grid import Image
+from glacier_utils.raster.indices import ice_index, is_shadow, is_snow, is_water, visible
+from glacier_utils.synthetic.rendering import SURFACES
+
+# Mean of red, green and blue above which rock is called bright: the median of sunlit rock among the
+# points that `quality` names, where its thresholds come from.
+BRIGHT_VISIBLE = 0.15
+COVERS = {
+    1: "cloud",  # the cloud mask says so
+    2: "water",  # nir < 0.075 and NDWI > 0.3
+    3: "shadow",  # the cloud mask's shadow; or nir < 0.42 and blue / red > 1.2 or visible < 0.05
+    4: "snow",  # nir > 0.475
+    5: "ice-like",  # green > 0.16 and NDWI > 0.02
+    6: "bright ground",  # visible > 0.15
+    7: "dark ground",
+}
+NO_COVER = 0
+# The surface that a cover stands for, where the reference holds ice and where it holds none. Off
+# glaciers, what looks like bare ice is old or patchy snow.
+ON_ICE = {
+    "snow": "snow-covered ice",
+    "ice-like": "bare ice",
+    "bright ground": "debris",
+    "dark ground": "debris",
+    "shadow": "shadowed ice",
+    "water": "water",
+    "cloud": "cloud",
+}
+OFF_ICE = {
+    "snow": "seasonal snow",
+    "ice-like": "seasonal snow",
+    "water": "water",
+    "bright ground": "bright rock",
+    "dark ground": "other ground",
+    "shadow": "shadowed ground",
+    "cloud": "cloud",
+}
+ERROR_KINDS = {"miss": ON_ICE, "false alarm": OFF_ICE}
+# The sample's classes, and the surfaces that the rules should give them in the sun.
+_KNOWN = {
+    "bare ice": ("bare ice",),
+    "snow on ice": ("snow-covered ice",),
+    "debris on ice": ("debris",),
+    "seasonal snow": ("seasonal snow",),
+    **dict.fromkeys(["fjord", "lake", "meltwater lake"], ("water",)),
+    **dict.fromkeys(["rock", "gravel", "tundra"], ("bright rock", "other ground")),
+}
+_DARK = ("shadowed ice", "shadowed ground", "cloud")
+
+
+def cover(image: Image, clouds: np.ndarray | None = None) -> np.ndarray:
+    """Return what each pixel looks like, uint8 codes of ``COVERS``, 0 where there is no image.
+
+    Args:
+        image: surface reflectance with red, green, blue and nir, ``[..., band, row, col]``: a scene
+            or the patches of a store; ``valid`` of the shape without bands.
+        clouds: of that shape: 0 clear, 1 cloud, 2 cloud shadow, 255 not assessed.
+
+    Raises:
+        GlacierError: a band is missing.
+    """
+    pixels, bands = image.reflectance, image.bands
+    cloudy = shaded = np.zeros(image.valid.shape, bool)
+    if clouds is not None:
+        cloudy, shaded = clouds == CLOUD, clouds == CLOUD_SHADOW
+    rules = [
+        ~image.valid,
+        cloudy,
+        is_water(pixels, bands),
+        is_shadow(pixels, bands) | shaded,
+        is_snow(pixels, bands),
+        ice_index(pixels, bands),
+        visible(pixels, bands) > BRIGHT_VISIBLE,
+    ]
+    return np.select(rules, [NO_COVER, *COVERS][: len(rules)], len(COVERS)).astype(np.uint8)
+
+
+def causes(
+    mask: np.ndarray, reference: np.ndarray, image: Image, clouds: np.ndarray | None = None
+) -> pd.DataFrame:
+    """Split misses and false alarms by the surface on which they lie.
+
+    Args:
+        mask, reference: 0 / 1 / 255 as in ``metrics.count``, ``[..., row, col]``.
+        image, clouds: as in ``cover``.
+
+    Returns:
+        A row per kind (``miss``, ``false alarm``) and surface: kind, surface, pixels and km2 of the
+        errors, share of the kind's errors (nan where there is none), total_km2 of the surface in
+        the reference, and right, the share of it that is mapped rightly: the recall on ice (kind
+        ``miss``), one minus the rate of false alarms off it; nan where there is none of it.
+    """
+    found, seen = outcomes(mask, reference), cover(image, clouds)
+    pixel = image.grid.pixel_area_km2
+    rows = []
+    for (kind, names), wrong, right in zip(ERROR_KINDS.items(), (2, 1), (0, 3), strict=True):
+        wrongs, rights = (
+            np.bincount(seen[found == code], minlength=len(COVERS) + 1) for code in (wrong, right)
+        )
+        errors = wrongs[1:].sum()
+        for surface in dict.fromkeys(names.values()):
+            codes = [code for code, name in COVERS.items() if names[name] == surface]
+            number = int(wrongs[codes].sum())
+            total = number + int(rights[codes].sum())
+            rows.append(
+                {
+                    "kind": kind,
+                    "surface": surface,
+                    "pixels": number,
+                    "km2": number * pixel,
+                    "share": number / errors if errors else math.nan,
+                    "total_km2": total * pixel,
+                    "right": 1 - number / total if total else math.nan,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def check_rules(
+    surface: np.ndarray, truth: np.ndarray, image: Image, clouds: np.ndarray | None = None
+) -> pd.DataFrame:
+    """Compare the rules with known surfaces, which the sample has.
+
+    Args:
+        surface: codes of ``rendering.SURFACES``, 255 unknown, ``[..., row, col]``.
+        truth: 0 / 1 / 255: which names the rules give, those on ice or those off it.
+        image, clouds: as in ``cover``.
+
+    Returns:
+        Pixels of each known class (rows) by the name that the rules give (columns), and the column
+        agreement: the share of the class with the right name among its pixels in the sun, as the
+        known classes do not tell what is shadowed. ``.attrs["agreement"]`` is that of all classes
+        together, ``.attrs["in_shadow"]`` the share of pixels left out of it.
+    """
+    seen = cover(image, clouds)
+    ice = truth == 1
+    known = np.isin(surface, list(SURFACES)) & (seen != NO_COVER) & (truth <= 1)
+    names = np.where(
+        ice,
+        np.array(["", *(ON_ICE[name] for name in COVERS.values())], object)[seen],
+        np.array(["", *(OFF_ICE[name] for name in COVERS.values())], object)[seen],
+    )[known]
+    classes = pd.Series(surface[known]).map(SURFACES)
+    table = pd.crosstab(classes.to_numpy(), names, rownames=["known class"], colnames=["by rules"])
+    right = {row: table.loc[row, table.columns.isin(_KNOWN[row])].sum() for row in table.index}
+    sunlit = table.loc[:, ~table.columns.isin(_DARK)].sum(axis=1)
+    right = pd.Series(right, dtype=float)
+    result = table.assign(agreement=right / sunlit.where(sunlit > 0))
+    result.attrs["agreement"] = float(right.sum() / sunlit.sum()) if sunlit.sum() else math.nan
+    result.attrs["in_shadow"] = float(1 - sunlit.sum() / len(names)) if len(names) else math.nan
+    return result
+
+
+KINDS = {"miss": 2, "false alarm": 1}
+# What a region is mostly made of; snow and ice are one cue, as snow lies on ice.
+CUES = {
+    "cloud": ("cloud",),
+    "water": ("water",),
+    "shadow": ("shadow",),
+    "icy": ("snow", "ice-like"),
+    "ground": ("bright ground", "dark ground"),
+}
+MIN_AREA_KM2 = 0.01
+# A margin that has drawn back leaves a strip along the outline; a debris-covered tongue that a map
+# misses is a body as wide as the tongue.
+STRIP_M = 100.0
+TOUCH = 0.1
+_AROUND = np.ones((3, 3), bool)
+
+
+def disagreements(
+    mask: np.ndarray,
+    reference: np.ndarray,
+    image: Image,
+    clouds: np.ndarray | None = None,
+    *,
+    truth: np.ndarray | None = None,
+    min_area_km2: float = MIN_AREA_KM2,
+) -> pd.DataFrame:
+    """List the regions (8-neighbourhood) of misses and of false alarms, the largest first.
+
+    The cue with the largest share of a region gives its reason:
+
+    - cloud, water, shadow: as they say;
+    - ground, a miss: ``retreat`` where the region lies along the outline (at least a tenth of its
+      rim beyond it) and is a strip (no pixel 100 m from its edge), else ``debris``;
+    - ground, a false alarm: ``debris``, rock that the map took for covered ice;
+    - icy, a miss: ``snow`` where snow prevails, else ``ice`` that is plain to see;
+    - icy, a false alarm: ``missing glacier`` where the region touches no labelled ice, else
+      ``snow``. Snow that outlasts the summer alone is called a missing glacier too.
+
+    Args:
+        mask, reference: uint8 [row, col], 0 / 1 / 255.
+        image, clouds: as in ``error_analysis.cover``, on their grid.
+        truth: uint8 [row, col], where it is known.
+        min_area_km2: smaller regions are left out; without effect where nobody told the size of a
+            pixel.
+
+    Returns:
+        kind (``miss``, ``false alarm``), km2, x, y (of the pixel farthest inside, in the CRS), row,
+        col of it, reason, the share of each cue, touch (the share of its rim across the outline),
+        half_width_m, and with ``truth`` also map_right: the share of it where the map, not the
+        reference, agrees with the truth. ``.attrs["km2"]`` holds the area of all misses and false
+        alarms, whatever the size of their regions.
+    """
+    found, seen = outcomes(mask, reference), cover(image, clouds)
+    grid = image.grid
+    rows = []
+    for kind, code in KINDS.items():
+        regions, _ = ndimage.label(found == code, _AROUND)
+        sizes = np.bincount(regions.ravel()) * grid.pixel_area_km2
+        for number, window in enumerate(ndimage.find_objects(regions), start=1):
+            if sizes[number] < min_area_km2:
+                continue
+            # A pixel more on each side, for the rim.
+            window = tuple(slice(max(0, part.start - 1), part.stop + 1) for part in window)
+            own = regions[window] == number
+            row = {"kind": kind, "km2": sizes[number], **_shares(seen[window][own])}
+            rim = ndimage.binary_dilation(own, _AROUND) & ~own & (reference[window] <= 1)
+            across = reference[window] != reference[window][own][0]
+            row["touch"] = float(across[rim].mean()) if rim.any() else 0.0
+            depth = ndimage.distance_transform_edt(np.pad(own, 1))[1:-1, 1:-1]
+            row["half_width_m"] = float(depth.max() * grid.resolution)
+            place = np.unravel_index(depth.argmax(), depth.shape)
+            row["row"], row["col"] = (
+                int(p + part.start) for p, part in zip(place, window, strict=True)
+            )
+            row["x"], row["y"] = grid.transform @ (row["col"] + 0.5, row["row"] + 0.5)
+            row["reason"] = _reason(row)
+            if truth is not None:
+                row["map_right"] = _share_right(mask[window][own], truth[window][own])
+            rows.append(row)
+    names = ["kind", "km2", "x", "y", "row", "col", "reason", *CUES, "snow", "touch",
+             "half_width_m"] + ["map_right"] * (truth is not None)  # fmt: skip
+    table = pd.DataFrame(rows, columns=names)
+    table = table.sort_values("km2", ascending=False, kind="stable", ignore_index=True)
+    table.attrs["km2"] = float(np.isin(found, list(KINDS.values())).sum() * grid.pixel_area_km2)
+    return table
+
+
+def by_reason(table: pd.DataFrame) -> pd.DataFrame:
+    """Sum up ``disagreements``: kind, reason, regions, km2, share of the kind's km2, map_right.
+
+    map_right, where the truth is known, is the share of the area in which the map is right and the
+    label wrong.
+    """
+    rows = []
+    for (kind, reason), part in table.groupby(["kind", "reason"], sort=False):
+        row = {"kind": kind, "reason": reason, "regions": len(part), "km2": part["km2"].sum()}
+        row["share"] = row["km2"] / table.loc[table["kind"] == kind, "km2"].sum()
+        if "map_right" in part:
+            row["map_right"] = float((part["map_right"] * part["km2"]).sum() / row["km2"])
+        rows.append(row)
+    found = pd.DataFrame(rows, columns=[*rows[0]] if rows else ["kind", "reason", "km2"])
+    return found.sort_values(["kind", "km2"], ascending=[False, False], ignore_index=True)
+
+
+def windows(
+    table: pd.DataFrame, arrays: Sequence[np.ndarray], size: int = 64
+) -> list[tuple[np.ndarray, ...]]:
+    """Cut a square of ``size`` pixels around each region of ``disagreements`` out of arrays.
+
+    Args:
+        table: with row and col; some rows of it.
+        arrays: of one scene, the last two axes row and col.
+
+    Returns:
+        A tuple a row, the parts of ``arrays`` in their order. Squares are moved so that they lie in
+        the frame; of a scene smaller than ``size`` all is given.
+    """
+    shape = arrays[0].shape[-2:]
+    parts = []
+    for place in zip(table["row"], table["col"], strict=True):
+        cut = [
+            slice(start, start + size)
+            for start in (
+                int(np.clip(centre - size // 2, 0, max(0, length - size)))
+                for centre, length in zip(place, shape, strict=True)
+            )
+        ]
+        parts.append(tuple(array[..., cut[0], cut[1]] for array in arrays))
+    return parts
+
+
+def _shares(covers: np.ndarray) -> dict[str, float]:
+    """Return the share of each cue, and of snow, among the pixels of a region."""
+    numbers = np.bincount(covers, minlength=len(COVERS) + 1) / len(covers)
+    share = {name: float(numbers[code]) for code, name in COVERS.items()}
+    cues = {cue: sum(share[name] for name in names) for cue, names in CUES.items()}
+    return cues | {"snow": share["snow"]}
+
+
+def _reason(row: dict) -> str:
+    cue = max(CUES, key=lambda name: row[name])
+    miss = row["kind"] == "miss"
+    if cue == "ground":
+        strip = row["touch"] >= TOUCH and row["half_width_m"] < STRIP_M
+        return "retreat" if miss and strip else "debris"
+    if cue == "icy":
+        if miss:
+            return "snow" if row["snow"] >= row["icy"] / 2 else "ice"
+        return "snow" if row["touch"] > 0 else "missing glacier"
+    return cue
+
+
+def _share_right(mask: np.ndarray, truth: np.ndarray) -> float:
+    known = truth <= 1
+    return float((mask == truth)[known].mean()) if known.any() else np.nan

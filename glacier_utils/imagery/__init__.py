@@ -1,0 +1,5 @@
+"""Images of any form as reflectance: SAFE folders, band files, scenes; clouds; public catalogues."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

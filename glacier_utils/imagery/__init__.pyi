@@ -1,0 +1,7 @@
+from .clouds import (
+    cloud_fractions as cloud_fractions,
+    cloud_mask as cloud_mask,
+    describe as describe,
+)
+from .download import fetch as fetch
+from .source import open_source as open_source

@@ -1,0 +1,652 @@
+"""A box in degrees, and the grid of 10 m around it on which its images lie.
+
+Load the pixels of catalogue items onto one grid, with one offset; the extra ``fetch``.
+
+``glacier fetch``: a box and dates become a dataset, out of a STAC catalogue of Sentinel-2.
+
+Needs the extra ``fetch`` (pystac-client, odc-stac), which is imported where it is used.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pyproj
+import rasterio
+import shapely
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.errors import CRSError, RasterioError
+from rasterio.warp import transform_bounds
+from tqdm import tqdm
+
+from glacier_utils.errors import GlacierError
+from glacier_utils.files import atomic_path, write_json, write_text
+from glacier_utils.imagery import catalogue
+from glacier_utils.imagery.catalogue import (
+    BANDS,
+    COLLECTION,
+    ENDPOINT,
+    MAX_CLOUD,
+    OFFSET,
+    Acquisition,
+    Candidate,
+    public_address,
+    rank,
+)
+from glacier_utils.imagery.offset import check_offset
+from glacier_utils.imagery.reflectance import Reflectance
+from glacier_utils.imagery.source import open_source
+from glacier_utils.outlines.inventory import image_day
+from glacier_utils.outlines.reading import clean_text, read_polygons
+from glacier_utils.raster.grid import Grid
+from glacier_utils.raster.io import crs_name, write_raster
+
+PIXEL = 10.0
+# A tile has 120.6 million, the box in degrees around one 128. data/README.md tells the memory.
+MAX_PIXELS = 150_000_000
+
+
+def frame(bbox: Sequence[float], crs: str | None = None) -> Grid:
+    """Return the grid of 10 m around a box, its edges at whole multiples of 10 m.
+
+    Args:
+        bbox: (west, south, east, north) in degrees.
+        crs: projected and in metres; default: the UTM zone in which Sentinel-2 tiles of the middle
+            of the box lie, with the exceptions of south-west Norway and Svalbard.
+
+    Raises:
+        GlacierError: a box that is none, too large, or outside UTM without ``crs``; a wrong
+            ``crs``.
+    """
+    text = "--bbox " + " ".join(f"{value:g}" for value in bbox)
+    if len(bbox) != 4 or not all(map(math.isfinite, bbox)):
+        raise GlacierError(f"{text}: must be four numbers, west south east north, in degrees")
+    west, south, east, north = bbox
+    if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south <= 90
+            and -90 <= north <= 90):  # fmt: skip
+        raise GlacierError(
+            f"{text}: longitudes lie in -180..180 and latitudes in -90..90 degrees; give west "
+            "south east north"
+        )
+    if west >= east:
+        raise GlacierError(
+            f"{text}: west {west:g} is not less than east {east:g}; give west south east north, "
+            "and each side of the 180th meridian as a dataset of its own"
+        )
+    if south >= north:
+        raise GlacierError(f"{text}: south {south:g} is not less than north {north:g}; swap them")
+    geod = pyproj.Geod(ellps="WGS84")
+    ring = shapely.segmentize(shapely.box(*bbox), 0.5)
+    # The first look spares a projection of half the globe, the second is exact.
+    _check_size(text, abs(geod.geometry_area_perimeter(ring)[0]) / PIXEL**2)
+    target = _utm((west + east) / 2, (south + north) / 2, text) if crs is None else _metric(crs)
+    bounds = transform_bounds("EPSG:4326", target, *bbox, densify_pts=101)
+    if not all(map(math.isfinite, bounds)):
+        raise GlacierError(f"{text}: cannot be laid on --crs {crs}; choose one for this region")
+    xmin, ymin = (math.floor(value / PIXEL) * PIXEL for value in bounds[:2])
+    xmax, ymax = (math.ceil(value / PIXEL) * PIXEL for value in bounds[2:])
+    width, height = round((xmax - xmin) / PIXEL), round((ymax - ymin) / PIXEL)
+    _check_size(text, width * height)
+    return Grid(target, Affine(PIXEL, 0, xmin, 0, -PIXEL, ymax), height, width)
+
+
+def _check_size(text: str, pixels: float) -> None:
+    if pixels > MAX_PIXELS:
+        raise GlacierError(
+            f"{text}: is {pixels / 1e6:.0f} million pixels of 10 m, more than the "
+            f"{MAX_PIXELS // 10**6} million (about 122 x 122 km) of one dataset; fetch it in parts"
+        )
+
+
+def _utm(longitude: float, latitude: float, text: str) -> CRS:
+    if not -80 <= latitude <= 84:
+        raise GlacierError(
+            f"{text}: lies outside UTM (80 S to 84 N); name a projected CRS in metres, as in "
+            f"--crs {'EPSG:3413' if latitude > 0 else 'EPSG:3031'}"
+        )
+    zone = min(int((longitude + 180) // 6) + 1, 60)
+    if 56 <= latitude < 64 and 3 <= longitude < 12:
+        zone = 32
+    elif latitude >= 72 and 0 <= longitude < 42:
+        zone = 31 + 2 * sum(longitude >= edge for edge in (9, 21, 33))
+    return CRS.from_epsg((32600 if latitude >= 0 else 32700) + zone)
+
+
+def _metric(text: str) -> CRS:
+    try:
+        crs = CRS.from_user_input(text)
+    except CRSError as error:
+        raise GlacierError(f"--crs {text}: is no known CRS; write it as EPSG:32623") from error
+    if not crs.is_projected or crs.linear_units_factor[1] != 1:
+        raise GlacierError(f"--crs {text}: is not in metres; name a projected CRS as EPSG:32623")
+    return crs
+
+
+def polygon(bbox: Sequence[float], grid: Grid) -> shapely.Geometry:
+    """Return a box in degrees as a polygon in the CRS of a grid."""
+    # Straight in degrees is bent in metres.
+    ring = shapely.segmentize(shapely.box(*bbox), 0.02)
+    return gpd.GeoSeries([ring], crs="EPSG:4326").to_crs(grid.crs).iloc[0]
+
+
+_TRIES = 5  # items of a date that may turn out broken before the date is given up
+_STRIP = 2048  # rows that are loaded at a time
+# GDAL tries again by itself; blocks that two strips share are kept rather than fetched twice.
+_GDAL = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_HTTP_MAX_RETRY": 3,
+    "GDAL_HTTP_RETRY_DELAY": 1,
+    "GDAL_HTTP_CONNECTTIMEOUT": 20,
+    "GDAL_HTTP_LOW_SPEED_TIME": 60,
+    "GDAL_HTTP_LOW_SPEED_LIMIT": 1000,
+    "CPL_VSIL_CURL_CACHE_SIZE": 200_000_000,
+}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Pixels of an acquisition as they are to be stored, and how many each item gave."""
+
+    acquisition: Acquisition
+    numbers: np.ndarray  # uint16 [band, row, col]
+    classes: np.ndarray  # uint8 [row, col]
+    filled: list[int]
+
+
+class _Broken(Exception):
+    def __init__(self, item: Candidate, reason: str) -> None:
+        super().__init__(f"{item.name} left out: {reason}")
+        self.item = item
+
+
+def load_best(
+    found: Sequence[Candidate],
+    box: shapely.Geometry,
+    grid: Grid,
+    what: str,
+    tell: Callable[[float], None],
+) -> tuple[Loaded, list[str]]:
+    """Load the best acquisition; where an item of it turns out broken, the best without that.
+
+    Args:
+        found: items to choose from.
+        box: in the CRS of ``grid``.
+        grid: where to.
+        what: catalogue, collection and date, for messages.
+        tell: is called with the share that is done, 0..1.
+
+    Returns:
+        The pixels, and a sentence for each item that was broken.
+
+    Raises:
+        GlacierError: none can be read.
+    """
+    found, broken = list(found), []
+    while len(broken) < _TRIES and (ranked := rank(found, box)):
+        try:
+            with rasterio.Env(**_GDAL), _quiet():
+                return _load(ranked[0], grid, tell), broken
+        except _Broken as problem:
+            broken.append(str(problem))
+            found.remove(problem.item)
+    raise GlacierError(
+        f"{what}: no image could be read, {len(broken)} tried; {broken[0]}; try again later, take "
+        "another date, or name another catalogue with --endpoint"
+    )
+
+
+def _load(acquisition: Acquisition, grid: Grid, tell: Callable[[float], None]) -> Loaded:
+    """Fill the grid strip by strip with the items of an acquisition, in their order.
+
+    All numbers are brought to the offset of -1000 before they meet: 0 is then no data and nothing
+    else, while numbers without offset hold 0 for dark water too.
+    """
+    parts = acquisition.parts
+    for part in parts:
+        _probe(part)
+    numbers = np.zeros((len(BANDS), *grid.shape), np.uint16)
+    classes = np.zeros(grid.shape, np.uint8)
+    filled = [0] * len(parts)
+    for top in range(0, grid.height, _STRIP):
+        strip = grid.window(top, 0, min(_STRIP, grid.height - top), grid.width)
+        rows = slice(top, top + strip.height)
+        empty = np.ones(strip.shape, bool)
+        for index, part in enumerate(parts):
+            stored, scl = _read(part, strip)
+            zeros = stored == 0
+            # The rule of the reader: see imagery.Reflectance.
+            measured = Reflectance(offset=part.offset).can_be(0)
+            fresh = empty & ~(zeros.all(axis=0) if measured else zeros.any(axis=0))
+            for band, values in zip(numbers, stored, strict=True):
+                shifted = np.clip(values.astype(np.int32) + (part.offset - OFFSET), 1, 65535)
+                band[rows][fresh] = shifted[fresh]
+            classes[rows][fresh] = scl[fresh]
+            filled[index] += int(fresh.sum())
+            empty &= ~fresh
+            tell((top + strip.height * (index + 1) / len(parts)) / grid.height)
+    if not any(filled):
+        raise _Broken(parts[0], "no pixel of it in the box has data")
+    return Loaded(acquisition, numbers, classes, filled)
+
+
+def _probe(item: Candidate) -> None:
+    """Open each asset, and say which cannot be read: the loader would not."""
+    for key, address in item.assets.items():
+        try:
+            dataset = _opened(address)
+        except RasterioError as error:
+            place = clean_text(public_address(address), 200)
+            raise _Broken(
+                item, f"its asset {key!r} cannot be read ({place}: {_reason(error)})"
+            ) from error
+        with dataset:
+            if dataset.crs is None or dataset.dtypes[0] not in ("uint8", "uint16", "int16"):
+                raise _Broken(item, f"its asset {key!r} is no georeferenced image of integers")
+
+
+def _opened(address: str) -> rasterio.DatasetReader:
+    # Not by every driver: some formats only point at other files, also of this machine.
+    try:
+        return rasterio.open(address, driver="GTiff")
+    except RasterioError:
+        if not address.partition("?")[0].lower().endswith(".jp2"):
+            raise
+        return rasterio.open(address, driver="JP2OpenJPEG")
+
+
+def _read(item: Candidate, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """Load the bands [band, row, col] and the scene classification [row, col] onto a grid."""
+    import odc.stac
+    import pystac
+    from odc.geo.geobox import GeoBox
+
+    # Nothing of what the catalogue says but the addresses, and the grid as the footprint.
+    outline = shapely.box(*transform_bounds(grid.crs, "EPSG:4326", *grid.bounds))
+    stand_in = pystac.Item(
+        "item", shapely.geometry.mapping(outline), list(outline.bounds), item.taken, {}
+    )
+    for key, address in item.assets.items():
+        stand_in.add_asset(key, pystac.Asset(address, media_type="image/tiff", roles=["data"]))
+    try:
+        loaded = odc.stac.load(
+            [stand_in],
+            bands=[*BANDS, "scl"],
+            geobox=GeoBox(grid.shape, grid.transform, grid.crs.to_wkt()),
+            dtype={"*": "uint16", "scl": "uint8"},
+            resampling={"*": "bilinear", "scl": "nearest"},
+            nodata=0,
+            pool=5,
+        )
+    except RasterioError as error:
+        raise _Broken(item, f"reading it broke off ({_reason(error)})") from error
+    return (
+        np.stack([loaded[band].values[0] for band in BANDS]),
+        loaded["scl"].values[0],
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the libraries from logging what is reported here already."""
+    loggers = [logging.getLogger(name) for name in ("odc", "rasterio")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _reason(error: Exception) -> str:
+    return clean_text(error.__cause__ or error, 160)
+
+
+AREA = "scene"
+_CLOUD = (8, 9, 10)  # of the scene classification: cloud of medium and high probability, cirrus
+_RESERVED = ("fid", "geom")
+_PACKAGES = ("pystac-client", "pystac", "odc-stac", "odc-loader", "rasterio", "numpy")
+WHERE_OUTLINES = (
+    "no outlines yet: download them from GLIMS (https://www.glims.org/download) or RGI 7 "
+    "(https://nsidc.org/data/nsidc-0770), put the file into the dataset's folder and name it in "
+    "dataset.yaml, as in `outlines: glims_polygons.shp`; or fetch again with --outlines FILE"
+)
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What was made, or found to be there: the manifest, and sentences for the user."""
+
+    manifest: Path
+    report: list[str]
+
+
+def fetch(
+    folder: str | Path,
+    bbox: Sequence[float],
+    dates: Sequence[str],
+    *,
+    endpoint: str = ENDPOINT,
+    collection: str = COLLECTION,
+    max_cloud: float = MAX_CLOUD,
+    outlines: str | Path | None = None,
+    crs: str | None = None,
+    progress: bool = False,
+) -> Fetched:
+    """Make a dataset of the best Sentinel-2 L2A image of a box for each date.
+
+    The folder gets ``images/<date>.tif`` (uint16, bands red green blue nir, reflectance =
+    (number - 1000) / 10000, 0 no data), ``scl/<date>.tif`` (scene classification, uint8, 0 no
+    data), ``outlines.gpkg`` if outlines are given, ``provenance.json`` and ``dataset.yaml`` with
+    one area, "scene". All dates lie on one grid of 10 m. It appears whole or not at all. A folder
+    that the same call has made is left as it is.
+
+    Args:
+        folder: where to; its name becomes that of the dataset.
+        bbox: (west, south, east, north) in degrees.
+        dates: YYYY-MM (the best image of the month) or YYYY-MM-DD.
+        endpoint: address of a STAC API.
+        collection: its identifier there.
+        max_cloud: items with a higher cloud cover (in percent of the item) are not considered.
+        outlines: GLIMS or RGI file; polygons that touch the grid are copied whole, with all
+            columns.
+        crs: of the grid, projected and in metres; default: the UTM zone of the box.
+
+    Raises:
+        GlacierError: a mistake in the arguments, a catalogue that cannot be reached or has nothing
+            to offer, images that cannot be read; the message names it and what to do.
+    """
+    folder = Path(folder)
+    _check_extra()
+    _check_endpoint(endpoint)
+    dates = _check_dates(dates)
+    if not 0 <= max_cloud <= 100:
+        raise GlacierError(f"--max-cloud {max_cloud:g}: must be from 0 to 100 (percent)")
+    grid = frame(bbox, crs)
+    request = {
+        "bbox": [float(value) for value in bbox],
+        "dates": dates,
+        "endpoint": catalogue.public_address(endpoint),
+        "collection": collection,
+        "max_cloud": float(max_cloud),
+        "crs": crs_name(grid),
+        "outlines": None if outlines is None else Path(outlines).name,
+    }
+    manifest = folder / "dataset.yaml"
+    if _already_there(folder, request):
+        return Fetched(manifest, [f"{folder}: already there; remove it to fetch it anew"])
+    # Before the download, which takes longer than anything a mistake in the file should cost.
+    clipped = None if outlines is None else _clipped(Path(outlines), grid)
+    box = polygon(bbox, grid)
+    report: list[str] = []
+    records: dict[str, Any] = {}
+    with atomic_path(folder) as work, _progress(len(dates), progress) as at:
+        for number, date in enumerate(dates):
+
+            def tell(share: float, number: int = number, date: str = date) -> None:
+                # The half of it: compressing a large scene takes as long as loading it.
+                at(number + share / 2, f"{date}, loading")
+
+            at(number, f"{date}, searching")
+            what = f"{request['endpoint']}, {clean_text(collection)}, {date}"
+            items = catalogue.search(endpoint, collection, bbox, date)
+            found, notes = _usable(items, box, grid, max_cloud, bbox, what)
+            image, broken = load_best(found, box, grid, what, tell)
+            at(number + 0.5, f"{date}, writing")
+            records[date] = _write_date(work, date, image, grid, notes + broken)
+            report += _sentences(date, records[date])
+            at(number + 1, date)
+        if clipped is None:
+            report.append(WHERE_OUTLINES)
+        else:
+            clipped.to_file(work / "outlines.gpkg", layer="outlines", engine="pyogrio", index=False)
+            report.append(f"outlines.gpkg: {len(clipped)} polygons that touch the box")
+        write_json(
+            work / "provenance.json",
+            {
+                "request": request,
+                "grid": {"crs": crs_name(grid), "bounds": grid.bounds, "shape": grid.shape},
+                "stored": f"reflectance = (number + {OFFSET}) / 10000; 0 no data",
+                "dates": records,
+                "packages": {name: version(name) for name in _PACKAGES},
+            },
+        )
+        write_text(work / "dataset.yaml", _manifest(folder.name, request, records))
+    return Fetched(manifest, report)
+
+
+def _check_extra() -> None:
+    for module in ("pystac_client", "odc.stac"):
+        try:
+            there = importlib.util.find_spec(module) is not None
+        except (ImportError, ValueError):
+            there = False
+        if not there:
+            raise GlacierError(
+                f"glacier fetch: needs {module}, which is not installed; "
+                "`pip install glacier-utils[fetch]`, in a clone `pip install -e .[fetch]`"
+            )
+
+
+def _check_endpoint(endpoint: str) -> None:
+    if not catalogue.is_web_address(endpoint):
+        raise GlacierError(
+            f"--endpoint {clean_text(endpoint)}: is no address of a STAC API; it looks like "
+            f"{ENDPOINT}"
+        )
+
+
+def _check_dates(dates: Sequence[str]) -> list[str]:
+    if not dates:
+        raise GlacierError("--dates: name at least one, as 2023-07 or 2023-07-24")
+    for date in dates:
+        try:
+            image_day(date)
+        except GlacierError as error:
+            raise GlacierError(f"--dates: {error}") from None
+    return sorted(set(dates))
+
+
+def _already_there(folder: Path, request: dict[str, Any]) -> bool:
+    if not folder.exists():
+        return False
+    try:
+        made = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))["request"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise GlacierError(
+            f"{folder}: is there already and was not made by glacier fetch; choose another --name"
+        ) from None
+    differs = [key for key, value in request.items() if made.get(key) != value]
+    if differs:
+        raise GlacierError(
+            f"{folder}: was fetched with other {', '.join(differs)}; choose another --name, or "
+            "remove the folder"
+        )
+    return True
+
+
+@contextmanager
+def _progress(dates: int, progress: bool) -> Iterator[Callable[[float, str], None]]:
+    """Give a function that moves the bar to a place in 0..dates."""
+    layout = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}"
+    with tqdm(total=dates, desc="fetch", bar_format=layout, disable=not progress) as bar:
+
+        def at(done: float, what: str) -> None:
+            bar.set_description_str(what, refresh=False)
+            bar.n = done
+            bar.refresh()
+
+        yield at
+
+
+def _usable(
+    items: list[Any],
+    box: shapely.Geometry,
+    grid: Grid,
+    max_cloud: float,
+    bbox: Sequence[float],
+    what: str,
+) -> tuple[list[Candidate], list[str]]:
+    """Return the items that may be loaded, and what was left out for which reason."""
+    where = "the box " + " ".join(f"{value:g}" for value in bbox)
+    found, notes = catalogue.candidates(items, box, grid.crs)
+    if not found and notes:
+        raise GlacierError(
+            f"{what}: none of its {len(items)} items can be used; {notes[0]}; take another date or "
+            "--collection"
+        )
+    if not found:
+        raise GlacierError(
+            f"{what}: no image of {where}; take a wider span of time (a month instead of a day), "
+            "or check --bbox (west south east north) and --collection"
+        )
+    clear = [one for one in found if one.cloud is None or one.cloud <= max_cloud]
+    if not clear:
+        least = min(one.cloud for one in found)
+        raise GlacierError(
+            f"{what}: all {len(found)} images of {where} have more than --max-cloud {max_cloud:g} "
+            f"percent of cloud; the clearest has {least:.4g}: raise --max-cloud, or take a wider "
+            "span of time"
+        )
+    if len(clear) < len(found):
+        notes.append(f"{len(found) - len(clear)} items above {max_cloud:g} % of cloud left out")
+    return clear, notes
+
+
+def _write_date(
+    work: Path, date: str, image: Loaded, grid: Grid, notes: list[str]
+) -> dict[str, Any]:
+    """Write the files of a date, named after the date alone; return their provenance."""
+    acquisition = image.acquisition
+    first = acquisition.parts[0]
+    tags = {"ACQUIRED": _time(first), "ITEMS": " ".join(one.name for one in acquisition.parts)}
+    path = work / "images" / f"{date}.tif"
+    write_raster(
+        path, image.numbers, grid,
+        nodata=0, descriptions=BANDS, tags={**tags, "OFFSET": str(OFFSET), "SCALE": "10000"},
+    )  # fmt: skip
+    write_raster(
+        work / "scl" / f"{date}.tif", image.classes, grid,
+        nodata=0, descriptions=["scene_classification"], tags=tags,
+    )  # fmt: skip
+    rule = Reflectance(offset=OFFSET, nodata=0)
+    finding = check_offset(open_source(path, bands=BANDS, reflectance=rule), claimed=rule)
+    known = int((image.classes > 0).sum())
+    cloud = int(np.isin(image.classes, _CLOUD).sum())
+    return {
+        "acquired": _time(first),
+        "box_covered": round(acquisition.covered, 4),
+        "box_clear_expected": round(acquisition.clear, 4),
+        "grid_with_data": round(sum(image.filled) / image.classes.size, 4),
+        "grid_cloud_by_scl": round(cloud / known, 4) if known else None,
+        "items": [
+            {
+                "id": item.name,
+                "datetime": _time(item),
+                "platform": item.platform,
+                "cloud_cover": item.cloud,
+                "box_coverage": round(item.share, 4),
+                "pixels_used": used,
+                "processing_baseline": item.baseline or None,
+                "offset": item.offset,
+                "offset_from": item.offset_from,
+                "added_to_stored_numbers": item.offset - OFFSET,
+                "assets": {
+                    key: catalogue.public_address(address) for key, address in item.assets.items()
+                },
+            }
+            for item, used in zip(acquisition.parts, image.filled, strict=True)
+        ],
+        "left_out": notes,
+        "offset_warning": (
+            finding.message.removeprefix(f"{path}: ") if finding.ok is False else None
+        ),
+    }
+
+
+def _time(item: Candidate) -> str:
+    return item.taken.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _sentences(date: str, record: dict[str, Any]) -> list[str]:
+    items = record["items"]
+    names = ", ".join(item["id"] for item in items)
+    clouds = ", ".join("?" if item["cloud_cover"] is None else f"{item['cloud_cover']:.3g}"
+                       for item in items)  # fmt: skip
+    in_box = record["grid_cloud_by_scl"]
+    lines = [
+        f"{date}: {record['acquired']}, {names}; cloud {clouds} % of the item"
+        + ("" if in_box is None else f", {in_box:.1%} of the box")
+        + f"; the box is covered to {record['box_covered']:.1%}"
+    ]
+    lines += [f"{date}: {note}" for note in record["left_out"]]
+    if record["offset_warning"] is not None:
+        lines.append(
+            f"{date}: warning: {record['offset_warning']}; catalogues are known to be wrong about "
+            "offsets that they applied: compare --collection sentinel-2-c1-l2a"
+        )
+    return lines
+
+
+def _clipped(path: Path, grid: Grid) -> gpd.GeoDataFrame:
+    """Return the polygons that touch a grid, whole and with every column of the file."""
+    # In degrees, as GLIMS and RGI come: their coordinates stay as they are.
+    crs = CRS.from_epsg(4326)
+    bounds = transform_bounds(grid.crs, crs, *grid.bounds, densify_pts=101)
+    found = read_polygons(path, bounds=bounds, crs=crs)
+    if found.empty:
+        raise GlacierError(
+            f"{path}: none of its polygons touches the box; name the outlines of this region, or "
+            "check --bbox (west south east north)"
+        )
+    # Names that a GeoPackage keeps for itself.
+    return found.rename(columns={name: f"{name}_" for name in found if name.lower() in _RESERVED})
+
+
+def _manifest(name: str, request: dict[str, Any], records: dict[str, Any]) -> str:
+    """Return dataset.yaml. What a catalogue says stands in comments, a line each."""
+    box = " ".join(f"{value:g}" for value in request["bbox"])
+    lines = [
+        f"# Made by `glacier fetch --bbox {box}` from {clean_text(request['endpoint'], 200)},",
+        f"# collection {clean_text(request['collection'])}. Every item, address and offset stands",
+        "# in provenance.json. Contains modified Copernicus Sentinel data.",
+        f"name: {json.dumps(name)}",
+        f"bands: [{', '.join(BANDS)}]",
+    ]
+    if request["outlines"] is not None:
+        lines += ["outlines: outlines.gpkg"]
+    else:
+        lines += [
+            "# Outlines: GLIMS (https://www.glims.org/download) or RGI 7",
+            "# (https://nsidc.org/data/nsidc-0770). Put the file beside this one and name it:",
+            "# outlines: glims_polygons.shp",
+        ]
+    lines += ["areas:", f"  {AREA}:"]
+    for date, record in records.items():
+        lines += [f"    {date}:"]
+        for item in record["items"]:
+            cloud = "unknown" if item["cloud_cover"] is None else f"{item['cloud_cover']:.3g} %"
+            lines += [
+                f"      # {item['id']}, {item['datetime']}, cloud {cloud}",
+                f"      #   offset {item['offset']}: {item['offset_from']};"
+                f" {item['added_to_stored_numbers']} added to its numbers here",
+            ]
+        lines += [
+            f"      images: images/{date}.tif",
+            f"      scene_classification: scl/{date}.tif",
+            f"      reflectance: {{scale: 10000, offset: {OFFSET}, nodata: 0}}",
+        ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,209 @@
+"""How stored numbers become reflectance, and who says so: product, manifest, or the file itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from glacier_utils.errors import GlacierError
+from glacier_utils.imagery.safe import Product, band_of, find_metadata, read_product
+from glacier_utils.raster.io import Header
+from glacier_utils.raster.paths import gdal_name
+
+
+@dataclass(frozen=True)
+class Reflectance:
+    """How stored numbers become reflectance: (number + offset) / scale.
+
+    ``nodata`` None takes the nodata value that the file itself names, if any. A pixel has no data
+    if any band holds that value; but where the value is also a reflectance that can be measured,
+    only if all bands hold it. So 0 with an offset of -1000 says no data in any one band, while 0
+    without an offset may be the near infrared of dark water.
+    """
+
+    scale: float = 10000.0
+    offset: float = 0.0
+    nodata: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a scale that cannot divide."""
+        if not (math.isfinite(self.scale) and self.scale > 0 and math.isfinite(self.offset)):
+            raise GlacierError(
+                f"reflectance: scale {self.scale} and offset {self.offset} must be finite numbers, "
+                "the scale above 0"
+            )
+
+    def can_be(self, number: float) -> bool:
+        """Say whether a stored number can be a measurement: a reflectance of 0 to 1.5."""
+        return 0 <= (number + self.offset) / self.scale <= 1.5
+
+    @property
+    def is_stated(self) -> bool:
+        """Say whether scale or offset differ from the defaults, which say nothing."""
+        return (self.scale, self.offset) != (Reflectance.scale, Reflectance.offset)
+
+    @property
+    def words(self) -> str:
+        """Scale and offset in words."""
+        return f"scale {self.scale:g} and offset {self.offset:g}"
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How each band becomes reflectance; None where the tags of each file tell."""
+
+    per_band: tuple[Reflectance | None, ...]
+    # Nodata of the caller, for bands that the tags tell of.
+    nodata: float | None
+    source: str
+    # The rule of the first band, of the first file where the tags tell.
+    first: Reflectance
+    warnings: tuple[str, ...] = ()
+
+    def of(self, position: int, dataset: Any, number: int) -> Reflectance:
+        """Return the rule for a band, with the nodata that holds in this open file."""
+        rule = self.per_band[position] or replace(
+            _tagged(dataset.scales[number - 1], dataset.offsets[number - 1], dataset.name),
+            nodata=self.nodata,
+        )
+        if rule.nodata is None:
+            return replace(rule, nodata=dataset.nodatavals[number - 1])
+        return rule
+
+
+def choose_scaling(
+    headers: Sequence[Header],
+    per_band: Sequence[tuple[Path | None, int]],
+    stated: Reflectance | None,
+) -> Scaling:
+    """Choose the rule of each band: product metadata, then ``stated``, then tags, then defaults.
+
+    Args:
+        headers: of all files.
+        per_band: (file, number from 1) of each band; file None: in every file of ``headers``.
+        stated: what manifest or caller say; None or default scale and offset: nothing.
+
+    Raises:
+        GlacierError: metadata that cannot be used; tags that only some of the files have.
+    """
+    stated = stated or Reflectance()
+    by_path = {header.path: header for header in headers}
+    alone = headers[0] if len(headers) == 1 else None
+    rules: list[Reflectance | None] = []
+    first = None
+    sources: list[str] = []
+    warnings: list[str] = []
+    for path, number in per_band:
+        header = by_path[path] if path else alone
+        product = _product(header) if header else None
+        tagged = [_has_tags(item, number) for item in ([header] if header else headers)]
+        if product is not None:
+            rules.append(_of_product(product, header.path, stated, warnings))
+            sources.append(f"product metadata {product.path.name}")
+        elif not stated.is_stated and any(tagged):
+            _refuse_some(headers, tagged)
+            rules.append(None)
+            tags = (header or headers[0]).tags(number)
+            first = first or replace(_tagged(*tags, str(headers[0].path)), nodata=stated.nodata)
+            sources.append("file tags")
+        else:
+            rules.append(stated)
+            sources.append("manifest" if stated.is_stated else "default")
+            if any(tagged):
+                _warn_of_tags(header or headers[tagged.index(True)], number, stated, warnings)
+    warnings += _without_metadata(headers)
+    return Scaling(
+        tuple(rules),
+        stated.nodata,
+        ", ".join(dict.fromkeys(sources)),
+        first or rules[0],
+        tuple(dict.fromkeys(warnings)),
+    )
+
+
+def _product(header: Header) -> Product | None:
+    """Return the product that a band file belongs to; a float file is made, not handed out."""
+    if band_of(header.path) is None or np.dtype(header.dtype).kind not in "ui":
+        return None
+    metadata = find_metadata(header.path)
+    return None if metadata is None else read_product(metadata)
+
+
+def _of_product(
+    product: Product, path: Path, stated: Reflectance, warnings: list[str]
+) -> Reflectance:
+    rule = Reflectance(product.scale, product.offset(band_of(path)), product.nodata)
+    if stated.is_stated and (stated.scale, stated.offset) != (rule.scale, rule.offset):
+        warnings.append(
+            f"{product.path}: the product says {rule.words}, `reflectance` says {stated.words}; "
+            "the product's are used"
+        )
+    if rule.nodata is None:
+        rule = replace(rule, nodata=stated.nodata)
+    elif stated.nodata not in (None, rule.nodata):
+        warnings.append(
+            f"{product.path}: the product says nodata {rule.nodata:g}, `reflectance` says "
+            f"{stated.nodata:g}; the product's is used"
+        )
+    if product.lacks_offsets:
+        warnings.append(
+            f"{product.path}: processing baseline {product.baseline} comes with an offset, usually "
+            "-1000, but none is named; 0 is used"
+        )
+    return rule
+
+
+def _without_metadata(headers: Sequence[Header]) -> list[str]:
+    """Say so where a product has lost its metadata."""
+    folders = {
+        folder
+        for header in headers
+        for folder in header.path.parents
+        if folder.suffix.upper() == ".SAFE" and find_metadata(header.path) is None
+    }
+    return [
+        f"{folder}: has no MTD_MSIL2A.xml or MTD_MSIL1C.xml, so its offset is not known from the "
+        "product; fetch that file too, or state `reflectance`"
+        for folder in sorted(folders)
+    ]
+
+
+def _has_tags(header: Header, number: int) -> bool:
+    return header.tags(number) != (1, 0)
+
+
+def _tagged(scale: float, offset: float, name: str) -> Reflectance:
+    """Turn GDAL's tags, value = number x scale + offset, into a rule; 1 and 0 are no tags."""
+    if (scale, offset) == (1, 0):
+        return Reflectance()
+    if not (math.isfinite(scale) and scale > 0 and math.isfinite(offset)):
+        raise GlacierError(
+            f"{name}: its tags say scale {scale:g} and offset {offset:g}, which make no "
+            "reflectance; state scale and offset in `reflectance`"
+        )
+    # Tags are decimal fractions: 1 / 0.0001 is meant to be 10000.
+    return Reflectance(float(f"{1 / scale:.12g}"), float(f"{offset / scale:.12g}"))
+
+
+def _refuse_some(headers: Sequence[Header], tagged: Sequence[bool]) -> None:
+    if not all(tagged):
+        bare, fine = headers[tagged.index(False)], headers[tagged.index(True)]
+        raise GlacierError(
+            f"{bare.path}: has no scale and offset tags while {fine.path.name} has some; state "
+            "scale and offset in `reflectance`"
+        )
+
+
+def _warn_of_tags(header: Header, number: int, stated: Reflectance, warnings: list[str]) -> None:
+    name = gdal_name(header.path)
+    tags = _tagged(*header.tags(number), name)
+    if (tags.scale, tags.offset) != (stated.scale, stated.offset):
+        warnings.append(
+            f"{name}: the file's tags say {tags.words}, `reflectance` says {stated.words}; those "
+            "of `reflectance` are used"
+        )

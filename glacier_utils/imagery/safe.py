@@ -1,0 +1,190 @@
+"""Metadata and files of Sentinel-2 products as they are handed out (SAFE folders).
+
+Names and formulas: Sentinel-2 Products Specification Document, S2-PDGS-TAS-DI-PSD; from processing
+baseline 04.00 (25 January 2022) on, reflectance = (number + ADD_OFFSET) / QUANTIFICATION_VALUE.
+"""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from xml.parsers import expat
+
+from glacier_utils.errors import GlacierError
+from glacier_utils.raster.paths import PRODUCT_FILES, exists, files_below, is_virtual, read_bytes
+
+# Bands by band_id, for metadata that do not list them.
+_BANDS = ("B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B9", "B10", "B11", "B12")
+_BAND_NAME = re.compile(r"(?:^|_)B(\d[\dA])(?=[_.]|$)")
+_SCALE = {
+    # The longer name was used until 2018.
+    "L2A": ("BOA_QUANTIFICATION_VALUE", "L2A_BOA_QUANTIFICATION_VALUE"),
+    "L1C": ("QUANTIFICATION_VALUE",),
+}
+_OFFSET = {"L2A": "BOA_ADD_OFFSET", "L1C": "RADIO_ADD_OFFSET"}
+_OFFSET_SINCE = "04.00"
+
+
+@dataclass(frozen=True)
+class Product:
+    """What a product says of itself.
+
+    reflectance = (number + offsets[band]) / scale, by names such as B04. ``date`` is the ISO day
+    of sensing. ``has_offsets`` is False where the metadata name none, which means 0.
+    """
+
+    path: Path
+    level: str
+    baseline: str
+    date: str
+    scale: float
+    offsets: dict[str, float]
+    nodata: float | None
+    has_offsets: bool
+
+    @property
+    def lacks_offsets(self) -> bool:
+        """Say whether offsets are missing that the processing baseline must have."""
+        return not self.has_offsets and self.baseline >= _OFFSET_SINCE
+
+    def offset(self, band: str) -> float:
+        """Return the offset of a band such as B04."""
+        if band not in self.offsets:
+            raise GlacierError(
+                f"{self.path}: names no {_OFFSET[self.level]} for {band} though it does for "
+                "others; fetch the metadata again"
+            )
+        return self.offsets[band]
+
+
+def band_of(path: Path) -> str | None:
+    """Return the band (B02, B8A ...) in a file's name, None where there is none."""
+    found = _BAND_NAME.search(path.name)
+    return f"B{found[1]}" if found else None
+
+
+def find_metadata(path: Path) -> Path | None:
+    """Return the metadata file of the product that a file or folder belongs to, None without one.
+
+    Raises:
+        GlacierError: the product has metadata of two levels.
+    """
+    if is_virtual(path) and not str(path).startswith("/vsizip/{"):
+        return None
+    # A band lies at most five folders deep: SAFE/GRANULE/x/IMG_DATA/R10m.
+    for folder in [path, *path.parents[:5]]:
+        # Metadata further up speak only for what lies where a product has its images.
+        inner = path.parts[len(folder.parts) :]
+        if len(inner) > 1 and inner[0] != "GRANULE":
+            continue
+        found = [folder / name for name in PRODUCT_FILES if exists(folder / name)]
+        if len(found) > 1:
+            raise GlacierError(
+                f"{folder}: holds metadata of two levels ({found[0].name}, {found[1].name}); "
+                "keep each product in its own folder"
+            )
+        if found:
+            return found[0]
+    return None
+
+
+def read_product(metadata: Path) -> Product:
+    """Read MTD_MSIL2A.xml or MTD_MSIL1C.xml.
+
+    Raises:
+        GlacierError: the file is not readable XML, declares a DOCTYPE or entities, or lacks the
+            quantification value.
+    """
+    root = _parse(metadata)
+    level = PRODUCT_FILES[metadata.name]
+    scale = next((text for name in _SCALE[level] for _, text in _named(root, name)), None)
+    if scale is None:
+        raise GlacierError(f"{metadata}: names no {_SCALE[level][0]}; fetch the metadata again")
+    numbers = {
+        item.get("bandId"): item.get("physicalBand")
+        for item, _ in _named(root, "Spectral_Information")
+    } or {str(number): name for number, name in enumerate(_BANDS)}
+    given = {
+        _two_digits(numbers[item.get("band_id")]): _number(text, metadata)
+        for item, text in _named(root, _OFFSET[level])
+        if numbers.get(item.get("band_id"))
+    }
+    return Product(
+        path=metadata,
+        level=level,
+        baseline=_text(root, "PROCESSING_BASELINE"),
+        date=_text(root, "PRODUCT_START_TIME")[:10],
+        scale=_number(scale, metadata),
+        offsets=given or {_two_digits(name): 0.0 for name in _BANDS},
+        nodata=_nodata(root, metadata),
+        has_offsets=bool(given),
+    )
+
+
+def scene_classification_path(product: str | Path) -> Path | None:
+    """Return the scene classification (SCL, 20 m, else 60 m) of a product, None without one.
+
+    ``product`` is a SAFE folder, a zip with one, or any band file or folder in it.
+    """
+    path = Path(product)
+    metadata = find_metadata(path)
+    safe = [folder for folder in path.parents if folder.suffix.upper() == ".SAFE"]
+    inside = files_below(metadata.parent if metadata else safe[0] if safe else path)
+    found = [item for item in inside if re.search(r"_SCL(_[26]0m)?\.jp2$", item.name)]
+    return min(found, key=lambda item: item.name, default=None)
+
+
+def _parse(path: Path) -> ET.Element:
+    """Parse XML of strangers: no DOCTYPE, so no entities that blow up or reach for files."""
+    data = read_bytes(path)
+
+    def refuse(*_: object) -> None:
+        raise GlacierError(
+            f"{path}: declares a DOCTYPE, which product metadata never do; fetch it again from "
+            "the archive"
+        )
+
+    guard = expat.ParserCreate()
+    guard.StartDoctypeDeclHandler = guard.EntityDeclHandler = refuse
+    try:
+        guard.Parse(data, True)
+        return ET.fromstring(data)
+    except (expat.ExpatError, ET.ParseError, ValueError, LookupError) as error:
+        raise GlacierError(
+            f"{path}: is not readable XML ({error}); fetch the metadata again"
+        ) from error
+
+
+def _named(root: ET.Element, name: str) -> Iterator[tuple[ET.Element, str]]:
+    """Give every element of a name, whatever its namespace, with its text."""
+    for item in root.iter():
+        if item.tag.rpartition("}")[2] == name:
+            yield item, (item.text or "").strip()
+
+
+def _text(root: ET.Element, name: str) -> str:
+    return next((text for _, text in _named(root, name)), "")
+
+
+def _nodata(root: ET.Element, path: Path) -> float | None:
+    for item, _ in _named(root, "Special_Values"):
+        if _text(item, "SPECIAL_VALUE_TEXT").upper() == "NODATA":
+            return _number(_text(item, "SPECIAL_VALUE_INDEX"), path)
+    return None
+
+
+def _number(text: str, path: Path) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise GlacierError(
+            f"{path}: {text[:40]!r} is not a number; fetch the metadata again"
+        ) from error
+
+
+def _two_digits(name: str) -> str:
+    """Spell a band as files do: B4 is B04, B8A stays."""
+    return f"B0{name[1:]}" if len(name) == 2 else name

@@ -1,0 +1,479 @@
+"""Which file and which band of it holds red, green, blue and near infrared.
+
+Any raster source as reflectance with validity, read a window at a time.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from glacier_utils.errors import GlacierError
+from glacier_utils.imagery.reflectance import Reflectance, Scaling, choose_scaling
+from glacier_utils.imagery.safe import band_of, find_metadata
+from glacier_utils.raster.grid import Grid, Image, same_crs
+from glacier_utils.raster.io import (
+    Header,
+    KeptOpen,
+    crs_name,
+    index_of,
+    open_raster,
+    read_headers,
+    write_raster,
+)
+from glacier_utils.raster.lattice import Frame, Placed, lay_out, off_pixels
+from glacier_utils.raster.mask import UNKNOWN, Mask, open_mask
+from glacier_utils.raster.paths import exists, list_files, local_file
+
+# Tokens of file names, best first: Sentinel-2 numbers (Landsat 8 and 9 share 2, 3 and 4) and words.
+# Landsat's near infrared is 5, which on Sentinel-2 is a red edge: that must be said by a mapping.
+TOKENS = {
+    "red": ("b04", "b4", "red"),
+    "green": ("b03", "b3", "green"),
+    "blue": ("b02", "b2", "blue"),
+    "nir": ("b08", "b8", "b8a", "nir"),
+}
+
+
+@dataclass(frozen=True)
+class BandFiles:
+    """Where the bands are.
+
+    Either ``files`` are alike, each holding the bands at ``numbers`` (a scene, or patches), or
+    ``files`` are one a band, in band order, each read at its number (``separate`` is True).
+    ``numbers`` counts from 1; None takes the bands in the order of the file, which must then have
+    exactly that many.
+    """
+
+    bands: tuple[str, ...]
+    files: tuple[Path, ...]
+    numbers: tuple[int, ...] | None
+    separate: bool
+
+
+def band_names(bands: Sequence[str] | Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the bands in order, checked.
+
+    Raises:
+        GlacierError: no bands, a name twice, or a specification of a wrong kind.
+    """
+    if isinstance(bands, str) or not isinstance(bands, Sequence | Mapping):
+        raise GlacierError(
+            f"bands: {bands!r} is neither a list of names nor a mapping; "
+            "write for example [red, green, blue, nir]"
+        )
+    names = tuple(bands)
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise GlacierError(f"bands: {list(names)} must be names such as red, green, blue, nir")
+    if len(set(names)) < len(names):
+        raise GlacierError(f"bands: {list(names)} names a band twice")
+    if isinstance(bands, Mapping):
+        for name, where in bands.items():
+            _check_where(name, where)
+        numbers = [isinstance(where, int) for where in bands.values()]
+        if any(numbers) and not all(numbers):
+            raise GlacierError(
+                "bands: either all are numbers or all are file patterns; for a band inside one of "
+                "several files write {file: PATTERN, band: NUMBER}"
+            )
+    return names
+
+
+def _check_where(name: str, where: Any) -> None:
+    if isinstance(where, Mapping):
+        unknown = [key for key in where if key not in ("file", "band")]
+        if unknown:
+            near = difflib.get_close_matches(str(unknown[0]), ["file", "band"], 1, 0.3)
+            hint = f"; did you mean {near[0]!r}?" if near else "; known are file and band"
+            raise GlacierError(f"bands: {name}: unknown key {unknown[0]!r}{hint}")
+        good = isinstance(where.get("file"), str) and _is_number(where.get("band", 1))
+    else:
+        good = isinstance(where, str) or _is_number(where)
+    if not good:
+        raise GlacierError(
+            f"bands: {name}: {where!r} is not a band number from 1, a file pattern, "
+            "or {file: PATTERN, band: NUMBER}"
+        )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def find_bands(images: Any, bands: Sequence[str] | Mapping[str, Any]) -> BandFiles:
+    """Find the files of the bands, by names alone: nothing is opened.
+
+    Raises:
+        GlacierError: nothing matches, or more than one file where there must be one.
+    """
+    names = band_names(bands)
+    files = list_files(images)
+    if isinstance(bands, Mapping):
+        if all(isinstance(where, int) for where in bands.values()):
+            return BandFiles(names, tuple(files), tuple(bands.values()), False)
+        found = [_by_pattern(name, where, files) for name, where in bands.items()]
+        return BandFiles(
+            names, tuple(path for path, _ in found), tuple(number for _, number in found), True
+        )
+    named = _by_tokens(names, files)
+    if named is not None:
+        return BandFiles(names, tuple(named), None, True)
+    return BandFiles(names, tuple(files), None, False)
+
+
+def _by_pattern(name: str, where: Any, files: Sequence[Path]) -> tuple[Path, int]:
+    pattern, number = (where, 0) if isinstance(where, str) else (where["file"], where.get("band"))
+    # A pattern without wildcards is a piece of the name: `B04` finds T22WDS_B04_60m.jp2.
+    wild = pattern if any(mark in pattern for mark in "*?[") else f"*{pattern}*"
+    found = [path for path in files if path.name == pattern]
+    found = found or [path for path in files if fnmatch.fnmatchcase(path.name, wild)]
+    if not found:
+        raise GlacierError(
+            f"{files[0].parent}: no file for band {name} matches {pattern!r} "
+            f"(there are {_some(files)}); mend the pattern"
+        )
+    if len(found) > 1:
+        raise GlacierError(
+            f"{files[0].parent}: {len(found)} files for band {name} match {pattern!r} "
+            f"({_some(found)}); make the pattern, or that of `images`, match one"
+        )
+    return found[0], number or 0
+
+
+def _by_tokens(names: Sequence[str], files: Sequence[Path]) -> list[Path] | None:
+    """Return a file a band where the names say so, None where the files are not one a band.
+
+    Raises:
+        GlacierError: the files are one a band, but of several images.
+    """
+    if len(files) == 1:
+        return None
+    matches = {name: _matching(name, files) for name in names}
+    missing = [name for name, found in matches.items() if not found]
+    if missing:
+        # Bands of one image laid over each other as patches would be a wrong image.
+        if len({band_of(path) for path in files} - {None}) > 1 and all(map(band_of, files)):
+            raise GlacierError(
+                f"{files[0].parent}: no file is named as band {missing[0]} (there are "
+                f"{_some(files)}); say which it is, as in bands: {{{missing[0]}: '*_B11_*'}}"
+            )
+        return None
+    chosen = [found[0] for found in matches.values()]
+    if len(set(chosen)) < len(chosen):
+        return None
+    several = {name: found for name, found in matches.items() if len(found) > 1}
+    if len(several) == len(names):
+        name, found = next(iter(several.items()))
+        raise GlacierError(
+            f"{files[0].parent}: {len(found)} files are named as band {name} ({_some(found)}); "
+            "narrow `images` to one image with a pattern"
+        )
+    return None if several else chosen
+
+
+def _matching(name: str, files: Sequence[Path]) -> list[Path]:
+    """Return the files whose name has the band's best token that any of them has."""
+    for token in TOKENS.get(name, (name.lower(),)):
+        found = [path for path in files if token in re.split(r"[^a-z0-9]+", path.stem.lower())]
+        if found:
+            return found
+    return []
+
+
+def _some(files: Sequence[Path], limit: int = 4) -> str:
+    names = ", ".join(path.name for path in files[:limit])
+    return names + (f" and {len(files) - limit} more" if len(files) > limit else "")
+
+
+__all__ = [
+    "UNKNOWN",
+    "Grid",
+    "Image",
+    "Mask",
+    "Reflectance",
+    "Source",
+    "input_files",
+    "open_mask",
+    "open_source",
+    "same_crs",
+    "write_raster",
+]
+
+
+class Source(ABC):
+    """An image of any kind; pixels are read only where asked for.
+
+    ``reflectance`` is the rule that turned the numbers of the first band into reflectance, None
+    where there were no numbers; ``reflectance_source`` says where scale and offset come from:
+    "product metadata MTD_MSIL2A.xml", "manifest" (whatever the caller states), "file tags" or
+    "default";
+    ``warnings`` has a line for each contradiction between these.
+    """
+
+    bands: tuple[str, ...]
+    grid: Grid
+    paths: list[Path]
+    # (row, col, height, width) of the files of a patch folder in sorted order, in pixels of the
+    # frame; with `bounds` they may stick out of it. Empty for scenes.
+    tiles: list[tuple[int, int, int, int]]
+    # Sources that wrap or make images need not set these.
+    warnings: Sequence[str] = ()
+    reflectance: Reflectance | None = None
+    reflectance_source: str = "default"
+
+    @abstractmethod
+    def read(
+        self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
+    ) -> Image:
+        """Read a window; what lies outside the frame or between the files is invalid."""
+
+    @contextmanager
+    def kept_open(self, width: int | None = None) -> Iterator[Source]:
+        """Give the source for reading windows of these columns from top to bottom, in one thread.
+
+        Sources of files keep them open, and what they have decoded of them.
+        """
+        yield self
+
+
+def open_source(
+    images: str | Path | Sequence[str | Path],
+    *,
+    bands: Sequence[str] | Mapping[str, Any],
+    reflectance: Reflectance | None = None,
+    bounds: Sequence[float] | None = None,
+    resolution: float | None = None,
+) -> Source:
+    """Open patches, a scene, band files or a Sentinel-2 product as one image; reads no pixels.
+
+    Numbers become reflectance by the metadata of the product that a band file belongs to; else by
+    ``reflectance``; else by the scale and offset that the file tags its bands with (as catalogues'
+    COGs do); else by the defaults of ``Reflectance``. A ``reflectance`` with the default scale and
+    offset counts as one that states neither.
+
+    Args:
+        images: what ``paths.list_files`` takes: a file, a folder, a SAFE folder, a zip archive, a
+            pattern, a web address, a GDAL path, or a list of these.
+        bands: names in the order of the file's bands, or of band files that are recognised by their
+            names; or a mapping from name to band number, to file pattern, or to
+            {file: pattern, band: number}.
+        reflectance: how numbers become reflectance, where nothing better is known.
+        bounds: (xmin, ymin, xmax, ymax) in the image's CRS, snapped to whole pixels: the frame.
+        resolution: m per pixel of images without georeference.
+
+    Raises:
+        GlacierError: files that are missing, do not belong together, or lack bands.
+    """
+    found = find_bands(images, bands)
+    count = 1 if found.separate else len(found.bands) if found.numbers is None else None
+    headers = [
+        header for path in dict.fromkeys(found.files) for header in read_headers(path, count)
+    ]
+    if found.separate:
+        grid, placed, per_band = _band_files(found, headers, resolution)
+    else:
+        per_band = [(None, number) for number in _numbers(found, headers[0])]
+        grid, placed = lay_out(headers, resolution)
+    scaling = choose_scaling(headers, per_band, reflectance)
+    source = _RasterSource(found.bands, grid, placed, per_band, scaling, found.files, count)
+    return source if bounds is None else source.cropped(bounds)
+
+
+def input_files(images: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Return the files on the disk that ``images`` is read from: a change in one changes the image.
+
+    Besides the rasters: archives that they are in, metadata of products, indices of stacks. Images
+    on the web are left out.
+    """
+    files = list_files(images)
+    found = {local_file(path) for path in files}
+    for path in files:
+        metadata = find_metadata(path) if band_of(path) else None
+        beside = index_of(path) if path.suffix.lower() == ".npy" else None
+        found |= {local_file(item) for item in (metadata, beside) if item and exists(item)}
+    return sorted(found - {None})
+
+
+def _numbers(found: BandFiles, header: Header) -> tuple[int, ...]:
+    """Return the band numbers to read from each of several files that are alike."""
+    if found.numbers is None:
+        if header.count != len(found.bands):
+            raise GlacierError(
+                f"{header.path}: has {header.count} band(s), {len(found.bands)} are wanted "
+                f"({', '.join(found.bands)}); pick them by number, as in bands: {{red: 4}}, or, "
+                "for one file a band, by pattern, as in bands: {red: '*_B04.tif'}"
+            )
+        return tuple(range(1, header.count + 1))
+    if max(found.numbers) > header.count:
+        raise GlacierError(
+            f"{header.path}: has {header.count} band(s), but band {max(found.numbers)} is asked "
+            "for; correct the numbers in `bands`"
+        )
+    return found.numbers
+
+
+def _band_files(
+    found: BandFiles, headers: Sequence[Header], resolution: float | None
+) -> tuple[Grid, list[Placed], list[tuple[Path | None, int]]]:
+    """Check that the files of the bands show the same frame; return it and where each band is."""
+    grid, placed = lay_out(headers[:1], resolution)
+    first = headers[0]
+    by_path = {header.path: header for header in headers}
+    for header in headers:
+        if header.path not in found.files:
+            raise GlacierError(
+                f"{header.path.parent}: is a stack of one band; a stack of patches holds all "
+                "bands, [n, band, row, col]"
+            )
+    for header in headers[1:]:
+        off = off_pixels(first.grid, header.grid)
+        if off is not None:
+            raise GlacierError(
+                f"{header.path}: lies {off} {first.path.name}; resample the bands onto one grid "
+                "(gdalwarp -tap)"
+            )
+        if not header.grid.matches(first.grid):
+            raise GlacierError(
+                f"{header.path}: its frame ({_frame(header.grid)}) is not that of "
+                f"{first.path.name} ({_frame(first.grid)}); all bands must lie on one grid"
+            )
+    per_band = []
+    for index, (name, path) in enumerate(zip(found.bands, found.files, strict=True)):
+        number = found.numbers[index] if found.numbers else 0
+        count = by_path[path].count
+        if number > count:
+            raise GlacierError(
+                f"{path}: has {count} band(s), but band {number} is asked for as {name}; "
+                "correct the number in `bands`"
+            )
+        if number == 0 and count > 1:
+            raise GlacierError(
+                f"{path}: has {count} bands; say which one is {name} with "
+                f"{{file: {path.name}, band: NUMBER}}"
+            )
+        per_band.append((path, number or 1))
+    return grid, placed, per_band
+
+
+def _frame(grid: Grid) -> str:
+    return f"{grid.width} x {grid.height} px of {grid.transform.a:g}, CRS {crs_name(grid)}"
+
+
+class _RasterSource(Frame, Source):
+    """Files at places in a frame; each band in the placed file itself, or in a file of its own."""
+
+    def __init__(
+        self,
+        bands: tuple[str, ...],
+        grid: Grid,
+        placed: Sequence[Placed],
+        per_band: Sequence[tuple[Path | None, int]],
+        scaling: Scaling,
+        paths: Sequence[Path],
+        count: int | None,
+    ) -> None:
+        super().__init__(grid, placed)
+        self.bands = bands
+        self.warnings = list(scaling.warnings)
+        self.reflectance = scaling.first
+        self.reflectance_source = scaling.source
+        self._scaling = scaling
+        self._count = count
+        self.paths = list(dict.fromkeys(paths))
+        self._open = open_raster
+        self._per_band = list(per_band)
+        # Band positions by file, so that a file with several of them is opened once.
+        self._by_file: dict[Path | None, list[int]] = {}
+        for index, (path, _) in enumerate(self._per_band):
+            self._by_file.setdefault(path, []).append(index)
+        separate = None not in self._by_file
+        self.tiles = (
+            [(item.row, item.col, item.height, item.width) for item in self.placed]
+            if not separate and len(self.placed) > 1
+            else []
+        )
+
+    @contextmanager
+    def kept_open(self, width: int | None = None) -> Iterator[Source]:
+        """Give the source with its files kept open (``io.KeptOpen``)."""
+        source = copy(self)
+        with KeptOpen(width) as files:
+            source._open = files.open
+            yield source
+
+    def cropped(self, bounds: Sequence[float]) -> _RasterSource:
+        """Return the part inside ``bounds``."""
+        grid, placed = self.crop(bounds)
+        if not placed:
+            raise GlacierError(f"bounds: {list(bounds)} lie in a gap between the patches")
+        # A patch of a stack is in the file that its path lies under.
+        kept = {path for item in placed for path in (item.path, item.path.parent)}
+        paths = [path for path in self.paths if path in kept] if self.tiles else self.paths
+        source = _RasterSource(
+            self.bands, grid, placed, self._per_band, self._scaling, paths, self._count
+        )
+        # One patch left of several is still a patch.
+        if self.tiles:
+            source.tiles = [(item.row, item.col, item.height, item.width) for item in placed]
+        return source
+
+    def read(
+        self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
+    ) -> Image:
+        """Read a window; where files overlap, the first in sorted order that is valid counts."""
+        row, col, height, width = self.window(row, col, height, width)
+        grid = self.grid.window(row, col, height, width)
+        found = list(self.pieces(row, col, height, width))
+        if len(found) == 1:
+            piece, known = self._read_piece(found[0][0], found[0][2])
+            if known.shape == grid.shape:
+                # A scene: nothing to put together, no copies of what may be hundreds of MB.
+                return Image(piece, known, self.bands, grid)
+        values = np.zeros((len(self.bands), height, width), np.float32)
+        valid = np.zeros((height, width), bool)
+        for item, (rows, cols), window in found:
+            piece, known = self._read_piece(item, window)
+            fresh = known & ~valid[rows, cols]
+            values[:, rows, cols] = np.where(fresh, piece, values[:, rows, cols])
+            valid[rows, cols] |= known
+        return Image(values, valid, self.bands, grid)
+
+    def _read_piece(self, item: Placed, window: Any) -> tuple[np.ndarray, np.ndarray]:
+        shape = tuple(stop - start for start, stop in window)
+        values = np.empty((len(self.bands), *shape), np.float32)
+        empty = np.zeros(values.shape, bool)
+        alone = np.zeros(len(self.bands), bool)
+        whole_numbers = True
+        for path, positions in self._by_file.items():
+            with self._open(path or item.path, self._count) as dataset:
+                numbers = [self._per_band[position][1] for position in positions]
+                stored = dataset.read(numbers, window=window)
+                rules = [
+                    self._scaling.of(position, dataset, number)
+                    for position, number in zip(positions, numbers, strict=True)
+                ]
+            whole_numbers &= stored.dtype.kind in "ui"
+            for position, band, rule in zip(positions, stored, rules, strict=True):
+                if rule.nodata is not None:
+                    empty[position] = band == rule.nodata
+                    alone[position] = not rule.can_be(rule.nodata)
+                values[position] = band
+                values[position] += np.float32(rule.offset)
+                values[position] /= np.float32(rule.scale)
+        # Integers that were scaled are finite.
+        known = ~empty.all(axis=0) & ~empty[alone].any(axis=0)
+        if not whole_numbers:
+            known &= np.isfinite(values).all(axis=0)
+        if not known.all():
+            values[:, ~known] = 0
+        return values, known

@@ -1,0 +1,315 @@
+"""Images and masks on another grid than their own: other CRS, other resolution, other lattice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from affine import Affine
+from rasterio._err import CPLE_BaseError
+from rasterio.crs import CRS
+from rasterio.enums import Resampling
+from rasterio.errors import RasterioError
+from rasterio.io import MemoryFile
+from rasterio.vrt import WarpedVRT
+from rasterio.warp import transform_bounds
+
+from glacier_utils.errors import GlacierError
+from glacier_utils.imagery.source import Source
+from glacier_utils.raster.grid import Grid, Image, same_crs
+from glacier_utils.raster.io import crs_name, read_headers
+from glacier_utils.raster.lattice import lay_out
+from glacier_utils.raster.mask import UNKNOWN, Mask, open_mask
+from glacier_utils.raster.paths import list_files
+
+# From this ratio of pixel sizes on, several source pixels lie in one of the target: average them.
+_COARSER = 1.5
+# A pixel counts if half of what it is made of is valid; a tie counts, rounding or not.
+_HALF = 0.499
+_CHUNK = 1024  # pixels, of the source or the target, whichever has more
+# Pixels of a bilinear kernel, and one for rounding.
+_MARGIN = 3
+# Shift that decides for good which neighbour is the nearest where a centre lies on an edge.
+_NUDGE = 1e-6
+
+
+def warp_source(
+    source: Source, grid: Grid, *, tiles: Sequence[tuple[int, int, int, int]] = ()
+) -> Source:
+    """Bring an image of any kind onto ``grid``; pixels are read and warped where asked for.
+
+    Bilinear, or the mean of what a pixel of ``grid`` covers where that is more than 1.5 times as
+    large. Invalid pixels have no weight; a pixel is valid if at least half of its weight is. A
+    pixel's value does not depend on the window it is read with. On one lattice nothing is
+    resampled; on one frame the source itself is returned.
+
+    Args:
+        source: the image.
+        grid: the frame wanted.
+        tiles: of the result, as in ``Source.tiles``.
+
+    Raises:
+        GlacierError: an image without CRS that lies on another lattice; no pixel in the frame.
+    """
+    if source.grid.matches(grid):
+        return source
+    _check(source.grid, grid, str(source.paths[0]) if source.paths else "image")
+    return _WarpedSource(source, grid, tiles)
+
+
+def warp_mask(mask: Mask, grid: Grid, *, name: str = "mask") -> Mask:
+    """Bring a mask onto ``grid`` by nearest neighbour; 255 where it has no pixel.
+
+    Args:
+        mask: classes on their own grid.
+        grid: the frame wanted.
+        name: of the mask in messages.
+
+    Raises:
+        GlacierError: as ``warp_source``.
+    """
+    if mask.grid.matches(grid):
+        return mask
+    _check(mask.grid, grid, name)
+    return _WarpedMask(mask, grid)
+
+
+def open_map(
+    paths: str | Path | Sequence[str | Path],
+    grid: Grid,
+    *,
+    like: Source,
+    codes: Sequence[int] | None = None,
+) -> Mask:
+    """Open class rasters of any grid, such as a scene classification of 20 m, on ``grid``.
+
+    Args:
+        paths: as in ``mask.open_mask``.
+        grid: the frame wanted.
+        like: the image on its own grid: rasters without georeference lie where its files of the
+            same names lie.
+        codes: as in ``mask.open_mask``.
+
+    Raises:
+        GlacierError: as ``mask.open_mask`` and ``warp_mask``.
+    """
+    headers = [header for path in list_files(paths) for header in read_headers(path, bands=1)]
+    own = lay_out(headers)[0] if headers[0].georeferenced else like.grid
+    mask = open_mask(paths, own, like=like, codes=codes)
+    return warp_mask(mask, grid, name=str(headers[0].path))
+
+
+def grid_shift(one: Grid, other: Grid) -> tuple[float, float] | None:
+    """Return how far the pixels of ``other`` lie off those of ``one``: (dx, dy) in pixels.
+
+    To the right and down, each in -0.5..0.5: whole pixels do not count. None where the CRSs or
+    the pixel sizes differ, so that no single shift describes it.
+    """
+    if not same_crs(one.crs, other.crs) or not one._same_pixels(other):
+        return None
+    row, col = one.position(other)
+    return col - round(col), row - round(row)
+
+
+def describe_mismatch(grid: Grid, reference: Grid) -> str:
+    """Say in what ``grid`` is not ``reference``; "" where both are one frame."""
+    if grid.matches(reference):
+        return ""
+    if not same_crs(grid.crs, reference.crs):
+        return f"its CRS is {crs_name(grid)}, not {crs_name(reference)}"
+    shift = grid_shift(reference, grid)
+    if shift is None:
+        return f"its pixels are {grid.transform.a:g} wide, not {reference.transform.a:g}"
+    if not grid.shares_lattice(reference):
+        dx, dy = shift
+        return f"its pixels lie {dx:+.2f} columns and {dy:+.2f} rows off"
+    row, col = (round(value) for value in reference.position(grid))
+    return (
+        f"its frame has {grid.width} x {grid.height} px from column {col}, row {row}, "
+        f"not {reference.width} x {reference.height}"
+    )
+
+
+def _check(own: Grid, grid: Grid, name: str) -> None:
+    """Refuse what cannot be brought onto ``grid`` at all."""
+    if not own.shares_lattice(grid) and None in (own.crs, grid.crs):
+        raise GlacierError(
+            f"{name}: cannot be laid on another grid without a CRS "
+            f"({describe_mismatch(own, grid)}); georeference the files"
+        )
+    if _window_in(own, grid) is None:
+        raise GlacierError(
+            f"{name}: does not touch the frame it is to be laid on ({crs_name(grid)}, "
+            f"{', '.join(f'{value:.10g}' for value in grid.bounds)}); check paths and georeference"
+        )
+
+
+def _window_in(own: Grid, target: Grid, margin: int = 0) -> tuple[int, int, int, int] | None:
+    """Return (row, col, height, width) of ``target`` in pixels of ``own``, None if outside it."""
+    bounds = target.bounds
+    if not same_crs(own.crs, target.crs):
+        try:
+            # Straight edges become curves.
+            bounds = transform_bounds(target.crs, own.crs, *bounds, densify_pts=21)
+        except (RasterioError, CPLE_BaseError):
+            return None
+    if not all(map(math.isfinite, bounds)):
+        return None
+    xmin, ymin, xmax, ymax = bounds
+    left, top = ~own.transform @ (xmin, ymax)
+    right, bottom = ~own.transform @ (xmax, ymin)
+    row0, row1 = max(math.floor(top), 0), min(math.ceil(bottom), own.height)
+    col0, col1 = max(math.floor(left), 0), min(math.ceil(right), own.width)
+    if row0 >= row1 or col0 >= col1:
+        return None
+    return row0 - margin, col0 - margin, row1 - row0 + 2 * margin, col1 - col0 + 2 * margin
+
+
+def _ratio(own: Grid, target: Grid) -> float:
+    """Return how many times as wide as a pixel of ``own`` one of ``target`` is."""
+    ratio = target.resolution / own.resolution
+    return ratio if math.isfinite(ratio) else abs(target.transform.a / own.transform.a)
+
+
+def _chunks(grid: Grid, ratio: float) -> Iterator[tuple[Grid, tuple[slice, slice]]]:
+    """Cut a window so that neither a piece nor what it is made of is large."""
+    step = max(1, int(_CHUNK / max(ratio, 1)))
+    for row in range(0, grid.height, step):
+        for col in range(0, grid.width, step):
+            height, width = min(step, grid.height - row), min(step, grid.width - col)
+            yield (
+                grid.window(row, col, height, width),
+                (slice(row, row + height), slice(col, col + width)),
+            )
+
+
+def _warp(
+    array: np.ndarray, own: Grid, target: Grid, resampling: Resampling, nodata: float | None = None
+) -> np.ndarray:
+    """Warp [band, row, col] from the grid ``own`` to ``target``."""
+    # A CRS that is only spelled otherwise must not move a pixel by a hair.
+    crs: CRS = own.crs if same_crs(own.crs, target.crs) else target.crs
+    nudge = _NUDGE if resampling is Resampling.nearest else 0.0
+    profile = {
+        "driver": "GTiff",
+        "count": len(array),
+        "height": own.height,
+        "width": own.width,
+        "dtype": array.dtype,
+        "crs": own.crs,
+        "transform": own.transform @ Affine.translation(nudge, nudge),
+        "nodata": nodata,
+    }
+    with MemoryFile() as memory:
+        with memory.open(**profile) as dataset:
+            dataset.write(array)
+        # Exact positions and kernels of a fixed size: GDAL's shortcuts for both depend on the
+        # window. (A tolerance of 0 is refused.)
+        with memory.open() as dataset, WarpedVRT(
+            dataset, crs=crs, transform=target.transform, height=target.height,
+            width=target.width, resampling=resampling, tolerance=1e-9, XSCALE=1, YSCALE=1,
+        ) as warped:  # fmt: skip
+            return warped.read()
+
+
+class _OnGrid:
+    """What a warped source and a warped mask share: windows of a frame found in another."""
+
+    def __init__(self, own: Grid, grid: Grid) -> None:
+        self.grid = grid
+        self._own = own
+        self._ratio = _ratio(own, grid)
+        self._offset = None
+        if own.shares_lattice(grid):
+            self._offset = tuple(round(value) for value in own.position(grid))
+
+    def _asked(self, row: int, col: int, height: int | None, width: int | None) -> Grid:
+        height = self.grid.height - row if height is None else height
+        width = self.grid.width - col if width is None else width
+        if height <= 0 or width <= 0:
+            raise ValueError(f"an empty window: {height} rows, {width} columns")
+        return self.grid.window(int(row), int(col), height, width)
+
+    def _inside(self, row: int, col: int, shape: tuple[int, int]) -> np.ndarray:
+        """Return bool [row, col]: the frame itself cuts, whatever lies beyond it."""
+        rows, cols = np.arange(row, row + shape[0]), np.arange(col, col + shape[1])
+        return np.outer(
+            (rows >= 0) & (rows < self.grid.height), (cols >= 0) & (cols < self.grid.width)
+        )
+
+
+class _WarpedSource(_OnGrid, Source):
+    """An image on another grid."""
+
+    def __init__(
+        self, source: Source, grid: Grid, tiles: Sequence[tuple[int, int, int, int]]
+    ) -> None:
+        super().__init__(source.grid, grid)
+        self.bands, self.paths, self.tiles = source.bands, source.paths, list(tiles)
+        self.warnings = list(getattr(source, "warnings", ()))
+        self.reflectance_source = getattr(source, "reflectance_source", "")
+        self.reflectance = getattr(source, "reflectance", None)
+        self._source = source
+
+    def read(
+        self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
+    ) -> Image:
+        """Read a window; what lies outside the frame is invalid."""
+        grid = self._asked(row, col, height, width)
+        values = np.zeros((len(self.bands), *grid.shape), np.float32)
+        valid = np.zeros(grid.shape, bool)
+        if self._offset is not None:
+            image = self._source.read(row + self._offset[0], col + self._offset[1], *grid.shape)
+            values[:], valid[:] = image.reflectance, image.valid
+        else:
+            for piece, place in _chunks(grid, self._ratio):
+                found = self._piece(piece)
+                if found is not None:
+                    values[:, *place], valid[place] = found
+        valid &= self._inside(row, col, grid.shape)
+        values[:, ~valid] = 0
+        return Image(values, valid, self.bands, grid)
+
+    def _piece(self, grid: Grid) -> tuple[np.ndarray, np.ndarray] | None:
+        coarser = self._ratio > _COARSER
+        margin = _MARGIN + math.ceil(self._ratio) if coarser else _MARGIN
+        window = _window_in(self._own, grid, margin)
+        if window is None:
+            return None
+        image = self._source.read(*window)
+        if not image.valid.any():
+            return None
+        # Invalid pixels are 0 and weigh 0: dividing by the warped weight leaves the valid ones.
+        stack = np.concatenate([image.reflectance, image.valid[np.newaxis]], dtype=np.float32)
+        how = Resampling.average if coarser else Resampling.bilinear
+        *values, weight = _warp(stack, self._own.window(*window), grid, how)
+        valid = weight >= _HALF
+        return np.stack(values) / np.where(valid, weight, 1), valid
+
+
+class _WarpedMask(_OnGrid, Mask):
+    """Classes on another grid."""
+
+    def __init__(self, mask: Mask, grid: Grid) -> None:
+        super().__init__(mask.grid, grid)
+        self._mask = mask
+
+    def read(
+        self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
+    ) -> np.ndarray:
+        """Read a window as uint8 [row, col]; 255 outside the frame and where there is nothing."""
+        grid = self._asked(row, col, height, width)
+        result = np.full(grid.shape, UNKNOWN, np.uint8)
+        if self._offset is not None:
+            result[:] = self._mask.read(row + self._offset[0], col + self._offset[1], *grid.shape)
+        else:
+            for piece, place in _chunks(grid, self._ratio):
+                window = _window_in(self._own, piece, _MARGIN)
+                if window is not None:
+                    classes = self._mask.read(*window)[np.newaxis]
+                    own = self._own.window(*window)
+                    result[place] = _warp(classes, own, piece, Resampling.nearest, UNKNOWN)[0]
+        result[~self._inside(row, col, grid.shape)] = UNKNOWN
+        return result

@@ -1,0 +1,496 @@
+"""The baselines: models that are fitted to a sample of pixels, as networks without layers.
+
+They are fitted once on a sample of pixels, not trained in epochs. All that they learn lies in
+tensors (buffers), so that a checkpoint of theirs is as safe to load as a network's.
+
+Gradient-boosted trees on each pixel and what lies around it: the strong baseline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from glacier_utils.errors import GlacierError
+
+
+class PixelModel(nn.Module):
+    """A model fitted to pixels: normalised images [n, band, row, col] -> logits [n, row, col].
+
+    One that looks beyond the single pixel has two methods more (see ``boosting``): ``prepare``
+    tells it bands and statistics, then ``neighbourhood_features`` turns normalised images into
+    features [n, feature, row, col]. It is fitted to a sample of those instead of bands.
+    """
+
+    def fit(
+        self,
+        pixels: np.ndarray,
+        labels: np.ndarray,
+        *,
+        bands: Sequence[str],
+        mean: np.ndarray,
+        std: np.ndarray,
+        seed: int = 0,
+    ) -> None:
+        """Fit to pixels with a known label.
+
+        Args:
+            pixels: float32 [n, band], normalised; or [n, feature] where the model has
+                ``neighbourhood_features``.
+            labels: uint8 [n] of 0 and 1.
+            bands: their names.
+            mean, std: [band], what the reflectance was normalised with.
+            seed: where the fit draws at random.
+        """
+        raise NotImplementedError
+
+    def fitted_numbers(self) -> int:
+        """Count the numbers that fitting has set."""
+        raise NotImplementedError
+
+
+class ThresholdRule(PixelModel):
+    """Glacier is what is bright and whose NDWI lies between two thresholds.
+
+    Brightness is the mean reflectance of all bands, NDWI = (green - nir) / (green + nir)
+    (McFeeters 1996, Int. J. Remote Sensing 17, 1425). Without a shortwave-infrared band the usual
+    ratio of red to shortwave infrared cannot be had. Bright keeps out rock and water; NDWI keeps
+    out vegetation below and water above. The three thresholds maximise the IoU over the training
+    pixels on a grid. Where green or nir is missing, brightness alone decides.
+
+    The logit is the distance to the nearest threshold in units of ``softness`` (0.02 to 0.03
+    reflectance, 0.05 NDWI): above 0 exactly where the rule holds.
+    """
+
+    def __init__(self, bands: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(bands))
+        self.register_buffer("std", torch.ones(bands))
+        self.register_buffer("thresholds", torch.tensor([0.0, -2.0, 2.0]))
+        self.register_buffer("softness", torch.tensor([0.025, 0.05]))
+        self.register_buffer("green_nir", torch.tensor([-1, -1]))
+
+    def features(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return brightness and NDWI, each [n, row, col], of normalised images."""
+        reflectance = images.float() * self.std.view(-1, 1, 1) + self.mean.view(-1, 1, 1)
+        return reflectance.mean(dim=1), ndwi(reflectance, self.green_nir)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        brightness, ndwi = self.features(images)
+        bright, low, high = self.thresholds
+        margins = [
+            (brightness - bright) / self.softness[0],
+            (ndwi - low) / self.softness[1],
+            (high - ndwi) / self.softness[1],
+        ]
+        return torch.stack(margins).amin(dim=0)
+
+    def fit(
+        self,
+        pixels: np.ndarray,
+        labels: np.ndarray,
+        *,
+        bands: Sequence[str],
+        mean: np.ndarray,
+        std: np.ndarray,
+        seed: int = 0,
+    ) -> None:
+        self.mean.copy_(torch.as_tensor(mean))
+        self.std.copy_(torch.as_tensor(std))
+        self.green_nir.copy_(green_nir_positions(bands))
+        features = self.features(torch.as_tensor(pixels).T[None, :, :, None])
+        brightness, ndwi = (feature.numpy().ravel() for feature in features)
+        bright_edges = np.linspace(brightness.min(), np.quantile(brightness, 0.999), 81)
+        ndwi_edges = np.linspace(-1.0, 1.0, 81)
+        thresholds = _best_box(brightness, ndwi, np.asarray(labels), bright_edges, ndwi_edges)
+        self.thresholds.copy_(torch.tensor(thresholds))
+        span = max(float(bright_edges[-1] - bright_edges[0]), 1e-6)
+        self.softness.copy_(torch.tensor([span / 40, 0.05]))
+
+    def fitted_numbers(self) -> int:
+        return self.thresholds.numel()
+
+
+def green_nir_positions(bands: Sequence[str]) -> torch.Tensor:
+    """Return the positions of green and near infrared among the bands, -1 where missing."""
+    bands = list(bands)
+    return torch.tensor([bands.index(name) if name in bands else -1 for name in ("green", "nir")])
+
+
+def ndwi(reflectance: torch.Tensor, green_nir: torch.Tensor) -> torch.Tensor:
+    """Return NDWI [n, row, col] of reflectance [n, band, row, col] (McFeeters 1996).
+
+    ``green_nir`` as of ``green_nir_positions``; where one is missing, NDWI is 0 everywhere.
+    """
+    green, nir = green_nir.tolist()
+    if green < 0 or nir < 0:
+        return torch.zeros_like(reflectance[:, 0])
+    # Atmospheric correction leaves dark pixels slightly negative, where a ratio means nothing.
+    green, nir = reflectance[:, green].clamp(min=0), reflectance[:, nir].clamp(min=0)
+    return (green - nir) / (green + nir).clamp(min=1e-4)
+
+
+def _best_box(
+    brightness: np.ndarray,
+    ndwi: np.ndarray,
+    labels: np.ndarray,
+    bright_edges: np.ndarray,
+    ndwi_edges: np.ndarray,
+) -> tuple[float, float, float]:
+    """Find (bright, low, high) with the best IoU among all triples of edges.
+
+    Two histograms summed up along both axes give the counts of every box at once.
+    """
+    clipped = np.clip(brightness, bright_edges[0], bright_edges[-1])
+
+    def inside(chosen: np.ndarray) -> np.ndarray:
+        """Count the chosen pixels above each brightness edge and below each NDWI edge."""
+        counts, _, _ = np.histogram2d(clipped[chosen], ndwi[chosen], [bright_edges, ndwi_edges])
+        above = counts[::-1].cumsum(axis=0)[::-1].cumsum(axis=1)
+        return np.pad(above, ((0, 0), (1, 0)))
+
+    glacier, other = inside(labels == 1), inside(labels == 0)
+    hits = glacier[:, None, :] - glacier[:, :, None]
+    false_alarms = other[:, None, :] - other[:, :, None]
+    iou = hits / np.maximum((labels == 1).sum() + false_alarms, 1)
+    # The first best from the top of NDWI downwards: among equals, the widest box.
+    bright, low, below = np.unravel_index(np.argmax(iou[:, :, ::-1]), iou.shape)
+    last = len(ndwi_edges) - 1
+    high = last - below
+    return (
+        float(bright_edges[bright]),
+        # At the end of the range the threshold keeps nothing out, so it must not soften either.
+        float(ndwi_edges[low]) if low > 0 else -2.0,
+        float(ndwi_edges[high]) if high < last else 2.0,
+    )
+
+
+class TreeModel(PixelModel):
+    """Decision trees kept as tensors.
+
+    Every tree is laid out as a full binary tree of ``depth`` levels: the children of node i are
+    2 i + 1 and 2 i + 2. A branch that ends early goes on to the left under thresholds of infinity.
+    So all pixels walk down level by level together, and the checkpoint needs no pickled objects.
+
+    Args:
+        trees: their number.
+        depth: levels of each, 1 to 20.
+        value: of all leaves before the fit.
+    """
+
+    def __init__(self, trees: int, depth: int, value: float) -> None:
+        super().__init__()
+        if not 1 <= depth <= 20:
+            raise ValueError(f"depth must be between 1 and 20, not {depth}")
+        if trees < 1:
+            raise ValueError(f"trees must be at least 1, not {trees}")
+        self.trees, self.depth = trees, depth
+        inner = 2**depth - 1
+        self.register_buffer("feature", torch.zeros(trees, inner, dtype=torch.int32))
+        self.register_buffer("threshold", torch.full((trees, inner), torch.inf))
+        self.register_buffer("value", torch.full((trees, inner + 1), value))
+
+    def total(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the sum [n] of all trees' values for pixels float32 [n, feature]."""
+        # Chunks that stay in the processor's cache while all trees look at them.
+        return torch.cat([self._walk(chunk) for chunk in pixels.split(16384)])
+
+    def _walk(self, pixels: torch.Tensor) -> torch.Tensor:
+        count, features = pixels.shape
+        flat = pixels.reshape(-1)
+        first = torch.arange(count, dtype=torch.int32, device=pixels.device) * features
+        total = torch.zeros(count, device=pixels.device)
+        for feature, threshold, value in zip(self.feature, self.threshold, self.value, strict=True):
+            node = torch.zeros(count, dtype=torch.int32, device=pixels.device)
+            for _ in range(self.depth):
+                looked_at = flat.index_select(0, first + feature.index_select(0, node))
+                right = looked_at > threshold.index_select(0, node)
+                node = node.mul_(2).add_(1).add_(right)
+            total += value.index_select(0, node - (2**self.depth - 1))
+        return total
+
+    def set_tree(
+        self,
+        number: int,
+        feature: np.ndarray,
+        threshold: np.ndarray,
+        left: np.ndarray,
+        right: np.ndarray,
+        value: np.ndarray,
+    ) -> None:
+        """Lay one tree out in full, from arrays [node] in any order with the root first.
+
+        A node whose ``left`` and ``right`` are the same is a leaf. Pixels at or below the threshold
+        (float64) go to the left.
+        """
+        inner = 2**self.depth - 1
+        rounded = _round_down(threshold)
+        features = np.zeros(inner, dtype=np.int32)
+        thresholds = np.full(inner, np.inf, dtype=np.float32)
+        values = np.zeros(inner + 1, dtype=np.float32)
+        places = [(0, 0)]  # (node, place in the full layout)
+        while places:
+            node, place = places.pop()
+            if left[node] == right[node]:  # a leaf: down the left side to the last level
+                while place < inner:
+                    place = 2 * place + 1
+                values[place - inner] = value[node]
+            elif place >= inner:
+                raise GlacierError(f"a tree has more than {self.depth} levels; fit with less depth")
+            else:
+                features[place], thresholds[place] = feature[node], rounded[node]
+                places += [(left[node], 2 * place + 1), (right[node], 2 * place + 2)]
+        self.feature[number] = torch.from_numpy(features)
+        self.threshold[number] = torch.from_numpy(thresholds)
+        self.value[number] = torch.from_numpy(values)
+
+    def fitted_numbers(self) -> int:
+        nodes = int(torch.isfinite(self.threshold).sum())
+        return 2 * nodes + nodes + self.trees  # feature and threshold a node, one value a leaf
+
+
+class RandomForest(TreeModel):
+    """A random forest on the bands of single pixels, fitted by scikit-learn, kept as tensors.
+
+    The logit is that of the trees' mean probability, cut to 1e-6 from 0 and 1.
+
+    Reference: Breiman, L. (2001): Random forests. Machine Learning 45, 5-32.
+    """
+
+    def __init__(self, bands: int, trees: int = 32, depth: int = 12, leaf: int = 20) -> None:
+        """``trees`` of at most ``depth`` levels, with at least ``leaf`` pixels in each leaf."""
+        super().__init__(trees, depth, 0.5)
+        self.bands, self.leaf = bands, leaf
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        count, bands, height, width = images.shape
+        pixels = images.float().permute(0, 2, 3, 1).reshape(-1, bands)
+        probability = self.total(pixels) / self.trees
+        return torch.logit(probability, eps=1e-6).view(count, height, width)
+
+    def fit(
+        self,
+        pixels: np.ndarray,
+        labels: np.ndarray,
+        *,
+        bands: Sequence[str],
+        mean: np.ndarray,
+        std: np.ndarray,
+        seed: int = 0,
+    ) -> None:
+        from sklearn.ensemble import RandomForestClassifier
+
+        forest = RandomForestClassifier(
+            n_estimators=self.trees,
+            max_depth=self.depth,
+            min_samples_leaf=self.leaf,
+            n_jobs=2,
+            random_state=seed,
+        )
+        self.take(forest.fit(pixels, labels))
+
+    def take(self, forest: Any) -> None:
+        """Copy the trees of a fitted ``RandomForestClassifier`` of the classes 0 and 1."""
+        if len(forest.estimators_) != self.trees or forest.n_features_in_ != self.bands:
+            raise GlacierError(
+                f"random_forest: expected {self.trees} trees on {self.bands} bands, got "
+                f"{len(forest.estimators_)} on {forest.n_features_in_}"
+            )
+        classes = list(forest.classes_)
+        for number, estimator in enumerate(forest.estimators_):
+            tree = estimator.tree_
+            glacier = np.zeros(tree.node_count)
+            if 1 in classes:
+                glacier = tree.value[:, 0, classes.index(1)]
+            self.set_tree(
+                number,
+                tree.feature,
+                tree.threshold,
+                tree.children_left,
+                tree.children_right,
+                glacier,
+            )
+
+
+def _round_down(thresholds: np.ndarray) -> np.ndarray:
+    """Round float64 to the float32 at or below: then x <= t is the same for every float32 x."""
+    rounded = thresholds.astype(np.float32)
+    return np.where(rounded > thresholds, np.nextafter(rounded, np.float32(-np.inf)), rounded)
+
+
+WINDOWS = (3, 7, 15)
+"""Sides in pixels of the square windows that mean and deviation are taken over."""
+REACH = max(WINDOWS) // 2
+"""So many pixels to each side decide a pixel's features."""
+
+_ROWS = 64  # whose features are in memory at a time
+_ALMOST_SURE = 13.8  # logit of 1 - 1e-6
+
+
+class GradientBoosting(TreeModel):
+    """Gradient-boosted trees on neighbourhoods, fitted by scikit-learn, kept as tensors.
+
+    The logit is a constant plus the sum of the trees' values, as in scikit-learn's
+    ``HistGradientBoostingClassifier``.
+
+    References: Friedman, J. H. (2001): Greedy function approximation: a gradient boosting machine.
+    Annals of Statistics 29, 1189-1232. By histograms: Ke, G., et al. (2017): LightGBM. NeurIPS.
+
+    Args:
+        bands: number of input bands.
+        trees: their number.
+        depth: levels of each, 1 to 20.
+        leaf: pixels in each leaf at least.
+        rate: by which each tree's values are shrunk (learning rate).
+    """
+
+    def __init__(
+        self, bands: int, trees: int = 100, depth: int = 6, leaf: int = 20, rate: float = 0.1
+    ) -> None:
+        super().__init__(trees, depth, 0.0)
+        if not rate > 0:
+            raise ValueError(f"rate must be above 0, not {rate}")
+        self.leaf, self.rate = leaf, rate
+        self.features = (bands + 2) * (1 + 2 * len(WINDOWS))
+        self.register_buffer("mean", torch.zeros(bands))
+        self.register_buffer("std", torch.ones(bands))
+        self.register_buffer("green_nir", torch.tensor([-1, -1]))
+        self.register_buffer("start", torch.zeros(1))
+
+    def prepare(
+        self, bands: Sequence[str], mean: np.ndarray | torch.Tensor, std: np.ndarray | torch.Tensor
+    ) -> None:
+        """Take the bands' names and the statistics [band] that images are normalised with.
+
+        To be called before ``neighbourhood_features``, which needs the reflectance for NDWI.
+        """
+        self.mean.copy_(torch.as_tensor(mean))
+        self.std.copy_(torch.as_tensor(std))
+        self.green_nir.copy_(green_nir_positions(bands))
+
+    def neighbourhood_features(self, images: torch.Tensor) -> torch.Tensor:
+        """Describe each pixel and the windows around it.
+
+        The layers are the normalised bands, brightness (mean reflectance of all bands, less that of
+        the training pixels) and NDWI (``baselines.ndwi``). The features are the layers, then their
+        means and standard deviations in windows of 3, 7 and 15 pixels. Invalid pixels (0 in every
+        band) and what lies beyond the edge are left out of a window; where nothing is left, mean
+        and deviation are 0.
+
+        Args:
+            images: normalised [n, band, row, col].
+
+        Returns:
+            float32 [n, feature, row, col] with ``features`` features; those of a pixel depend on
+            the ``REACH`` pixels around it alone.
+        """
+        images = images.float()
+        valid = (images != 0).any(dim=1, keepdim=True).float()
+        brightness = (images * self.std.view(-1, 1, 1)).mean(dim=1)
+        reflectance = images * self.std.view(-1, 1, 1) + self.mean.view(-1, 1, 1)
+        index = ndwi(reflectance, self.green_nir)
+        layers = torch.cat([images, brightness[:, None], index[:, None]], dim=1) * valid
+        features = [layers]
+        for window in WINDOWS:
+            count = _window_sum(valid, window).clamp(min=1)
+            mean = _window_sum(layers, window) / count
+            variance = _window_sum(layers.square(), window) / count - mean.square()
+            # Rounding may leave a variance slightly below 0.
+            features += [mean, variance.clamp(min=0).sqrt()]
+        return torch.cat(features, dim=1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        count, _, height, width = images.shape
+        logits = torch.empty(count, height, width, device=images.device)
+        for number in range(count):
+            for top in range(0, height, _ROWS):
+                rows = min(_ROWS, height - top)
+                # The features are many times the image: only those of some rows at a time.
+                first = max(top - REACH, 0)
+                strip = images[number : number + 1, :, first : top + rows + REACH]
+                features = self.neighbourhood_features(strip)[0, :, top - first :][:, :rows]
+                total = self.total(features.flatten(1).T.contiguous())
+                logits[number, top : top + rows] = (self.start + total).view(rows, width)
+        return logits
+
+    def fit(
+        self,
+        pixels: np.ndarray,
+        labels: np.ndarray,
+        *,
+        bands: Sequence[str],
+        mean: np.ndarray,
+        std: np.ndarray,
+        seed: int = 0,
+    ) -> None:
+        """Fit to ``pixels`` [n, feature], as ``neighbourhood_features`` gives them.
+
+        Raises:
+            GlacierError: pixels of another number of features, or features that were computed
+                without ``prepare`` or with other bands or statistics.
+        """
+        if pixels.ndim != 2 or pixels.shape[1] != self.features:
+            raise GlacierError(
+                f"gradient_boosting: expected pixels of {self.features} features, got an array "
+                f"{pixels.shape}; take them from neighbourhood_features"
+            )
+        given = [torch.as_tensor(np.asarray(array, dtype=np.float32)) for array in (mean, std)]
+        told = [self.mean.cpu(), self.std.cpu(), self.green_nir.cpu()]
+        if not all(map(torch.equal, told, [*given, green_nir_positions(bands)])):
+            raise GlacierError(
+                "gradient_boosting: the features were computed with other bands or statistics; "
+                "call prepare before neighbourhood_features"
+            )
+        from sklearn.ensemble import HistGradientBoostingClassifier
+
+        if len(classes := np.unique(labels)) == 1:  # nothing to tell apart, so no trees
+            self.threshold.fill_(torch.inf)
+            self.value.zero_()
+            self.start.fill_(_ALMOST_SURE if classes[0] == 1 else -_ALMOST_SURE)
+            return
+        booster = HistGradientBoostingClassifier(
+            max_iter=self.trees,
+            max_depth=self.depth,
+            min_samples_leaf=self.leaf,
+            learning_rate=self.rate,
+            early_stopping=False,
+            random_state=seed,
+        )
+        self.take(booster.fit(pixels, labels))
+
+    def take(self, booster: Any) -> None:
+        """Copy the trees of a fitted ``HistGradientBoostingClassifier`` of the classes 0 and 1.
+
+        scikit-learn offers no public way to them; a test compares the probabilities.
+        """
+        if booster.n_iter_ != self.trees or booster.n_features_in_ != self.features:
+            raise GlacierError(
+                f"gradient_boosting: expected {self.trees} trees on {self.features} features, got "
+                f"{booster.n_iter_} on {booster.n_features_in_}"
+            )
+        self.start.fill_(float(np.ravel(booster._baseline_prediction)[0]))
+        for number, (tree,) in enumerate(booster._predictors):
+            nodes = tree.nodes
+            self.set_tree(
+                number,
+                nodes["feature_idx"],
+                nodes["num_threshold"],
+                nodes["left"],
+                nodes["right"],
+                nodes["value"],
+            )
+
+    def fitted_numbers(self) -> int:
+        return super().fitted_numbers() + 1  # the constant
+
+
+def _window_sum(layers: torch.Tensor, window: int) -> torch.Tensor:
+    """Sum [n, layer, row, col] over windows around each pixel, cut off at the edges."""
+    half = window // 2
+    down = F.avg_pool2d(layers, (window, 1), 1, (half, 0), divisor_override=1)
+    return F.avg_pool2d(down, (1, window), 1, (0, half), divisor_override=1)

@@ -1,0 +1,442 @@
+"""The named weights of an ONNX file, read without the packages that run such files.
+
+Of the format (onnx.proto3 of the Open Neural Network Exchange) only the fields that lead to the
+initialisers are declared; protobuf skips the others and checks lengths as it goes.
+
+What a network starts from: nothing, ImageNet, the cloud network's weights, or a checkpoint.
+
+A channel of the first layer belongs to a band. So weights of other bands, or of the same in another
+order, are put into the order of the segmenter; bands that they did not know start at 0 there, and
+are learnt from the first step on.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from importlib import resources
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from glacier_utils.errors import GlacierError, plain
+from glacier_utils.imagery import clouds
+from glacier_utils.models import registry
+from glacier_utils.models.checkpoint import Segmenter, load_checkpoint
+
+# Field types of descriptor.proto: int32, int64, string, bytes.
+_INT32, _INT64, _STRING, _BYTES = 5, 3, 9, 12
+_ONE, _MANY = 1, 3
+# message: (field, its number in onnx.proto3, type or message, how many)
+_SCHEMA: dict[str, list[tuple[str, int, int | str, int]]] = {
+    "Model": [("graph", 7, "Graph", _ONE)],
+    "Graph": [("initializer", 5, "Tensor", _MANY)],
+    "Tensor": [
+        ("dims", 1, _INT64, _MANY),
+        ("data_type", 2, _INT32, _ONE),
+        ("name", 8, _STRING, _ONE),
+        ("raw_data", 9, _BYTES, _ONE),
+        ("data_location", 14, _INT32, _ONE),
+    ],
+}
+# Numbers of TensorProto.DataType; raw data are little-endian on every machine.
+_DTYPES = {1: np.dtype("<f4"), 10: np.dtype("<f2"), 11: np.dtype("<f8")}
+
+
+def initialisers(path: str | Path) -> dict[str, np.ndarray]:
+    """Return the floating-point initialisers of an ONNX file by name, as float32.
+
+    Half precision is widened, which changes no value.
+
+    Raises:
+        GlacierError: the file is missing or no ONNX file, holds no weights, holds them in another
+            file or another number format, or their sizes and shapes disagree.
+    """
+    from google.protobuf.message import DecodeError
+
+    path = Path(path)
+    if not path.is_file():
+        raise GlacierError(f"{path}: no such file of weights")
+    model = _message_class()()
+    try:
+        model.ParseFromString(path.read_bytes())
+    except (DecodeError, UnicodeDecodeError) as error:
+        raise GlacierError(f"{path}: not a readable ONNX file; install or copy it again") from error
+    weights = {tensor.name: _array(tensor, path) for tensor in model.graph.initializer}
+    if not weights:
+        raise GlacierError(f"{path}: an ONNX file without weights; install or copy it again")
+    return weights
+
+
+def _array(tensor: Any, path: Path) -> np.ndarray:
+    """Return one initialiser as an array of its own, after checking what the file claims."""
+    shape, dtype = tuple(tensor.dims), _DTYPES.get(tensor.data_type)
+    if dtype is None or tensor.data_location:
+        raise GlacierError(
+            f"{path}: tensor {tensor.name!r} is not kept in the file as float16, float32 or float64"
+        )
+    # A negative size would stand for "whatever is left"; math.prod knows no overflow.
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(tensor.raw_data):
+        raise GlacierError(
+            f"{path}: tensor {tensor.name!r} of shape {shape} does not fit its "
+            f"{len(tensor.raw_data)} bytes; install or copy the file again"
+        )
+    return np.frombuffer(tensor.raw_data, dtype).reshape(shape).astype(np.float32)
+
+
+@lru_cache(maxsize=1)
+def _message_class() -> Any:
+    """Build the class that parses a model, in a pool of its own: onnx may be imported as well."""
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+    file = descriptor_pb2.FileDescriptorProto(
+        name="glacier_onnx.proto", package="glacier_onnx", syntax="proto2"
+    )
+    for name, fields in _SCHEMA.items():
+        message = file.message_type.add(name=name)
+        for label, number, kind, count in fields:
+            field = message.field.add(name=label, number=number, label=count)
+            if isinstance(kind, str):
+                field.type, field.type_name = field.TYPE_MESSAGE, f".glacier_onnx.{kind}"
+            else:
+                field.type = kind
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("glacier_onnx.Model"))
+
+
+WORDS = ("none", "auto", "csmask", "imagenet")
+CSMASK_ENCODER = "efficientnet-b4"
+_LEVEL = "L2A"  # surface reflectance, as all images here
+# In the encoder's class, but behind the last layer that a segmentation network uses.
+_UNUSED = ("_conv_head.", "_bn1.")
+_PROBE_SECONDS = 3.0
+_RGB = ("red", "green", "blue")
+
+State = dict[str, torch.Tensor]
+
+
+def start(segmenter: Segmenter, weights: str = "auto", *, reflectance: bool = True) -> str:
+    """Put initial weights into an untrained segmenter, in place; return in words which.
+
+    Torch's global random state is left as it was, so that all that follows is the same whatever
+    the start.
+
+    Args:
+        segmenter: as built; its mean and std become those that the weights were trained with, for
+            the bands that these know ("csmask" and checkpoints).
+        weights: "none"; "imagenet", a download for the encoder; "csmask", the weights in the
+            package ukis-csmask, see ``csmask_encoder_state``; "auto", csmask where
+            ``csmask_fits``, else none; or the path of a checkpoint of this project, of which all
+            layers are taken that have name and shape in common with the network.
+        reflectance: whether the images are surface reflectance, not plain digital numbers.
+
+    Raises:
+        GlacierError: an unknown word or file, weights that do not fit the network, a package that
+            is not installed, or a download that failed.
+    """
+    weights = str(weights)
+    if weights == "auto":
+        fits = csmask_fits(segmenter.name, segmenter.bands, reflectance)
+        weights = "csmask" if fits else "none"
+    if weights == "none":
+        return "none"
+    if weights not in WORDS and not Path(weights).is_file():
+        raise GlacierError(
+            f"weights {plain(weights)}: neither one of {', '.join(WORDS)} nor a checkpoint's file"
+        )
+    if registry.is_pixel_model(segmenter.name):
+        raise GlacierError(
+            f"model {segmenter.name}: it is fitted in one go, from no weights; choose weights none"
+        )
+    with torch.random.fork_rng(devices=[]):
+        if weights == "imagenet":
+            return _start_imagenet(segmenter)
+        if weights == "csmask":
+            return _start_csmask(segmenter, reflectance)
+        return _start_checkpoint(segmenter, Path(weights))
+
+
+# ---- the weights of ukis-csmask
+
+
+def csmask_fits(name: str, bands: Sequence[str], reflectance: bool = True) -> bool:
+    """Tell whether the weights of ukis-csmask fit a model and can be had.
+
+    They do where the encoder in ``name`` is efficientnet-b4, ``bands`` has blue, green, red and
+    nir, the values are surface reflectance, and the package is installed.
+    """
+    return not _csmask_obstacle(name, bands, reflectance)
+
+
+def csmask_encoder_state(bands: Sequence[str]) -> State:
+    """Return the state of an encoder efficientnet-b4 trained on Sentinel-2 and Landsat.
+
+    It is the encoder of the cloud network for surface reflectance (L2A) in ukis-csmask (Wieland,
+    Fichtner and Martinis 2022, ISPRS Archives XLIII-B3; Apache-2.0), in float32. The channels of
+    its first layer are put into the order of ``bands``; bands beyond blue, green, red and nir start
+    at 0. Fewer bands are refused: the layers behind the first expect the sum over all four, and no
+    scaling gives back what a missing band told.
+
+    Raises:
+        GlacierError: a band is missing, or the package is, or its files are not as expected.
+    """
+    _require(_csmask_obstacle(f"unet-{CSMASK_ENCODER}", bands, True))
+    return {key: value.clone() for key, value in _csmask_encoder(bands).items()}
+
+
+def _start_csmask(segmenter: Segmenter, reflectance: bool) -> str:
+    _require(_csmask_obstacle(segmenter.name, segmenter.bands, reflectance))
+    network = _smp_network(segmenter)
+    everything, mean, std = _csmask_network()
+    _copy(network.encoder, _csmask_encoder(segmenter.bands), _UNUSED)
+    parts = "encoder"
+    # Of a decoder either all layers are the same, or the copied ones would stand on others.
+    decoder, own = _part(everything, "decoder."), network.decoder.state_dict()
+    wanted = {key for key in own if not key.endswith("num_batches_tracked")}
+    if wanted == set(decoder) and all(own[key].shape == decoder[key].shape for key in decoder):
+        _copy(network.decoder, decoder)
+        parts = "encoder and decoder"
+    _set_statistics(segmenter, clouds.BANDS, mean, std)
+    further = _told(segmenter.bands, clouds.BANDS)
+    return f"csmask: {parts} of ukis-csmask {version('ukis-csmask')}, {_LEVEL}{further}"
+
+
+def _csmask_encoder(bands: Sequence[str]) -> State:
+    """Return the encoder's state for ``bands``; all but the first layer is the one that is kept."""
+    state = _part(_csmask_network()[0], "encoder.")
+    state["_conv_stem.weight"] = _reordered(state["_conv_stem.weight"], clouds.BANDS, bands)
+    return state
+
+
+def _csmask_obstacle(name: str, bands: Sequence[str], reflectance: bool) -> str:
+    """Return why the weights cannot be taken and what to do about it; empty if they can."""
+    encoder = name.partition("-")[2]
+    absent = [band for band in clouds.BANDS if band not in bands]
+    if encoder != CSMASK_ENCODER:
+        return f"they are of the encoder {CSMASK_ENCODER}, {name} has another; choose weights none"
+    if absent:
+        return f"they need the band {absent[0]}, the images have {', '.join(bands)}"
+    if not reflectance:
+        return "they need surface reflectance, not digital numbers; choose weights none"
+    missing = clouds.missing()
+    return f"{missing}, or choose weights none" if missing else ""
+
+
+def _require(obstacle: str) -> None:
+    if obstacle:
+        raise GlacierError(f"csmask weights: {obstacle}")
+
+
+@lru_cache(maxsize=1)
+def _csmask_network() -> tuple[State, np.ndarray, np.ndarray]:
+    """Read network, mean and deviation [band] once a process; nobody may change them."""
+    folder, stem = resources.files("ukis_csmask"), f"model_4b_{_LEVEL.lower()}"
+    try:
+        facts = json.loads((folder / f"{stem}.json").read_text(encoding="utf-8"))["data"]
+        statistics = facts["dataset_statistics"]
+        mean, std = (np.array(values, np.float32) for values in statistics["img"])
+        if tuple(statistics["band_names"]) != clouds.BANDS or not mean.shape == std.shape == (4,):
+            raise ValueError("its bands are others than expected")
+        with resources.as_file(folder / f"{stem}.onnx") as path:
+            weights = initialisers(path)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise GlacierError(
+            f"csmask weights: {stem} of ukis-csmask cannot be read ({plain(error)}); "
+            "install the package again"
+        ) from error
+    state = {key.removeprefix("model."): torch.from_numpy(value) for key, value in weights.items()}
+    return state, mean, std
+
+
+# ---- ImageNet
+
+
+def _start_imagenet(segmenter: Segmenter) -> str:
+    """Take the encoder's weights from the Hugging Face hub, or from its cache without asking it."""
+    encoder_name = segmenter.name.partition("-")[2]
+    network = _smp_network(segmenter)
+    import segmentation_models_pytorch as smp
+
+    entry = smp.encoders.encoders.get(encoder_name)
+    if entry is not None and "imagenet" not in entry["pretrained_settings"]:
+        raise GlacierError(f"encoder {encoder_name}: there are no imagenet weights; choose none")
+    try:
+        with _no_downloads():
+            state = _imagenet_state(segmenter)
+    except Exception:  # whatever smp, timm and the hub raise when a file is not in the cache
+        if not _hub_answers():
+            raise GlacierError(_failed(segmenter.name, "the hub cannot be reached")) from None
+        try:
+            state = _imagenet_state(segmenter)
+        except Exception as error:  # as above, and all that can go wrong on the way
+            raise GlacierError(_failed(segmenter.name, plain(error)[:200])) from error
+    stem = _stem(network.encoder, len(segmenter.bands))
+    if stem in state and len(segmenter.bands) >= len(_RGB):
+        # Channel i has the weights of colour i % 3, scaled; put each colour on its own band.
+        order = [
+            _RGB.index(band) if band in _RGB else i % 3 for i, band in enumerate(segmenter.bands)
+        ]
+        state[stem] = state[stem][:, order]
+    _copy(network.encoder, state)
+    return f"imagenet: encoder {encoder_name}"
+
+
+def _failed(name: str, reason: str) -> str:
+    ways = "csmask (comes with ukis-csmask) or none" if CSMASK_ENCODER in name else "none"
+    return (
+        f"imagenet weights of {name} need a download, which failed ({reason}); "
+        f"connect to the internet, or choose weights {ways}, which need no network"
+        + ("" if CSMASK_ENCODER in name else f"; csmask does for the encoder {CSMASK_ENCODER}")
+    )
+
+
+def _imagenet_state(segmenter: Segmenter) -> State:
+    # timm's encoders (tu-) know only whether; the others know several sorts of weights.
+    sort = True if segmenter.name.partition("-")[2].startswith("tu-") else "imagenet"
+    arguments = {**segmenter.arguments, "encoder_weights": sort}
+    trained = registry.build(segmenter.name, len(segmenter.bands), **arguments)
+    return trained.network.encoder.state_dict()
+
+
+@contextmanager
+def _no_downloads() -> Iterator[None]:
+    """Let the hub's client look into its cache only: without a network it tries for a minute."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def _hub_answers() -> bool:
+    """Tell whether the hub gives any answer within a few seconds."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:  # the user's wish
+        return False
+    request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
+    try:
+        urllib.request.urlopen(request, timeout=_PROBE_SECONDS).close()
+    except urllib.error.HTTPError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+# ---- a checkpoint
+
+
+def _start_checkpoint(segmenter: Segmenter, path: Path) -> str:
+    source = load_checkpoint(path)
+    mine, theirs = segmenter.network.state_dict(), source.network.state_dict()
+    stem = _stem(segmenter.network, len(segmenter.bands))
+    known = set(source.bands) <= set(segmenter.bands)
+    same_stem = stem in theirs and stem == _stem(source.network, len(source.bands))
+    if same_stem and known:
+        theirs[stem] = _reordered(theirs[stem], source.bands, segmenter.bands)
+    elif same_stem:
+        del theirs[stem]
+    # A layer is taken whole or not at all: the bias of a head says nothing without its weights.
+    odd = {_layer(k) for k in mine if k not in theirs or theirs[k].shape != mine[k].shape}
+    taken = {k: value for k, value in theirs.items() if k in mine and _layer(k) not in odd}
+    encoder = [key for key in mine if ".encoder." in f".{key}"] or list(mine)
+    total = sum(mine[key].numel() for key in encoder)
+    shared = sum(taken[key].numel() for key in encoder if key in taken)
+    if not total or shared < total / 2:
+        raise GlacierError(
+            f"{path}: its network {source.name} shares {shared} of the {total} encoder weights of "
+            f"{segmenter.name}, less than half; name a checkpoint with the same encoder"
+        )
+    _copy(segmenter.network, taken, tuple(set(mine) - set(taken)))
+    words = f"{path.name} ({source.name}): {len(taken)} of {len(mine)} tensors"
+    if not known:
+        return f"{words}; not the first layer, which is for {', '.join(source.bands)}"
+    mean, std = (buffer.flatten().numpy() for buffer in (source.mean, source.std))
+    _set_statistics(segmenter, source.bands, mean, std)
+    return words + _told(segmenter.bands, source.bands)
+
+
+# ---- what all have in common
+
+
+def _smp_network(segmenter: Segmenter) -> nn.Module:
+    """Return the network of segmentation-models-pytorch that a segmenter wraps."""
+    network = getattr(segmenter.network, "network", None)
+    if not hasattr(network, "encoder") or "-" not in segmenter.name:
+        raise GlacierError(
+            f"model {segmenter.name}: it has no encoder that trained weights exist for; choose "
+            "weights none or a checkpoint, or a model such as unet-resnet18"
+        )
+    return network
+
+
+def _stem(network: nn.Module, bands: int) -> str:
+    """Return the name of the weight of the first convolution that takes all bands, or ''."""
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d) and module.in_channels == bands:
+            return f"{name}.weight"
+    return ""
+
+
+def _reordered(weight: torch.Tensor, known: Sequence[str], bands: Sequence[str]) -> torch.Tensor:
+    """Return a first layer [filter, band, row, col] for ``bands``; 0 for bands not ``known``."""
+    result = weight.new_zeros(weight.shape[0], len(bands), *weight.shape[2:])
+    for i, band in enumerate(bands):
+        if band in known:
+            result[:, i] = weight[:, list(known).index(band)]
+    return result
+
+
+def _set_statistics(
+    segmenter: Segmenter, known: Sequence[str], mean: np.ndarray, std: np.ndarray
+) -> None:
+    """Set mean and deviation of the ``known`` bands; the other bands keep their own."""
+    for band, centre, spread in zip(known, mean, std, strict=True):
+        i = segmenter.bands.index(band)
+        segmenter.mean[:, i], segmenter.std[:, i] = float(centre), float(spread)
+
+
+def _told(bands: Sequence[str], known: Sequence[str]) -> str:
+    further = [band for band in bands if band not in known]
+    return f"; first layer 0 for {', '.join(further)}" if further else ""
+
+
+def _layer(key: str) -> str:
+    return key.rpartition(".")[0]
+
+
+def _part(state: State, prefix: str) -> State:
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+
+@torch.no_grad()
+def _copy(module: nn.Module, state: State, left: tuple[str, ...] = ()) -> None:
+    """Copy all of ``state`` into ``module``; only counters and names in ``left`` may be missing."""
+    own = module.state_dict()
+    missing = [
+        key
+        for key in own
+        if key not in state and not key.startswith(left) and not key.endswith("_tracked")
+    ]
+    odd = [key for key in state if key not in own or own[key].shape != state[key].shape]
+    if missing or odd:
+        raise GlacierError(
+            f"weights do not fit the network: {plain((missing + odd)[0])} is missing or of another "
+            "shape; choose weights none"
+        )
+    for key, value in state.items():
+        own[key].copy_(value)

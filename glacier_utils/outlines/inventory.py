@@ -1,0 +1,393 @@
+"""Outline files of glacier inventories as one table: columns by their meaning, areas compared.
+
+GLIMS (https://www.glims.org), RGI 6 and RGI 7 (https://www.glims.org/RGI) name the same things
+differently; here they become one table. Attributes are text by third parties: it is cut to a line
+of plain characters, and whoever prints it must still escape it for the format printed to.
+
+Which analysis of a glacier counts, and which glacier ice belongs to that two outlines claim.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import shapely
+from rasterio.crs import CRS
+
+from glacier_utils.errors import GlacierError
+from glacier_utils.outlines.reading import (
+    centred,
+    clean_text,
+    polygonal,
+    read_polygons,
+    tell,
+    text_column,
+)
+
+__all__ = ["COLUMNS", "area_deviations", "areas_km2", "clean_text", "parse_source_date",
+           "read_polygons", "read_table", "without_rock"]  # fmt: skip
+
+COLUMNS = (
+    "glacier_id",
+    "analysis_id",
+    "kind",
+    "source_date",
+    "name",
+    "uncertainty_m",
+    "area_km2",
+    "stated_km2",
+    "geometry",
+)
+KINDS = {"glac_bound": "glacier", "intrnl_rock": "internal_rock"}
+# Column names in order of preference, lower case: GLIMS, RGI 7, RGI 6, anything.
+_GLACIER = ("glac_id", "rgi_id", "rgiid", "glimsid", "glims_id", "glacier_id")
+_ANALYSIS = ("anlys_id", "analysis_id", "rgi_id", "rgiid")
+_DATE = ("src_date", "bgndate", "source_date")
+_NAME = ("glac_name", "name")
+_UNCERTAINTY = ("loc_unc_x", "loc_unc_y", "uncertainty_m")
+_KIND = ("line_type", "kind")
+# GLIMS db_area and RGI 7 area_km2 are km2; `area` is km2 in RGI 6, km2 or m2 in GLIMS files.
+_STATED = ("db_area", "area_km2", "area")
+_KNOWN = (*_GLACIER, *_ANALYSIS, *_DATE, *_NAME, *_UNCERTAINTY, *_KIND, *_STATED)
+EQUAL_AREA = "EPSG:6933"
+
+
+def read_table(
+    path: str | Path, *, bounds: Sequence[float] | None = None, crs: CRS | None = None
+) -> gpd.GeoDataFrame:
+    """Read an inventory into the columns of ``COLUMNS``; see ``rasterization.read_outlines``."""
+    frame = read_polygons(path, bounds=bounds, crs=crs, columns=_KNOWN, named_by=_GLACIER)
+    report: list[str] = frame.attrs["report"]
+    frame = _keep_kinds(frame, report)
+    number = pd.Series(np.arange(1, len(frame) + 1), index=frame.index).astype(str)
+    glacier = text_column(frame, _GLACIER)
+    glacier = glacier.where(glacier != "", "row " + number)
+    analysis = text_column(frame, _ANALYSIS)
+    areas = areas_km2(frame.geometry)
+    table = gpd.GeoDataFrame(
+        {
+            "glacier_id": glacier,
+            "analysis_id": analysis.where(analysis != "", glacier),
+            "kind": frame["_kind"],
+            "source_date": _dates(frame),
+            "name": text_column(frame, _NAME),
+            "uncertainty_m": _uncertainty(frame),
+            "area_km2": areas,
+            "stated_km2": _stated(frame, areas),
+        },
+        geometry=frame.geometry,
+        crs=frame.crs,
+    ).reset_index(drop=True)
+    table.attrs["report"] = report
+    if bounds is not None:
+        table.attrs["bounds"] = tuple(float(value) for value in bounds)
+    report += area_deviations(table).attrs["report"]
+    return table
+
+
+def area_deviations(table: gpd.GeoDataFrame, limit: float = 0.05) -> pd.DataFrame:
+    """List the analyses whose area on an equal-area projection is not the one that the file states.
+
+    GLIMS states the area of the glacier, and repeats it on each polygon of an analysis; other files
+    state each polygon's own. Whether internal rock is part of it differs too. So an analysis agrees
+    if any of these readings does: its polygons without or with its internal rock, against the one
+    number that all state or the sum of different ones.
+
+    Args:
+        table: of ``read_outlines``. Read within bounds, only glaciers that lie wholly inside are
+            compared: of others, rock or parts may not have been read.
+        limit: largest deviation that is not listed, as a fraction of the stated area.
+
+    Returns:
+        glacier_id, analysis_id, name, area_km2, stated_km2, deviation (computed / stated - 1) and
+        basis ("without rock" or "with rock", the reading that comes nearest), the largest deviation
+        first. ``.attrs["report"]`` is a list of one line, empty if nothing deviates.
+    """
+    columns = ["glacier_id", "analysis_id", "name", "area_km2", "stated_km2", "deviation", "basis"]
+    ice = table[table.kind == "glacier"]
+    net = areas_km2(without_rock(table))
+    ice = ice.assign(_net=net, _whole=True)
+    if "bounds" in table.attrs:
+        ice["_whole"] = ice.within(shapely.box(*table.attrs["bounds"]))
+    rows, compared = [], 0
+    for (glacier, analysis), group in ice.groupby(["glacier_id", "analysis_id"], sort=True):
+        stated = group.stated_km2.dropna()
+        if stated.empty or not group._whole.all():
+            continue
+        compared += 1
+        numbers = {stated.sum()} | ({stated.iloc[0]} if np.ptp(stated) == 0 else set())
+        computed = [("without rock", group._net.sum()), ("with rock", group.area_km2.sum())]
+        basis, area, number = min(
+            ((basis, area, number) for basis, area in computed for number in sorted(numbers)),
+            key=lambda reading: abs(reading[1] / reading[2] - 1),
+        )
+        if abs(area / number - 1) > limit:
+            name = group.name.iloc[0]
+            rows.append((glacier, analysis, name, area, number, area / number - 1, basis))
+    result = pd.DataFrame(rows, columns=columns)
+    result = result.sort_values("deviation", key=np.abs, ascending=False, kind="stable")
+    result = result.reset_index(drop=True)
+    examples = ", ".join(
+        f"{row.glacier_id} {row.area_km2:.4g} instead of {row.stated_km2:.4g} km2"
+        for row in result.head(3).itertuples()
+    )
+    said = f"area not as stated, by more than {100 * limit:g} %: {len(result)} of {compared}"
+    result.attrs["report"] = [f"{said} ({examples})"] if len(result) else []
+    return result
+
+
+def without_rock(table: gpd.GeoDataFrame) -> gpd.GeoSeries:
+    """Return the glaciers' polygons without the internal rock of the same analysis.
+
+    So a glacier on a nunatak of another stays. Rock whose analysis has no glacier in the table, and
+    all rock of a table that names no analyses, is taken from every glacier.
+    """
+    ice, rock = table[table.kind == "glacier"], table[table.kind == "internal_rock"]
+    shapes = ice.geometry.to_numpy().copy()
+    if len(rock):
+        owner, of_rock = _analyses(ice), _analyses(rock)
+        positions = pd.Series(np.arange(len(ice))).groupby(owner).indices
+        everywhere = []
+        for name, stones in rock.geometry.groupby(of_rock):
+            stone = shapely.union_all([_valid(item) for item in stones if item is not None])
+            if name in positions:
+                _subtract(shapes, positions[name], stone)
+            else:
+                everywhere.append(stone)
+        if everywhere:
+            _subtract(shapes, np.arange(len(ice)), shapely.union_all(everywhere))
+    return gpd.GeoSeries(shapes, index=ice.index, crs=table.crs)
+
+
+def _analyses(rows: pd.DataFrame) -> np.ndarray:
+    """Name the analysis of each row; a tab stands in no clean text."""
+    if not {"glacier_id", "analysis_id"} <= set(rows.columns):
+        return np.full(len(rows), "", dtype=object)
+    return (rows.glacier_id.astype(str) + "\t" + rows.analysis_id.astype(str)).to_numpy(object)
+
+
+def _subtract(shapes: np.ndarray, positions: np.ndarray, stone: shapely.Geometry) -> None:
+    shapely.prepare(stone)
+    for index in positions[shapely.intersects(shapes[positions], stone)]:
+        shapes[index] = polygonal(_valid(shapes[index]).difference(stone))
+
+
+def _valid(geometry: shapely.Geometry) -> shapely.Geometry:
+    return geometry if geometry.is_valid else polygonal(geometry)
+
+
+def areas_km2(geometry: gpd.GeoSeries) -> np.ndarray:
+    """Return areas in km2, measured on the equal-area projection EPSG:6933 (up to 86 degrees).
+
+    Each polygon is moved to longitude 0 first, which changes no area and keeps those whole that
+    cross the antimeridian.
+    """
+    if geometry.crs is None or geometry.empty:
+        return np.full(len(geometry), np.nan)
+    shapes = centred(geometry.to_crs("EPSG:4326").to_numpy())
+    return gpd.GeoSeries(shapes, crs="EPSG:4326").to_crs(EQUAL_AREA).area.to_numpy() / 1e6
+
+
+def _keep_kinds(frame: gpd.GeoDataFrame, report: list[str]) -> gpd.GeoDataFrame:
+    """Add ``_kind``; leave out line types that are neither ice nor rock inside it."""
+    types = text_column(frame, _KIND)
+    kinds = types.map({**KINDS, **{kind: kind for kind in KINDS.values()}, "": "glacier"})
+    for other, count in types[kinds.isna()].value_counts().sort_index().items():
+        report.append(f"left out, line type {other}: {count}")
+    return frame.assign(_kind=kinds)[kinds.notna()]
+
+
+def _dates(frame: pd.DataFrame) -> pd.Series:
+    columns = {name.lower(): name for name in frame.columns}
+    for name in _DATE:
+        if name in columns:
+            return frame[columns[name]].map(parse_source_date).astype("datetime64[s]")
+    return pd.Series(pd.NaT, index=frame.index).astype("datetime64[s]")
+
+
+def parse_source_date(value: object) -> pd.Timestamp:
+    """Return the date of a source image, NaT where it is unknown.
+
+    GLIMS and RGI 7 hold dates or ISO text; RGI 6 holds YYYYMMDD, with -9999999 for unknown and 99
+    for an unknown month or day, which become the middle of the year or the month.
+    """
+    # Not isdigit, which takes superscripts; and int refuses thousands of digits.
+    if isinstance(value, str) and value.strip().isdecimal() and len(value) < 20:
+        value = int(value)
+    if isinstance(value, int | np.integer) or (isinstance(value, float) and value.is_integer()):
+        year, month, day = int(value) // 10000, int(value) // 100 % 100, int(value) % 100
+        if not 1800 <= year <= 2200:
+            return pd.NaT
+        if not 1 <= month <= 12:
+            month, day = 7, 1
+        elif not 1 <= day <= 31:
+            day = 15
+        value = f"{year:04d}-{month:02d}-{day:02d}"
+    if isinstance(value, float):
+        return pd.NaT
+    date = pd.to_datetime(value, errors="coerce", utc=True)
+    if pd.isna(date) or not 1800 <= date.year <= 2200:
+        return pd.NaT
+    return date.tz_localize(None).normalize()
+
+
+def _numbers(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Return those of the columns (in lower case) that exist, as numbers; nan unless above 0."""
+    columns = {name.lower(): name for name in frame.columns}
+    present = {name: columns[name] for name in names if name in columns}
+    values = {name: pd.to_numeric(frame[column], errors="coerce").astype(float)
+              for name, column in present.items()}  # fmt: skip
+    numbers = pd.DataFrame(values, index=frame.index)
+    return numbers.where((numbers > 0) & np.isfinite(numbers))
+
+
+def _uncertainty(frame: pd.DataFrame) -> pd.Series:
+    """Return the larger of the local uncertainties in m; nan for 0, which means not stated."""
+    return _numbers(frame, _UNCERTAINTY).max(axis=1).astype(float)
+
+
+def _stated(frame: pd.DataFrame, areas: np.ndarray) -> pd.Series:
+    """Return the area that the file states, in km2; nan where it states none."""
+    numbers = _numbers(frame, _STATED)
+    if "area" in numbers:
+        # GLIMS documents km2 and delivers m2; a million between them leaves no doubt which it is.
+        ratio = numbers["area"] / np.where(areas > 0, areas, np.nan)
+        numbers["area"] *= 1e-6 if ratio.median() > 1000 else 1
+    stated = pd.Series(np.nan, index=frame.index)
+    for name in numbers:
+        stated = stated.fillna(numbers[name])
+    return stated
+
+
+RULES = ("nearest", "before", "latest")
+# Ten pixels of 10 m: less is where two analysts drew one divide.
+SLIVER_KM2 = 0.001
+
+
+def image_day(date: str) -> pd.Timestamp:
+    """Return the day of an image; of a month ("2023-08") its middle.
+
+    Raises:
+        GlacierError: ``date`` is neither YYYY-MM nor YYYY-MM-DD.
+    """
+    for form, days in (("%Y-%m-%d", 0), ("%Y-%m", 14)):
+        try:
+            if len(date) == {0: 10, 14: 7}[days]:
+                return pd.to_datetime(date, format=form) + pd.Timedelta(days=days)
+        except (ValueError, TypeError):
+            continue
+    raise GlacierError(f"{date!r} is not a date; write it as 2023-08 or 2023-08-24")
+
+
+def select_analyses(
+    outlines: gpd.GeoDataFrame, date: str, *, rule: str = "nearest"
+) -> gpd.GeoDataFrame:
+    """Keep one analysis of each glacier, with the internal rock that belongs to it.
+
+    Args:
+        outlines: table of ``read_outlines``.
+        date: of the image.
+        rule: "nearest" in time to the image; "before": the last not after the image, and a glacier
+            with none is left out and reported; "latest". Ties go to the analysis with the higher
+            number. An unknown date is the last choice of every rule.
+
+    Raises:
+        GlacierError: an unknown rule or a date that is none.
+    """
+    if rule not in RULES:
+        raise GlacierError(f"rule {rule!r} for choosing analyses: known are {', '.join(RULES)}")
+    day = image_day(date)
+    ice = outlines[outlines.kind == "glacier"]
+    analyses = ice.groupby(["glacier_id", "analysis_id"], as_index=False)["source_date"].max()
+    age = (day - analyses.source_date).dt.days.astype(float)
+    if rule == "before":
+        analyses, age = analyses[~(age < 0)], age[~(age < 0)]
+    rank = {"nearest": age.abs(), "before": age, "latest": age}[rule].fillna(math.inf)
+    number = pd.to_numeric(analyses.analysis_id, errors="coerce").fillna(-1)
+    best = (
+        analyses.assign(_rank=rank, _number=-number)
+        .sort_values(["glacier_id", "_rank", "_number", "analysis_id"])
+        .drop_duplicates("glacier_id")
+    )
+    chosen = pd.MultiIndex.from_frame(best[["glacier_id", "analysis_id"]])
+    keys = pd.MultiIndex.from_frame(outlines[["glacier_id", "analysis_id"]])
+    result = outlines[keys.isin(chosen)].reset_index(drop=True)
+    report = [*outlines.attrs.get("report", [])]
+    dropped = ice.glacier_id.nunique() - best.shape[0]
+    if dropped:
+        report.append(f"left out, no analysis before {date}: {dropped} glaciers")
+    result.attrs = {**outlines.attrs, "report": report}
+    return result
+
+
+def resolve_overlaps(
+    outlines: gpd.GeoDataFrame, *, min_area_km2: float = SLIVER_KM2
+) -> gpd.GeoDataFrame:
+    """Give each overlap of two glaciers to one of them.
+
+    It goes to the newer analysis (an unknown date is the oldest), of equal dates to the larger
+    polygon, of equal sizes to the first identifier. What is compared is the ice, without internal
+    rock: a glacier on a nunatak of another overlaps nothing. All ice together stays what it was.
+
+    Args:
+        outlines: table of ``read_outlines``, one analysis a glacier (``select_analyses``).
+        min_area_km2: smaller overlaps are slivers along a divide and are left as they are.
+
+    Returns:
+        The table with the losers' polygons cut, and left out, with their rock, where nothing
+        remains. ``.attrs["report"]`` gets a line with the overlaps' areas.
+
+    Raises:
+        GlacierError: the outlines have no CRS.
+    """
+    if outlines.crs is None:
+        raise GlacierError("the outlines have no CRS; set the one they were drawn in")
+    outlines = outlines.reset_index(drop=True)
+    table, report = outlines.copy(), [*outlines.attrs.get("report", [])]
+    ice = without_rock(outlines).map(lambda shape: shape if shape.is_valid else polygonal(shape))
+    rank = outlines.loc[ice.index].assign(_size=-areas_km2(ice)).sort_values(
+        ["source_date", "_size", "glacier_id"], ascending=[False, True, True],
+        na_position="last", kind="stable",
+    ).index  # fmt: skip
+    shapes, names = ice.loc[rank].to_numpy(), table.glacier_id.loc[rank].to_numpy()
+    tree = shapely.STRtree(shapes)
+    winners, losers = tree.query(shapes, predicate="intersects")
+    pairs = (winners < losers) & (names[winners] != names[losers])
+    winners, losers = winners[pairs], losers[pairs]
+    common = [polygonal(shapes[one].intersection(shapes[two]))
+              for one, two in zip(winners, losers, strict=True)]  # fmt: skip
+    areas = areas_km2(gpd.GeoSeries(common, crs=outlines.crs))
+    large = np.flatnonzero(areas >= min_area_km2)
+    taken: dict[int, list[shapely.Geometry]] = {}
+    for index in large:
+        taken.setdefault(rank[losers[index]], []).append(common[index])
+    if taken:
+        cut = gpd.GeoSeries(
+            [polygonal(ice.difference(shapely.union_all(pieces)))
+             for ice, pieces in zip(table.geometry[list(taken)], taken.values(), strict=True)],
+            index=list(taken), crs=table.crs,
+        )  # fmt: skip
+        table.loc[cut.index, table.geometry.name] = cut
+        if "area_km2" in table:
+            table.loc[cut.index, "area_km2"] = areas_km2(cut)
+    if len(large):
+        order = large[np.argsort(-areas[large], kind="stable")]
+        who = pd.Series([f"{names[winners[index]]} from {names[losers[index]]} "
+                         f"{areas[index]:.3g} km2" for index in order])  # fmt: skip
+        tell(report, f"overlaps given to the newer or larger ({areas[large].sum():.3g} km2)", who)
+    gone = rank[(table.is_empty & ~outlines.is_empty)[rank]]
+    tell(report, "left out, wholly inside others", table.glacier_id.loc[gone])
+    table = table.drop(index=gone)
+    alive = pd.MultiIndex.from_frame(
+        table.loc[table.kind == "glacier", ["glacier_id", "analysis_id"]]
+    )
+    lost = pd.MultiIndex.from_frame(outlines.loc[gone, ["glacier_id", "analysis_id"]])
+    keys = pd.MultiIndex.from_frame(table[["glacier_id", "analysis_id"]])
+    table = table[~(keys.isin(lost) & ~keys.isin(alive))].reset_index(drop=True)
+    table.attrs = {**outlines.attrs, "report": report}
+    return table

@@ -1,0 +1,447 @@
+"""Predicted polygons against an inventory: as what each glacier was found.
+
+A map tells ice from ground, not glacier from glacier: where glaciers touch along a divide they come
+out as one polygon, and a cloud or a debris band leaves one glacier in several. ``match`` says which
+polygon is which glacier; ``matching.assign_ids`` cuts the mapped ice along the inventory's divides.
+Areas are in km2 on the plane of the map's CRS (within 0.2 % of the ground's in UTM).
+
+Mapped ice cut along the divides of an inventory, so that each glacier has its own polygon.
+
+By the rule of ``per_glacier.partition``, which does the same on rasters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import shapely
+from rasterio.crs import CRS
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from glacier_utils.errors import GlacierError
+from glacier_utils.evaluation.per_glacier import LEAST_KM2, NONE, UNLISTED
+from glacier_utils.outlines.inventory import resolve_overlaps, without_rock
+from glacier_utils.outlines.reading import in_crs, polygonal
+
+KINDS = ("one-to-one", "merged", "split", "complex", "missed", "fragment", "new")
+_SLIVER_KM2 = 1e-9
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Predicted polygons and inventory glaciers that lie on each other.
+
+    Attributes:
+        pairs: a row for each polygon and glacier with common ground: polygon (index in
+            ``polygons``), glacier_id, overlap_km2, share (overlap / glacier), share_of_polygon
+            (overlap / polygon), iou (of the two), counted (by ``match``'s rule).
+        glaciers: a row a glacier on the ground mapped: glacier_id, name, area_km2 (without its
+            internal rock, inside the ground), cut (a part lies outside), found_km2, share (found /
+            area), pieces (polygons counted), polygons (theirs, joined by commas), kind,
+            merged_with (other glaciers in the same polygons, joined by commas), geometry.
+        polygons: a row a predicted polygon, indexed as it came: area_km2, glacier_ids (counted,
+            joined by commas), glaciers (their number), outside_km2 (in no outline), kind, geometry.
+    """
+
+    pairs: pd.DataFrame
+    glaciers: gpd.GeoDataFrame
+    polygons: gpd.GeoDataFrame
+
+
+def match(
+    predicted: gpd.GeoDataFrame,
+    inventory: gpd.GeoDataFrame,
+    *,
+    ground: shapely.Geometry | None = None,
+    least_share: float = 0.1,
+) -> Matches:
+    """Match predicted polygons with the glaciers of an inventory.
+
+    A glacier is *missed* if less than ``least_share`` of its area was found. Of one that was found,
+    each polygon counts that holds at least ``least_share`` of what the largest holds of it: neither
+    a neighbour that reaches over the divide nor a crumb beside the tongue makes it split or merged.
+    By the pairs that count, a glacier or a polygon is *one-to-one*; *split*, the glacier lies in
+    several polygons; *merged*, the polygon lies on several glaciers; *complex*, both. A polygon
+    without a pair that counts is *new* if less than ``least_share`` of it lies in outlines, else a
+    *fragment*.
+
+    Args:
+        predicted: polygons of ``rasterization.vectorise``, in a projected CRS.
+        inventory: table of ``rasterization.read_outlines``, one analysis a glacier
+            (``select_analyses``), in any CRS. Where outlines overlap, the newer glacier has the
+            ground, of equal dates the larger (``resolve_overlaps``).
+        ground: what was mapped, in the CRS of ``predicted``, such as ``grid.box``: glaciers are
+            judged by the part inside it, and those outside are left out. None: all count whole.
+        least_share: above 0, at most 1.
+
+    Raises:
+        GlacierError: a table without CRS, polygons that are not in a projected one, or a
+            ``least_share`` outside its range.
+    """
+    if not 0 < least_share <= 1:
+        raise GlacierError(
+            f"least_share {least_share}: must be above 0 and at most 1; 0.1 is a tenth of a glacier"
+        )
+    shapes, to_km2 = valid_shapes(predicted)
+    table = _on_ground(territories(inventory, predicted.crs), ground)
+    ice = table.geometry.to_numpy()
+    areas, sizes = shapely.area(ice) * to_km2, shapely.area(shapes) * to_km2
+    glacier, polygon, common = common_ground(ice, shapes)
+    overlap = shapely.area(common) * to_km2
+    found = np.bincount(glacier, overlap, len(ice))
+    largest = np.zeros(len(ice))
+    np.maximum.at(largest, glacier, overlap)
+    counted = (found >= least_share * areas)[glacier] & (overlap >= least_share * largest[glacier])
+    order = np.lexsort((-overlap, glacier))
+    pairs = pd.DataFrame(
+        {
+            "polygon": predicted.index.to_numpy()[polygon],
+            "glacier_id": table["glacier_id"].to_numpy()[glacier],
+            "overlap_km2": overlap,
+            "share": overlap / areas[glacier],
+            "share_of_polygon": overlap / sizes[polygon],
+            "iou": overlap / (areas[glacier] + sizes[polygon] - overlap),
+            "counted": counted,
+        }
+    ).iloc[order]
+    links = pairs[pairs["counted"]]
+    glaciers = table.assign(area_km2=areas, found_km2=found, share=found / areas)
+    outside = np.maximum(sizes - np.bincount(polygon, overlap, len(shapes)), 0)
+    polygons = gpd.GeoDataFrame(
+        {"area_km2": sizes, "outside_km2": outside},
+        geometry=shapes, index=predicted.index, crs=predicted.crs,
+    )  # fmt: skip
+    return Matches(
+        pairs.reset_index(drop=True), *_kinds(glaciers, polygons, links, least_share=least_share)
+    )
+
+
+def _kinds(
+    glaciers: gpd.GeoDataFrame,
+    polygons: gpd.GeoDataFrame,
+    links: pd.DataFrame,
+    *,
+    least_share: float,
+) -> tuple[gpd.GeoDataFrame, gpd.GeoDataFrame]:
+    """Add to both tables what the pairs that count say of each row."""
+    pieces = links.groupby("glacier_id", sort=False)["polygon"].agg(list)
+    owners = links.groupby("polygon", sort=False)["glacier_id"].agg(list)
+    rows = []
+    for name in glaciers["glacier_id"]:
+        own = pieces.get(name, [])
+        beside = sorted({other for polygon in own for other in owners[polygon]} - {name})
+        kind = _kind(len(own) > 1, bool(beside)) if own else "missed"
+        rows.append((len(own), ", ".join(map(str, own)), kind, ", ".join(beside)))
+    said = pd.DataFrame(
+        rows, columns=["pieces", "polygons", "kind", "merged_with"], index=glaciers.index
+    )
+    inside = 1 - polygons["outside_km2"] / polygons["area_km2"]
+    rows = []
+    for polygon, share in inside.items():
+        own = owners.get(polygon, [])
+        kind = _kind(any(len(pieces[name]) > 1 for name in own), len(own) > 1)
+        if not own:
+            kind = "fragment" if share >= least_share else "new"
+        rows.append((", ".join(own), len(own), kind))
+    names = pd.DataFrame(rows, columns=["glacier_ids", "glaciers", "kind"], index=polygons.index)
+    columns = ["glacier_id", "name", "area_km2", "cut", "found_km2", "share", "pieces", "polygons",
+               "kind", "merged_with", "geometry"]  # fmt: skip
+    of_polygons = ["area_km2", "glacier_ids", "glaciers", "outside_km2", "kind", "geometry"]
+    return glaciers.join(said)[columns], polygons.join(names)[of_polygons]
+
+
+def _kind(split: bool, merged: bool) -> str:
+    if split and merged:
+        return "complex"
+    return "split" if split else "merged" if merged else "one-to-one"
+
+
+def splits_and_merges(matches: Matches) -> pd.DataFrame:
+    """List glaciers found in several polygons and polygons that lie on several glaciers.
+
+    Returns:
+        found_as ("split": a row a glacier; "merged": a row a polygon), glacier_ids and names
+        (joined by commas), count (polygons of the glacier, glaciers of the polygon), area_km2 (of
+        the glaciers), found_km2, share (found / area), complex (both at once); the largest first.
+        Names are text by third parties: escape them for the format written to.
+    """
+    by_id = matches.glaciers.set_index("glacier_id")
+    rows = [
+        _listed("split", [name], pieces, by_id)
+        for name, pieces in by_id.loc[by_id["pieces"] > 1, "pieces"].items()
+    ]
+    links = matches.pairs[matches.pairs["counted"]]
+    for _, names in links.groupby("polygon", sort=True)["glacier_id"]:
+        if len(names) > 1:
+            rows.append(_listed("merged", list(names), len(names), by_id))
+    columns = ["found_as", "glacier_ids", "names", "count", "area_km2", "found_km2", "share",
+               "complex"]  # fmt: skip
+    table = pd.DataFrame(rows, columns=columns)
+    return table.sort_values(
+        ["found_as", "area_km2"], ascending=[False, False], kind="stable", ignore_index=True
+    )
+
+
+def _listed(found_as: str, ids: list[str], count: int, by_id: pd.DataFrame) -> tuple:
+    rows = by_id.loc[ids]
+    area, found = rows["area_km2"].sum(), rows["found_km2"].sum()
+    names = ", ".join(name for name in rows["name"] if name)
+    return (found_as, ", ".join(ids), names, int(count), area, found, found / area,
+            bool((rows["kind"] == "complex").any()))  # fmt: skip
+
+
+def words(matches: Matches) -> str:
+    """Say in two sentences what was found as what."""
+    glaciers, polygons = matches.glaciers, matches.polygons
+    if glaciers.empty:
+        return (
+            "No glacier of the inventory lies on the ground mapped; the map shows "
+            f"{_many(len(polygons), 'polygon')} of ice ({polygons['area_km2'].sum():.1f} km²)."
+        )
+    told = {
+        "one-to-one": "found as one polygon",
+        "split": "split into several",
+        "merged": "merged with neighbours",
+        "complex": "both split and merged",
+    }
+    counts = glaciers["kind"].value_counts()
+    parts = [f"{counts[kind]} {text}" for kind, text in told.items() if kind in counts]
+    missed = glaciers[glaciers["kind"] == "missed"]
+    parts.append(f"{len(missed)} missed ({missed['area_km2'].sum():.2f} km²)")
+    new = polygons[polygons["kind"] == "new"]
+    area, found = glaciers["area_km2"].sum(), glaciers["found_km2"].sum()
+    return (
+        f"Of {_many(len(glaciers), 'glacier')} with {area:.1f} km², {100 * found / area:.0f} % of "
+        f"it found: {', '.join(parts)}. Of {_many(len(polygons), 'predicted polygon')}, "
+        f"{len(new)} ({new['area_km2'].sum():.2f} km²) "
+        f"{'is' if len(new) == 1 else 'are'} new: next to none of it lies in an outline."
+    )
+
+
+def _many(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def common_ground(
+    ice: np.ndarray, shapes: np.ndarray, least: float = 0.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return (glacier, polygon, common ground) of all that share more area than ``least``."""
+    glacier, polygon = shapely.STRtree(shapes).query(ice, predicate="intersects")
+    common = shapely.intersection(ice[glacier], shapes[polygon])
+    kept = shapely.area(common) > least
+    common = np.array([polygonal(shape) for shape in common[kept]], dtype=object)
+    return glacier[kept], polygon[kept], common
+
+
+def valid_shapes(predicted: gpd.GeoDataFrame) -> tuple[np.ndarray, float]:
+    """Return valid polygons, and km2 of a square unit of their CRS."""
+    if predicted.crs is None or not predicted.crs.is_projected:
+        raise GlacierError(
+            "the predicted polygons have no CRS in which lengths can be measured; give them in a "
+            "projected one such as UTM"
+        )
+    shapes = [shapely.Polygon() if shape is None else polygonal(shape)
+              for shape in predicted.geometry]  # fmt: skip
+    factor = predicted.crs.axis_info[0].unit_conversion_factor
+    return np.array(shapes, dtype=object), factor**2 / 1e6
+
+
+def territories(inventory: gpd.GeoDataFrame, crs) -> gpd.GeoDataFrame:
+    """Return glacier_id, name and the ice of each glacier in ``crs``, without overlaps."""
+    if inventory.crs is None:
+        raise GlacierError("the outlines have no CRS; set the one they were drawn in")
+    table = in_crs(inventory, CRS.from_user_input(crs))
+    # Overlaps are left as they are below a thousandth of a square metre only.
+    table = resolve_overlaps(table, min_area_km2=_SLIVER_KM2)
+    ice = table.loc[table["kind"] == "glacier", ["glacier_id", "name"]].assign(
+        _shape=without_rock(table)
+    )
+    ice["glacier_id"] = ice["glacier_id"].astype(str)
+    rows = [
+        (name, rows["name"].iloc[0], together(list(rows["_shape"])))
+        for name, rows in ice.groupby("glacier_id", sort=True)
+    ]
+    frame = gpd.GeoDataFrame(rows, columns=["glacier_id", "name", "geometry"], crs=crs)
+    return frame[~frame.is_empty].reset_index(drop=True)
+
+
+def _on_ground(table: gpd.GeoDataFrame, ground: shapely.Geometry | None) -> gpd.GeoDataFrame:
+    """Cut glaciers to the ground mapped; add ``cut``."""
+    if ground is None or table.empty:
+        return table.assign(cut=False)
+    shapely.prepare(ground)
+    whole = shapely.covers(ground, table.geometry.to_numpy())
+    inside = table.geometry.where(whole, table.geometry.intersection(ground).map(polygonal))
+    table = table.set_geometry(inside).assign(cut=~whole)
+    return table[~table.is_empty].reset_index(drop=True)
+
+
+def together(shapes: list) -> shapely.Geometry:
+    return polygonal(shapely.union_all(shapes))
+
+
+_TINY_M2 = 1.0  # overlays of outlines that touch leave slivers; a pixel holds 100 m2
+
+
+def assign_ids(
+    predicted: gpd.GeoDataFrame, inventory: gpd.GeoDataFrame, *, step_m: float = 10.0
+) -> gpd.GeoDataFrame:
+    """Cut mapped ice along the divides of an inventory, so that each glacier has its own.
+
+    As in ``per_glacier.partition``: ice inside an outline belongs to that glacier. Ice outside, in a
+    region (polygons that touch) of which a part lies inside an outline, belongs to the nearest of
+    the outlines that the region lies in; a region wholly outside is a glacier of its own,
+    ``unlisted-1`` the largest, unless it is smaller than 0.01 km2: then ``none``. Nearest is meant
+    to the ice inside the outline, by points along its edge.
+
+    Args:
+        predicted, inventory: as in ``match``.
+        step_m: distance of those points; the cut outside outlines is as exact as that.
+
+    Returns:
+        A row a glacier that was found, the largest first: glacier_id, name, area_km2, listed (in
+        the inventory), geometry. The rows do not overlap, and together are the predicted ice.
+
+    Raises:
+        GlacierError: as ``match``, or a step that is not above 0.
+    """
+    if not 0 < step_m < np.inf:
+        raise GlacierError(f"step_m {step_m}: must be above 0; a pixel's side is fine enough")
+    shapes, to_km2 = valid_shapes(predicted)
+    table = territories(inventory, predicted.crs)
+    ice, names = table.geometry.to_numpy(), table["glacier_id"].to_numpy(object)
+    metre = 1 / np.sqrt(to_km2 * 1e6)  # in units of the CRS
+    owner, polygon, inside = common_ground(ice, shapes, _TINY_M2 * metre**2)
+    regions = _regions(shapes)
+    parts: dict[str, list] = {}
+    for number, part in zip(owner, inside, strict=True):
+        parts.setdefault(names[number], []).append(part)
+    of_region = _positions(regions[polygon], len(shapes))
+    of_polygon = _positions(polygon, len(shapes))
+    alone: dict[int, list] = {}
+    loose: dict[int, list] = {}
+    for shape, region, own in zip(shapes, regions, of_polygon, strict=True):
+        if len(of_region[region]):
+            covered = shapely.union_all(ice[owner[own]])
+            loose.setdefault(region, []).append(polygonal(shape.difference(covered)))
+        else:
+            alone.setdefault(region, []).append(shape)
+    for region, rest in loose.items():
+        near = of_region[region]
+        pieces = shapely.get_parts(rest)
+        for number, part in _shared_out(
+            pieces[~shapely.is_empty(pieces)], owner[near], inside[near], step_m * metre
+        ):
+            parts.setdefault(names[number], []).append(part)
+    known = dict(zip(names, table["name"], strict=True))
+    rows = [(name, known[name], True, together(found)) for name, found in parts.items()]
+    rows += [(name, "", False, shape) for name, shape in _unlisted(alone, to_km2)]
+    ids, titles, listed, shapes = zip(*rows, strict=True) if rows else ([], [], [], [])
+    found = gpd.GeoDataFrame(
+        {
+            "glacier_id": pd.Series(ids, dtype=object),
+            "name": pd.Series(titles, dtype=object),
+            "area_km2": shapely.area(np.array(shapes, dtype=object)).astype(float) * to_km2,
+            "listed": pd.Series(listed, dtype=bool),
+        },
+        geometry=list(shapes),
+        crs=predicted.crs,
+    )
+    return found.sort_values("area_km2", ascending=False, kind="stable", ignore_index=True)
+
+
+def _shared_out(
+    pieces: np.ndarray, owners: np.ndarray, ice: np.ndarray, step: float
+) -> list[tuple[int, shapely.Geometry]]:
+    """Give pieces of ground to the owner of the ice nearest to them, cut where that changes."""
+    if (owners == owners[0]).all() or not len(pieces):
+        return [(owners[0], piece) for piece in pieces]
+    rims, source = shapely.get_parts(shapely.boundary(ice), return_index=True)
+    edges, of_rim = _edges(rims)
+    whose = owners[source[of_rim]]
+    tree = shapely.STRtree(edges)
+    # Who is nearest anywhere in a piece is so somewhere on its rim, on the way from there to the
+    # ice: so points along the rim tell.
+    points, at = shapely.get_coordinates(shapely.segmentize(pieces, step), return_index=True)
+    (_, edge), distance = tree.query_nearest(
+        shapely.points(points), return_distance=True, all_matches=False
+    )
+    lowest, highest = _extremes(whose[edge], at, len(pieces))
+    _, farthest = _extremes(distance, at, len(pieces))
+    one = lowest == highest
+    shares = list(zip(lowest[one], pieces[one], strict=True))
+    # No point lies deeper in a piece than the radius of a circle as large.
+    several, reach = pieces[~one], (farthest + step / 2 + np.sqrt(shapely.area(pieces) / np.pi))
+    at, edge = tree.query(several, predicate="dwithin", distance=reach[~one])
+    for piece, near in zip(several, _positions(at, len(several)), strict=True):
+        shares += _cut(piece, edges[edge[near]], whose[edge[near]], step)
+    return shares
+
+
+def _cut(
+    piece: shapely.Polygon, edges: np.ndarray, owners: np.ndarray, step: float
+) -> list[tuple[int, shapely.Geometry]]:
+    """Cut a piece into the ground nearest to each owner's edges, by points along them."""
+    points, of_edge = shapely.get_coordinates(shapely.segmentize(edges, step), return_index=True)
+    points, number = np.unique(points.round(6), axis=0, return_inverse=True)
+    lowest, owners = _extremes(owners[of_edge], number, len(points))
+    # A point of a divide is of both sides: without it, the points beside it share the ground alike.
+    points, single = points[lowest == owners], owners[lowest == owners]
+    if len(np.unique(single)) < 2:
+        return [((*single, *owners)[0], piece)]
+    owners = single
+    cells = shapely.get_parts(
+        shapely.voronoi_polygons(shapely.multipoints(points), extend_to=piece, ordered=True)
+    )
+    touching = shapely.STRtree(cells).query(piece, predicate="intersects")
+    present = np.unique(owners[touching])
+    shares, rest = [], piece
+    for number in present[:-1]:
+        own = shapely.union_all(cells[touching[owners[touching] == number]])
+        shares.append((number, polygonal(rest.intersection(own))))
+        rest = polygonal(rest.difference(own))
+    shares.append((present[-1], rest))
+    return [(number, part) for number, part in shares if not part.is_empty]
+
+
+def _extremes(values: np.ndarray, of: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lowest and highest of the values, none of them negative, of each of ``count``."""
+    lowest, highest = np.full(count, values.max()), np.zeros(count, values.dtype)
+    np.minimum.at(lowest, of, values)
+    np.maximum.at(highest, of, values)
+    return lowest, highest
+
+
+def _edges(lines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the straight edges of lines, and the number of the line that each is of."""
+    corners, line = shapely.get_coordinates(lines, return_index=True)
+    same = line[1:] == line[:-1]
+    edges = shapely.linestrings(np.stack([corners[:-1], corners[1:]], axis=1)[same])
+    return edges, line[1:][same]
+
+
+def _unlisted(alone: dict[int, list], to_km2: float) -> list[tuple[str, shapely.Geometry]]:
+    """Name regions outside all outlines, the largest first; small ones together are ``none``."""
+    regions = sorted((together(found) for found in alone.values()), key=lambda r: -r.area)
+    large = [region for region in regions if region.area * to_km2 >= LEAST_KM2]
+    rows = [(f"{UNLISTED}-{number}", region) for number, region in enumerate(large, 1)]
+    small = regions[len(large) :]
+    return [*rows, (NONE, together(small))] if small else rows
+
+
+def _regions(shapes: np.ndarray) -> np.ndarray:
+    """Number polygons that touch alike."""
+    one, other = shapely.STRtree(shapes).query(shapes, predicate="intersects")
+    size = (len(shapes), len(shapes))
+    graph = coo_array((np.ones(len(one), bool), (one, other)), shape=size)
+    return connected_components(graph, directed=False)[1]
+
+
+def _positions(numbers: np.ndarray, length: int) -> list[np.ndarray]:
+    """Return where each number 0..length - 1 stands."""
+    order = np.argsort(numbers, kind="stable")
+    return np.split(order, np.searchsorted(numbers[order], np.arange(1, length + 1)))[:length]

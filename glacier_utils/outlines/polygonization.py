@@ -1,0 +1,505 @@
+"""Rings along the edges of pixels pulled straight, within so little that no pixel changes sides.
+
+The method is that of Douglas & Peucker (1973, Cartographica 10(2), 112-122) with two differences:
+the line may bend only at chosen places on the pixels' edges, and it is the corners of the edges,
+where it may not bend, that must stay near. It runs on many lines at once.
+
+Outlines of a class raster as lines that a person would draw, within half a pixel of the pixels.
+
+The raster is read in strips, which give the corners of the line along the pixels' edges: places
+where the line turns. They fall into runs, two by two along each row and each column, and runs into
+rings, whatever the strips were. The traced line then leaves the pixels' edges: it may only bend in
+the middle of a run or half a pixel from its ends, and each straight piece stays within less than
+half a pixel of the edges that it stands for.
+
+That bound is all that is needed for topology. A pixel's centre is at least half a pixel from every
+edge, so pulling an edge straight moves no part of it across a centre; nor across a bend, since no
+other edge comes within half a pixel of the places where a line may bend. Lines that do not cross
+then do not cross when each of them is pulled straight, because straight lines cross as little as
+their ends and the points that they go round allow. So rings stay simple, polygons stay apart, and
+burning them gives back the raster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pyproj
+import shapely
+from tqdm import tqdm
+
+from glacier_utils.errors import GlacierError
+from glacier_utils.outlines.reading import in_crs
+from glacier_utils.raster.grid import Grid
+from glacier_utils.raster.io import read_header
+from glacier_utils.raster.mask import UNKNOWN, open_mask
+
+_PIECE = 1024  # corners of a ring between two bends that are given; bounds memory and depth
+_BATCH = 1 << 17  # corners at a time
+_TURNS = 6
+_FIRST = 1e12  # more than any squared distance
+
+
+def straighten(
+    corners: np.ndarray, starts: np.ndarray, shape: tuple[int, int], limit: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pull rings straight.
+
+    Args:
+        corners: int32 [corner, 2], (row, column) of the lattice of pixels' corners, ring after
+            ring; each ring turns at every corner.
+        starts: index of the first corner of each ring, and the number of corners.
+        shape: (rows, columns) of the frame. Lines keep their corners on its edge.
+        limit: largest distance between a corner and the straight piece that stands for it, in
+            pixels; below 0.36 the line through the middles of the pixels' edges is the result.
+
+    Returns:
+        (points, starts): float64 [point, 2] as (column, row), and the first point of each ring with
+        the number of points.
+    """
+    first, last, ring = _pieces(starts)
+    points, counts = [], np.zeros(len(starts) - 1, np.int64)
+    for part in _batches(last - first):
+        x, y, able, must, piece = _places(
+            corners, first[part], last[part], starts, ring[part], shape
+        )
+        keep = _split(x, y, able, must, piece, (2 * limit) ** 2)
+        _join(x, y, keep, must, piece, (2 * limit) ** 2)
+        keep[np.flatnonzero(np.diff(piece, append=-1))] = False  # where the next piece begins
+        points.append(np.column_stack([x[keep], y[keep]]).astype(np.int32))
+        counts += np.bincount(ring[part][piece[keep]], minlength=len(counts))
+    together = np.concatenate(points) if points else np.zeros((0, 2), np.int32)
+    return together / 2, np.concatenate([[0], np.cumsum(counts)])
+
+
+def _pieces(starts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cut rings into pieces: first corner, last corner (the next one's first) and ring of each."""
+    sizes = np.diff(starts)
+    number = -(-sizes // _PIECE)
+    ring = np.repeat(np.arange(len(sizes)), number)
+    rank = np.arange(len(ring)) - np.repeat(np.cumsum(number) - number, number)
+    first = starts[ring] + rank * _PIECE
+    return first, np.minimum(first + _PIECE, starts[ring + 1]), ring
+
+
+def _batches(sizes: np.ndarray) -> Iterator[slice]:
+    begin = 0
+    total = np.cumsum(sizes)
+    while begin < len(sizes):
+        done = total[begin - 1] if begin else 0
+        end = max(begin + 1, int(np.searchsorted(total, done + _BATCH, side="right")))
+        yield slice(begin, end)
+        begin = end
+
+
+def _places(
+    corners: np.ndarray,
+    first: np.ndarray,
+    last: np.ndarray,
+    starts: np.ndarray,
+    ring: np.ndarray,
+    shape: tuple[int, int],
+) -> tuple[np.ndarray, ...]:
+    """List what lies on the line of each piece, in half pixels.
+
+    Returns x, y; whether the line may bend there (0 no, 1 half a pixel from a corner, 2 in the
+    middle of a run or in a corner on the frame's edge) and whether it must; and the piece, which
+    goes from the middle of its first run to that of the next piece's.
+    """
+    sizes = last - first + 1
+    heads, tails = np.cumsum(sizes) - sizes, np.cumsum(sizes) - 1
+    piece = np.repeat(np.arange(len(first)), sizes)
+    at = np.arange(len(piece)) + np.repeat(first - heads, sizes)
+    begin, end = starts[ring][piece], starts[ring + 1][piece]
+    here = corners[np.where(at < end, at, at - end + begin)]
+    after = corners[np.where(at + 1 < end, at + 1, at + 1 - end + begin)]
+    side = (here == 0) | (here == shape)
+    on_frame = side.any(axis=1)
+    inside = ~(side & (here == after)).any(axis=1)  # the run is not along the frame's edge
+    length = np.abs(after - here).sum(axis=1)
+    offsets = np.column_stack([0 * length, 0 * length + 1, length, 2 * length - 1])
+    spot = 2 * here[:, :, None] + np.sign(after - here)[:, :, None] * offsets[:, None, :]
+    ends = inside & (length > 1)
+    there = np.column_stack([np.ones_like(inside), ends, inside, ends])
+    there[heads, :2] &= on_frame[heads, None]
+    there[tails, 1:] &= ~on_frame[tails, None]
+    there[tails, 3] = False
+    must = np.zeros_like(there)
+    must[:, 0] = on_frame
+    must[heads, 2] |= ~on_frame[heads]
+    must[tails, 2] |= ~on_frame[tails]
+    able = np.column_stack([2 * on_frame, ends, 2 * inside, ends]).astype(np.int8)
+    x, y = spot[:, 1][there].astype(float), spot[:, 0][there].astype(float)
+    return x, y, able[there], must[there], np.repeat(piece, 4).reshape(-1, 4)[there]
+
+
+def _split(
+    x: np.ndarray,
+    y: np.ndarray,
+    able: np.ndarray,
+    must: np.ndarray,
+    piece: np.ndarray,
+    limit2: float,
+) -> np.ndarray:
+    """Return where to bend: straight pieces are split at their furthest place until all is near."""
+    keep = must.copy()
+    ends = np.flatnonzero(must)
+    same = piece[ends[:-1]] == piece[ends[1:]]
+    a, b = ends[:-1][same], ends[1:][same]
+    while True:
+        long = b - a > 1
+        a, b = a[long], b[long]
+        if not len(a):
+            return keep
+        far, place = _furthest(x, y, able, a, b)
+        apart = (far > limit2) & (place >= 0)
+        a, b, place = a[apart], b[apart], place[apart]
+        keep[place] = True
+        a, b = np.concatenate([a, place]), np.concatenate([place, b])
+
+
+def _join(
+    x: np.ndarray,
+    y: np.ndarray,
+    keep: np.ndarray,
+    must: np.ndarray,
+    piece: np.ndarray,
+    limit2: float,
+) -> None:
+    """Take out bends, in place, without which all stays near: every other one at a time."""
+    for turn in range(_TURNS):
+        nodes = np.flatnonzero(keep)
+        first = np.flatnonzero(np.diff(piece[nodes], prepend=-1))
+        rank = np.arange(len(nodes)) - np.repeat(first, np.diff(np.append(first, len(nodes))))
+        tried = np.flatnonzero((rank % 2 == turn % 2) & ~must[nodes])
+        if len(tried):
+            far, _ = _furthest(x, y, None, nodes[tried - 1], nodes[tried + 1])
+            keep[nodes[tried[far <= limit2]]] = False
+
+
+def _furthest(
+    x: np.ndarray, y: np.ndarray, able: np.ndarray | None, a: np.ndarray, b: np.ndarray
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Look at what lies between the ends a and b (b > a + 1) of straight pieces.
+
+    Returns:
+        The largest squared distance to each piece; and, unless ``able`` is None, the furthest place
+        where the line may bend, in the middle of a run if there is one, -1 if there is no place.
+    """
+    count = b - a - 1
+    offset = np.cumsum(count) - count
+    segment = np.repeat(np.arange(len(a)), count)
+    index = np.arange(len(segment)) + np.repeat(a + 1 - offset, count)
+    dx, dy = x[b] - x[a], y[b] - y[a]
+    length2 = dx * dx + dy * dy
+    length2[length2 == 0] = 1  # a whole ring, from a place to itself
+    px, py = x[index] - x[a][segment], y[index] - y[a][segment]
+    t = np.clip((px * dx[segment] + py * dy[segment]) / length2[segment], 0, 1)
+    px -= t * dx[segment]
+    py -= t * dy[segment]
+    distance2 = px * px + py * py
+    far = np.maximum.reduceat(distance2, offset)
+    if able is None:
+        return far, None
+    # Middles lie on the line that a staircase stands for, the other places beside it.
+    score = np.where(able[index] == 2, distance2 + _FIRST, np.where(able[index], distance2, -1))
+    best = np.maximum.reduceat(score, offset)
+    hits = np.flatnonzero((score == best[segment]) & (score >= 0))
+    place = np.full(len(a), -1)
+    place[segment[hits[::-1]]] = index[hits[::-1]]  # of equals the first, which is written last
+    return far, place
+
+
+# Of half a pixel; the rest keeps every line 1 cm and more off the centres of 10 m pixels, so that
+# rounding, as in another CRS, moves none to the other side.
+_SAFE = 0.98
+
+
+@dataclass(frozen=True)
+class _Rings:
+    """Rings along the pixels' edges, clockwise on the map, each from its upper left corner.
+
+    ``corners`` int32 [corner, 2] (row, column), ring after ring from ``starts``; ``ice``: whether a
+    ring goes round ice or is the edge of a hole; ``pixels``: how many it encloses.
+    """
+
+    corners: np.ndarray
+    starts: np.ndarray
+    ice: np.ndarray
+    pixels: np.ndarray
+
+
+def trace(
+    mask: np.ndarray,
+    grid: Grid,
+    *,
+    tolerance_px: float = 0.5,
+    min_area_km2: float = 0.0,
+    max_hole_km2: float = 0.0,
+    keep_holes: gpd.GeoDataFrame | gpd.GeoSeries | None = None,
+) -> gpd.GeoDataFrame:
+    """Return the polygons of ``mask`` == 1 without the pixels' staircase, largest first.
+
+    Burning them (pixel-centre rule) gives back the mask. They never overlap and are always valid.
+    Pixels that touch at a corner belong together, as the regions of ``postprocess.clean`` do; holes
+    that touch at a corner do not. Lines along the frame's edge stay on it.
+
+    Args:
+        mask: bool or uint8 [row, col]; 1 glacier, anything else not; 255 unknown.
+        grid: its place.
+        tolerance_px: largest distance between the line and the pixels' edges, either way, 0..0.5;
+            smaller keeps more points; below 0.36, the line through the middles of the edges.
+        min_area_km2: regions of fewer pixels' area are left out.
+        max_hole_km2: holes of fewer pixels' area are filled, unless they hold unknown pixels.
+            Regions that were left out are part of the hole.
+        keep_holes: known nunataks, in any CRS: holes that touch one of them stay.
+
+    Returns:
+        area_km2 of the polygon on the grid's plane, and geometry in the grid's CRS.
+
+    Raises:
+        ValueError: the mask does not fit the grid.
+        GlacierError: a tolerance out of its range, or nunataks that cannot be laid on the grid.
+    """
+    mask = np.asarray(mask)
+    if mask.shape != grid.shape:
+        raise ValueError(f"a mask of shape {mask.shape} does not fit a grid of {grid.shape}")
+    return _trace([mask], grid, tolerance_px, min_area_km2, max_hole_km2, keep_holes)
+
+
+def trace_file(
+    path: str | Path,
+    *,
+    tolerance_px: float = 0.5,
+    min_area_km2: float = 0.0,
+    max_hole_km2: float = 0.0,
+    keep_holes: gpd.GeoDataFrame | gpd.GeoSeries | None = None,
+    rows: int = 1024,
+    progress: bool = False,
+) -> gpd.GeoDataFrame:
+    """Return the polygons of a class raster (0, 1, 255 unknown), read in strips of ``rows``.
+
+    The result is that of ``trace``, with whose arguments, whatever the strips are. Memory goes with
+    the length of a strip and of the line, not with the size of the raster.
+
+    Raises:
+        GlacierError: the file cannot be read or holds other values; see ``trace``.
+        ValueError: ``rows`` is not positive.
+    """
+    if rows < 1:
+        raise ValueError(f"rows {rows}: a strip needs one row or more")
+    grid = read_header(Path(path)).grid
+    source = open_mask(path, grid, codes=(0, 1))
+
+    def strips() -> Iterator[np.ndarray]:
+        for row in tqdm(range(0, grid.height, rows), desc="trace", disable=not progress):
+            yield source.read(row, 0, min(rows, grid.height - row), grid.width)
+
+    return _trace(strips(), grid, tolerance_px, min_area_km2, max_hole_km2, keep_holes)
+
+
+def _trace(
+    strips: Iterable[np.ndarray],
+    grid: Grid,
+    tolerance_px: float,
+    min_area_km2: float = 0.0,
+    max_hole_km2: float = 0.0,
+    keep_holes: gpd.GeoDataFrame | gpd.GeoSeries | None = None,
+) -> gpd.GeoDataFrame:
+    if not 0 <= tolerance_px <= 0.5:
+        raise GlacierError(f"tolerance_px {tolerance_px}: must be 0 to 0.5 pixels")
+    nunataks = _on_grid(keep_holes, grid)
+    corners, ice_below, unknown = _corners(strips, grid.width, wanted=max_hole_km2 > 0)
+    rings = _walk(corners, ice_below)
+    del corners, ice_below
+    points, starts = straighten(rings.corners, rings.starts, grid.shape, tolerance_px * _SAFE)
+    owner = np.repeat(np.arange(len(rings.ice)), np.diff(starts))
+    nest = _Nest(rings, shapely.linearrings(points, indices=owner))
+    nest.leave_out(min_area_km2, grid.pixel_area_km2)
+    nest.fill(max_hole_km2, grid.pixel_area_km2, unknown, nunataks)
+    polygons = nest.polygons()
+    areas = shapely.area(polygons) * grid.pixel_area_km2
+    t = grid.transform
+    polygons = shapely.transform(polygons, lambda xy: xy * [t.a, t.e] + [t.c, t.f])
+    crs = None if grid.crs is None else pyproj.CRS.from_user_input(grid.crs)
+    frame = gpd.GeoDataFrame({"area_km2": areas}, geometry=polygons, crs=crs)
+    return frame.sort_values("area_km2", ascending=False, kind="stable").reset_index(drop=True)
+
+
+def _on_grid(shapes: gpd.GeoDataFrame | gpd.GeoSeries | None, grid: Grid) -> np.ndarray:
+    """Return known nunataks in pixels, (column, row)."""
+    if shapes is None or not len(shapes):
+        return np.zeros(0, object)
+    frame = gpd.GeoDataFrame(geometry=gpd.GeoSeries(shapes.geometry))
+    if (frame.crs is None) != (grid.crs is None):
+        raise GlacierError(
+            "keep_holes: the nunataks or the image have no CRS, so one cannot be laid on the "
+            "other; set the one that they were drawn in"
+        )
+    if grid.crs is not None:
+        xmin, _, xmax, _ = grid.bounds
+        frame = in_crs(frame, grid.crs, (xmin + xmax) / 2)
+    t = grid.transform
+    return shapely.transform(frame.geometry.to_numpy(), lambda xy: (xy - [t.c, t.f]) / [t.a, t.e])
+
+
+def _corners(
+    strips: Iterable[np.ndarray], width: int, *, wanted: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Find the corners of the line along the pixels' edges, and places in the unknown.
+
+    Returns:
+        corners int32 [corner, 3]: row and column on the lattice of pixels' corners, in this order,
+        and which of two corners at one place ends the vertical run below (1) rather than above it.
+        ``ice_below``: whether the pixel to the lower right is ice. ``unknown``: (column, row) of
+        the centre of one pixel or more in every unknown region, if ``wanted``.
+    """
+    corners, below, unknown = [], [], [np.zeros((0, 2))]
+    ice_above, dark_above = np.zeros(width + 2, bool), np.zeros(width + 2, bool)
+    row = 0
+    # A last row outside the frame closes what is open.
+    for strip in chain(strips, [np.zeros((1, width), np.uint8)]):
+        ice = np.vstack([ice_above, np.pad(strip == 1, ((0, 0), (1, 1)))])
+        found, ice_below = _corners_of(ice)
+        corners.append(np.add(found, (row, 0, 0), dtype=np.int32, casting="same_kind"))
+        below.append(ice_below)
+        ice_above = ice[-1]
+        if wanted:
+            dark = np.vstack([dark_above, np.pad(strip == UNKNOWN, ((0, 0), (1, 1)))])
+            upper_left = dark[1:, 1:-1] & ~dark[:-1, 1:-1] & ~dark[1:, :-2]
+            unknown.append(np.argwhere(upper_left)[:, ::-1] + [0.5, row + 0.5])
+            dark_above = dark[-1]
+        row += len(strip)
+    return np.concatenate(corners), np.concatenate(below), np.concatenate(unknown)
+
+
+def _corners_of(ice: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the corners between the rows of ``ice`` and whether ice is to the lower right."""
+    nw, ne, sw, se = ice[:-1, :-1], ice[:-1, 1:], ice[1:, :-1], ice[1:, 1:]
+    cross = (nw == se) & (ne == sw) & (nw != ne)
+    place = np.flatnonzero((nw ^ ne ^ sw ^ se) | cross)
+    # Where pixels of ice touch at a corner, two lines turn, each round one of the other pixels:
+    # so the ice is joined. The western one comes first.
+    twice = cross.ravel()[place]
+    place, twice = np.repeat(place, 1 + twice), np.repeat(twice, 1 + twice)
+    eastern = np.diff(place, prepend=-1) == 0
+    lower_right = se.ravel()[place]
+    lower = twice & (eastern ^ lower_right)
+    rows, cols = np.divmod(place, nw.shape[1])
+    return np.column_stack([rows, cols, lower]), lower_right
+
+
+def _walk(corners: np.ndarray, ice_below: np.ndarray) -> _Rings:
+    """Join corners to rings: the corners of a row are the ends of runs, two by two, and likewise
+    those of a column."""
+    rows, cols, lower = corners.T.astype(np.int64)
+    order = np.argsort((cols * (rows.max(initial=0) + 1) + rows) * 2 + lower)
+    across = np.empty(len(order), np.int32)
+    across[order[0::2]], across[order[1::2]] = order[1::2], order[0::2]
+    del rows, cols, lower, order
+    path, starts = np.empty(len(across), np.int32), [0]
+    seen = bytearray(len(across))
+    step, out, k = memoryview(across), memoryview(path), 0
+    for first in range(0, len(across), 2):
+        if seen[first]:
+            continue
+        here = first
+        while not seen[here]:
+            seen[here] = 1
+            out[k] = here
+            here ^= 1  # the other end of the run along the row
+            seen[here] = 1
+            out[k + 1] = here
+            here = step[here]
+            k += 2
+        starts.append(k)
+    starts = np.array(starts)
+    ice = ice_below[path[starts[:-1]]]
+    corners = corners[path, :2]
+    x, y = corners[:, 1].astype(np.int64), corners[0::2, 0].astype(np.int64)
+    strips = (x[0::2] - x[1::2]) * y
+    pixels = np.add.reduceat(strips, starts[:-1] // 2) if len(strips) else np.zeros(0, np.int64)
+    return _Rings(corners, starts, ice, pixels)
+
+
+class _Nest:
+    """Which ring lies in which; holes and regions leave it, what is left becomes polygons.
+
+    ``lines`` are the rings as drawn, (column, row).
+    """
+
+    def __init__(self, rings: _Rings, lines: np.ndarray) -> None:
+        self.lines, self.ice, self.pixels = lines, rings.ice, rings.pixels
+        self.there = np.ones(len(lines), bool)
+        upper_left = rings.corners[rings.starts[:-1], ::-1]
+        # The centre of a pixel of ice at the ring: inside it, or beyond the upper edge of a hole.
+        self.points = upper_left + np.where(rings.ice[:, None], [0.5, 0.5], [0.5, -0.5])
+        self.region = np.arange(len(lines))  # for a hole: the ring of the ice that it is in
+        holes = np.flatnonzero(~self.ice)
+        self.region[holes] = self._innermost(np.flatnonzero(self.ice), self.points[holes])
+
+    def leave_out(self, least_km2: float, pixel_km2: float) -> None:
+        """Drop regions of ice, with their holes, that are smaller without these."""
+        signed = np.where(self.ice, self.pixels, -self.pixels)
+        areas = np.bincount(self.region, signed, len(self.lines)) * pixel_km2
+        self.there &= ~(areas < least_km2)[self.region]
+
+    def fill(
+        self, most_km2: float, pixel_km2: float, unknown: np.ndarray, nunataks: np.ndarray
+    ) -> None:
+        """Fill holes that are smaller, hold no unknown place and touch no nunatak."""
+        if not most_km2 > 0:
+            return
+        holes = np.flatnonzero(self.there & ~self.ice)
+        islands = np.flatnonzero(self.there & self.ice)
+        around = self._innermost(holes, self.points[islands])
+        inside = around >= 0
+        taken = np.bincount(around[inside], self.pixels[islands[inside]], len(self.lines))
+        filled = np.zeros(len(self.lines), bool)
+        filled[holes] = ((self.pixels - taken) * pixel_km2 < most_km2)[holes]
+        dark = self._innermost(holes, unknown)
+        filled[dark[dark >= 0]] = False
+        if len(nunataks):
+            holes = np.flatnonzero(filled)
+            ground = self._built(holes, islands[inside], around[inside])
+            touched, _ = shapely.STRtree(nunataks).query(ground, predicate="intersects")
+            filled[holes[touched]] = False
+        self.there &= ~filled
+        # Ice in a filled hole becomes part of the ice around.
+        merged = inside & filled[around]
+        into = np.arange(len(self.lines))
+        into[islands[merged]] = self.region[around[merged]]
+        self.there[islands[merged]] = False
+        while (into[into] != into).any():
+            into = into[into]
+        self.region = into[self.region]
+
+    def polygons(self) -> np.ndarray:
+        """Return the ice that is left, in the order of the rings."""
+        holes = np.flatnonzero(self.there & ~self.ice)
+        return self._built(np.flatnonzero(self.there & self.ice), holes, self.region[holes])
+
+    def _built(self, outer: np.ndarray, inner: np.ndarray, owner: np.ndarray) -> np.ndarray:
+        """Return polygons of the rings ``outer``, less those of ``inner`` whose owner each is."""
+        own = np.isin(owner, outer)
+        ring = np.concatenate([outer, inner[own]])
+        place = np.searchsorted(outer, np.concatenate([outer, owner[own]]))
+        order = np.argsort(place, kind="stable")
+        return shapely.polygons(self.lines[ring[order]], indices=place[order])
+
+    def _innermost(self, rings: np.ndarray, points: np.ndarray) -> np.ndarray:
+        """Return which of the rings is the smallest round each point, -1 for none."""
+        result = np.full(len(points), -1)
+        if len(points) and len(rings):
+            tree = shapely.STRtree(shapely.points(points))
+            areas = shapely.polygons(self.lines[rings])
+            which, point = tree.query(areas, predicate="contains")
+            # The smallest comes last and stays.
+            order = np.argsort(-self.pixels[rings[which]], kind="stable")
+            result[point[order]] = rings[which[order]]
+        return result

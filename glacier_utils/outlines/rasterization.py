@@ -1,0 +1,275 @@
+"""Glacier outlines: read a file, burn it into a label; and polygons of a mask.
+
+How old a label is: years from the outlines' source dates to the image, a window at a time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pyproj
+import rasterio.features
+import shapely
+from rasterio.crs import CRS
+
+from glacier_utils.errors import GlacierError
+from glacier_utils.outlines.glims import write_glims
+from glacier_utils.outlines.inventory import (
+    RULES,
+    area_deviations,
+    image_day,
+    read_table,
+    resolve_overlaps,
+    select_analyses,
+    without_rock,
+)
+from glacier_utils.outlines.reading import in_crs
+from glacier_utils.raster.grid import Grid
+from glacier_utils.raster.mask import UNKNOWN, Mask
+
+__all__ = [
+    "RULES",
+    "OutlineMask",
+    "area_deviations",
+    "image_day",
+    "rasterise",
+    "read_outlines",
+    "resolve_overlaps",
+    "select_analyses",
+    "vectorise",
+    "write_glims",
+]
+
+OWN = "own"
+
+
+def read_outlines(
+    path: str | Path, *, bounds: Sequence[float] | None = None, crs: CRS | None = None
+) -> gpd.GeoDataFrame:
+    """Read a GLIMS or RGI file (or any polygons) into one table.
+
+    Args:
+        path: .shp, .zip with one, .gpkg or .geojson, in any CRS.
+        bounds: (xmin, ymin, xmax, ymax) in ``crs``: only outlines that touch it are read.
+        crs: CRS of ``bounds`` and of the result; None keeps the file's.
+
+    Returns:
+        A row a polygon: glacier_id, analysis_id, kind ("glacier" or "internal_rock"), source_date
+        (datetime64, NaT unknown), name, uncertainty_m (nan unknown), area_km2 (of the polygon as it
+        stands, on an equal-area projection), stated_km2 (the file's number, nan unknown; in GLIMS
+        that of the glacier, repeated on its polygons), geometry. Polygons across the antimeridian
+        are in one piece. ``.attrs["report"]`` lists what was mended or left out and areas that are
+        not as stated (``area_deviations``).
+
+    Raises:
+        GlacierError: a file that is missing, broken, without CRS or without polygons.
+    """
+    return read_table(path, bounds=bounds, crs=crs)
+
+
+def rasterise(outlines: gpd.GeoDataFrame, grid: Grid, *, band_m: float | str = 0.0) -> np.ndarray:
+    """Burn outlines into a label: 1 where a pixel's centre is on a glacier and not on its rock.
+
+    Args:
+        outlines: table of ``read_outlines``, one analysis a glacier.
+        grid: where to.
+        band_m: pixels whose centre is nearer than this to the edge of the ice are 255. The edge is
+            that of all ice together: a divide between two glaciers has ice on both sides. "own"
+            takes each outline's ``uncertainty_m`` for its part of the edge; an outline without one
+            has no band, and where bands overlap, the wider counts.
+
+    Returns:
+        uint8 [row, col] of 0, 1 and 255.
+
+    Raises:
+        GlacierError: the grid has no CRS, or a band is wanted on one that is not in metres.
+    """
+    return OutlineMask(outlines, grid, band_m=band_m).read()
+
+
+class OutlineMask(Mask):
+    """Outlines as a label, burnt a window at a time; the arguments are those of ``rasterise``.
+
+    ``report`` is a list of lines: how many outlines have no uncertainty, so no band of their own.
+    """
+
+    def __init__(
+        self, outlines: gpd.GeoDataFrame, grid: Grid, *, band_m: float | str = 0.0
+    ) -> None:
+        own = band_m == OWN
+        if not own and (isinstance(band_m, str) or not 0 <= band_m < math.inf):
+            raise GlacierError(
+                f"band_m {band_m}: the width of the band must not be negative; give metres, or "
+                f"{OWN!r} for each outline's own uncertainty"
+            )
+        if grid.crs is None:
+            raise GlacierError(
+                "the image has no CRS, so outlines cannot be laid on it; georeference the image or "
+                "give `labels` as rasters"
+            )
+        if band_m and not grid.crs.is_projected:
+            raise GlacierError(
+                "band_m is a width in metres, but the image's CRS is in degrees; warp the image "
+                "to a projected CRS such as UTM"
+            )
+        if outlines.crs is None:
+            raise GlacierError("the outlines have no CRS; set the one they were drawn in")
+        self.grid = grid
+        self.report: list[str] = []
+        xmin, _, xmax, _ = grid.bounds
+        outlines = in_crs(outlines, grid.crs, (xmin + xmax) / 2)
+        self._ice = without_rock(outlines).to_numpy()
+        self._tree = shapely.STRtree(self._ice)
+        # Lines of the outlines and the half width of the band along each; None: one for all.
+        self._lines: np.ndarray | None = None
+        if own:
+            band_m = self._own_widths(outlines)
+        self._reach = band_m / grid.metres_per_unit if band_m else 0.0
+
+    def _own_widths(self, outlines: gpd.GeoDataFrame) -> float:
+        """Keep the lines that have bands of their own; return the largest half width in m."""
+        widths = outlines.get("uncertainty_m", pd.Series(np.nan, index=outlines.index))
+        widths = widths.to_numpy(float)
+        stated = widths > 0
+        if not stated.all():
+            bare = f"{(~stated).sum()} of {len(stated)}"
+            self.report.append(f"no uncertainty stated, so no band: {bare} outlines")
+        if not stated.all() or len(np.unique(widths)) > 1:
+            self._lines = shapely.boundary(outlines.geometry.to_numpy()[stated])
+            self._widths = widths[stated] / self.grid.metres_per_unit
+            self._line_tree = shapely.STRtree(self._lines)
+        return float(widths[stated].max(initial=0.0))
+
+    def read(
+        self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
+    ) -> np.ndarray:
+        """Read a window as uint8 [row, col]; 255 outside the frame."""
+        height = self.grid.height - row if height is None else height
+        width = self.grid.width - col if width is None else width
+        window = self.grid.window(row, col, height, width)
+        area = shapely.box(*window.bounds)
+        if self._reach:
+            area = area.buffer(self._reach, join_style="mitre")
+        ice = self._ice[np.sort(self._tree.query(area))]
+        label = _burn(ice, window)
+        if self._reach and len(ice):
+            band = self._band(_edge(ice, area), area)
+            label[_burn([band], window) == 1] = UNKNOWN
+        _blank_outside(label, row, col, self.grid)
+        return label
+
+    def _band(self, edge: shapely.Geometry, area: shapely.Polygon) -> shapely.Geometry:
+        """Return the ground nearer to the edge than the half width of the band there."""
+        if self._lines is None:
+            return edge.buffer(self._reach, quad_segs=16)
+        found = np.sort(self._line_tree.query(area))
+        lines, widths = shapely.clip_by_rect(self._lines[found], *area.bounds), self._widths[found]
+        # The edge was made by overlays, which move points by rounding: its parts are found by lying
+        # within a millimetre of an outline.
+        tiny = 1e-3 / self.grid.metres_per_unit
+        parts = [
+            edge.intersection(
+                shapely.MultiLineString(
+                    [
+                        line
+                        for line in shapely.get_parts(lines[widths == width])
+                        if line.geom_type == "LineString"
+                    ]
+                ).buffer(tiny, 1)
+            ).buffer(width, quad_segs=16)
+            for width in np.unique(widths)
+        ]
+        return shapely.union_all(parts)
+
+
+def _burn(shapes: Sequence[shapely.Geometry], grid: Grid) -> np.ndarray:
+    """Return uint8 [row, col], 1 where the centre of a pixel is in one of the shapes."""
+    shapes = [shape for shape in shapes if shape is not None and not shape.is_empty]
+    if not shapes:
+        return np.zeros(grid.shape, np.uint8)
+    # all_touched=False is the pixel-centre rule.
+    return rasterio.features.rasterize(
+        shapes, out_shape=grid.shape, transform=grid.transform, fill=0, dtype=np.uint8
+    )
+
+
+def _edge(ice: Sequence[shapely.Geometry], area: shapely.Polygon) -> shapely.Geometry:
+    """Return the edge of the ice inside ``area``, without the cut along the area itself."""
+    # Cut with room to spare, so that the cut's own line can be told from the ice's edge.
+    room = area.buffer(1 + 0.1 * math.sqrt(area.area), join_style="mitre")
+    xmin, ymin, xmax, ymax = room.bounds
+    # Where a glacier only touches the cut, clipping leaves lines and points.
+    pieces = shapely.get_parts(shapely.clip_by_rect(ice, xmin, ymin, xmax, ymax))
+    near = shapely.union_all(pieces[shapely.get_dimensions(pieces) == 2])
+    edges = shapely.get_parts(near)
+    edges = shapely.boundary(edges[shapely.get_dimensions(edges) == 2])
+    return shapely.intersection(shapely.union_all(edges), area)
+
+
+def _blank_outside(label: np.ndarray, row: int, col: int, grid: Grid) -> None:
+    """Set the part of a window that sticks out of the frame to unknown, in place."""
+    rows = np.arange(row, row + label.shape[0])
+    cols = np.arange(col, col + label.shape[1])
+    label[(rows < 0) | (rows >= grid.height), :] = UNKNOWN
+    label[:, (cols < 0) | (cols >= grid.width)] = UNKNOWN
+
+
+def vectorise(mask: np.ndarray, grid: Grid, *, min_area_km2: float = 0.0) -> gpd.GeoDataFrame:
+    """Return the polygons of ``mask`` == 1 along the pixels' edges, largest first.
+
+    Pixels that only touch at a corner are separate polygons. ``area_km2`` counts the grid's pixels.
+    """
+    mask = np.asarray(mask)
+    if mask.shape != grid.shape:
+        raise ValueError(f"a mask of shape {mask.shape} does not fit a grid of {grid.shape}")
+    ones = (mask == 1).astype(np.uint8)
+    found = [
+        shapely.geometry.shape(geometry)
+        for geometry, _ in rasterio.features.shapes(ones, ones.astype(bool), 4, grid.transform)
+    ]
+    pixel = abs(grid.transform.a * grid.transform.e)
+    areas = np.array([polygon.area for polygon in found]) / pixel * grid.pixel_area_km2
+    crs = None if grid.crs is None else pyproj.CRS.from_user_input(grid.crs)
+    frame = gpd.GeoDataFrame({"area_km2": areas.astype(float)}, geometry=found, crs=crs)
+    frame = frame[~(frame.area_km2 < min_area_km2)]
+    return frame.sort_values("area_km2", ascending=False, kind="stable").reset_index(drop=True)
+
+
+DAYS_A_YEAR = 365.25
+
+
+class LabelAge:
+    """Ages of outlines burnt on a grid by the rule of pixel centres, as labels are.
+
+    Args:
+        outlines: table of ``rasterization.read_outlines`` in the CRS of ``grid``, an analysis a glacier.
+        grid: of the image.
+        date: of the image. Outlines younger than it have an age below zero.
+    """
+
+    def __init__(self, outlines: gpd.GeoDataFrame, grid: Grid, date: str) -> None:
+        ice = outlines[outlines["kind"] == "glacier"]
+        days = (image_day(date) - ice["source_date"]).dt.days.to_numpy(float)
+        self.grid = grid
+        self._years = days / DAYS_A_YEAR
+        self._shapes = ice.geometry.to_numpy()
+        self._tree = shapely.STRtree(self._shapes)
+
+    def read(self, row: int, col: int, height: int, width: int) -> np.ndarray:
+        """Return years, float32 [row, col]; nan off the outlines and where a date is unknown."""
+        window = self.grid.window(row, col, height, width)
+        here = np.sort(self._tree.query(window.box))
+        if not here.size or np.isnan(self._years[here]).all():
+            return np.full((height, width), np.nan, np.float32)
+        return rasterio.features.rasterize(
+            [(self._shapes[index], self._years[index]) for index in here],
+            out_shape=window.shape,
+            transform=window.transform,
+            fill=np.nan,
+            dtype=np.float32,
+        )

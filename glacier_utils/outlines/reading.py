@@ -1,0 +1,370 @@
+"""Polygons in degrees near the 180th meridian: joined, moved, split again.
+
+Files write a glacier there in three ways: cut into parts on both sides, with longitudes beyond 180,
+or as a ring that jumps from 179 to -179. On a plane only the second is the glacier's shape, so
+that is what the package works with. All functions take an array of geometries in degrees and leave
+empty ones as they are.
+
+Vector files with polygons: find the layer, read the part that is needed, mend the rings.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pyogrio
+import pyproj
+import shapely
+from pyogrio.errors import DataLayerError, DataSourceError
+from rasterio.crs import CRS
+
+from glacier_utils.errors import GlacierError
+from glacier_utils.raster.grid import same_crs
+
+
+def unwrapped(geometry: np.ndarray) -> np.ndarray:
+    """Return geometries in one piece: those on both sides of 180 get longitudes above 180.
+
+    On both sides is what is wider than 180 degrees and becomes narrower than that when its western
+    longitudes are counted on from 180.
+    """
+    result = np.array(geometry, dtype=object)
+    xmin, _, xmax, _ = shapely.bounds(result).T
+    for index in np.flatnonzero(xmax - xmin > 180):
+        moved = shapely.transform(result[index], _eastward)
+        if not 0 < moved.bounds[2] - moved.bounds[0] < 180:
+            continue
+        parts = shapely.get_parts(moved)
+        # The parts share the cut along the meridian.
+        whole = shapely.is_valid(parts).all() and (shapely.get_dimensions(parts) == 2).all()
+        result[index] = shapely.union_all(parts) if whole and len(parts) > 1 else moved
+    return result
+
+
+def near(geometry: np.ndarray, longitude: float | np.ndarray) -> np.ndarray:
+    """Move geometries by whole turns, so that their middles lie within 180 degrees of one place."""
+    xmin, _, xmax, _ = shapely.bounds(geometry).T
+    turns = np.nan_to_num(np.round((longitude - (xmin + xmax) / 2) / 360))
+    return shifted(geometry, 360 * turns) if turns.any() else np.array(geometry, dtype=object)
+
+
+def shifted(geometry: np.ndarray, degrees: np.ndarray) -> np.ndarray:
+    """Move each geometry east by its own number of degrees."""
+    moved = np.array(geometry, dtype=object)
+    coordinates, index = shapely.get_coordinates(moved, return_index=True)
+    coordinates[:, 0] += degrees[index]
+    return shapely.set_coordinates(moved, coordinates)
+
+
+def centred(geometry: np.ndarray) -> np.ndarray:
+    """Move each geometry to where its middle is at longitude 0, which keeps its area."""
+    geometry = unwrapped(geometry)
+    xmin, _, xmax, _ = shapely.bounds(geometry).T
+    return shifted(geometry, -np.nan_to_num((xmin + xmax) / 2))
+
+
+def split(geometry: np.ndarray) -> np.ndarray:
+    """Cut polygons at the 180th meridian, all longitudes in -180..180, as files should have them.
+
+    That is the rule of GeoJSON (RFC 7946, section 3.1.9).
+    """
+    result = near(unwrapped(geometry), 0.0)
+    xmin, _, xmax, _ = shapely.bounds(result).T
+    for index in np.flatnonzero((xmin < -180) | (xmax > 180)):
+        parts = []
+        for turn in (-360, 0, 360):
+            piece = result[index].intersection(shapely.box(turn - 180, -90, turn + 180, 90))
+            piece = shapely.transform(piece, lambda xy, turn=turn: xy - [turn, 0])
+            parts += [part for part in shapely.get_parts(piece) if part.geom_type == "Polygon"]
+        result[index] = shapely.MultiPolygon(parts)
+    return result
+
+
+def _eastward(coordinates: np.ndarray) -> np.ndarray:
+    return coordinates + np.where(coordinates[:, :1] < 0, [360.0, 0.0], 0.0)
+
+
+_NO_TEXT = {"", "none", "nan", "null"}
+_SUFFIXES = (".shp", ".gpkg", ".geojson", ".json", ".fgb")
+# This near to the 180th meridian a file may write the same place in three ways.
+_NEAR_180 = 10.0
+
+
+def read_polygons(
+    path: str | Path,
+    *,
+    bounds: Sequence[float] | None = None,
+    crs: CRS | None = None,
+    columns: Sequence[str] | None = None,
+    named_by: Sequence[str] = (),
+) -> gpd.GeoDataFrame:
+    """Read the polygons of a vector file, rings mended, one piece each across the antimeridian.
+
+    Args:
+        path: .shp, .zip with one, .gpkg or .geojson.
+        bounds: (xmin, ymin, xmax, ymax) in ``crs``: only polygons that touch it are returned.
+        crs: CRS of ``bounds`` and of the result; None keeps the file's.
+        columns: names in lower case of the columns to read; None reads all.
+        named_by: columns, in lower case, the first of which names a polygon in the report.
+
+    Returns:
+        The file's columns and geometry. ``.attrs["report"]`` lists what was mended or left out.
+
+    Raises:
+        GlacierError: a file that is missing, broken, without CRS or without polygons.
+    """
+    path = Path(path)
+    address = _address(path)
+    layer, info = _layer(address, path)
+    file_crs = CRS.from_user_input(info["crs"])
+    fields = [name for name in info["fields"] if columns is None or name.lower() in columns]
+    box = None if bounds is None else _file_box(bounds, crs, file_crs)
+    queries = _queries(box, file_crs, info["total_bounds"])
+    frames = [_read(address, path, layer, fields, query) for query in queries]
+    frame = frames[0] if len(frames) == 1 else _joined(frames)
+    report: list[str] = []
+    frame = _mended(frame, named_by, report)
+    if box is not None and file_crs.is_geographic:
+        # Before the projection, which may know nothing of the far side of the Earth.
+        frame = _set(frame, near(frame.geometry.to_numpy(), (box[0] + box[2]) / 2))
+        frame = frame[frame.intersects(shapely.box(*box))]
+    if crs is not None:
+        frame = in_crs(frame, crs, None if bounds is None else (bounds[0] + bounds[2]) / 2)
+    if bounds is not None:
+        frame = frame[frame.intersects(shapely.box(*bounds))]
+    frame = frame.reset_index(drop=True)
+    frame.attrs["report"] = report
+    return frame
+
+
+def in_crs(frame: gpd.GeoDataFrame, crs: CRS, longitude: float | None = None) -> gpd.GeoDataFrame:
+    """Return a frame in ``crs``; in a CRS in degrees, polygons are moved near to ``longitude``."""
+    known = pyproj.CRS.from_user_input(crs)
+    if same_crs(CRS.from_user_input(frame.crs), crs):
+        # The same CRS in another spelling: a transformation could only add noise.
+        frame = frame.set_crs(known, allow_override=True)
+    else:
+        frame = frame.to_crs(known)
+    if crs.is_geographic:
+        shapes = unwrapped(frame.geometry.to_numpy())
+        frame = _set(frame, shapes if longitude is None else near(shapes, longitude))
+    return frame
+
+
+def polygonal(geometry: shapely.Geometry) -> shapely.Geometry:
+    """Return the valid area of a geometry, without the lines and points that mending leaves."""
+    if not geometry.is_valid:
+        geometry = shapely.make_valid(geometry)
+    if geometry.geom_type in ("Polygon", "MultiPolygon"):
+        return geometry
+    parts = shapely.get_parts(geometry)
+    # A collection may hold further collections of one level.
+    parts = [inner for part in parts for inner in shapely.get_parts(part)]
+    return shapely.union_all([part for part in parts if part.geom_type == "Polygon"])
+
+
+def _set(frame: gpd.GeoDataFrame, shapes: np.ndarray) -> gpd.GeoDataFrame:
+    return frame.set_geometry(gpd.GeoSeries(shapes, index=frame.index, crs=frame.crs))
+
+
+def _address(path: Path) -> str:
+    """Return what GDAL opens for a file; of a zip, the layer of polygons inside."""
+    if not path.exists():
+        raise GlacierError(f"{path}: no such file; check the path of the outlines")
+    if path.is_dir():
+        raise GlacierError(f"{path}: is a folder; name the file of outlines in it")
+    suffix = path.suffix.lower()
+    if suffix == ".zip":
+        return f"/vsizip/{path.resolve()}/{_in_zip(path)}"
+    if suffix == ".shp":
+        for part in (".dbf", ".shx"):
+            if not any(path.with_suffix(end).exists() for end in (part, part.upper())):
+                raise GlacierError(
+                    f"{path}: its {part} file is missing; a shapefile needs .shp, .shx, .dbf and "
+                    ".prj side by side"
+                )
+    elif suffix not in _SUFFIXES:
+        raise GlacierError(
+            f"{path}: outlines are read from .shp, .zip, .gpkg and .geojson; convert it to one"
+        )
+    return str(path)
+
+
+def _in_zip(path: Path) -> str:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError) as error:
+        raise GlacierError(f"{path}: is no whole zip file; download it again") from error
+    for name in names:
+        pure = PurePosixPath(name.replace("\\", "/"))
+        if pure.is_absolute() or ".." in pure.parts or ":" in name:
+            raise GlacierError(
+                f"{path}: holds {name!r}, a path outside its folder; do not use this file, "
+                "download it from its source"
+            )
+    found = [name for name in names if name.lower().endswith(".shp")]
+    found = found or [name for name in names if name.lower().endswith(_SUFFIXES)]
+    # A GLIMS download holds lines and points besides the polygons.
+    found = [name for name in found if "glims_polygons" in name.lower()] or found
+    if not found:
+        raise GlacierError(f"{path}: holds no shapefile; download the outlines as a shapefile zip")
+    if len(found) > 1:
+        raise GlacierError(
+            f"{path}: holds several shapefiles ({', '.join(sorted(found)[:4])}); unpack it and "
+            "name one"
+        )
+    inside = {name.lower() for name in names}
+    stem, _, kind = found[0].lower().rpartition(".")
+    for part in (".dbf", ".shx"):
+        # Without attributes, rock inside a glacier could not be told from ice.
+        if kind == "shp" and stem + part not in inside:
+            raise GlacierError(
+                f"{path}: the {part} file of {found[0]} is missing in it; download it again"
+            )
+    return found[0]
+
+
+def _layer(address: str, path: Path) -> tuple[str, dict]:
+    """Return the first layer that can hold polygons and what is known of it."""
+    try:
+        layers = pyogrio.list_layers(address)
+        # A type of "Unknown" or a collection may hold polygons; a table without geometry is None.
+        able = [
+            name for name, kind in layers
+            if kind and ("Polygon" in kind or "Unknown" in kind or "Collection" in kind)
+        ]  # fmt: skip
+        if not able:
+            kinds = ", ".join(sorted({str(kind) for _, kind in layers})) or "nothing"
+            raise GlacierError(f"{path}: holds {kinds}, no polygons; name the file of outlines")
+        info = pyogrio.read_info(address, layer=able[0])
+    except (DataSourceError, DataLayerError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise GlacierError(
+            f"{path}: cannot be read as outlines; download or export it again ({reason})"
+        ) from error
+    if not info["crs"]:
+        raise GlacierError(
+            f"{path}: has no CRS (for a shapefile: its .prj is missing); without it nobody knows "
+            "where the outlines lie; for GLIMS and RGI it is EPSG:4326"
+        )
+    return able[0], info
+
+
+def _file_box(bounds: Sequence[float], crs: CRS | None, file_crs: CRS) -> tuple | None:
+    """Return ``bounds`` in the file's CRS with a margin; None where they have no place in it.
+
+    In degrees the box starts in -180..180 and may end beyond 180.
+    """
+    xmin, ymin, xmax, ymax = bounds
+    if crs is not None and not same_crs(crs, file_crs):
+        transformer = pyproj.Transformer.from_crs(
+            pyproj.CRS.from_user_input(crs), pyproj.CRS.from_user_input(file_crs), always_xy=True
+        )
+        xmin, ymin, xmax, ymax = transformer.transform_bounds(*bounds, densify_pts=51)
+    if not np.isfinite([xmin, ymin, xmax, ymax]).all():
+        return None
+    if file_crs.is_geographic:
+        turn = 360 * np.floor((xmin + 180) / 360)
+        xmin, xmax = xmin - turn, xmax - turn + (360 if xmin > xmax else 0)
+    # The curved edge of the transformed frame may bulge between the points that were followed.
+    margin_x, margin_y = 0.02 * (xmax - xmin), 0.02 * (ymax - ymin)
+    return xmin - margin_x, ymin - margin_y, xmax + margin_x, ymax + margin_y
+
+
+def _queries(box: tuple | None, file_crs: CRS, total: Sequence[float] | None) -> list[tuple | None]:
+    """Return the boxes to ask the file for, which may count longitudes beyond 180."""
+    if box is None or not file_crs.is_geographic:
+        return [box]
+    xmin, ymin, xmax, ymax = box
+    if xmin < _NEAR_180 - 180 or xmax > 180 - _NEAR_180:
+        # All longitudes: on a plane, a ring that jumps from 179 to -179 misses what it encloses.
+        return [(-400.0, ymin, 800.0, ymax)]
+    beyond = xmin < 0 and (total is None or total[2] > 180)
+    return [box, (xmin + 360, ymin, xmax + 360, ymax)] if beyond else [box]
+
+
+def _read(
+    address: str, path: Path, layer: str, fields: list[str], box: tuple | None
+) -> gpd.GeoDataFrame:
+    options = {"layer": layer, "columns": fields, "bbox": box, "fid_as_index": True}
+    try:
+        try:
+            return pyogrio.read_dataframe(address, **options)
+        except UnicodeDecodeError:
+            # Old shapefiles name no encoding; Latin-1 reads any byte.
+            return pyogrio.read_dataframe(address, encoding="ISO-8859-1", **options)
+    except (DataSourceError, DataLayerError, ValueError, shapely.errors.ShapelyError) as error:
+        reason = " ".join(str(error).split())
+        raise GlacierError(
+            f"{path}: cannot be read as outlines; download or export it again ({reason})"
+        ) from error
+
+
+def _joined(frames: list[gpd.GeoDataFrame]) -> gpd.GeoDataFrame:
+    joined = pd.concat(frames)
+    return joined[~joined.index.duplicated()].sort_index()
+
+
+def _mended(
+    frame: gpd.GeoDataFrame, named_by: Sequence[str], report: list[str]
+) -> gpd.GeoDataFrame:
+    """Mend invalid rings and leave out what has no area, saying so."""
+    label = text_column(frame, named_by)
+    label = label.where(label != "", "feature " + frame.index.astype(str))
+    empty = frame.geometry.isna() | frame.geometry.is_empty
+    tell(report, "left out, no geometry", label[empty])
+    frame, label = frame[~empty].copy(), label[~empty]
+    flat = ~frame.geom_type.isin(["Polygon", "MultiPolygon", "GeometryCollection"])
+    tell(report, "left out, not a polygon", label[flat])
+    frame, label = frame[~flat].copy(), label[~flat]
+    if frame.crs is not None and frame.crs.is_geographic:
+        before = frame.bounds.eval("maxx - minx")
+        frame = _set(frame, unwrapped(frame.geometry.to_numpy()))
+        joined = frame.bounds.eval("maxx - minx") < before
+        tell(report, "laid together across the antimeridian", label[joined])
+    bad = ~frame.is_valid | (frame.geom_type == "GeometryCollection")
+    if bad.any():
+        mended = [polygonal(geometry) for geometry in frame.geometry[bad]]
+        frame.loc[bad, frame.geometry.name] = gpd.GeoSeries(
+            mended, index=frame.index[bad], crs=frame.crs
+        )
+        tell(report, "invalid rings mended", label[bad])
+    gone = frame.geometry.is_empty
+    tell(report, "left out, no area", label[gone])
+    return frame[~gone]
+
+
+def tell(report: list[str], what: str, who: pd.Series, limit: int = 5) -> None:
+    """Add a line that says what was done to whom; none if to nobody."""
+    if len(who):
+        names = ", ".join(who.iloc[:limit])
+        more = f" and {len(who) - limit} more" if len(who) > limit else ""
+        report.append(f"{what}: {names}{more}")
+
+
+def text_column(frame: pd.DataFrame, names: Sequence[str]) -> pd.Series:
+    """Return the first of the columns (in lower case) that exists as clean text, "" for none."""
+    columns = {name.lower(): name for name in frame.columns}
+    for name in names:
+        if name in columns:
+            return frame[columns[name]].map(clean_text).astype(object)
+    return pd.Series("", index=frame.index, dtype=object)
+
+
+def clean_text(value: object, limit: int = 80) -> str:
+    """Return one line of plain characters of a third party's attribute."""
+    if value is None or (isinstance(value, float) and np.isnan(value)) or value is pd.NaT:
+        return ""
+    # Identifiers come as floats from some files.
+    text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    # Control and format characters (category C) include those that turn text around.
+    text = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in text)
+    text = " ".join(text.split())[:limit]
+    return "" if text.lower() in _NO_TEXT else text

@@ -1,0 +1,67 @@
+from .change_figures import (
+    area_series as area_series,
+    cause_bars as cause_bars,
+    cause_maps as cause_maps,
+    false_change as false_change,
+    glacier_changes as glacier_changes,
+    prices as prices,
+    robustness_matrix as robustness_matrix,
+)
+from .charts import (
+    band_histograms as band_histograms,
+    class_balance as class_balance,
+    differences as differences,
+    learning_curves as learning_curves,
+    patch_scores as patch_scores,
+    precision_recall as precision_recall,
+    score_intervals as score_intervals,
+    seam_profile as seam_profile,
+    shift_heatmap as shift_heatmap,
+    transition_matrices as transition_matrices,
+)
+from .evaluation_figures import (
+    areas as areas,
+    band_curves as band_curves,
+    cleanup_effects as cleanup_effects,
+    correlograms as correlograms,
+    coverage as coverage,
+    disagreement_gallery as disagreement_gallery,
+    error_bars as error_bars,
+    error_by_distance as error_by_distance,
+    label_age as label_age,
+    labels_and_truth as labels_and_truth,
+    ranking as ranking,
+    reliability as reliability,
+    risk_coverage as risk_coverage,
+    size_classes as size_classes,
+    window_effects as window_effects,
+)
+from .gallery import (
+    augmentation_gallery as augmentation_gallery,
+    dropped_patches as dropped_patches,
+    exploded as exploded,
+    patch_gallery as patch_gallery,
+)
+from .maps import (
+    CLOUD_COLOURS as CLOUD_COLOURS,
+    detail as detail,
+    large_map as large_map,
+    large_maps as large_maps,
+    matches_map as matches_map,
+    over as over,
+)
+from .style import (
+    CLASS_COLOURS as CLASS_COLOURS,
+    area_overview as area_overview,
+    area_scenes as area_scenes,
+    change_maps as change_maps,
+    code_maps as code_maps,
+    composite as composite,
+    error_codes as error_codes,
+    error_maps as error_maps,
+    label_maps as label_maps,
+    pictures as pictures,
+    probability_maps as probability_maps,
+    scenes as scenes,
+    split_map as split_map,
+)

@@ -1,0 +1,417 @@
+"""Rasters of many scenes as one: a VRT, a small text file that GDAL and QGIS open as a raster.
+
+Written here because rasterio has no gdalbuildvrt, and the one library that has (rio-vrt 0.3.1)
+keeps no colours, no scale and no nodata of what it puts together.
+
+The maps of many scenes as one: a mosaic a kind and CRS, and outlines without doubled glaciers.
+
+The outlines are those of the mosaics, not of the scenes put together: so they agree with the
+mosaics pixel by pixel, a glacier that the edge of a scene cuts is whole, and nothing counts twice.
+Only between mosaics of different CRSs, such as neighbouring UTM zones, outlines are cut and joined:
+the first mosaic counts wherever it has data, and what touches across its edge becomes one glacier.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pyproj
+import rasterio.features
+import shapely
+from affine import Affine
+from rasterio.enums import ColorInterp
+from rasterio.windows import Window
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from glacier_utils.errors import GlacierError
+from glacier_utils.files import file_name, write_text
+from glacier_utils.outlines.inventory import areas_km2
+from glacier_utils.outlines.reading import polygonal, unwrapped
+from glacier_utils.raster.grid import Grid, same_crs
+from glacier_utils.raster.io import crs_name, open_raster, read_header
+
+MARGIN = 128  # px; a network sees less of the ground around a place that is nearer to the frame
+_TYPES = {"uint8": "Byte", "uint16": "UInt16", "int16": "Int16", "uint32": "UInt32",
+          "int32": "Int32", "float32": "Float32", "float64": "Float64"}  # fmt: skip
+_WHOLE = 1e-3  # px; nearer to a whole number, a place is that number
+
+
+@dataclass(frozen=True)
+class _Raster:
+    path: Path
+    grid: Grid
+    blocks: tuple[int, int]
+    # What all rasters of a mosaic share: type, nodata, scale, offset, colours.
+    look: tuple[Any, ...]
+
+
+def write_vrt(path: str | Path, rasters: Sequence[str | Path], *, margin: int = MARGIN) -> Path:
+    """Write a mosaic of rasters of one band, whole or not at all; copies no pixels.
+
+    Where rasters overlap, the first in the list counts that has data and is not within ``margin``
+    pixels of its frame; where all have their margin there, the first that has data. Pixel size is
+    the smallest there is, on the lattice of the first raster; others are taken by nearest
+    neighbour. Paths in the file are relative to it, so that the folder can be moved.
+
+    Args:
+        path: of the .vrt file.
+        rasters: of one CRS, type, nodata value, scale and colour table.
+        margin: in pixels of each raster, at most a quarter of its side.
+
+    Raises:
+        GlacierError: no rasters, or rasters that do not belong together.
+    """
+    path = Path(path)
+    if not rasters:
+        raise GlacierError(f"{path}: a mosaic needs at least one raster")
+    found = [_read(Path(raster)) for raster in rasters]
+    for other in found[1:]:
+        if not same_crs(other.grid.crs, found[0].grid.crs):
+            raise GlacierError(
+                f"{other.path}: its CRS {crs_name(other.grid)} is not {crs_name(found[0].grid)} as "
+                f"of {found[0].path.name}; put them into mosaics of their own"
+            )
+        if other.look != found[0].look:
+            raise GlacierError(
+                f"{other.path}: type, nodata, scale or colours are not those of "
+                f"{found[0].path.name}; map both with the same version"
+            )
+    frame = _frame([raster.grid for raster in found])
+    root = ET.Element("VRTDataset", rasterXSize=str(frame.width), rasterYSize=str(frame.height))
+    if frame.crs is not None:
+        # GDAL takes axes in the order of the authority unless told otherwise.
+        ET.SubElement(root, "SRS", dataAxisToSRSAxisMapping=_axes(frame)).text = frame.crs.to_wkt()
+    numbers = ", ".join(repr(float(value)) for value in frame.transform.to_gdal())
+    ET.SubElement(root, "GeoTransform").text = numbers
+    band = _band(root, found[0])
+    # The last that is written into a place of the mosaic counts there.
+    for raster in reversed(found):
+        _add_source(band, raster, path, frame, Window(0, 0, *reversed(raster.grid.shape)))
+    if len(found) > 1 and margin > 0:
+        for raster in reversed(found):
+            _add_source(band, raster, path, frame, core(raster.grid, margin))
+    ET.indent(root)
+    return write_text(path, ET.tostring(root, encoding="unicode") + "\n")
+
+
+def core(grid: Grid, margin: int = MARGIN) -> Window:
+    """Return the part of a frame without its margin, which is at most a quarter of a side."""
+    rows, cols = (min(margin, size // 4) for size in grid.shape)
+    return Window(cols, rows, grid.width - 2 * cols, grid.height - 2 * rows)
+
+
+def _read(path: Path) -> _Raster:
+    with open_raster(path) as file:
+        if file.count != 1:
+            raise GlacierError(f"{path}: has {file.count} bands; a mosaic takes rasters of one")
+        colours = file.colormap(1) if file.colorinterp[0] == ColorInterp.palette else {}
+        look = (file.dtypes[0], file.nodata, file.scales[0], file.offsets[0], file.descriptions[0],
+                tuple(sorted(colours.items())))  # fmt: skip
+        grid = Grid(file.crs, file.transform, file.height, file.width)
+        return _Raster(path, grid, file.block_shapes[0], look)
+
+
+def _frame(grids: Sequence[Grid]) -> Grid:
+    """Return the frame around all, on the lattice of the first."""
+    pixel = min(grids, key=lambda grid: grid.transform.a).transform
+    first = grids[0].transform
+    bounds = [grid.bounds for grid in grids]
+    left = first.c + _down((min(box[0] for box in bounds) - first.c) / pixel.a) * pixel.a
+    top = first.f + _down((max(box[3] for box in bounds) - first.f) / pixel.e) * pixel.e
+    width = -_down((left - max(box[2] for box in bounds)) / pixel.a)
+    height = -_down((top - min(box[1] for box in bounds)) / pixel.e)
+    return Grid(grids[0].crs, type(first)(pixel.a, 0, left, 0, pixel.e, top), height, width)
+
+
+def _down(value: float) -> int:
+    return math.floor(value + _WHOLE)
+
+
+def _axes(grid: Grid) -> str:
+    return "2,1" if grid.crs.is_geographic else "1,2"
+
+
+def _band(root: ET.Element, raster: _Raster) -> ET.Element:
+    kind, nodata, scale, offset, description, colours = raster.look
+    if kind not in _TYPES:
+        raise GlacierError(f"{raster.path}: no mosaic can be made of numbers of type {kind}")
+    band = ET.SubElement(root, "VRTRasterBand", dataType=_TYPES[kind], band="1")
+    if description:
+        ET.SubElement(band, "Description").text = description
+    if nodata is not None:
+        ET.SubElement(band, "NoDataValue").text = f"{nodata:g}"
+    if colours:
+        ET.SubElement(band, "ColorInterp").text = "Palette"
+        table = ET.SubElement(band, "ColorTable")
+        for _, colour in colours:
+            parts = {f"c{number}": str(part) for number, part in enumerate(colour, start=1)}
+            ET.SubElement(table, "Entry", parts)
+    if (scale, offset) != (1, 0):
+        ET.SubElement(band, "Offset").text = repr(offset)
+        ET.SubElement(band, "Scale").text = repr(scale)
+    return band
+
+
+def _add_source(band: ET.Element, raster: _Raster, path: Path, frame: Grid, window: Window) -> None:
+    nodata = raster.look[1]
+    source = ET.SubElement(band, "SimpleSource" if nodata is None else "ComplexSource")
+    href = os.path.relpath(raster.path.absolute(), path.absolute().parent)
+    ET.SubElement(source, "SourceFilename", relativeToVRT="1").text = Path(href).as_posix()
+    ET.SubElement(source, "SourceBand").text = "1"
+    ET.SubElement(
+        source, "SourceProperties",
+        RasterXSize=str(raster.grid.width), RasterYSize=str(raster.grid.height),
+        DataType=_TYPES[raster.look[0]],
+        BlockXSize=str(raster.blocks[1]), BlockYSize=str(raster.blocks[0]),
+    )  # fmt: skip
+    ET.SubElement(source, "SrcRect", _rectangle(*window.flatten()))
+    part = raster.grid.window(window.row_off, window.col_off, window.height, window.width)
+    row, col = frame.position(part)
+    ratio_x = raster.grid.transform.a / frame.transform.a
+    ratio_y = raster.grid.transform.e / frame.transform.e
+    place = (col, row, window.width * ratio_x, window.height * ratio_y)
+    ET.SubElement(source, "DstRect", _rectangle(*map(_whole, place)))
+    if nodata is not None:
+        ET.SubElement(source, "NODATA").text = f"{nodata:g}"
+
+
+def _whole(value: float) -> float:
+    # Rounding of coordinates must not shift a raster by a part of a pixel.
+    return round(value) if abs(value - round(value)) < _WHOLE else value
+
+
+def _rectangle(col: float, row: float, width: float, height: float) -> dict[str, str]:
+    return {"xOff": f"{col:.12g}", "yOff": f"{row:.12g}",
+            "xSize": f"{width:.12g}", "ySize": f"{height:.12g}"}  # fmt: skip
+
+
+KINDS = ("probability", "class")
+_STRIP = 2048  # rows of a mosaic that are looked at together
+_FOLLOWED = 100.0  # px; so long a piece of a straight edge stays straight in another projection
+
+
+@dataclass(frozen=True)
+class MappedScene:
+    """The finished products of one scene; ``files``: kind -> path, with "class" at least."""
+
+    name: str
+    date: str
+    files: dict[str, Path]
+
+
+@dataclass(frozen=True)
+class Mosaics:
+    """What all scenes together became.
+
+    Attributes:
+        rasters: kind -> a VRT a CRS, in the order in which the CRSs count.
+        glaciers: outlines in one CRS, with area_km2 (on the ellipsoid's equal-area projection),
+            ``scenes`` (names of those whose frame it touches) and ``source_date`` (of the scene
+            that holds most of it, "" unknown); None where they were not asked for.
+        notes: a line for each scene that could not be part of it.
+    """
+
+    rasters: dict[str, list[Path]]
+    glaciers: gpd.GeoDataFrame | None
+    notes: list[str] = field(default_factory=list)
+
+
+def merge(
+    scenes: Sequence[MappedScene],
+    folder: str | Path,
+    *,
+    outlines: bool = True,
+    margin: int = MARGIN,
+    min_area_km2: float = 0.0,
+    max_hole_km2: float = 0.0,
+    trace: Callable[..., gpd.GeoDataFrame] | None = None,
+) -> Mosaics:
+    """Write ``mosaic_<kind>.vrt`` into ``folder`` and outline the glaciers of all scenes together.
+
+    With scenes in several CRSs there is a mosaic each, ``mosaic_<kind>_<CRS>.vrt``: a VRT of warped
+    pixels would change every area a little and hide which pixels were mapped. VRTs of an earlier
+    call that are no more part of the result are removed.
+
+    Args:
+        scenes: in the order in which they count, see ``mosaic.write_vrt``; the CRSs count in
+            the order in which they come.
+        outlines: also outline the glaciers.
+        margin: as in ``mosaic.write_vrt``.
+        min_area_km2, max_hole_km2: as in ``polygonization.trace``; applied to whole glaciers, after
+            joining what the edges of scenes cut.
+        trace: in the place of ``polygonization.trace_file``, for a class raster.
+    """
+    folder = Path(folder)
+    groups, notes = _by_crs(scenes)
+    rasters: dict[str, list[Path]] = {kind: [] for kind in KINDS}
+    for grid, members in groups:
+        suffix = f"_{file_name(crs_name(grid)).replace(' ', '_')}" if len(groups) > 1 else ""
+        for kind in KINDS:
+            files = [scene.files[kind] for scene in members if kind in scene.files]
+            if files:
+                path = folder / f"mosaic_{kind}{suffix}.vrt"
+                rasters[kind].append(write_vrt(path, files, margin=margin))
+    _remove_others(folder, rasters)
+    if not outlines or not groups:
+        return Mosaics(rasters, None, notes)
+    if trace is None:
+        from glacier_utils.outlines.polygonization import trace_file as trace
+    alone = len(groups) == 1
+    # What is small in one zone may be the end of a large glacier in the next.
+    limits = {"min_area_km2": min_area_km2 if alone else 0.0, "max_hole_km2": max_hole_km2}
+    traced = [trace(path, **limits) for path in rasters["class"]]
+    glaciers = traced[0] if alone else _across(traced, rasters["class"])
+    glaciers = glaciers[["geometry"]].assign(area_km2=areas_km2(glaciers.geometry))
+    if not alone:
+        glaciers = glaciers[~(glaciers.area_km2 < min_area_km2)]
+    glaciers = _with_scenes(glaciers, [scene for _, members in groups for scene in members])
+    order = ["area_km2", "scenes"]
+    glaciers = glaciers.sort_values(order, ascending=[False, True], kind="stable")
+    return Mosaics(rasters, glaciers.reset_index(drop=True), notes)
+
+
+def _by_crs(
+    scenes: Sequence[MappedScene],
+) -> tuple[list[tuple[Grid, list[MappedScene]]], list[str]]:
+    groups: list[tuple[Grid, list[MappedScene]]] = []
+    notes = []
+    for scene in scenes:
+        grid = read_header(scene.files["class"]).grid
+        if grid.crs is None:
+            notes.append(f"{scene.name}: has no CRS, so it is not part of the mosaic")
+            continue
+        for other, members in groups:
+            if same_crs(other.crs, grid.crs):
+                members.append(scene)
+                break
+        else:
+            groups.append((grid, [scene]))
+    return groups, notes
+
+
+def _remove_others(folder: Path, rasters: dict[str, list[Path]]) -> None:
+    for kind, paths in rasters.items():
+        for path in folder.glob(f"mosaic_{kind}*.vrt"):
+            if path not in paths:
+                path.unlink()
+
+
+def _across(traced: Sequence[gpd.GeoDataFrame], mosaics: Sequence[Path]) -> gpd.GeoDataFrame:
+    """Join the outlines of mosaics of several CRSs on one equal-area plane, in order."""
+    plane = _plane(mosaics)
+    result: gpd.GeoSeries | None = None
+    covered = shapely.Polygon()
+    for number, (table, path) in enumerate(zip(traced, mosaics, strict=True)):
+        grid = read_header(path).grid
+        step = _FOLLOWED * grid.transform.a
+        shapes = table.geometry.segmentize(step).to_crs(plane)
+        shapes = gpd.GeoSeries([polygonal(shape) for shape in shapes], crs=plane)
+        if result is None:
+            result = shapes
+        else:
+            cut = [_without(shape, covered) for shape in shapes]
+            result = _joined(result, gpd.GeoSeries(cut, crs=plane), covered, grid.resolution)
+        if number < len(mosaics) - 1:
+            ground = gpd.GeoSeries([_ground(path)], crs=table.crs).segmentize(step).to_crs(plane)
+            covered = polygonal(shapely.union(covered, polygonal(ground.iloc[0])))
+    return gpd.GeoDataFrame(geometry=result, crs=plane)
+
+
+def _plane(mosaics: Sequence[Path]) -> pyproj.CRS:
+    """Return an equal-area projection around the middle of all mosaics."""
+    boxes = []
+    for path in mosaics:
+        grid = read_header(path).grid
+        edge = shapely.segmentize(grid.box, (grid.bounds[2] - grid.bounds[0]) / 10)
+        boxes.append(gpd.GeoSeries([edge], crs=grid.crs.to_wkt()).to_crs("EPSG:4326").iloc[0])
+    boxes = unwrapped(np.array(boxes, dtype=object))
+    first = boxes[0].centroid.x
+    # Each within half a turn of the first, so that 179 and -179 are neighbours.
+    places = [(first + (box.centroid.x - first + 180) % 360 - 180, box.centroid.y) for box in boxes]
+    east, north = np.mean(places, axis=0)
+    return pyproj.CRS.from_dict(
+        {"proj": "laea", "lat_0": round(north, 3), "lon_0": round((east + 180) % 360 - 180, 3),
+         "datum": "WGS84", "units": "m"}
+    )  # fmt: skip
+
+
+def _without(shape: shapely.Geometry, covered: shapely.Geometry) -> shapely.Geometry:
+    return polygonal(shapely.difference(shape, covered)) if shape.intersects(covered) else shape
+
+
+def _joined(
+    one: gpd.GeoSeries, other: gpd.GeoSeries, covered: shapely.Geometry, pixel: float
+) -> gpd.GeoSeries:
+    """Make one of the polygons of both that meet along the edge of the ground of the first.
+
+    Each line lies within half a pixel of its pixels' edges, so that what belongs together may be a
+    pixel apart: the gap between is ice too.
+    """
+    shapes = np.concatenate([one.to_numpy(), other[~other.is_empty].to_numpy()])
+    kind = np.r_[np.zeros(len(one)), np.ones(len(shapes) - len(one))]
+    edge = shapely.boundary(covered)
+    seam = edge.buffer(1.5 * pixel)
+    shapely.prepare(seam)
+    near = np.flatnonzero(shapely.intersects(shapes, seam))
+    grown = shapely.buffer(shapely.intersection(shapes[near], seam), 0.75 * pixel)
+    left, right = shapely.STRtree(grown).query(grown, predicate="intersects")
+    pairs = kind[near[left]] != kind[near[right]]
+    links = (np.ones(pairs.sum()), (near[left[pairs]], near[right[pairs]]))
+    _, label = connected_components(coo_array(links, shape=(len(shapes),) * 2), directed=False)
+    result = []
+    for members in pd.Series(range(len(shapes))).groupby(label).indices.values():
+        if len(members) == 1:
+            result.append(shapes[members[0]])
+            continue
+        whole = shapely.union_all(shapes[members])
+        there = shapely.intersection(whole, seam.buffer(3 * pixel))
+        closed = there.buffer(0.75 * pixel, join_style="mitre").buffer(
+            -0.75 * pixel, join_style="mitre"
+        )
+        result.append(polygonal(shapely.union(whole, shapely.intersection(closed, seam))))
+    # Apart again where a piece only came near to the others.
+    parts = shapely.get_parts(np.array(result, dtype=object))
+    return gpd.GeoSeries(parts, crs=one.crs)
+
+
+def _ground(path: Path) -> shapely.Geometry:
+    """Return where a mosaic has data, along its pixels' edges."""
+    found = []
+    with open_raster(path) as file:
+        for row in range(0, file.height, _STRIP):
+            window = Window(0, row, file.width, min(_STRIP, file.height - row))
+            data = (file.read(1, window=window) != file.nodata).astype(np.uint8)
+            place = file.transform @ Affine.translation(0, row)
+            shapes = rasterio.features.shapes(data, data.astype(bool), transform=place)
+            found += [shapely.geometry.shape(shape) for shape, _ in shapes]
+    return shapely.union_all(found)
+
+
+def _with_scenes(glaciers: gpd.GeoDataFrame, scenes: Sequence[MappedScene]) -> gpd.GeoDataFrame:
+    """Name the scenes whose frame a glacier touches, and the date of the one that holds most."""
+    grids = [read_header(scene.files["class"]).grid for scene in scenes]
+    frames = np.array([
+        gpd.GeoSeries([shapely.segmentize(grid.box, grid.transform.a * _FOLLOWED)],
+                      crs=grid.crs.to_wkt()).to_crs(glaciers.crs).iloc[0]
+        for grid in grids
+    ], dtype=object)  # fmt: skip
+    tree = shapely.STRtree(frames)
+    names, dates = [], []
+    for shape in glaciers.geometry:
+        # In the order of the scenes: of those that hold it all, the first counts.
+        touched = np.sort(tree.query(shape, predicate="intersects"))
+        held = shapely.area(shapely.intersection(frames[touched], shape))
+        names.append(", ".join(scenes[index].name for index in touched))
+        most = touched[np.argmax(np.round(held / shape.area, 6))] if len(touched) else None
+        dates.append("" if most is None else scenes[most].date)
+    return glaciers.assign(scenes=names, source_date=dates)

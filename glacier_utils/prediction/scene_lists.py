@@ -1,0 +1,350 @@
+"""Which scenes to map: paths, patterns, text files with a path a line, saved STAC searches.
+
+A STAC file is text by third parties. Its addresses are followed to the web (http, https) and to
+files in or below the folder of the STAC file itself, nowhere else; its names become plain file
+names.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pandas as pd
+
+from glacier_utils.errors import GlacierError
+from glacier_utils.imagery.catalogue import ASSETS, BANDS, Unusable, is_web_address, known_offset
+from glacier_utils.outlines.reading import clean_text
+from glacier_utils.raster.paths import SUFFIXES, is_virtual, list_files, read_bytes
+
+_LARGEST_JSON = 500_000_000  # bytes
+_LONGEST_NAME = 120
+RESERVED = ("mosaic",)  # what the results of all scenes together are called
+_STATES_OFFSET = ("s2:processing_baseline", "processing:version", "earthsearch:boa_offset_applied")
+
+
+@dataclass(frozen=True)
+class SceneRef:
+    """One scene to be mapped.
+
+    Attributes:
+        name: plain file name that its products start with.
+        images: what ``source.open_source`` takes: a path or pattern, or a tuple of these.
+        date: YYYY-MM-DD, "" where the list does not tell.
+        bands: band -> file name or band number, None where the file names tell.
+        scale, offset: reflectance = (number + offset) / scale, None where the list does not tell.
+    """
+
+    name: str
+    images: str | tuple[str, ...]
+    date: str = ""
+    bands: Mapping[str, Any] | None = field(default=None, hash=False)
+    scale: float | None = None
+    offset: float | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the list tells of the scene, as keyword arguments of the mapping."""
+        told = {"date": self.date or None, "bands": self.bands, "scale": self.scale,
+                "offset": self.offset}  # fmt: skip
+        return {key: value for key, value in told.items() if value is not None}
+
+    @property
+    def on_the_web(self) -> bool:
+        """Say whether any part of it is fetched over the network."""
+        images = [self.images] if isinstance(self.images, str) else self.images
+        return any(is_virtual(image) and "/vsicurl/" in _vsi(image) for image in images)
+
+
+def list_scenes(named: str | Path | Iterable[str | Path | SceneRef]) -> list[SceneRef]:
+    """Return the scenes that arguments mean, in their order, each with a name of its own.
+
+    An argument is a ``SceneRef``, a text file (.txt) with an argument a line (relative to its
+    folder; empty lines and those that start with # are skipped), STAC JSON (``read_scenes``), or
+    one scene: a file, a folder, a SAFE folder, an archive, a pattern or a web address. A scene that
+    is named twice counts once.
+
+    Raises:
+        GlacierError: nothing is named, a list cannot be read, a scene is not there.
+    """
+    if isinstance(named, str | Path | SceneRef):
+        named = [named]
+    found: dict[Any, SceneRef] = {}
+    for item in named:
+        for scene in [item] if isinstance(item, SceneRef) else _meant(str(item)):
+            found.setdefault(scene.images, scene)
+    if not found:
+        raise GlacierError("no scene is named; name files, folders, a .txt list or STAC JSON")
+    return _named_apart(list(found.values()))
+
+
+def read_scenes(path: str | Path) -> list[SceneRef]:
+    """Read the scenes of a saved STAC search, an item, or a folder of items.
+
+    Args:
+        path: JSON with a FeatureCollection (ItemCollection) or an item, or a folder of such.
+
+    Returns:
+        A scene an item, in order: its four bands' addresses (by the asset keys of
+        ``catalogue.ASSETS``, else by the bands' common names), date, and scale and offset where
+        baseline or raster extension tell (``catalogue.known_offset``).
+
+    Raises:
+        GlacierError: no STAC, no items, an item without one of the bands, or an address that is
+            neither on the web nor in the folder of the file.
+    """
+    path = Path(path)
+    if path.is_dir():
+        files = [file for file in sorted(path.glob("*.json")) if _is_stac(file)]
+        if not files:
+            raise GlacierError(f"{path}: this folder holds no STAC items (.json)")
+        return _named_apart([scene for file in files for scene in read_scenes(file)])
+    items = _items(path)
+    if not items:
+        raise GlacierError(f"{path}: holds no STAC items; save a search that finds some")
+    return _named_apart([_scene(item, path) for item in items])
+
+
+def _meant(text: str) -> list[SceneRef]:
+    path = Path(text)
+    if path.suffix.lower() == ".txt":
+        return _read_lines(path)
+    if path.suffix.lower() in (".json", ".geojson") and not is_virtual(text):
+        return read_scenes(path)
+    if path.is_dir() and not _holds_rasters(path) and any(map(_is_stac, path.glob("*.json"))):
+        return read_scenes(path)
+    # Before the work of hours, not in the middle of it.
+    list_files(text)
+    return [SceneRef(_name_of(text), text)]
+
+
+def _read_lines(path: Path) -> list[SceneRef]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise GlacierError(f"{path}: cannot be read as a list of scenes ({error})") from error
+    scenes: list[SceneRef] = []
+    for number, line in enumerate(map(str.strip, lines), start=1):
+        if not line or line.startswith("#"):
+            continue
+        if line.lower().endswith(".txt"):
+            raise GlacierError(f"{path}, line {number}: a list must not name another list")
+        try:
+            scenes += _meant(line if is_virtual(line) else os.path.join(path.parent, line))
+        except GlacierError as error:
+            raise GlacierError(f"{path}, line {number}: {error}") from error
+    if not scenes:
+        raise GlacierError(f"{path}: names no scene; write a path a line")
+    return scenes
+
+
+def _holds_rasters(folder: Path) -> bool:
+    return any(item.suffix.lower() in SUFFIXES or item.suffix == ".SAFE" or "MTD_" in item.name
+               for item in folder.iterdir())  # fmt: skip
+
+
+def _name_of(text: str) -> str:
+    """Name a scene by the last part of its path that is no pattern."""
+    plain = urlsplit(text).path if is_web_address(text) else text
+    parts = [part for part in re.split(r"[/\\]", unquote(plain)) if part not in ("", ".", "..")]
+    fixed = [part for part in parts if not glob.has_magic(part)] or ["scene"]
+    if Path(text).is_dir() and not Path(text).name:
+        fixed = [Path(text).resolve().name]
+    last = fixed[-1]
+    known = {*SUFFIXES, ".safe", ".zip"}
+    return _plain_name(Path(last).stem if Path(last).suffix.lower() in known else last)
+
+
+def _plain_name(text: str) -> str:
+    """Return a name that is a plain file name everywhere; never empty, hidden or reserved."""
+    # Here, since that room brings all figures with it, and a worker needs none.
+    from glacier_utils.files import file_name
+
+    name = re.sub(r"\s+", "_", file_name(clean_text(text, _LONGEST_NAME))).strip("._")
+    return f"{name}_scene" if name.lower() in RESERVED else name or "scene"
+
+
+def _named_apart(scenes: Sequence[SceneRef]) -> list[SceneRef]:
+    """Give scenes of one name that of their folder too, and a number where that is not enough.
+
+    Names that differ by case alone are the same file on some systems.
+    """
+    names = [scene.name for scene in scenes]
+    for choose in (_with_folder, None):
+        seen = [name.lower() for name in names]
+        for index, name in enumerate(list(names)):
+            if seen.count(name.lower()) > 1:
+                if choose:
+                    names[index] = choose(scenes[index])
+                else:
+                    earlier = {other.lower() for other in names[:index]}
+                    names[index] = _numbered(name, earlier)
+    return [replace(scene, name=name) for scene, name in zip(scenes, names, strict=True)]
+
+
+def _with_folder(scene: SceneRef) -> str:
+    first = scene.images if isinstance(scene.images, str) else scene.images[0]
+    folder = Path(first).absolute().parent.name
+    return scene.name if is_virtual(first) else _plain_name(f"{folder}_{scene.name}")
+
+
+def _numbered(name: str, taken: set[str]) -> str:
+    number, result = 1, name
+    while result.lower() in taken:
+        number += 1
+        result = f"{name}_{number}"
+    return result
+
+
+def _is_stac(path: Path) -> bool:
+    try:
+        content = json.loads(read_bytes(path))
+    except (GlacierError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and content.get("type") in ("Feature", "FeatureCollection")
+
+
+def _items(path: Path) -> list[Any]:
+    if not path.is_file():
+        raise GlacierError(f"{path}: no such file; check the path")
+    try:
+        content = json.loads(read_bytes(path, _LARGEST_JSON))
+    except (ValueError, RecursionError) as error:
+        raise GlacierError(f"{path}: is no valid JSON; save the search again") from error
+    if isinstance(content, dict) and content.get("type") == "FeatureCollection":
+        items = content.get("features")
+        return items if isinstance(items, list) else []
+    if isinstance(content, dict) and content.get("type") == "Feature":
+        return [content]
+    raise GlacierError(
+        f"{path}: holds no STAC items; scenes are read from an item or a FeatureCollection of "
+        "items, as a search gives"
+    )
+
+
+def _scene(item: Any, path: Path) -> SceneRef:
+    name = clean_text(item.get("id") if isinstance(item, dict) else None)
+    where = f"{path}, item {name or 'without id'}"
+    if not isinstance(item, dict) or not isinstance(item.get("properties"), dict):
+        raise GlacierError(f"{where}: is no STAC item (it has no properties)")
+    content = item.get("assets")
+    assets = {
+        key: asset
+        for key, asset in (content if isinstance(content, dict) else {}).items()
+        if isinstance(asset, dict) and isinstance(asset.get("href"), str)
+    }
+    found = {band: _find(band, assets, where) for band in BANDS}
+    images = {band: _address(assets[key]["href"], path, where) for band, (key, _) in found.items()}
+    bands = _band_places(found, images, where)
+    scale, offset = _scaling(item, [assets[key] for key, _ in found.values()], where)
+    files = tuple(dict.fromkeys(images.values()))
+    return SceneRef(
+        name=_plain_name(name or "item"),
+        images=files[0] if len(files) == 1 else files,
+        date=_date(item["properties"]),
+        bands=bands,
+        scale=scale,
+        offset=offset,
+    )
+
+
+def _find(band: str, assets: Mapping[str, dict[str, Any]], where: str) -> tuple[str, int]:
+    """Return the asset that holds a band, and which of its bands it is, counted from 1."""
+    for key in ASSETS[band]:
+        if key in assets:
+            return key, 1
+    for key, asset in assets.items():
+        # STAC 1.1 has `bands`, 1.0 `eo:bands`; smaller pictures of an image name its bands too.
+        if {"thumbnail", "overview", "visual"} & set(_list(asset.get("roles"))) - {"data"}:
+            continue
+        for number, about in enumerate(_list(asset.get("bands")) or _list(asset.get("eo:bands"))):
+            names = {} if not isinstance(about, dict) else about
+            if band in (names.get("eo:common_name"), names.get("common_name")):
+                return key, number + 1
+    raise GlacierError(
+        f"{where}: has no asset for the band {band} (looked for {', '.join(ASSETS[band])} and for "
+        "bands of that common name); take another collection"
+    )
+
+
+def _list(value: Any) -> list[Any]:
+    return [one for one in value if isinstance(one, str | dict)] if isinstance(value, list) else []
+
+
+def _address(href: str, path: Path, where: str) -> str:
+    """Return the web address or the file that an asset is at, if it may be followed."""
+    if is_web_address(href):
+        return href
+    scheme = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]+):", href)
+    shown = clean_text(href, 160)
+    if scheme and scheme[1].lower() != "file":
+        raise GlacierError(
+            f"{where}: its asset is at {shown!r}, which is not followed; save the search with "
+            "addresses that start with https://, or download the files beside the list"
+        )
+    local = Path(unquote(urlsplit(href).path) if scheme else href)
+    folder = path.parent.resolve()
+    file = (folder / local).resolve()
+    if not file.is_relative_to(folder):
+        raise GlacierError(
+            f"{where}: its asset is at {shown!r}, outside the folder of the list; put the files "
+            "into that folder"
+        )
+    if not file.is_file():
+        raise GlacierError(f"{where}: its asset {shown!r} is not in the folder of the list")
+    return str(file)
+
+
+def _band_places(
+    found: Mapping[str, tuple[str, int]], images: Mapping[str, str], where: str
+) -> dict[str, Any]:
+    """Return what ``source.open_source`` takes: numbers in the one file, or names of files."""
+    if len(set(images.values())) == 1:
+        return {band: number for band, (_, number) in found.items()}
+    files = {band: list_files(image)[0].name for band, image in images.items()}
+    names = set(zip(files.values(), images.values(), strict=True))
+    if len({name for name, _ in names}) < len(names):
+        raise GlacierError(
+            f"{where}: its bands are files of the same name in different folders; give them "
+            "different names"
+        )
+    return {
+        band: name if found[band][1] == 1 else {"file": name, "band": found[band][1]}
+        for band, name in files.items()
+    }
+
+
+def _scaling(
+    item: dict[str, Any], assets: Sequence[dict[str, Any]], where: str
+) -> tuple[float | None, float | None]:
+    """Return scale and offset that the item tells; None where it says nothing of them."""
+    told = any(key in item["properties"] for key in _STATES_OFFSET) or any(
+        "offset" in json.dumps(asset) for asset in assets
+    )
+    if not told:
+        return None, None
+    try:
+        return 10000.0, float(known_offset(item, assets)[0])
+    except Unusable as error:
+        raise GlacierError(
+            f"{where}: {error}; state --scale and --offset for its files instead of the list"
+        ) from error
+
+
+def _date(properties: Mapping[str, Any]) -> str:
+    for key in ("datetime", "start_datetime"):
+        moment = pd.to_datetime(properties.get(key), errors="coerce", utc=True)
+        if isinstance(moment, pd.Timestamp) and not pd.isna(moment):
+            return moment.strftime("%Y-%m-%d")
+    return ""
+
+
+def _vsi(image: str) -> str:
+    return f"/vsicurl/{image}" if is_web_address(image) else image

@@ -1,0 +1,656 @@
+"""A map in the making: what is finished lies on the disk, from where an interrupted run goes on.
+
+From a scene to files that people can use: probability, class, outlines and what made them.
+
+A scene of any size is mapped in little memory; files get their names when they are whole.
+
+Large maps: what is written of a scene, and whether the files are whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import date as calendar_date
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import rasterio
+from rasterio.features import rasterize
+from tqdm import tqdm
+
+from glacier_utils.datasets.dataset import Dataset, open_dataset
+from glacier_utils.datasets.exploration import thumbnail, thumbnail_mask
+from glacier_utils.errors import GlacierError
+from glacier_utils.files import file_fingerprint, fingerprint, write_json
+from glacier_utils.imagery.clouds import cloud_mask
+from glacier_utils.imagery.reflectance import Reflectance
+from glacier_utils.imagery.source import Source, open_source
+from glacier_utils.metrics import UNKNOWN, classify
+from glacier_utils.models.checkpoint import Segmenter, load_checkpoint
+from glacier_utils.outlines.glims import probability_qml, write_glims, write_qml
+from glacier_utils.outlines.inventory import image_day
+from glacier_utils.outlines.polygonization import trace_file
+from glacier_utils.prediction import acceleration
+from glacier_utils.prediction.acceleration import fold_batch_norm
+from glacier_utils.prediction.adaptation import adapt_to_source
+from glacier_utils.prediction.mapper import Block, Mapper, Plan
+from glacier_utils.prediction.stac import CLASSES, SCALE, write_item
+from glacier_utils.raster.grid import Grid, Image
+from glacier_utils.raster.io import CACHE, Layer, cog_from_bytes, open_raster, write_raster
+from glacier_utils.raster.paths import local_file
+from glacier_utils.synthetic.sample import MirroredScene
+
+CLASS_COLOURMAP = {value: (*bytes.fromhex(colour), 255) for value, _, _, colour in CLASSES}
+_ROWS = 128  # written at a time
+# Bytes a pixel of the two maps while they are made and turned into files; overviews add a third.
+_BYTES_A_PIXEL = 2 * (1 + 1 / 3 + 1)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Unfinished:
+    """The folder of a map in the making: bytes of probability and class, and how far they are.
+
+    It stays where the work breaks off, and goes when it is finished. Used as a context; the folder
+    lies beside ``target``.
+
+    Args:
+        target: one of the files that are made.
+        inputs: hash of all that the map is made from: work on others begins anew.
+        shape: rows and columns of the scene.
+
+    Raises:
+        GlacierError: on entering or in its methods, a disk without room.
+    """
+
+    def __init__(self, target: Path, inputs: str, shape: tuple[int, int]) -> None:
+        self.folder = target.with_name(f".{target.stem}.partial")
+        self.shape = shape
+        self._inputs = inputs
+        self._target = target
+        self._files = {kind: self.folder / f"{kind}.raw" for kind in ("probability", "class")}
+
+    def __enter__(self) -> Unfinished:
+        with self._room():
+            self.finished = self._resume()
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        if kind is None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        """Say in a line that the disk is full."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            raise GlacierError(_no_room(self._target, self.shape)) from error
+
+    def fill(self, plan: Plan, progress: bool) -> None:
+        """Map what is missing; each block is on the disk before it counts as finished."""
+        bar = tqdm(
+            total=len(plan), initial=self.finished, desc="map", unit="strip", disable=not progress
+        )
+        with self._room(), bar, ThreadPoolExecutor(1, "write") as pool:
+            writing: Future | None = None
+            for number, block in enumerate(plan.blocks(self.finished), start=self.finished + 1):
+                if writing is not None:
+                    writing.result()
+                writing = pool.submit(self._write, block, plan.mapper.threshold, number)
+                del block  # or it would lie in memory until the next is finished
+                bar.update()
+            if writing is not None:
+                writing.result()
+        acceleration.trim()
+
+    def finish(self, files: Mapping[str, Path], grid: Grid, tags: Mapping[str, str]) -> None:
+        """Turn the bytes into the two GeoTIFFs, ``probability`` and ``class``, side by side."""
+        layers = {
+            "probability": Layer("probability", scale=SCALE, average=True, tags=tags),
+            "class": Layer("class", colours=CLASS_COLOURMAP, tags=tags),
+        }
+        # Around both: the one that is ready first would lift the limit for the other.
+        limit = rasterio.Env(GDAL_CACHEMAX=CACHE)
+        with self._room(), limit, ThreadPoolExecutor(len(layers)) as pool:
+            made = [
+                pool.submit(cog_from_bytes, self._files[kind], files[kind], grid, layer)
+                for kind, layer in layers.items()
+            ]
+            for one in made:
+                one.result()
+
+    def _resume(self) -> int:
+        """Return how many blocks are finished; begin anew where they are of other inputs."""
+        try:
+            state = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
+            size = self.shape[0] * self.shape[1]
+            if state["inputs"] == self._inputs and all(
+                path.stat().st_size == size for path in self._files.values()
+            ):
+                return int(state["blocks"])
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        free = shutil.disk_usage(self.folder).free
+        if free < _BYTES_A_PIXEL * self.shape[0] * self.shape[1]:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise GlacierError(_no_room(self._target, self.shape))
+        for path in self._files.values():
+            with open(path, "wb") as file:
+                file.truncate(self.shape[0] * self.shape[1])
+        return 0
+
+    def _write(self, block: Block, threshold: float, number: int) -> None:
+        """Write a block a few rows at a time: its numbers take several copies on their way."""
+        with ExitStack() as stack:
+            files = {
+                kind: stack.enter_context(open(path, "r+b")) for kind, path in self._files.items()
+            }
+            for start in range(0, len(block.probability), _ROWS):
+                part = block.probability[start : start + _ROWS]
+                valid = ~np.isnan(part)
+                steps = np.rint(np.where(valid, part, 0) / np.float32(SCALE))
+                maps = {
+                    "probability": np.where(valid, steps, UNKNOWN).astype(np.uint8),
+                    "class": classify(part, threshold),
+                }
+                for kind, values in maps.items():
+                    self._put(files[kind], values, block.row + start, block.col)
+        write_json(self.folder / "state.json", {"inputs": self._inputs, "blocks": number})
+
+    def _put(self, file: BinaryIO, values: np.ndarray, row: int, col: int) -> None:
+        width = self.shape[1]
+        lines = [values] if values.shape[1] == width else values
+        for number, line in enumerate(lines):
+            file.seek((row + number) * width + col)
+            file.write(line.tobytes())
+
+
+def _no_room(target: Path, shape: tuple[int, int]) -> str:
+    needed = _BYTES_A_PIXEL * shape[0] * shape[1] / 1e6
+    return (
+        f"{target.parent}: no room on this disk; the map needs about {needed:.0f} MB while it is "
+        "made. Make room and run again: it goes on where it stopped"
+    )
+
+
+# Changed whenever a scene mapped before must not go on, or pass as finished, with the present code.
+FORMAT = 3
+_INPUTS = "INPUTS"  # tag of the rasters: a hash of all that they were made from
+_DATE_IN_NAME = re.compile(r"(?<!\d)(20\d\d)-?([01]\d)-?([0-3]\d)(?=T\d{6}|[^\d]|$)")
+
+Checkpoints = str | Path | Segmenter | Sequence[str | Path | Segmenter]
+
+
+def map_scene(
+    checkpoint: Checkpoints,
+    scene: Any,
+    out: str | Path,
+    *,
+    name: str | None = None,
+    date: str = "",
+    bands: Sequence[str] | Mapping[str, Any] | None = None,
+    scale: float | None = None,
+    offset: float | None = None,
+    nodata: float | None = None,
+    bounds: Sequence[float] | None = None,
+    window: int | None = None,
+    overlap: int = 64,
+    flips: bool = False,
+    adapt: bool = False,
+    min_area_km2: float = 0.0,
+    outlines: bool = True,
+    progress: bool = False,
+) -> dict[str, Path]:
+    """Map the glaciers of a scene into files that open in QGIS.
+
+    The same call again does nothing where its files are there and made of the same inputs, draws no
+    more than new outlines where only these are to change, and goes on after the last finished strip
+    where it was interrupted.
+
+    Args:
+        checkpoint: file of ``save_checkpoint`` or a segmenter; several are an ensemble, whose
+            probabilities are averaged.
+        scene: file, folder, pattern or files, as ``open_source`` takes them, or an open source.
+        out: a folder for the files, or the GeoTIFF of the probability (``.tif``), beside which the
+            others go.
+        name: what the files' names start with; None takes that of the scene, or of ``out``.
+        date: of the image, as YYYY-MM-DD or YYYY-MM; "" takes it from the scene's name, where there
+            is one.
+        bands: as of ``open_source``; None: the model's bands in its order.
+        scale, offset, nodata: of the scene's numbers, reflectance = (DN + offset) / scale; None:
+            as the scene's metadata or tags tell, else as in the training, else 10000, 0 and the
+            file's own tag.
+        bounds: part of the scene, in its CRS.
+        window, overlap, flips: as of ``mapper.Plan`` and ``Mapper``.
+        adapt: take the statistics in batch normalisations anew from windows of the scene
+            (``adaptation.adapt``). Models of per-scene normalisation are always fitted to it.
+        min_area_km2: smaller predicted glaciers are left out of the outlines (not of the rasters).
+        outlines: whether to draw outlines. Scenes without CRS never get any.
+        progress: show a bar.
+
+    Returns:
+        Kind -> file: ``probability`` (uint8, probability = number x 0.004, 255 no data), ``class``
+        (0, 1, 255), both cloud-optimised GeoTIFFs; ``outlines`` (GeoPackage in the GLIMS schema);
+        ``item`` (STAC, written last). Beside the probability lies its style for QGIS (``.qml``).
+
+    Raises:
+        GlacierError: an unreadable checkpoint or scene, a missing band, a date that is none, a disk
+            without room.
+    """
+    if date:
+        image_day(date)  # refuses what is none before the work, not after it
+    models = _models(checkpoint, fold=not adapt)
+    source = _source(scene, bands, bounds, models[0][1], scale, offset, nodata)
+    models = [(name, adapt_to_source(model, source, batch_norm=adapt)) for name, model in models]
+    mapper = Mapper([model for _, model in models], flips=flips)
+    plan = Plan(mapper, source, window=window, overlap=overlap)
+    files = product_files(out, name or _name(source))
+    date = date or date_in_name(source)
+    about = _about(models, source, plan, date) | ({"adapted": "batch statistics"} if adapt else {})
+    mapped = fingerprint([FORMAT, about, _image(source)])
+    inputs = fingerprint([mapped, outlines, min_area_km2])
+    del models  # the mapper has its own weights, in the number format of the passes
+    acceleration.trim(collect=True)
+    if not outlines or source.grid.crs is None:
+        files.pop("outlines")
+    if _finished(files, inputs):
+        return files
+    if not _mapped(files, mapped):
+        tags = {key.upper(): _text(value) for key, value in about.items()} | {_INPUTS: mapped}
+        with Unfinished(files["probability"], mapped, source.grid.shape) as work:
+            work.fill(plan, progress)
+            work.finish(files, source.grid, tags)
+        write_qml(files["probability"], probability_qml())
+    if "outlines" in files:
+        _write_outlines(files, source, about, date, min_area_km2, progress)
+    made = {kind: path for kind, path in files.items() if kind != "item"}
+    properties = about | {"inputs": inputs}
+    write_item(files["item"], grid=source.grid, date=date, assets=made, properties=properties)
+    return files
+
+
+def product_files(out: str | Path, name: str) -> dict[str, Path]:
+    """Return the files of a mapped scene: kind -> path.
+
+    Args:
+        out: a folder, or the GeoTIFF of the probability, whose own name then counts.
+        name: what the names in a folder start with.
+    """
+    out = Path(out)
+    if out.suffix.lower() in (".tif", ".tiff"):
+        folder, name, probability = out.parent, out.stem, out
+        name = name.removesuffix("_probability")
+    else:
+        folder, probability = out, out / f"{name}_probability.tif"
+    return {
+        "probability": probability,
+        "class": folder / f"{name}_class.tif",
+        "outlines": folder / f"{name}_outlines.gpkg",
+        "item": folder / f"{name}.json",
+    }
+
+
+def date_in_name(source: Source) -> str:
+    """Return the date in the name of a scene's file as YYYY-MM-DD, "" where there is none."""
+    for path in source.paths:
+        for part in (path.name, path.parent.name):
+            for found in _DATE_IN_NAME.finditer(part):
+                try:
+                    return calendar_date(*map(int, found.groups())).isoformat()
+                except ValueError:
+                    continue
+    return ""
+
+
+def _models(checkpoint: Checkpoints, *, fold: bool = True) -> list[tuple[str, Segmenter]]:
+    """Load the models; return the name and hash of each file with its model."""
+    given = [checkpoint] if isinstance(checkpoint, str | Path | Segmenter) else list(checkpoint)
+    models = []
+    for item in given:
+        if isinstance(item, Segmenter):
+            weights = hashlib.sha256()
+            for key, value in item.state_dict().items():
+                weights.update(key.encode())
+                weights.update(value.cpu().contiguous().numpy().tobytes())
+            models.append((f"{item.name} sha256:{weights.hexdigest()}", item))
+        else:
+            model = load_checkpoint(item)
+            if fold:  # the weights before it are not needed again
+                model.network = fold_batch_norm(model.network, len(model.bands))
+            with open(item, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            models.append((f"{Path(item).name} sha256:{digest}", model))
+    return models
+
+
+def _source(
+    scene: Any,
+    bands: Sequence[str] | Mapping[str, Any] | None,
+    bounds: Sequence[float] | None,
+    segmenter: Segmenter,
+    scale: float | None,
+    offset: float | None,
+    nodata: float | None,
+) -> Source:
+    """Open a scene with the rule its files tell, or that is given, else that of the training."""
+    if isinstance(scene, Source):
+        return scene
+    given = {"scale": scale, "offset": offset, "nodata": nodata}
+    given = {name: value for name, value in given.items() if value is not None}
+    trained = segmenter.provenance.get("reflectance") or {}
+    bands = bands or segmenter.bands
+    source = open_source(
+        scene, bands=bands, reflectance=Reflectance(**given) if given else None, bounds=bounds
+    )
+    if source.reflectance_source == "default":
+        rule = Reflectance(**{**trained, **given})
+        source = open_source(scene, bands=bands, reflectance=rule, bounds=bounds)
+    for line in source.warnings:
+        logging.getLogger(__name__).warning(line)
+    return source
+
+
+def _name(source: Source) -> str:
+    """Return a name for the files of a scene: its file's, or its product's."""
+    first = source.paths[0]
+    for part in (first, *first.parents):
+        if part.suffix.upper() == ".SAFE":
+            return part.stem
+    return first.stem if len(source.paths) == 1 else first.parent.name or first.stem
+
+
+def _about(
+    models: Sequence[tuple[str, Segmenter]], source: Source, plan: Plan, date: str
+) -> dict[str, Any]:
+    """Return what made a map: the tags of its files and the properties of its item."""
+    mapper = plan.mapper
+    rule = source.reflectance
+    return {
+        "model": mapper.name,
+        "checkpoint": ", ".join(name for name, _ in models),
+        "trained_on": ", ".join(str(model.provenance.get("store", "")) for _, model in models),
+        "scene": ", ".join(path.name for path in source.paths[:8]),
+        "image_date": date,
+        "bands": ", ".join(mapper.bands),
+        "reflectance": rule.words if isinstance(rule, Reflectance) else "",
+        "threshold": mapper.threshold,
+        "temperature": ", ".join(f"{model.temperature:g}" for _, model in models),
+        "window_px": f"{plan.rows.size} x {plan.cols.size}",
+        "overlap_px": plan.rows.overlap,
+        "flips": mapper.flips,
+        "precision": mapper.precision,
+    }
+
+
+def _image(source: Source) -> list[Any]:
+    """Return what tells one image from another without reading its pixels."""
+    local = [local_file(path) for path in source.paths]
+    files = [
+        file_fingerprint(path) if path is not None and path.exists() else str(name)
+        for path, name in zip(local, source.paths, strict=True)
+    ]
+    grid = source.grid
+    where = None if grid.crs is None else str(grid.crs)
+    return [files, source.bands, where, list(grid.transform)[:6], list(grid.shape)]
+
+
+def _finished(files: Mapping[str, Path], inputs: str) -> bool:
+    """Say whether all files are there and made of these inputs, as the item says."""
+    if not all(path.is_file() for path in files.values()):
+        return False
+    try:
+        content = json.loads(files["item"].read_text(encoding="utf-8"))
+        return content["properties"]["glacier:inputs"] == inputs
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _mapped(files: Mapping[str, Path], inputs: str) -> bool:
+    """Say whether both rasters are there and made of these inputs, as their tags say."""
+    for kind in ("probability", "class"):
+        if not files[kind].is_file():
+            return False
+        try:
+            with open_raster(files[kind]) as file:
+                if file.tags().get(_INPUTS) != inputs:
+                    return False
+        except GlacierError:
+            return False
+    return True
+
+
+def _write_outlines(
+    files: Mapping[str, Path],
+    source: Source,
+    about: Mapping[str, Any],
+    date: str,
+    min_area_km2: float,
+    progress: bool,
+) -> None:
+    polygons = trace_file(files["class"], min_area_km2=min_area_km2, progress=progress)
+    write_glims(
+        polygons,
+        files["outlines"],
+        source_date=date or None,
+        method=f"{about['model']}, threshold {about['threshold']:g}",
+        model=about["checkpoint"],
+        uncertainty_m=source.grid.resolution,  # a pixel: what the image can show
+    )
+
+
+def _text(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+# Larger scenes are not written a second time: a person opens their own file beside the maps.
+LARGEST_IMAGE = 4096
+FULL_TILE = "full_tile"
+_MOSAIC_ROWS = 512  # read at a time where a whole scene is looked through
+
+
+@dataclass(frozen=True)
+class Product:
+    """One mapped scene: its files, and what a figure needs of it.
+
+    Attributes:
+        files: ``probability``, ``class``, ``item``; ``outlines`` where the image has a CRS;
+            ``image`` where it is not too large -> path.
+        grid: of the rasters.
+        mask: uint8 [row, col]: 0, 1, 255.
+        outlines: predicted glaciers in the grid's CRS, with area_km2.
+    """
+
+    files: dict[str, Path]
+    grid: Grid
+    mask: np.ndarray
+    outlines: gpd.GeoDataFrame
+
+    @property
+    def valid(self) -> np.ndarray:
+        """Where the scene was mapped, bool [row, col]."""
+        return self.mask != 255
+
+    def probability(self) -> np.ndarray:
+        """Read the probability back: float32 [row, col], in steps of 0.004, nan if not mapped."""
+        with rasterio.open(self.files["probability"]) as file:
+            steps = file.read(1)
+        return np.where(steps == 255, np.nan, steps * np.float32(SCALE)).astype(np.float32)
+
+
+def write_products(
+    segmenter: Segmenter,
+    source: Source,
+    folder: Path,
+    name: str,
+    *,
+    date: str,
+    window: int | None = None,
+    overlap: int = 64,
+    min_area_km2: float = 0.0,
+    progress: bool = False,
+) -> Product:
+    """Map a scene with `scenes.map_scene`, write the image beside the maps, and read them back.
+
+    Args:
+        segmenter: the model, with its threshold.
+        folder, name: files are ``<folder>/<name>_<kind>.tif`` and so on.
+        date, window, overlap, min_area_km2, progress: as of ``map_scene``. The image, reflectance
+            with nan where there is none, is left out where a side is above ``LARGEST_IMAGE`` px.
+    """
+    settings = {"window": window, "overlap": overlap, "min_area_km2": min_area_km2}
+    files = map_scene(
+        segmenter, source, folder, name=name, date=date, progress=progress, **settings
+    )
+    if max(source.grid.shape) <= LARGEST_IMAGE:
+        image = source.read()
+        pixels = np.where(image.valid, image.reflectance, np.nan).astype(np.float32)
+        files["image"] = write_raster(
+            folder / f"{name}_image.tif",
+            pixels,
+            source.grid,
+            nodata=np.nan,
+            tags={"IMAGE_DATE": date},
+            descriptions=source.bands,
+        )
+    with rasterio.open(files["class"]) as file:
+        mask = file.read(1)
+    outlines = trace_file(files["class"], min_area_km2=min_area_km2)
+    return Product(files, source.grid, mask, outlines)
+
+
+@dataclass(frozen=True)
+class LargeScene:
+    """A scene to be mapped beside the dataset's own areas.
+
+    Attributes:
+        name, date: for files and titles.
+        source: the image.
+        cloud: bool [row, col] of its ``thumbnail``, None where nobody told of clouds.
+    """
+
+    name: str
+    date: str
+    source: Source
+    cloud: np.ndarray | None = None
+
+
+def large_scene(name: str, data: Dataset, area: str, date: str) -> LargeScene | None:
+    """Return the scene that a parameter names.
+
+    Args:
+        name: "" for none; ``full_tile`` for a scene of the size of a Sentinel-2 tile, made of the
+            area's image and its mirror images; else a dataset (name or path), whose first area and
+            date are taken.
+        data, area, date: the area to mirror.
+    """
+    if not name:
+        return None
+    if name == FULL_TILE:
+        return LargeScene(name, date, MirroredScene(data.source(area, date)))
+    other = open_dataset(name)
+    area = other.areas[0]
+    date = other.dates(area)[0]
+    source, classes = other.source(area, date), other.scene_classification(area, date)
+    cloud = None
+    if classes is not None:
+        cloud = thumbnail_mask(cloud_mask(source, scl=classes)) > 0
+    return LargeScene(other.name, date, source, cloud)
+
+
+def known_rock(inventory: gpd.GeoDataFrame | None, grid: Grid) -> np.ndarray | None:
+    """Return the pixels of an inventory's internal rock, bool [row, col]; None without any."""
+    if inventory is None:
+        return None
+    rock = inventory[inventory["kind"] == "internal_rock"].geometry
+    if rock.empty:
+        return None
+    return rasterize(rock, out_shape=grid.shape, transform=grid.transform, dtype="uint8") == 1
+
+
+def reduced(mask: np.ndarray, view: Image) -> np.ndarray:
+    """Return every n-th pixel of a scene's mask, on the grid of its ``exploration.thumbnail``."""
+    step = -(-max(mask.shape) // max(view.valid.shape))
+    return mask[::step, ::step]
+
+
+def seen_from_afar(scene: LargeScene, product: Product) -> tuple[Image, np.ndarray]:
+    """Return the thumbnail of a scene, and its class map on it, unknown where there is cloud."""
+    view = thumbnail(scene.source)
+    mask = reduced(product.mask, view)
+    return view, mask if scene.cloud is None else np.where(scene.cloud, 255, mask)
+
+
+def product_table(products: Mapping[tuple[str, str], Product]) -> pd.DataFrame:
+    """Return area, date, number of predicted glaciers and their area in km2, a row a product."""
+    rows = [
+        {
+            "area": area,
+            "date": date,
+            "glaciers": len(product.outlines),
+            "area_km2": round(float(product.outlines["area_km2"].sum()), 1),
+        }
+        for (area, date), product in products.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def check_products(products: Mapping[object, Product], sources: Mapping[object, Source]) -> dict:
+    """Read the written files back and say whether they hold what they should.
+
+    Args:
+        products: name -> product.
+        sources: name -> the scene that it was made of.
+
+    Returns:
+        files (number), and True or False for ``grids`` (place and shape of the scene, overviews
+        where it is larger than a block), ``nodata`` (no data exactly where the image has none, in
+        probability and class), ``outlines`` (valid, EPSG:4326, ids that none has twice).
+    """
+    grids, nodata, outlines = [], [], []
+    for name, product in products.items():
+        for kind in ("image", "probability", "class"):
+            if kind not in product.files:
+                continue
+            with rasterio.open(product.files[kind]) as file:
+                grid = Grid(file.crs, file.transform, file.height, file.width)
+                overviews = file.overviews(1) or max(file.shape) <= max(file.block_shapes[0])
+                grids.append(grid.matches(product.grid) and bool(overviews))
+                if kind != "image":
+                    nodata.append(_empty_alike(file, sources[name]))
+        if "outlines" in product.files:
+            table = gpd.read_file(product.files["outlines"], layer="glims_polygons")
+            glaciers = table[table["line_type"] == "glac_bound"]
+            valid = bool(table.geometry.is_valid.all()) and table.crs == "EPSG:4326"
+            outlines.append(valid and glaciers["glac_id"].is_unique)
+    return {
+        "files": sum(len(product.files) for product in products.values()),
+        "grids": all(grids),
+        "nodata": all(nodata),
+        "outlines": all(outlines),
+    }
+
+
+def _empty_alike(file: rasterio.DatasetReader, source: Source) -> bool:
+    """Say whether a map has no data exactly where its image has none."""
+    for row in range(0, file.height, _MOSAIC_ROWS):
+        rows = min(_MOSAIC_ROWS, file.height - row)
+        values = file.read(1, window=((row, row + rows), (0, file.width)))
+        if not np.array_equal(values == 255, ~source.read(row, 0, rows, file.width).valid):
+            return False
+    return True

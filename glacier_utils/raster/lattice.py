@@ -1,0 +1,243 @@
+"""Files on one lattice: a folder of patches, or a single scene, as one frame of pixels."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from glacier_utils.errors import GlacierError
+from glacier_utils.raster.grid import LATTICE_TOLERANCE, Grid, same_crs
+from glacier_utils.raster.io import Header, crs_name, index_of, is_member, pixel_transform
+
+# Row and column in a name: `r003_c012`, `row3_col12`, or two numbers at the end as in `_3_12`.
+_ROW_COL = (
+    re.compile(r"(?:^|[^a-z])r(?:ow)?[_-]?(\d+)[_-]?c(?:ol(?:umn)?)?[_-]?(\d+)(?!\d)", re.I),
+    re.compile(r"(?:^|[_-])(\d+)[_-](\d+)$"),
+)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A file, or the files of the bands, at a place in a frame (pixels; may stick out of it)."""
+
+    path: Path
+    row: int
+    col: int
+    height: int
+    width: int
+
+
+def row_col_of(path: Path) -> tuple[int, int] | None:
+    """Return the row and column numbers in a file's name, None where it has none."""
+    for pattern in _ROW_COL:
+        found = pattern.search(path.stem)
+        if found:
+            return int(found[1]), int(found[2])
+    return None
+
+
+def lay_out(
+    headers: Sequence[Header], resolution: float | None = None
+) -> tuple[Grid, list[Placed]]:
+    """Place files on one lattice.
+
+    Georeferenced files lie where they say. Others lie by the row and column in their names, which
+    count files, or pixels if all of them are multiples of a quarter of a file's size or more; so
+    do those in the index of a stack of arrays.
+
+    Returns:
+        The grid of the frame around all files, and the files with their places in it, sorted by
+        path.
+
+    Raises:
+        GlacierError: files of different resolution, CRS, lattice or type; no way to place one;
+            two without georeference at one place.
+    """
+    first = headers[0]
+    for header in headers[1:]:
+        _check_alike(first, header)
+    if first.georeferenced:
+        corners = [_lattice_corner(first, header) for header in headers]
+        lattice = first.grid
+    elif len(headers) == 1:
+        corners = [(0, 0)]
+        lattice = Grid(None, pixel_transform(0, 0, resolution or 1.0), *first.grid.shape)
+    else:
+        corners = _named_corners(headers)
+        lattice = Grid(None, pixel_transform(0, 0, resolution or 1.0), *first.grid.shape)
+    top, left = min(row for row, _ in corners), min(col for _, col in corners)
+    placed = [
+        Placed(header.path, row - top, col - left, *header.grid.shape)
+        for header, (row, col) in zip(headers, corners, strict=True)
+    ]
+    height = max(item.row + item.height for item in placed)
+    width = max(item.col + item.width for item in placed)
+    return lattice.window(top, left, height, width), sorted(placed, key=lambda item: item.path)
+
+
+def _check_alike(first: Header, other: Header) -> None:
+    if first.georeferenced != other.georeferenced:
+        bare, fine = (other, first) if first.georeferenced else (first, other)
+        raise GlacierError(
+            f"{bare.path}: has no georeference while {fine.path.name} has one; "
+            "a folder of patches must be all of one kind"
+        )
+    if not same_crs(first.grid.crs, other.grid.crs):
+        raise GlacierError(
+            f"{other.path}: its CRS ({crs_name(other.grid)}) is not that of {first.path.name} "
+            f"({crs_name(first.grid)}); warp them to one CRS, or make them separate areas"
+        )
+    size, other_size = first.grid.transform.a, other.grid.transform.a
+    if abs(other_size / size - 1) * max(other.grid.shape) > 0.01:
+        raise GlacierError(
+            f"{other.path}: its pixel is {other_size:g}, that of {first.path.name} is {size:g}; "
+            "all files of one image must have one resolution"
+        )
+    if (first.count, first.dtype) != (other.count, other.dtype):
+        raise GlacierError(
+            f"{other.path}: has {other.count} bands of {other.dtype}, {first.path.name} has "
+            f"{first.count} of {first.dtype}; all patches must have the same bands and type"
+        )
+
+
+def _lattice_corner(first: Header, header: Header) -> tuple[int, int]:
+    off = off_pixels(first.grid, header.grid)
+    if off is not None:
+        raise GlacierError(
+            f"{header.path}: lies {off} {first.path.name}; resample the files onto one lattice "
+            "(gdalwarp -tap)"
+        )
+    row, col = first.grid.position(header.grid)
+    return round(row), round(col)
+
+
+def off_pixels(grid: Grid, other: Grid) -> str | None:
+    """Say how far the pixels of ``other`` lie off those of ``grid``, None where not by a shift."""
+    shift = grid.shift(other)
+    if shift is None or max(map(abs, shift)) <= LATTICE_TOLERANCE:
+        return None
+    cols, rows = map(abs, shift)
+    return f"{rows:.2f} rows and {cols:.2f} columns off the pixels of"
+
+
+def _named_corners(headers: Sequence[Header]) -> list[tuple[int, int]]:
+    numbers = []
+    for header in headers:
+        number = header.place or row_col_of(header.path)
+        if number is None and is_member(header.path):
+            stack = header.path.parent
+            raise GlacierError(
+                f"{stack}: is a stack of {len(headers)} arrays without an index; say where each "
+                f"lies in {index_of(stack).name} beside it, with the columns row,col"
+            )
+        if number is None:
+            raise GlacierError(
+                f"{header.path}: has neither georeference nor row and column in its name; "
+                "rename the patches like patch_r003_c012.tif"
+            )
+        numbers.append(number)
+    if len({header.grid.shape for header in headers}) > 1:
+        raise GlacierError(
+            f"{headers[0].path.parent}: patches placed by row and column must all be of one size"
+        )
+    seen: dict[tuple[int, int], Path] = {}
+    for number, header in zip(numbers, headers, strict=True):
+        if number in seen:
+            raise GlacierError(
+                f"{header.path}: has the same row and column as {seen[number].name}; "
+                "each place may be given once"
+            )
+        seen[number] = header.path
+    height, width = headers[0].grid.shape
+    if _count_pixels(numbers, min(height, width)):
+        return numbers
+    return [(row * height, col * width) for row, col in numbers]
+
+
+def _count_pixels(numbers: Sequence[tuple[int, int]], size: int) -> bool:
+    """Say whether numbers are pixel offsets: counted files would not all step by a patch's size."""
+    step = math.gcd(*(value for number in numbers for value in number))
+    return step > 1 and step >= size // 4
+
+
+class Frame:
+    """What a source and a mask made of files share: files at places in a frame."""
+
+    grid: Grid
+
+    def __init__(self, grid: Grid, placed: Sequence[Placed]) -> None:
+        self.grid = grid
+        self.placed = list(placed)
+        self._boxes = np.array(
+            [(item.row, item.col, item.row + item.height, item.col + item.width) for item in placed]
+        )
+
+    def window(
+        self, row: int, col: int, height: int | None, width: int | None
+    ) -> tuple[int, int, int, int]:
+        """Fill in what the caller left out: all that remains of the frame."""
+        height = self.grid.height - row if height is None else height
+        width = self.grid.width - col if width is None else width
+        if height <= 0 or width <= 0:
+            raise ValueError(f"an empty window: {height} rows, {width} columns")
+        return int(row), int(col), int(height), int(width)
+
+    def pieces(
+        self, row: int, col: int, height: int, width: int
+    ) -> Iterator[tuple[Placed, tuple[slice, slice], tuple[tuple[int, int], tuple[int, int]]]]:
+        """Give each file that the window meets, where it goes in the window, and what to read."""
+        # The frame itself cuts: a crop must not show what lies beyond it.
+        top, left = max(row, 0), max(col, 0)
+        bottom, right = min(row + height, self.grid.height), min(col + width, self.grid.width)
+        boxes = self._boxes
+        meets = (
+            (boxes[:, 0] < bottom) & (boxes[:, 2] > top)
+            & (boxes[:, 1] < right) & (boxes[:, 3] > left)
+        )  # fmt: skip
+        for index in np.flatnonzero(meets):
+            item = self.placed[index]
+            r0, c0 = max(top, item.row), max(left, item.col)
+            r1, c1 = min(bottom, item.row + item.height), min(right, item.col + item.width)
+            target = slice(r0 - row, r1 - row), slice(c0 - col, c1 - col)
+            yield item, target, ((r0 - item.row, r1 - item.row), (c0 - item.col, c1 - item.col))
+
+    def crop(self, bounds: Sequence[float]) -> tuple[Grid, list[Placed]]:
+        """Return frame and files of the whole pixels nearest to ``bounds``."""
+        row0, col0, row1, col1 = snap(self.grid, bounds)
+        grid = self.grid.window(row0, col0, row1 - row0, col1 - col0)
+        placed = [
+            Placed(item.path, item.row - row0, item.col - col0, item.height, item.width)
+            for item in self.placed
+            if item.row < row1 and item.row + item.height > row0
+            and item.col < col1 and item.col + item.width > col0
+        ]  # fmt: skip
+        return grid, placed
+
+
+def snap(grid: Grid, bounds: Sequence[float]) -> tuple[int, int, int, int]:
+    """Return (row0, col0, row1, col1) of the part of the frame inside ``bounds``."""
+    try:
+        xmin, ymin, xmax, ymax = (float(value) for value in bounds)
+    except (TypeError, ValueError) as error:
+        raise GlacierError(f"bounds: {bounds!r} must be [xmin, ymin, xmax, ymax]") from error
+    if not (xmin < xmax and ymin < ymax):
+        raise GlacierError(
+            f"bounds: {list(bounds)} are empty; give [xmin, ymin, xmax, ymax] with xmin < xmax and "
+            "ymin < ymax"
+        )
+    left, top = ~grid.transform @ (xmin, ymax)
+    right, bottom = ~grid.transform @ (xmax, ymin)
+    row0, col0 = max(0, round(top)), max(0, round(left))
+    row1, col1 = min(grid.height, round(bottom)), min(grid.width, round(right))
+    if row0 >= row1 or col0 >= col1:
+        frame = ", ".join(f"{value:.10g}" for value in grid.bounds)
+        raise GlacierError(
+            f"bounds: {list(bounds)} lie outside the image, which covers [{frame}] in its CRS "
+            f"({crs_name(grid)})"
+        )
+    return row0, col0, row1, col1

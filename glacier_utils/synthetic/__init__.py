@@ -1,0 +1,5 @@
+"""A sample landscape with known truth, made from a seed."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,1 @@
+from .sample import make_sample as make_sample

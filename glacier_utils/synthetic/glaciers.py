@@ -1,0 +1,445 @@
+"""Glaciers for the synthetic sample: mass balance, shallow-ice flow, flow lines, drainage basins.
+
+Ice thickness and heights in m, time in years, velocities in m per year, grids ``[row, col]``.
+
+One synthetic glacier area at 10 m: land, ice then and now, debris, lakes, all but the light.
+
+Everything here stays the same between the dates of a season. Grids are ``[row, col]``, heights m.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from glacier_utils.synthetic.terrain import (
+    COARSE_M,
+    Drainage,
+    Relief,
+    drain,
+    gradient,
+    landscape,
+    power_noise,
+    refine,
+)
+
+FLOW_FACTOR = 2.2e-5
+"""2 A (rho g)^3 / 5 for ice at the melting point, in m^-3 a^-1 (Cuffey & Paterson 2010)."""
+
+
+MOST_DIFFUSIVITY = 2e5
+"""Limit in m2 a^-1 that keeps the equations quick to solve; only thick, flat ice reaches it."""
+
+
+@dataclass(frozen=True)
+class Climate:
+    """Balance = ``gain`` * (height - equilibrium line), at most ``most`` (m ice a year).
+
+    The equilibrium line stands ``equilibrium_m`` above the sea, lower by up to ``shade_m`` on
+    slopes turned away from the midday sun.
+    """
+
+    equilibrium_m: float
+    gain: float = 0.007
+    most: float = 1.4
+    shade_m: float = 90.0
+
+
+def shade(height: np.ndarray, cell_m: float) -> np.ndarray:
+    """Return how far a slope turns away from the sun: -1 steep to the south, 1 to the north."""
+    _, north = gradient(height, cell_m)
+    # Ground that falls to the north is shaded: its height decreases northwards.
+    return np.tanh(-2.0 * north)
+
+
+def grow(
+    bed: np.ndarray,
+    sea: np.ndarray,
+    cell_m: float,
+    climate: Climate,
+    *,
+    years: float,
+    step: float,
+    thickness: np.ndarray | None = None,
+    local: np.ndarray | float = 0.0,
+) -> np.ndarray:
+    """Let ice accumulate, flow and melt over ``bed``; return its thickness in m.
+
+    Shallow-ice flow, d H / dt = balance + div(D grad s), with D = FLOW_FACTOR * H^5 * slope^2,
+    where H is taken from the higher of two cells (Jarosch et al. 2013, The Cryosphere 7, 229), so
+    that no ice leaves a cell that has none. Each step is implicit in the surface s. ``local`` (m)
+    raises the equilibrium line cell by cell; steep rock sheds its snow, and ice calves at sea.
+    """
+    ice = np.zeros_like(bed) if thickness is None else thickness.copy()
+    steepness = np.hypot(*gradient(bed, cell_m))
+    shed = np.clip((steepness - 0.75) / 0.35, 0, 1)
+    turned = shade(ndimage.gaussian_filter(bed, 1.5), cell_m)
+    line = climate.equilibrium_m + local - climate.shade_m * turned
+    for _ in range(round(years / step)):
+        surface = bed + ice
+        balance = np.minimum(climate.gain * (surface - line), climate.most)
+        balance = np.where(balance > 0, balance * (1 - shed) - 0.8 * shed, balance)
+        balance = np.where(sea, -30.0, balance)
+        east, south = _diffusivity(surface, ice, cell_m, step)
+        surface = _relax(surface + step * balance, east, south, step / cell_m**2, start=surface)
+        ice = np.maximum(surface - bed, 0.0)
+    return ice
+
+
+def _diffusivity(
+    surface: np.ndarray, ice: np.ndarray, cell_m: float, step: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return D in m2 a^-1 on the faces between columns and between rows."""
+    rise_south, rise_east = np.gradient(surface, cell_m)
+    faces = []
+    for axis, across in ((1, rise_south), (0, rise_east)):
+        near, far = (np.s_[:, :-1], np.s_[:, 1:]) if axis == 1 else (np.s_[:-1], np.s_[1:])
+        rise = (surface[far] - surface[near]) / cell_m
+        slope2 = rise**2 + (0.5 * (across[near] + across[far])) ** 2
+        upper = np.where(rise > 0, ice[far], ice[near])
+        flow = np.minimum(FLOW_FACTOR * upper**5 * slope2, MOST_DIFFUSIVITY)
+        # No face passes on more in one step than the upper cell holds.
+        faces.append(np.minimum(flow, 0.6 * upper * cell_m / step / (np.abs(rise) + 1e-3)))
+    return faces[0], faces[1]
+
+
+def _relax(
+    target: np.ndarray, east: np.ndarray, south: np.ndarray, scale: float, start: np.ndarray
+) -> np.ndarray:
+    """Solve s - scale * div(D grad s) = target by conjugate gradients, scaled by the diagonal."""
+    diagonal = np.ones_like(target)
+    diagonal[:, :-1] += scale * east
+    diagonal[:, 1:] += scale * east
+    diagonal[:-1] += scale * south
+    diagonal[1:] += scale * south
+
+    def apply(s: np.ndarray) -> np.ndarray:
+        result = s.copy()
+        flux = scale * east * (s[:, 1:] - s[:, :-1])
+        result[:, :-1] -= flux
+        result[:, 1:] += flux
+        flux = scale * south * (s[1:] - s[:-1])
+        result[:-1] -= flux
+        result[1:] += flux
+        return result
+
+    solution = start.copy()
+    residual = target - apply(solution)
+    scaled = residual / diagonal
+    direction = scaled.copy()
+    energy = (residual * scaled).sum()
+    for _ in range(40):
+        image = apply(direction)
+        length = energy / (direction * image).sum()
+        solution += length * direction
+        residual -= length * image
+        if np.abs(residual).max() < 0.05:
+            break
+        scaled = residual / diagonal
+        before, energy = energy, (residual * scaled).sum()
+        direction = scaled + (energy / before) * direction
+    return solution
+
+
+def upstream(
+    surface: np.ndarray, ice: np.ndarray, source: np.ndarray, cell_m: float, doublings: int = 9
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Follow the flow lines backwards from every cell of a glacier.
+
+    Returns the row and the column that ice came from after ``2 ** doublings`` steps of one cell
+    (it stops at the margin) and the sum of ``source`` along the way. A path of 2n steps is the
+    path of n steps taken twice, so nine compositions follow 512 steps.
+    """
+    east, north = gradient(ndimage.gaussian_filter(surface, 3), cell_m)
+    speed = np.hypot(east, north) + 1e-6
+    inside = ice.astype(np.float32)
+    rows, cols = np.indices(surface.shape, dtype=np.float32)
+    # Uphill is backwards along the flow; rows count to the south.
+    row = rows - north / speed * inside
+    col = cols + east / speed * inside
+    total = np.where(ice, source, 0).astype(np.float32)
+    for _ in range(doublings):
+        at = np.stack([row, col])
+        total = total + ndimage.map_coordinates(total, at, order=1, mode="nearest")
+        row, col = (
+            ndimage.map_coordinates(field, at, order=1, mode="nearest") for field in (row, col)
+        )
+    return row, col, total
+
+
+def basins(
+    surface: np.ndarray, ice: np.ndarray, least_cells: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Divide ice into glaciers by where it drains to: labels 1..n, 0 where there is no ice.
+
+    Cells that leave the ice within some 400 m of each other belong to one tongue; basins of fewer
+    than ``least_cells`` join the neighbour with which they share the longest border.
+    """
+    frame = np.zeros(ice.shape, bool)
+    frame[0], frame[-1], frame[:, 0], frame[:, -1] = True, True, True, True
+    # Water that meets a nunatak runs round it: only the outer margin ends a glacier.
+    outer = ndimage.binary_fill_holes(ice)
+    # Some roughness keeps the divides from running straight along the grid.
+    smooth = ndimage.gaussian_filter(surface, 1.5) + 2.0 * rng.standard_normal(surface.shape)
+    mouth = _mouths(drain(smooth, ~outer | frame), outer)
+    ends = np.zeros(ice.size, bool)
+    ends[np.unique(mouth[ice.ravel()])] = True
+    groups, _ = ndimage.label(
+        ndimage.binary_dilation(ends.reshape(ice.shape), np.ones((3, 3)), iterations=2),
+        np.ones((3, 3)),
+    )
+    labels = np.where(ice, groups.ravel()[mouth].reshape(ice.shape), 0)
+    return _merge_small(labels, least_cells)
+
+
+def _mouths(tree: Drainage, ice: np.ndarray) -> np.ndarray:
+    """Return for each cell the first cell off the ice that its water reaches."""
+    mouth = np.arange(ice.size)
+    for level in tree.levels[1:]:
+        cells = tree.order[level]
+        mouth[cells] = mouth[tree.receiver[cells]]
+    return mouth
+
+
+def _merge_small(labels: np.ndarray, least_cells: int) -> np.ndarray:
+    labels = labels.copy()
+    for _ in range(200):
+        sizes = np.bincount(labels.ravel())
+        sizes[0] = 0
+        merged = False
+        for label in np.argsort(sizes, kind="stable"):
+            if not 0 < sizes[label] < least_cells:
+                continue
+            own = labels == label
+            around = labels[ndimage.binary_dilation(own, np.ones((3, 3))) & ~own]
+            around = around[around > 0]
+            if around.size:
+                labels[own] = np.bincount(around).argmax()
+                merged = True
+                break
+        if not merged:
+            break
+    _, numbered = np.unique(labels, return_inverse=True)
+    return numbered.reshape(labels.shape)
+
+
+PIXEL_M = 10.0
+FACTOR = round(COARSE_M / PIXEL_M)
+MARGIN = 16
+"""Coarse cells around the frame: mountains outside it shade it and send ice into it."""
+LEAST_GLACIER_KM2 = 0.03
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What makes one area differ from another.
+
+    ``share_above`` is the share of the frame above the equilibrium line of 2001, ``warming_m`` how
+    far the line has risen since, ``debris`` the share of the ablation zone under debris.
+    """
+
+    relief: Relief
+    share_above: float
+    warming_m: float
+    debris: float
+
+
+@dataclass
+class World:
+    """The state of one area; arrays ``[row, col]`` of the frame.
+
+    Those named ``_around`` have the margin too (``MARGIN * FACTOR`` pixels each side): the visible
+    surface, the ice of 2001 and of 2023, and the number of the glacier of 2001 that each cell
+    belongs to or lies nearest to. ``debris`` is the cover fraction, ``stripes`` the texture drawn
+    out along the flow, the lakes and the fjord are masks, ``sediment`` a fraction.
+    """
+
+    height_around: np.ndarray
+    ice_around: np.ndarray
+    ice_2001_around: np.ndarray
+    glacier_around: np.ndarray
+    debris: np.ndarray
+    stripes: np.ndarray
+    fjord: np.ndarray
+    lake: np.ndarray
+    melt_lake: np.ndarray
+    sediment: np.ndarray
+    equilibrium_m: float
+
+    @property
+    def height(self) -> np.ndarray:
+        return inner(self.height_around)
+
+    @property
+    def ice(self) -> np.ndarray:
+        """The true glacier of 2023: ice, bare or under snow or debris, without nunataks."""
+        return inner(self.ice_around)
+
+
+def inner(field: np.ndarray) -> np.ndarray:
+    """Cut the margin off the last two axes."""
+    edge = MARGIN * FACTOR
+    return field[..., edge:-edge, edge:-edge]
+
+
+def build_world(rows: int, cols: int, setting: Setting, rng: np.random.Generator) -> World:
+    """Make the area of ``rows`` x ``cols`` pixels (multiples of 16)."""
+    shape = (rows // FACTOR + 2 * MARGIN, cols // FACTOR + 2 * MARGIN)
+    bed, shore_km = landscape(shape, setting.relief, rng)
+    fjord = shore_km < 0
+    frame = np.s_[MARGIN:-MARGIN, MARGIN:-MARGIN]
+    line = float(np.quantile(bed[frame], 1 - setting.share_above))
+    local = 50 * power_noise(shape, rng, exponent=3, longest=60)
+    then, now = _two_ages(bed, fjord, Climate(line), setting.warming_m, local)
+
+    fine_bed = _detail(refine(bed, FACTOR), setting.relief.roughness, rng)
+    ragged = 0.02 * power_noise(fine_bed.shape, rng, exponent=2.5, longest=40)
+    sea = refine(shore_km, FACTOR, order=1) + ragged < 0
+    fine_bed = np.where(sea, np.minimum(fine_bed, -1), np.maximum(fine_bed, 1.0))
+    old_ice, _ = _on_fine(bed, then, fine_bed)
+    ice, thickness = _on_fine(bed, now, fine_bed)
+    # Glaciers are not smooth either: swells and hollows of a few metres catch the light.
+    thickness += 2.5 * power_noise(ice.shape, rng, exponent=2.8, longest=50) * ice
+    ice &= old_ice
+    ice = _drop_small(ice & ~sea) & ~sea
+    old_ice = ice | (_drop_small(old_ice & ~sea) & ~sea)
+    thickness = np.where(ice, thickness, 0)
+    height = np.where(sea, 0, fine_bed + thickness)
+
+    numbers = basins(bed + then, then > 8, least_cells=10, rng=rng)
+    row, col = ndimage.distance_transform_edt(
+        np.kron(numbers, np.ones((FACTOR, FACTOR), numbers.dtype)) == 0,
+        return_distances=False,
+        return_indices=True,
+    )
+    glacier = np.kron(numbers, np.ones((FACTOR, FACTOR), numbers.dtype))[row, col]
+    debris, stripes = _along_flow(height, ice, line + setting.warming_m, setting.debris, rng)
+    height, lake, melt_lake = _lakes(height, ice, old_ice, sea)
+    sediment = _sediment(height, ice, old_ice, sea | lake | melt_lake)
+    cut = (inner(field) for field in (debris, stripes, sea, lake, melt_lake, sediment))
+    return World(height.astype(np.float32), ice, old_ice, glacier, *cut, line + setting.warming_m)
+
+
+def _two_ages(bed, sea, climate: Climate, warming_m: float, local) -> tuple[np.ndarray, np.ndarray]:
+    """Grow the glaciers of 2001 close to balance, then let them shrink for 22 years."""
+
+    def halve(field: np.ndarray) -> np.ndarray:
+        return field.reshape(bed.shape[0] // 2, 2, bed.shape[1] // 2, 2).mean((1, 3))
+
+    wide = grow(
+        halve(bed), halve(sea) > 0.5, 2 * COARSE_M, climate, years=300, step=2, local=halve(local)
+    )
+    start = np.maximum(refine(halve(bed) + wide, 2) - bed, 0) * (refine(wide, 2, order=1) > 3)
+    then = grow(bed, sea, COARSE_M, climate, years=40, step=1, thickness=start, local=local)
+    warmer = Climate(climate.equilibrium_m + warming_m, climate.gain, climate.most, climate.shade_m)
+    now = grow(bed, sea, COARSE_M, warmer, years=22, step=1, thickness=then, local=local)
+    return then, now
+
+
+def _detail(bed: np.ndarray, roughness: float, rng: np.random.Generator) -> np.ndarray:
+    """Add what the coarse grid cannot hold: ribs and gullies, more of them on steep ground."""
+    slope = np.hypot(*gradient(bed, PIXEL_M))
+    steep = np.clip(slope / 0.8, 0, 1.3) ** 1.5
+    fine = power_noise(bed.shape, rng, exponent=3.4, longest=50)
+    ribs = -np.abs(power_noise(bed.shape, rng, exponent=3.7, longest=45)) + 0.8
+    return bed + roughness * ((2.5 + 5 * steep) * fine + 24 * steep * ribs)
+
+
+def _on_fine(
+    bed: np.ndarray, ice: np.ndarray, fine_bed: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lay the coarse ice surface over the fine bed; return where ice is and its thickness."""
+    depth = ndimage.gaussian_filter(refine(ice, FACTOR, order=1), 3)
+    # Ice fills the bed's hollows: its surface keeps little of the roughness below it.
+    surface = refine(ndimage.gaussian_filter(bed + ice, 0.7), FACTOR)
+    rough = fine_bed - ndimage.gaussian_filter(fine_bed, 12)
+    covered = (depth > 9 + 0.7 * rough) & (depth > 3)
+    smooth = ndimage.gaussian_filter(fine_bed, 3) + np.maximum(depth - 4, 1)
+    blend = np.clip(depth / 40, 0, 1)
+    top = blend * surface + (1 - blend) * smooth
+    return covered, np.where(covered, np.maximum(top - fine_bed, 1.0), 0).astype(np.float32)
+
+
+def _drop_small(ice: np.ndarray) -> np.ndarray:
+    """Leave out glaciers below ``LEAST_GLACIER_KM2`` and windows in the ice below a fifth of it."""
+    least = LEAST_GLACIER_KM2 * 1e6 / PIXEL_M**2
+    for mask, size in ((ice, least), (~ice, least / 5)):
+        labels, _ = ndimage.label(mask)
+        small = np.bincount(labels.ravel()) < size
+        small[0] = False
+        ice = ice ^ small[labels]
+    return ice
+
+
+def _along_flow(
+    height, ice, line: float, share: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the debris fraction and a texture drawn out along the flow lines.
+
+    Rock falls on the ice where it meets steep walls, rides on the flow lines, and melts out below
+    the equilibrium line: lateral and medial moraines, merging over the lowest tongues.
+    """
+    half = np.s_[::2, ::2]
+    small_ice, small_height = ice[half], height[half]
+    slope = np.hypot(*gradient(height, PIXEL_M))
+    walls = ndimage.gaussian_filter(((slope > 0.7) & ~ice).astype(np.float32), 5)[half]
+    patchy = np.exp(0.9 * power_noise(ice.shape, rng, exponent=2, longest=60)[half])
+    row, col, load = upstream(small_height, small_ice, walls * patchy, 2 * PIXEL_M)
+    noise = power_noise(small_ice.shape, rng, exponent=0.9, longest=50, shortest=3)
+    stripes = ndimage.map_coordinates(noise, np.stack([row, col]), order=1, mode="nearest")
+
+    rows, cols = ice.shape
+    load = refine(load, 2, order=1)[:rows, :cols]
+    stripes = refine(stripes, 2, order=1)[:rows, :cols]
+    below = (line - height) / 250
+    mottle = power_noise(ice.shape, rng, exponent=2, longest=25)
+    emerged = np.log(load + 0.02) + 1.6 * np.clip(below, -2, 2) + 0.35 * mottle
+    ablation = ice & (below > 0)
+    if not ablation.any():
+        return np.zeros(ice.shape, np.float32), stripes
+    limit = np.quantile(emerged[ablation], 1 - share)
+    cover = np.clip((emerged - limit) / 0.8 + 0.5, 0, 1) * np.clip(below / 0.15, 0, 1)
+    return np.where(ice, cover, 0).astype(np.float32), stripes
+
+
+def _lakes(height, ice, old_ice, sea) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Fill hollows with lakes, and pond meltwater where the largest tongues have drawn back."""
+    melt = np.zeros(ice.shape, bool)
+    height = height.copy()
+    labels, number = ndimage.label(ndimage.binary_opening(old_ice & ~ice, iterations=3))
+    sizes = np.bincount(labels.ravel())[1:] if number else np.zeros(0, int)
+    for label in np.argsort(-sizes, kind="stable")[:3] + 1:
+        bared = labels == label
+        level = np.quantile(height[bared], 0.05) + 12
+        near = ndimage.binary_dilation(bared, iterations=25) & ~ice & ~sea
+        pond, _ = ndimage.label(near & (height < level))
+        touching = np.unique(pond[bared & (pond > 0)])
+        melt |= np.isin(pond, touching[touching > 0])
+        height[melt & bared] = np.maximum(height[melt & bared], level)
+    melt = ndimage.binary_opening(melt, iterations=2) & ~ice
+    flat = np.hypot(*gradient(ndimage.gaussian_filter(height, 2), PIXEL_M)) < 0.035
+    free = ~ice & ~sea & ~melt & (height > 3)
+    still = (ndimage.gaussian_filter((flat & free).astype(np.float32), 4) > 0.6) & free
+    for lakes in (still, melt):
+        labels, number = ndimage.label(lakes)
+        if number:
+            levels = np.full(number + 1, np.inf)
+            np.minimum.at(levels, labels[lakes], height[lakes])
+            height = np.where(lakes, levels[labels], height)
+    return height, still, melt
+
+
+def _sediment(height, ice, old_ice, water) -> np.ndarray:
+    """Return the fraction of bare gravel and till: forelands, and valley floors below glaciers."""
+    slope = np.hypot(*gradient(ndimage.gaussian_filter(height, 2), PIXEL_M))
+    from_ice = ndimage.distance_transform_edt(~old_ice) * PIXEL_M
+    foreland = np.clip(1.2 - from_ice / 500, 0, 1) * np.clip((0.35 - slope) / 0.2, 0, 1)
+    plain = np.clip(1.2 - from_ice / 2500, 0, 1) * np.clip((0.10 - slope) / 0.06, 0, 1)
+    return np.where(ice | water, 0, np.maximum(foreland, plain)).astype(np.float32)
+
+
+def north_facing(height: np.ndarray) -> np.ndarray:
+    """Return the shade of the ground over some 100 m, -1..1 (see ``glaciers.shade``)."""
+    return shade(ndimage.gaussian_filter(height, 6), PIXEL_M)

@@ -1,0 +1,5 @@
+"""Fitting a model to the training ground: settings, augmentation, the loop, what it leaves."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,459 @@
+"""Augmentation of whole batches at once, in torch.
+
+Every operation is called as ``operation(images, labels, generator, bands)`` and returns new images
+and labels: ``images`` reflectance float32 [n, band, row, col], on the CPU or a GPU; ``labels``
+uint8 [n, row, col]; ``generator`` a CPU generator, from which alone all random numbers come;
+``bands`` the names of the images' bands. Invalid pixels (0 in every band) stay 0 and no others
+become it, except what is turned in from outside, whose label is 255.
+
+Operations that know what a band measures leave bands of other names than blue, green, red, nir,
+swir16 and swir22 as they are. Those with a ``probability`` change that share of the images.
+
+Crops that grow during a training: most of it sees parts of patches, its end whole ones.
+
+A convolution does not know the size of its image, so the early epochs, which learn colours and
+textures, need no whole patch: a crop of half its side has a quarter of the pixels. Each crop lies
+elsewhere, which adds to the augmentation. The last epochs see whole patches, so that context and
+the running statistics of normalisation are those of use. (Progressive learning of Tan and Le 2021,
+EfficientNetV2, ICML, with crops in place of smaller images, since the size of a pixel has a meaning
+here, and without their growing regularisation.)
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+
+from glacier_utils.errors import GlacierError
+
+Tensor = torch.Tensor
+Pair = tuple[Tensor, Tensor]
+
+BANDS = ("red", "green", "blue", "nir")
+FLOOR = 1e-4  # reflectance of one count: a dark valid pixel must not turn into an invalid one
+
+# A band: veil relative to the blue; reflectance of snow; of shadowed relative to sunlit snow.
+# Veil: (490 nm / wavelength)^2, between thin aerosol and clean air. Snow and shadow: medians of
+# Sentinel-2 surface reflectance on four glaciers (R. Aberle 2023, doi 10.5281/zenodo.10616385);
+# shortwave infrared, which those points lack, by the usual values of coarse summer snow.
+OPTICS = {
+    "blue": (1.0, 0.81, 0.58),
+    "green": (0.77, 0.83, 0.49),
+    "red": (0.54, 0.83, 0.40),
+    "nir": (0.34, 0.69, 0.33),
+    "swir16": (0.09, 0.10, 0.25),
+    "swir22": (0.05, 0.06, 0.25),
+}
+
+
+def augment(
+    images: Tensor,
+    labels: Tensor,
+    generator: torch.Generator,
+    recipe: str | Sequence[str] = "mild",
+    bands: Sequence[str] = BANDS,
+) -> Pair:
+    """Apply the operations of a recipe to a batch, one after the other.
+
+    ``recipe`` is as ``operations`` takes it. The input is never changed; without any operation it
+    is what is returned.
+    """
+    for name in operations(recipe):
+        images, labels = OPERATIONS[name](images, labels, generator, bands)
+    return images, labels
+
+
+def operations(recipe: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the operations of a recipe, in order, none twice.
+
+    ``recipe``: names of ``RECIPES`` and ``OPERATIONS``, as a sequence or joined by "+", such as
+    "mild+shadow". Raises GlacierError for an unknown name.
+    """
+    parts = recipe.split("+") if isinstance(recipe, str) else recipe
+    found: dict[str, None] = {}
+    for part in (str(part).strip() for part in parts):
+        if part not in RECIPES and part not in OPERATIONS:
+            known = [*RECIPES, *(name for name in OPERATIONS if name not in RECIPES)]
+            near = difflib.get_close_matches(part, known, n=1, cutoff=0)
+            raise GlacierError(
+                f"augmentation {part!r}: unknown, do you mean {near[0]!r}? "
+                f"There are {', '.join(known)}"
+            )
+        found |= dict.fromkeys(RECIPES.get(part, (part,)))
+    return tuple(found)
+
+
+def symmetries(
+    images: Tensor, labels: Tensor, generator: torch.Generator, bands: Sequence[str] = BANDS
+) -> Pair:
+    """Give each patch one of the eight symmetries of the square, image and label alike.
+
+    Patches that are not square get one of the four that keep their shape. The sun's direction is
+    not kept: a model shall not learn on which side shadows lie.
+    """
+    square = images.shape[-1] == images.shape[-2]
+    choice = torch.randint(0, 8 if square else 4, (len(images),), generator=generator)
+    turned, turned_labels = torch.empty_like(images), torch.empty_like(labels)
+    for number in choice.unique().tolist():
+        chosen = torch.nonzero(choice == number).flatten().to(images.device)
+        turned[chosen] = symmetry(images[chosen], number)
+        turned_labels[chosen] = symmetry(labels[chosen], number)
+    return turned, turned_labels
+
+
+def symmetry(array: Tensor, number: int) -> Tensor:
+    """Apply symmetry 0..7 to the last two axes: bit 1 mirrors rows, 2 columns, 4 transposes."""
+    axes = [axis for axis, bit in ((-2, 1), (-1, 2)) if number & bit]
+    array = array.flip(axes) if axes else array
+    return array.transpose(-2, -1) if number & 4 else array
+
+
+def gain(
+    images: Tensor,
+    generator: torch.Generator,
+    *,
+    brightness: float = 0.1,
+    band: float = 0.03,
+) -> Tensor:
+    """Multiply each image by a random gain and each of its bands by another, log-normally.
+
+    ``brightness`` and ``band`` are the deviations of the logarithms: some 10 % for sun and haze,
+    3 % for colour. It takes no labels; the operation of this name passes them on.
+    """
+    count, bands = images.shape[:2]
+    whole = torch.randn(count, 1, 1, 1, generator=generator) * brightness
+    single = torch.randn(count, bands, 1, 1, generator=generator) * band
+    return images * (whole + single).exp().to(images.device)
+
+
+def offset(
+    images: Tensor, labels: Tensor, generator: torch.Generator, bands: Sequence[str] = BANDS
+) -> Pair:
+    """Add a veil of haze and a small error a band: what atmospheric correction leaves.
+
+    The veil v is r + v (1 - r): it lifts dark ground and hardly changes snow. In the blue v is
+    uniform in -0.015..0.04 (negative: overcorrected), in the other bands less, with the square of
+    the wavelength. The error a band is normal with a deviation of 0.003. Reflectance stays above
+    0.
+    """
+    veil, known = _optics(images, bands, 0, 0.0)
+    haze = torch.rand(len(images), 1, 1, 1, generator=generator) * 0.055 - 0.015
+    error = torch.randn(len(images), len(bands), 1, 1, generator=generator) * 0.003
+    haze, error = haze.to(images.device) * veil, error.to(images.device)
+    changed = torch.addcmul(haze + error, images, 1 - haze).clamp_(min=FLOOR)
+    return torch.where(_valid(images) & known, changed, images), labels
+
+
+def scale(
+    images: Tensor,
+    labels: Tensor,
+    generator: torch.Generator,
+    bands: Sequence[str] = BANDS,
+    probability: float = 0.5,
+) -> Pair:
+    """Zoom by 0.7 to 1.4 and turn by up to 15 degrees; zoomed in, any part may be shown.
+
+    Glaciers come in all sizes; the factor is log-uniform. The image is bilinear over valid pixels
+    alone, the label nearest. What comes from outside the patch, or from invalid pixels, is 0 and
+    unknown: a sixth of a changed patch on average. The others keep the sharpness of the sensor.
+    """
+    chosen = _choose(len(images), probability, generator)
+    zoom = torch.exp(_uniform(len(chosen), math.log(0.7), math.log(1.4), generator))
+    angle = torch.deg2rad(_uniform(len(chosen), -15, 15, generator))
+    shift = torch.rand(len(chosen), 2, generator=generator) * 2 - 1
+    shift = shift * (1 - 1 / zoom).clamp(min=0)[:, None]  # in half patches; zoomed out, none
+    height, width = images.shape[-2:]
+    cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
+    rows = torch.stack([
+        torch.stack([cos, -sin * height / width, shift[:, 0]], dim=-1),
+        torch.stack([sin * width / height, cos, shift[:, 1]], dim=-1),
+    ], dim=1).to(images.device)  # fmt: skip
+    images, labels = images.clone(), labels.clone()
+    if not len(chosen):
+        return images, labels
+    chosen = chosen.to(images.device)
+    old, old_labels = images[chosen], labels[chosen]
+    with torch.autocast(images.device.type, enabled=False):  # bf16 would round to quarter pixels
+        grid = F.affine_grid(rows, [len(chosen), 1, height, width], align_corners=False)
+    layers = torch.cat([old, _valid(old).to(old.dtype)], dim=1)
+    new = F.grid_sample(layers, grid, mode="bilinear", align_corners=False)
+    share = new[:, -1:]  # of the four pixels' weight that is valid
+    valid = share >= 0.5
+    images[chosen] = torch.where(valid, new[:, :-1] / share.clamp(min=0.5), 0.0)
+    # Outside is 0 to grid_sample, and 255 to us.
+    shifted = (old_labels.to(old.dtype) - 255)[:, None]
+    near = F.grid_sample(shifted, grid, mode="nearest", align_corners=False)[:, 0] + 255
+    labels[chosen] = torch.where(valid[:, 0], near.round().to(labels.dtype), 255)
+    return images, labels
+
+
+def band_dropout(
+    images: Tensor,
+    labels: Tensor,
+    generator: torch.Generator,
+    bands: Sequence[str] = BANDS,
+    probability: float = 0.1,
+) -> Pair:
+    """Set one band of an image, any with the same chance, to its mean over the valid pixels.
+
+    The band's pattern is lost, its level stays: a model shall not hang on one band, whose meaning
+    may shift between glaciers. With a single band nothing is dropped.
+    """
+    chosen = _choose(len(images), probability, generator)
+    band = torch.randint(0, images.shape[1], (len(chosen),), generator=generator)
+    images = images.clone()
+    if images.shape[1] > 1 and len(chosen):
+        chosen, band = chosen.to(images.device), band.to(images.device)
+        valid = _valid(images[chosen])[:, 0]
+        old = images[chosen, band]
+        count = valid.sum(dim=(-2, -1), keepdim=True).clamp(min=1)
+        mean = old.sum(dim=(-2, -1), keepdim=True) / count
+        images[chosen, band] = torch.where(valid, mean, old)
+    return images, labels
+
+
+def shadow(
+    images: Tensor,
+    labels: Tensor,
+    generator: torch.Generator,
+    bands: Sequence[str] = BANDS,
+    probability: float = 0.3,
+) -> Pair:
+    """Let a ridge cast its shadow over part of an image; the label stays.
+
+    One side is the smooth line of the ridge, the other the jagged skyline that it casts, at a
+    random place and angle, over some 15 to 40 % of the patch. The sun's disk blurs the edge by
+    about a pixel. Shadow keeps a share of the light a band: that of shadowed to sunlit snow, to a
+    power uniform in 0.8..1.7, for sky light is blue and its share varies: 0.40 to 0.65 in the
+    blue, 0.15 to 0.41 in the near infrared.
+    """
+    share, known = _optics(images, bands, 2, 1.0)
+    chosen = _choose(len(images), probability, generator)
+    count = len(chosen)
+    power = _uniform(count, 0.8, 1.7, generator).view(-1, 1, 1, 1)
+    angle = _uniform(count, 0, 2 * math.pi, generator).view(-1, 1, 1)
+    start = _uniform(count, -0.8, 0.3, generator).view(-1, 1, 1)
+    length = _uniform(count, 0.25, 0.8, generator).view(-1, 1, 1)
+    waves = torch.rand(2, count, 6, generator=generator)
+    images = images.clone()
+    if not count:
+        return images, labels
+    device, shape = images.device, images.shape[-2:]
+    across, along = _turned(shape, angle.to(device))
+    ridge = start.to(device) + 0.15 * _waves(along, waves[0, :, :3].to(device), 0.8)
+    peaks = _waves(along, waves[1].to(device), 1.2).abs()
+    skyline = ridge + length.to(device) * (0.5 + 0.6 * peaks)
+    pixel = 2 / max(shape)
+    inside = torch.minimum(across - ridge, skyline - across) / (0.7 * pixel)
+    depth = torch.sigmoid(inside)[:, None]
+    light = share ** power.to(device)
+    chosen = chosen.to(device)
+    images[chosen] = images[chosen] * (1 - depth * (1 - light) * known)
+    return images, labels
+
+
+def snow(
+    images: Tensor,
+    labels: Tensor,
+    generator: torch.Generator,
+    bands: Sequence[str] = BANDS,
+    probability: float = 0.3,
+) -> Pair:
+    """Lay patches of seasonal snow over part of an image; the label stays.
+
+    The commonest false alarm is snow that is no glacier. It covers some 5 to 40 % of the land, in
+    ragged patches that lie rather on dark, shaded ground, where snow lasts. It has 0.75 to 1.1 of
+    the reflectance of snow, follows the light of the ground, never darkens and leaves water. It
+    falls on glacier too, where the snow is mostly there already: snow that ended at the label's
+    edge would draw the label into the image. Does nothing unless green and nir are there, by
+    which water is found.
+    """
+    white, known = _optics(images, bands, 1, 0.0)
+    chosen = _choose(len(images), probability, generator)
+    count = len(chosen)
+    level = _uniform(count, 0.75, 1.1, generator).view(-1, 1, 1, 1)
+    cover = _uniform(count, 0.05, 0.4, generator).view(-1, 1, 1)
+    shape = images.shape[-2:]
+    field = _noise(count, shape, generator)
+    images = images.clone()
+    if not count or not {"green", "nir"} <= set(bands):
+        return images, labels
+    device = images.device
+    chosen = chosen.to(device)
+    old = images[chosen]
+    valid = _valid(old)[:, 0]
+    green, nir = old[:, list(bands).index("green")], old[:, list(bands).index("nir")]
+    # Single dark pixels are shaded ground; snow thins out towards the others.
+    water = ((green > nir) & (nir < 0.08)).to(old.dtype)
+    water = F.avg_pool2d(water, 5, 1, 2, count_include_pad=False)
+    land = valid * (1 - 2 * water).clamp(min=0)
+    # The light on the ground, by its brightness; that of rock at most, lest ice darken the rest.
+    brightness = ((green + nir) / 2).clamp(0, 0.25)
+    mean = (brightness * land).sum((-2, -1)) / land.sum((-2, -1)).clamp(min=1)
+    light = brightness / mean.clamp(min=FLOOR)[:, None, None]
+    field = field.to(device) - 0.5 * (light - 1).clamp(-0.7, 0.7)
+    spread, mean = torch.std_mean(field, dim=(-2, -1), keepdim=True)
+    edge = mean + spread * torch.special.ndtri(1 - cover.to(device))  # as of normal noise
+    amount = (torch.sigmoid((field - edge) * 12) * land)[:, None]
+    shading = light.clamp(0.1, 1)[:, None] ** 0.6
+    lit = torch.maximum(old, white * level.to(device) * shading)
+    images[chosen] = torch.where(known, torch.lerp(old, lit, amount), old)
+    return images, labels
+
+
+def _gain(
+    images: Tensor, labels: Tensor, generator: torch.Generator, bands: Sequence[str] = BANDS
+) -> Pair:
+    return gain(images, generator), labels
+
+
+OPERATIONS: dict[str, Callable[..., Pair]] = {
+    "symmetries": symmetries,
+    "scale": scale,
+    "snow": snow,
+    "shadow": shadow,
+    "offset": offset,
+    "gain": _gain,
+    "band_dropout": band_dropout,
+}
+"""In the order in which nature and sensor apply them."""
+
+SOMETIMES = ("scale", "snow", "shadow", "band_dropout")
+"""Operations that take a ``probability``."""
+
+RECIPES: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "symmetries": ("symmetries",),
+    "mild": ("symmetries", "gain"),
+    "strong": tuple(OPERATIONS),
+}
+
+
+def _optics(
+    images: Tensor, bands: Sequence[str], column: int, other: float
+) -> tuple[Tensor, Tensor]:
+    """Return a column of ``OPTICS`` and which bands it knows, both [1, band, 1, 1]."""
+    if len(bands) != images.shape[1]:
+        raise GlacierError(
+            f"augmentation: {images.shape[1]} bands in the images, but {len(bands)} names "
+            f"({', '.join(bands)}); name each band"
+        )
+    values = [OPTICS[name][column] if name in OPTICS else other for name in bands]
+    known = [name in OPTICS for name in bands]
+    device = images.device
+    value = torch.tensor(values, dtype=images.dtype, device=device).view(1, -1, 1, 1)
+    return value, torch.tensor(known, device=device).view(1, -1, 1, 1)
+
+
+def _valid(images: Tensor) -> Tensor:
+    return (images != 0).any(dim=1, keepdim=True)
+
+
+def _choose(count: int, probability: float, generator: torch.Generator) -> Tensor:
+    """Return the positions of the images that are to change."""
+    return torch.nonzero(torch.rand(count, generator=generator) < probability).flatten()
+
+
+def _uniform(count: int, low: float, high: float, generator: torch.Generator) -> Tensor:
+    return torch.rand(count, generator=generator) * (high - low) + low
+
+
+def _turned(shape: Sequence[int], angle: Tensor) -> Pair:
+    """Return two coordinates turned by ``angle`` [n, 1, 1], each [n, row, col], about -1..1."""
+    half = max(shape) / 2
+    row, col = ((torch.arange(size, device=angle.device) + 0.5 - size / 2) / half for size in shape)
+    row, col = row[:, None], col[None, :]
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    return cos * row + sin * col, cos * col - sin * row
+
+
+def _waves(along: Tensor, phases: Tensor, frequency: float) -> Tensor:
+    """Return a random profile of deviation one: a sum of sines that get finer and lower.
+
+    ``along`` [n, row, col]; ``phases`` [n, k] uniform in 0..1; the k-th sine has 1.7^k the
+    frequency (turns a patch) and 2.4^-k the height.
+    """
+    total, power = torch.zeros_like(along), 0.0
+    for number in range(phases.shape[1]):
+        turns = frequency * 1.7**number * along / 2 + phases[:, number, None, None]
+        total += torch.sin(2 * math.pi * turns) / 2.4**number
+        power += 0.5 / 2.4 ** (2 * number)
+    return total / math.sqrt(power)
+
+
+def _noise(count: int, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Return rough noise [n, row, col], coarse and fine, of deviation about one half."""
+    total = torch.zeros(count, 1, *shape)
+    for cells, weight in ((4, 0.5), (11, 0.35), (32, 0.2)):
+        grid = torch.randn(count, 1, cells, cells, generator=generator) * weight
+        if count:
+            total += F.interpolate(grid, shape, mode="bicubic", align_corners=False)
+    return total[:, 0]
+
+
+STEP = 32  # px: encoders halve five times
+WHOLE = 0.25  # share of the epochs, at the end, that see whole patches
+
+
+def side_of_epoch(epoch: int, epochs: int, *, smallest: int, size: int) -> int:
+    """Return the side of the crops of an epoch, in pixels.
+
+    It grows from ``smallest`` to ``size`` in steps of 32 px that take about equally many epochs;
+    the last quarter of the epochs sees whole patches. ``smallest`` 0, or not below ``size``: always
+    ``size``.
+
+    Args:
+        epoch: counted from 0.
+        epochs: of the whole training.
+        smallest: side of the first crops, a multiple of 32 px.
+        size: of the patches, px.
+    """
+    if not 0 < smallest < size:
+        return size
+    sides = range(smallest, size, STEP)
+    growing = max(epochs - max(round(WHOLE * epochs), 1), 0)
+    return sides[epoch * len(sides) // growing] if epoch < growing else size
+
+
+def crop(
+    images: torch.Tensor, labels: torch.Tensor, side: int, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cut one square of ``side`` pixels out of each image, anywhere in it, label alike.
+
+    Args:
+        images: [n, band, row, col].
+        labels: [n, row, col].
+        side: px; axes that are not longer stay whole.
+        generator: of the places, on the CPU.
+
+    Returns:
+        New images [n, band, side, side] and labels [n, side, side]; the input itself where it is
+        no larger.
+    """
+    height, width = labels.shape[-2:]
+    if side >= max(height, width):
+        return images, labels
+    places = [
+        torch.randint(0, max(length - side, 0) + 1, (len(images),), generator=generator).tolist()
+        for length in (height, width)
+    ]
+    windows = [
+        (slice(row, row + side), slice(col, col + side)) for row, col in zip(*places, strict=True)
+    ]
+    return (
+        torch.stack([image[:, *window] for image, window in zip(images, windows, strict=True)]),
+        torch.stack([label[window] for label, window in zip(labels, windows, strict=True)]),
+    )
+
+
+def check(smallest: int) -> None:
+    """Raise GlacierError unless ``smallest`` is 0 or a multiple of 32 px above it."""
+    if smallest < 0 or smallest % STEP:
+        raise GlacierError(
+            f"settings: smallest_crop is {smallest}, must be 0 (whole patches) or a multiple of "
+            f"{STEP} px"
+        )

@@ -1,0 +1,582 @@
+"""Training: from a patch store to a checkpoint, for networks and for pixel baselines.
+
+Several models side by side: training them all, and the table that the later notebooks read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+import glacier_utils
+from glacier_utils import metrics
+from glacier_utils.datasets.store import PatchStore
+from glacier_utils.errors import GlacierError
+from glacier_utils.evaluation import calibration
+from glacier_utils.files import file_fingerprint, fingerprint, put_folder, write_csv, write_json
+from glacier_utils.imagery import clouds
+from glacier_utils.models import pretrained, registry
+from glacier_utils.models.checkpoint import Segmenter, save_checkpoint
+from glacier_utils.models.losses import UNKNOWN, bce_dice
+from glacier_utils.prediction.adaptation import scene_changes
+from glacier_utils.prediction.mapper import predict_patches
+from glacier_utils.training.module import Patches
+from glacier_utils.training.settings import STATE, Settings
+from glacier_utils.workflow import runs
+
+if TYPE_CHECKING:
+    from glacier_utils.datasets.store import PatchStore
+    from glacier_utils.training.module import Change
+
+
+# Surface reflectance is stored in ten thousands (Sentinel-2) or finer; 255 is a picture.
+_CALIBRATED = 1000
+_VALIDATED_AT_ONCE = 64  # patches, which bounds the memory
+HISTORY = (
+    "epoch",
+    "train_loss",
+    "validation_loss",
+    "validation_iou",
+    "learning_rate",
+    "seconds",
+)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a fit left behind: ``validation`` holds scores, loss, threshold and patch counts."""
+
+    checkpoint: Path
+    history: pd.DataFrame
+    validation: dict[str, Any]
+    seconds: float
+    parameters: int
+    reused: bool
+
+
+def fit(
+    name: str,
+    store: PatchStore,
+    folder: str | Path,
+    *,
+    dates: Sequence[str] | str | None = None,
+    settings: Settings | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> Fit:
+    """Train one model on the training patches of a store; validation patches pick its state.
+
+    Test patches are never read. The folder appears when the fit is finished, with checkpoint.pt,
+    history.csv (a row an epoch; ``seconds`` since the start) and fit.json. A finished fit is
+    reused where store, model, arguments, settings, dates and versions are the same; one that was
+    interrupted goes on after the last epoch whose state was saved (``.<folder>.<key>.partial``) and
+    comes to the same weights as if nothing had happened.
+
+    With several processes (``settings.devices``, ``nodes``) each of them calls this; the first one
+    writes, all return the same.
+
+    Args:
+        name, arguments: of ``registry.build``.
+        store: patches with splits ``train`` and ``validation``.
+        folder: of this fit alone.
+        dates: which dates to train and validate on; None takes all.
+        settings: defaults to ``Settings()``.
+        progress: show a bar.
+
+    Raises:
+        GlacierError: an unknown model or date, or too few patches.
+    """
+    folder = _target(Path(folder))
+    settings = settings or Settings()
+    arguments = dict(arguments or {})
+    dates = [dates] if isinstance(dates, str) else sorted(dates or set(store.index["date"]))
+    identity = {
+        "model": name,
+        "arguments": arguments,
+        "settings": asdict(settings),
+        "dates": dates,
+        "store": store.key,
+        "versions": _versions(),
+    }
+    identity["start"] = _start_of(name, store, settings)
+    key = fingerprint(identity)
+    partial = folder.with_name(f".{folder.name}.{key}.partial")
+    if _first_process() and _finished(partial, key) is not None:  # killed while it was renamed
+        put_folder(partial, folder)
+        shutil.rmtree(partial.with_name(f"{partial.name}.old"), ignore_errors=True)
+    if (finished := _finished(folder, key)) is not None:
+        return finished
+
+    train, validation = _positions(store, dates)
+    started = time.perf_counter()
+    with _partial(partial, folder), _reproducible(settings):
+        segmenter = Segmenter(
+            name,
+            store.bands,
+            *_statistics(store),
+            arguments=arguments,
+            normalisation=settings.normalisation,
+            provenance=_provenance(store, identity),
+        )
+        segmenter.provenance["weights"] = _start(segmenter, store, settings)
+        change = None
+        if settings.normalisation == "scene":
+            change = scene_changes(store, segmenter)
+        if registry.is_pixel_model(name):
+            history = _fit_pixels(segmenter, store, train, settings, change)
+        else:
+            # Lightning takes seconds to import, which prediction and the baselines do not need.
+            from glacier_utils.training.module import train_network
+
+            history = train_network(
+                segmenter, store, train, validation, settings, partial, change=change,
+                progress=progress,
+            )  # fmt: skip
+        if _first_process():
+            scores = _validate(segmenter, store, validation, settings, change)
+            if history.empty:  # a pixel model: one row, so that every history reads alike
+                row = (1, math.nan, scores["loss"], scores["iou"], math.nan, _since(started))
+                history = pd.DataFrame([row], columns=HISTORY)
+            segmenter.provenance["validation"] = scores
+            save_checkpoint(partial / "checkpoint.pt", segmenter)
+            write_csv(partial / "history.csv", history)
+            content = {
+                "fingerprint": key,
+                **identity,
+                "weights": segmenter.provenance["weights"],
+                "validation": scores | {"patches": len(validation), "train_patches": len(train)},
+                "seconds": max(_since(started), float(history["seconds"].iloc[-1])),
+                "parameters": registry.parameter_count(segmenter.network),
+            }
+            write_json(partial / "fit.json", content)
+            # Not before: until here a process that is killed goes on from the state.
+            (partial / STATE).unlink(missing_ok=True)
+            put_folder(partial, folder)
+        _wait_for_first_process()
+    finished = _finished(folder, key)
+    assert finished is not None
+    return Fit(**(vars(finished) | {"reused": False}))
+
+
+def _target(folder: Path) -> Path:
+    """Return the folder of a fit, checked before the work: only another fit may be replaced."""
+    folder = folder.resolve()
+    if folder.exists() and not folder.is_dir():
+        raise GlacierError(f"{folder}: is a file; name a folder for the fit")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "fit.json").is_file():
+        raise GlacierError(
+            f"{folder}: holds something else than a fit, which would be lost; name a new folder"
+        )
+    return folder
+
+
+def _start_of(name: str, store: PatchStore, settings: Settings) -> list[Any]:
+    """Return what decides the initial weights beside the settings."""
+    if Path(settings.weights).is_file():  # another file of that name is another start
+        return file_fingerprint(settings.weights)
+    if settings.weights == "csmask" or (
+        settings.weights == "auto" and pretrained.csmask_fits(name, store.bands, _calibrated(store))
+    ):
+        return ["csmask", None if clouds.missing() else version("ukis-csmask")]
+    return [settings.weights]
+
+
+def _start(segmenter: Segmenter, store: PatchStore, settings: Settings) -> str:
+    """Put the initial weights into a segmenter; return in words which."""
+    if registry.is_pixel_model(segmenter.name):
+        return "none"
+    # Without being asked only where the values are calibrated; whoever names weights may know more.
+    scaled = bool((store.parameters.get("reflectance") or {}).get("scale", 0))
+    calibrated = _calibrated(store) if settings.weights == "auto" else scaled
+    return pretrained.start(segmenter, settings.weights, reflectance=calibrated)
+
+
+def _calibrated(store: PatchStore) -> bool:
+    return (store.parameters.get("reflectance") or {}).get("scale", 0) >= _CALIBRATED
+
+
+@contextmanager
+def _partial(partial: Path, folder: Path) -> Iterator[None]:
+    """Make the folder of a fit in the making; it stays if the fit breaks off after a saved state.
+
+    Those of other inputs, which nobody will ask for again, are removed, and whatever a killed
+    process left beside the state.
+    """
+    if _first_process():
+        own = re.compile(re.escape(f".{folder.name}.") + r"[0-9a-f]{12}\.partial(\.old)?")
+        for left in folder.parent.iterdir() if folder.parent.is_dir() else ():
+            if own.fullmatch(left.name) and left != partial:
+                shutil.rmtree(left, ignore_errors=True)
+        partial.mkdir(parents=True, exist_ok=True)
+        for left in partial.iterdir():
+            if left.name != STATE:
+                left.unlink() if left.is_file() else shutil.rmtree(left)
+    try:
+        yield
+    finally:
+        if _first_process() and partial.is_dir() and not (partial / STATE).is_file():
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _first_process() -> bool:
+    """Tell whether this is the only process of a training, or the first of them."""
+    group = torch.distributed
+    return not (group.is_available() and group.is_initialized()) or group.get_rank() == 0
+
+
+def _wait_for_first_process() -> None:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+
+
+def choose_threshold(
+    probability: np.ndarray, label: np.ndarray, *, default: float = 0.5, gain: float = 0.005
+) -> float:
+    """Return the threshold (steps of 0.05) with the best pooled IoU.
+
+    ``default`` stays unless another is better by more than ``gain``: a threshold tuned to a few
+    validation patches is not worth more than that. Arrays of one shape; 255 and nan are left out.
+    """
+    table = metrics.precision_recall(probability, label, bins=20).set_index("threshold")
+    # 1 / IoU = 1 / precision + 1 / recall - 1, by the definitions of the three.
+    iou = 1 / (1 / table["precision"] + 1 / table["recall"] - 1)
+    iou = iou.iloc[1:].fillna(0.0)
+    at_default = iou.iloc[np.abs(iou.index - default).argmin()]
+    return float(round(iou.idxmax(), 2)) if iou.max() > at_default + gain else default
+
+
+def _fit_pixels(
+    segmenter: Segmenter,
+    store: PatchStore,
+    train: np.ndarray,
+    settings: Settings,
+    change: Change | None,
+) -> pd.DataFrame:
+    """Fit a pixel baseline to a sample of known training pixels; return an empty history."""
+    mean, std = (buffer.flatten().numpy() for buffer in (segmenter.mean, segmenter.std))
+    if hasattr(segmenter.network, "prepare"):  # indices of bands need reflectance
+        segmenter.network.prepare(segmenter.bands, mean, std)
+    pixels, labels = sample_pixels(
+        segmenter, Patches(store, change), train, settings.pixels, settings.seed
+    )
+    segmenter.network.fit(
+        pixels, labels, bands=segmenter.bands, mean=mean, std=std, seed=settings.seed
+    )
+    return pd.DataFrame(columns=HISTORY)
+
+
+def sample_pixels(
+    segmenter: Segmenter, patches: Patches, positions: np.ndarray, count: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw known pixels evenly from patches: features float32 [n, feature], labels uint8 [n].
+
+    Features are the normalised bands, or what the network makes of them and their neighbourhood
+    (``neighbourhood_features``). At most ``count`` pixels; a patch gives at most its equal share,
+    so that memory stays bounded.
+    """
+    generator = np.random.default_rng(seed)
+    share = -(-count // len(positions))
+    neighbourhood = getattr(segmenter.network, "neighbourhood_features", None)
+    features, labels = [], []
+    for position in positions:
+        images, label = patches[np.array([position])]
+        label = label.numpy().ravel()
+        known = np.flatnonzero(label != UNKNOWN)
+        chosen = np.sort(generator.permutation(known)[:share])
+        with torch.inference_mode():
+            values = segmenter.normalise(images)
+            values = values if neighbourhood is None else neighbourhood(values)
+        features.append(values[0].flatten(1).numpy()[:, chosen].T)
+        labels.append(label[chosen])
+    return np.concatenate(features), np.concatenate(labels)
+
+
+def _validate(
+    segmenter: Segmenter,
+    store: PatchStore,
+    positions: np.ndarray,
+    settings: Settings,
+    change: Change | None,
+) -> dict[str, Any]:
+    """Choose temperature and threshold on the validation patches, and score them, pooled.
+
+    Both are set in the segmenter.
+    """
+    segmenter.eval()
+    patches = Patches(store, change)
+    trained_so, segmenter.normalisation = segmenter.normalisation, "training"  # changed already
+    maps = []
+    for part in np.array_split(positions, -(-len(positions) // _VALIDATED_AT_ONCE)):
+        images, _ = patches[part]
+        maps.append(predict_patches(segmenter, images.numpy(), precision=settings.precision))
+    segmenter.normalisation = trained_so
+    probability, labels = np.concatenate(maps), np.asarray(store.labels[positions])
+    segmenter.temperature = calibration.fit_temperature(*calibration.histogram(probability, labels))
+    logits = torch.logit(torch.from_numpy(probability), eps=1e-6) / segmenter.temperature
+    probability = logits.sigmoid().numpy()
+    segmenter.threshold = choose_threshold(probability, labels)
+    counts = metrics.count(probability >= segmenter.threshold, labels)
+    return metrics.score_table(counts) | {
+        "loss": float(bce_dice(logits, torch.from_numpy(labels))),
+        "threshold": segmenter.threshold,
+        "temperature": segmenter.temperature,
+    }
+
+
+def _positions(store: PatchStore, dates: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    unknown = sorted(set(dates) - set(store.index["date"]))
+    if unknown:
+        known = ", ".join(sorted(set(store.index["date"])))
+        raise GlacierError(f"patch store {store.key}: no date {unknown[0]}; it has {known}")
+    train = np.sort(store.select(split="train", date=dates))
+    validation = np.sort(store.select(split="validation", date=dates))
+    for split, positions, least in (("train", train, 2), ("validation", validation, 1)):
+        if len(positions) < least:
+            raise GlacierError(
+                f"patch store {store.key}: {len(positions)} {split} patches of {', '.join(dates)}, "
+                f"at least {least} needed; check train_areas and validation_fraction"
+            )
+    return train, validation
+
+
+def _statistics(store: PatchStore) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and deviation [band] of the training pixels."""
+    return np.asarray(store.statistics["mean"]), np.asarray(store.statistics["std"])
+
+
+def _provenance(store: PatchStore, identity: dict[str, Any]) -> dict[str, Any]:
+    """Say what a checkpoint was trained on, and how the numbers there become reflectance."""
+    told = {name: store.parameters.get(name) for name in ("dataset", "reflectance")}
+    told["patch_px"] = int(store.images.shape[-1])
+    return identity | {name: value for name, value in told.items() if value is not None}
+
+
+def _finished(folder: Path, key: str) -> Fit | None:
+    """Read a finished fit, if it is there and is the one asked for."""
+    report, checkpoint = folder / "fit.json", folder / "checkpoint.pt"
+    if not (report.is_file() and checkpoint.is_file() and (folder / "history.csv").is_file()):
+        return None
+    content = json.loads(report.read_text(encoding="utf-8"))
+    if content.get("fingerprint") != key:
+        return None
+    return Fit(
+        checkpoint=checkpoint,
+        history=pd.read_csv(folder / "history.csv"),
+        validation=content["validation"],
+        seconds=content["seconds"],
+        parameters=content["parameters"],
+        reused=True,
+    )
+
+
+@contextmanager
+def _reproducible(settings: Settings):
+    """Seed torch and set its threads for the time of a fit; put both back afterwards."""
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng():
+        torch.manual_seed(settings.seed)
+        torch.set_num_threads(settings.threads or threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+
+def _versions() -> dict[str, str]:
+    """Versions of what decides the weights."""
+    packages = ("torch", "lightning", "segmentation-models-pytorch", "scikit-learn")
+    return {"glacier-utils": glacier_utils.__version__} | {name: version(name) for name in packages}
+
+
+def _since(started: float) -> float:
+    return round(time.perf_counter() - started, 2)
+
+
+SCORES = ("iou", "f1", "precision", "recall")
+# They end the names of models that were trained on both dates, or on the other date alone.
+BOTH, OTHER = "-both", "-other"
+
+
+def fit_all(
+    names: Sequence[str],
+    seeds: Sequence[int],
+    store: PatchStore,
+    folder: str | Path,
+    *,
+    dates: Sequence[str],
+    settings: Settings | None = None,
+    progress: bool = True,
+) -> dict[str, Fit]:
+    """Train every model, the networks once a seed, each into a folder of its own.
+
+    Args:
+        names: from `registry.names`, or any ``decoder-encoder``.
+        seeds: the first gives the folder ``<model>``, each other one ``<model>-seed<n>``.
+            The threshold is not random and is fitted once.
+
+    Returns:
+        folder name -> fit, in order.
+
+    Raises:
+        GlacierError: no model or no seed, or what `fitting.fit` raises.
+    """
+    if not names or not seeds:
+        raise GlacierError("models and seeds: name at least one of each")
+    for name in names:
+        registry.describe(name)  # An unknown name should not wait for the others to train.
+    settings = settings or Settings()
+    fits = {}
+    for name in names:
+        for seed in seeds if name != "threshold" else seeds[:1]:
+            key = name if seed == seeds[0] else f"{name}-seed{seed}"
+            fits[key] = fit(
+                name,
+                store,
+                Path(folder) / key,
+                dates=dates,
+                settings=dataclasses.replace(settings, seed=seed),
+                progress=progress,
+            )
+    return fits
+
+
+def fit_again(
+    name: str,
+    suffix: str,
+    store: PatchStore,
+    folder: str | Path,
+    *,
+    dates: Sequence[str],
+    others: Sequence[str],
+    settings: Settings,
+    progress: bool = True,
+) -> dict[str, Fit]:
+    """Train a model on other dates, for as many steps as `fit_all` gave it.
+
+    Args:
+        name: of the model.
+        suffix: `BOTH` or `OTHER`, which ends the name of the folder.
+        dates: those of `fit_all`, which set the number of steps.
+        others: the dates to learn from; where they are the same nothing is trained.
+
+    Returns:
+        ``<model><suffix>`` -> fit, or nothing.
+    """
+    if not others or sorted(others) == sorted(dates):
+        return {}
+    # More dates make longer epochs.
+    epochs = max(1, settings.epochs * len(dates) // len(others))
+    settings = dataclasses.replace(settings, epochs=epochs)
+    key = f"{name}{suffix}"
+    target = Path(folder) / key
+    return {key: fit(name, store, target, dates=others, settings=settings, progress=progress)}
+
+
+def summary(fits: Mapping[str, Fit]) -> pd.DataFrame:
+    """Put fits into one table.
+
+    Returns:
+        A row a fit: model (its key), architecture (the name that scores are listed under: that of
+        the registry, with `BOTH` or `OTHER` behind it), kind (``network`` or ``baseline``), dates,
+        seed, parameters, epochs, seconds, validation_iou and the other scores, threshold,
+        temperature, checkpoint (relative to the project).
+    """
+    rows = []
+    for key, fit in fits.items():
+        content = json.loads(fit.checkpoint.with_name("fit.json").read_text(encoding="utf-8"))
+        name = content["model"]
+        rows.append(
+            {
+                "model": key,
+                "architecture": name + next((s for s in (BOTH, OTHER) if key.endswith(s)), ""),
+                "kind": "baseline" if registry.is_pixel_model(name) else "network",
+                "dates": " ".join(content["dates"]),
+                "seed": content["settings"]["seed"],
+                "parameters": fit.parameters,
+                "epochs": len(fit.history),
+                "seconds": fit.seconds,
+                **{f"validation_{name}": fit.validation[name] for name in SCORES},
+                "threshold": fit.validation["threshold"],
+                "temperature": fit.validation["temperature"],
+                "checkpoint": runs.relative(fit.checkpoint),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def overview(names: Sequence[str]) -> pd.DataFrame:
+    """Return model and description of each name."""
+    return pd.DataFrame({"model": names, "what it is": [registry.describe(name) for name in names]})
+
+
+def best_network(table: pd.DataFrame) -> str:
+    """Return the network with the best validation IoU; where there is none, the best baseline.
+
+    Only models of the first seed and the first choice of dates are compared: choosing the luckiest
+    of many seeds would overstate its validation score most, and other dates are other patches.
+    """
+    first = _alike(table)
+    networks = first[first["kind"] == "network"]
+    return _best(networks if len(networks) else first)
+
+
+def best_baseline(table: pd.DataFrame) -> str:
+    """Return the baseline with the best validation IoU; where there is none, the worst network.
+
+    As in `best_network`, only models of the first seed are compared.
+    """
+    first = _alike(table)
+    baselines = first[first["kind"] == "baseline"]
+    if baselines.empty:
+        return str(first.sort_values("validation_iou", kind="stable")["model"].iloc[0])
+    return _best(baselines)
+
+
+def checkpoint(table: pd.DataFrame, model: str) -> Path:
+    """Return the checkpoint of a model in the table.
+
+    Raises:
+        GlacierError: the table has no such model.
+    """
+    rows = table[table["model"] == model]
+    if rows.empty:
+        raise GlacierError(f"model {model!r}: not trained in this run; see metrics/models.csv")
+    return runs.project_root() / rows["checkpoint"].iloc[0]
+
+
+def by_dates(table: pd.DataFrame, model: str) -> dict[str, Path]:
+    """Return the checkpoints of a model and of its trainings on other dates, if there are any.
+
+    Returns:
+        "<model>, <date> + <date>" -> checkpoint.
+    """
+    names = [model + s for s in ("", BOTH, OTHER) if (table["model"] == model + s).any()]
+    dates = table.set_index("model")["dates"]
+    return {
+        f"{model}, {' + '.join(dates[name].split())}": checkpoint(table, name) for name in names
+    }
+
+
+def _alike(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the models of the first seed that learned from the dates of the first model."""
+    return table[
+        (table["seed"] == table["seed"].iloc[0]) & (table["dates"] == table["dates"].iloc[0])
+    ]
+
+
+def _best(table: pd.DataFrame) -> str:
+    return str(table.sort_values("validation_iou", ascending=False, kind="stable")["model"].iloc[0])

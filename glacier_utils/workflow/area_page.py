@@ -1,0 +1,188 @@
+"""The interactive map of one area: two dates to swipe between, and all that was said of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+
+from glacier_utils.change.transition import transition
+from glacier_utils.imagery.source import Source
+from glacier_utils.outlines.matching import assign_ids
+from glacier_utils.plotting import style
+from glacier_utils.plotting.webmap import (
+    Layer,
+    Outlines,
+    Picture,
+    change_map,
+    class_map,
+    error_map,
+    uncertainty_map,
+    write_map,
+)
+from glacier_utils.prediction.scenes import Product
+from glacier_utils.raster.grid import Grid, Image
+
+PREDICTED_COLOUR = "#cc79a7"
+INVENTORY_COLOUR = "#f0e442"
+PREDICTED_FIELDS = {
+    "glacier_id": "Inventory id",
+    "area_km2": "Mapped area (km², ± outline moved by a pixel)",
+    "inventory_km2": "Area in the inventory (km²)",
+    "inventory_date": "Date of the inventory's image",
+    "image_date": "Date of this image",
+}
+INVENTORY_FIELDS = {
+    "glacier_id": "Inventory id",
+    "area_km2": "Area (km²)",
+    "source_date": "Date of the image",
+    "uncertainty_m": "Stated uncertainty of the outline (m)",
+}
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """One date of an area on the map's grid.
+
+    Attributes:
+        date: as it is shown.
+        image: the satellite image.
+        mask: uint8 [row, col]: 0, 1, 255.
+        probability: float [row, col], nan where not predicted.
+        outlines: of the predicted glaciers in the image's CRS.
+    """
+
+    date: str
+    image: Image
+    mask: np.ndarray
+    probability: np.ndarray
+    outlines: gpd.GeoDataFrame
+
+
+def mapped(source: Source, product: Product, date: str) -> Mapped:
+    """Return one date of an area as ``write_swipe_map`` takes it; all of it is read."""
+    return Mapped(date, source.read(), product.mask, product.probability(), product.outlines)
+
+
+def write_swipe_map(
+    path: str | Path,
+    dates: Sequence[Mapped],
+    *,
+    title: str,
+    label: np.ndarray | None = None,
+    inventory: gpd.GeoDataFrame | None = None,
+    attribution: str = "",
+) -> Path:
+    """Write the interactive map of an area as one HTML file.
+
+    Args:
+        path: of the file.
+        dates: one or two, the earlier first: the map has a swipe where there are two.
+        title: heads the page.
+        label: uint8 [row, col]: 0, 1, 255, what the predictions are compared with.
+        inventory: outlines of ``Dataset.outlines``, one analysis a glacier: predicted ice is cut
+            along their divides, and each part says which glacier it is.
+        attribution: whose images these are.
+
+    Raises:
+        GlacierError: as `webmap.write_map`.
+        ValueError: no date, or more than two.
+    """
+    if not 1 <= len(dates) <= 2:
+        raise ValueError(f"{len(dates)} dates: the map compares two, or shows one")
+    grid = dates[0].image.grid
+    pictures = style.pictures([one.image.reflectance for one in dates], dates[0].image.bands)
+    sides = [
+        {
+            "Satellite image": Picture(picture, one.image.valid),
+            "Uncertainty of the prediction": uncertainty_map(one.probability),
+            "Predicted class": class_map(one.mask),
+            "Predicted glaciers": Outlines(
+                named_outlines(one.outlines, inventory, grid, one.date),
+                PREDICTED_FIELDS,
+                title="name",
+                plus_minus={"area_km2": "uncertainty_km2"},
+                colour=PREDICTED_COLOUR,
+            ),
+        }
+        for picture, one in zip(pictures, dates, strict=True)
+    ]
+    if label is not None:
+        for side, one in zip(sides, dates, strict=True):
+            side["Prediction against labels"] = error_map(one.mask, label)
+    layers = [_layer(name, sides) for name in sides[0]]
+    both = []
+    if label is not None:
+        both.append(Layer("Labels", class_map(label)))
+    if len(dates) == 2:
+        change = transition(dates[0].mask, dates[1].mask)
+        both.append(Layer(f"Difference, {dates[0].date} to {dates[1].date}", change_map(change)))
+    if inventory is not None and len(inventory):
+        about = {key: text for key, text in INVENTORY_FIELDS.items() if key in inventory}
+        # Days, not times: the dates of satellite images.
+        table = inventory.assign(source_date=_days(inventory["source_date"]))
+        content = Outlines(table, about, title="name", colour=INVENTORY_COLOUR)
+        both.append(Layer("Inventory outlines", content, shown=True))
+    outlines = [layer for layer in layers if layer.name == "Predicted glaciers"]
+    below = [layer for layer in layers if layer.name != "Predicted glaciers"]
+    return write_map(
+        path,
+        grid,
+        [*below, *both, *outlines],
+        title=title,
+        dates=tuple(one.date for one in dates) if len(dates) == 2 else ("", ""),
+        notes=["What differs within a summer is snow, shadow and the method's own error."]
+        if len(dates) == 2
+        else [],
+        attribution=attribution,
+    )
+
+
+def _layer(name: str, sides: Sequence[Mapping[str, object]]) -> Layer:
+    shown = name in ("Satellite image", "Predicted glaciers")
+    right = sides[1][name] if len(sides) == 2 else None
+    return Layer(name, sides[0][name], right, shown=shown)
+
+
+def named_outlines(
+    outlines: gpd.GeoDataFrame, inventory: gpd.GeoDataFrame | None, grid: Grid, date: str = ""
+) -> gpd.GeoDataFrame:
+    """Give predicted ice the names of the inventory's glaciers, and areas with their uncertainty.
+
+    Args:
+        outlines: predicted polygons in a projected CRS, with area_km2.
+        inventory: of ``Dataset.outlines``; None: each polygon is a glacier without a name.
+        grid: of the map; the uncertainty is the perimeter times one of its pixels, by which the
+            outline may be off (the buffer method, Granshaw & Fountain 2006).
+        date: of the image, kept in ``image_date``.
+
+    Returns:
+        A row a glacier: glacier_id, name, area_km2, uncertainty_km2, inventory_km2, inventory_date
+        ("" unknown), image_date, listed, geometry; the largest first.
+    """
+    if inventory is not None and len(inventory):
+        named = assign_ids(outlines, inventory, step_m=grid.resolution)
+        ice = inventory[inventory["kind"] == "glacier"]
+        known = ice.drop_duplicates("glacier_id").set_index("glacier_id")
+        areas = ice.groupby("glacier_id")["area_km2"].sum()
+        named["inventory_km2"] = named["glacier_id"].map(areas)
+        named["inventory_date"] = _days(named["glacier_id"].map(known["source_date"]))
+    else:
+        named = outlines.reset_index(drop=True).assign(
+            glacier_id=[f"{number}" for number in range(1, len(outlines) + 1)],
+            name="", listed=False, inventory_km2=np.nan, inventory_date="",
+        )  # fmt: skip
+    metres = grid.metres_per_unit
+    named["uncertainty_km2"] = named.length * metres * grid.resolution / 1e6
+    named["image_date"] = date
+    columns = ["glacier_id", "name", "area_km2", "uncertainty_km2", "inventory_km2",
+               "inventory_date", "image_date", "listed", "geometry"]  # fmt: skip
+    return named[columns]
+
+
+def _days(times) -> list[str]:
+    """Return dates as YYYY-MM-DD, "" where unknown."""
+    return ["" if time != time else f"{time:%Y-%m-%d}" for time in times]

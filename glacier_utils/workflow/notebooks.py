@@ -1,0 +1,328 @@
+"""Running the notebooks in order with papermill, each with the parameters that it has."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import difflib
+import os
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+import yaml
+from nbclient.exceptions import DeadKernelError
+from traitlets.config import Config
+
+from glacier_utils.errors import GlacierError
+from glacier_utils.files import fingerprint
+from glacier_utils.workflow import pages, runs
+
+# The kernel of this very environment, even where the user has others of the same name.
+os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
+# Other users of a machine could read along on an open line, of which the kernel warns.
+_KERNEL = Config({"KernelManager": {"transport_encryption": "auto"}})
+
+
+class NotebookFailed(Exception):
+    """A notebook stopped with an error; the message says which, in which cell and why."""
+
+    def __init__(self, message: str, user_error: bool) -> None:
+        super().__init__(message)
+        self.user_error = user_error
+
+
+@dataclass(frozen=True)
+class ParameterSet:
+    """The values of one YAML file: the run's name and what it sets in the notebooks."""
+
+    run: str
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+def notebook_paths(root: Path) -> list[Path]:
+    """Return the numbered notebooks in order.
+
+    Raises:
+        GlacierError: there are none.
+    """
+    paths = sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    if not paths:
+        raise GlacierError(f"{root / 'notebooks'}: no numbered notebooks here; check your clone")
+    return paths
+
+
+def notebook_parameters(path: Path) -> dict[str, Any]:
+    """Return name and default of each parameter in the notebook's cell tagged ``parameters``."""
+    for cell in _read(path).cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            try:
+                return dict(_assigned(node) for node in ast.parse(cell.source).body)
+            except (ValueError, SyntaxError) as error:
+                raise GlacierError(
+                    f"{path}: its cell tagged 'parameters' may hold nothing but lines such as "
+                    f"'epochs = 40' ({error}); correct it"
+                ) from error
+    raise GlacierError(
+        f"{path}: no cell tagged 'parameters'; restore the notebook from the project"
+    )
+
+
+def load_parameters(path: str | Path, known: dict[str, Any]) -> ParameterSet:
+    """Read a parameter set and check it against the parameters that the notebooks have.
+
+    Args:
+        path: a YAML file with one mapping of names to values; ``run`` defaults to the file's stem.
+        known: name -> default value, of all notebooks together.
+
+    Raises:
+        GlacierError: the file cannot be read, names a parameter that no notebook has, or gives one
+            a value of another kind than its default.
+    """
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise GlacierError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise GlacierError(f"{path}: not valid YAML ({reason}); correct it") from error
+    if not isinstance(values, dict):
+        raise GlacierError(f"{path}: holds no mapping; write lines such as 'epochs: 40'")
+    for name in values:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"did you mean {near[0]!r}" if near else f"known are {', '.join(sorted(known))}"
+            raise GlacierError(f"{path}: no notebook has a parameter {name!r}; {hint}")
+    values = {name: _without_yaml_habits(value, known[name]) for name, value in values.items()}
+    for name, value in values.items():
+        if not _same_kind(value, known[name]):
+            raise GlacierError(
+                f"{path}: {name} is {value!r}, but the notebooks take a value like {known[name]!r}"
+            )
+    return ParameterSet(run=str(values.get("run", path.stem)), values=values)
+
+
+def execute(parameters: ParameterSet, *, root: Path | None = None, fresh: bool = False) -> runs.Run:
+    """Execute all notebooks with one parameter set into ``reports/<run>/`` and export their HTML.
+
+    A notebook whose source, own parameters, package code, data and predecessors are what they were
+    when it last finished is not executed again.
+
+    Args:
+        parameters: as from `load_parameters`.
+        root: the project's folder.
+        fresh: execute everything again.
+
+    Raises:
+        NotebookFailed: a cell raised; the executed copy is kept as ``<notebook>.failed.ipynb``.
+    """
+    root = root or runs.project_root()
+    run = runs.open_run(parameters.run, root)
+    defaults = all_parameters(root)
+    run.replace(parameters=defaults | parameters.values | {"run": parameters.run})
+    before = {} if fresh else run.recorded().get("steps") or {}
+    steps: dict[str, Any] = {}
+    key = _code_fingerprint()
+    for path in notebook_paths(root):
+        values = _values_for(path, parameters)
+        key = fingerprint([key, _source(path), values, _data_fingerprint(path, parameters, root)])
+        target = run.folder / path.name
+        finished = before.get(path.stem, {})
+        if finished.get("fingerprint") == key and _is_there(target):
+            steps[path.stem] = finished
+            print(f"{path.stem}: unchanged, not executed again", flush=True)
+            continue
+        # From here on the later notebooks' results follow from something that is no more, even
+        # where this run stops and an earlier one's parameters come back.
+        run.replace(steps=steps, provenance=runs.provenance())
+        seconds = _execute_one(path, target, values, root)
+        pages.export_html(target)
+        steps[path.stem] = {"fingerprint": key, "seconds": round(seconds, 1)}
+        run.replace(steps=steps)
+        print(f"{path.stem}: {seconds:.0f} s", flush=True)
+    pages.write_index(run, defaults)
+    return run
+
+
+def _execute_one(path: Path, target: Path, values: dict[str, Any], root: Path) -> float:
+    """Execute one notebook with ``values`` into ``target``; return the seconds it took."""
+    own = notebook_parameters(path)
+    if values == {name: own[name] for name in values}:
+        values = {}  # Defaults only: no injected cell between the reader and the notebook.
+    running = target.with_suffix(".running.ipynb")
+    failed = target.with_suffix(".failed.ipynb")
+    failed.unlink(missing_ok=True)
+    start = time.perf_counter()
+    try:
+        papermill.execute_notebook(
+            _literal(path),
+            _literal(running),
+            values,
+            cwd=path.parent,
+            kernel_name="python3",
+            log_output=False,
+            # A bar is for a person who waits; in a log it is a line per cell.
+            progress_bar=sys.stderr.isatty(),
+            config=_KERNEL,
+        )
+    except papermill.PapermillExecutionError as error:
+        running.replace(failed)
+        reason = " ".join(f"{error.ename}: {error.evalue}".split())
+        raise NotebookFailed(
+            f"{path.stem}: cell [{error.exec_count}] failed ({reason}); "
+            f"see {runs.relative(failed, root)}",
+            user_error=error.ename == GlacierError.__name__,
+        ) from error
+    except DeadKernelError as error:
+        running.replace(failed)
+        raise NotebookFailed(
+            f"{path.stem}: cell [{_stopped_at(failed)}] ended the kernel, most often because "
+            f"memory ran out; see {runs.relative(failed, root)}",
+            user_error=False,
+        ) from error
+    except BaseException:
+        running.unlink(missing_ok=True)
+        raise
+    _forget_paths(running, target)
+    running.replace(target)
+    return time.perf_counter() - start
+
+
+def all_parameters(root: Path) -> dict[str, Any]:
+    """Return name -> default over all notebooks, plus nothing else.
+
+    Raises:
+        GlacierError: two notebooks give one parameter different defaults, so that a run without a
+            parameter file would not be one run.
+    """
+    known: dict[str, Any] = {}
+    for path in notebook_paths(root):
+        for name, default in notebook_parameters(path).items():
+            if name in known and known[name] != default:
+                raise GlacierError(
+                    f"{path}: parameter {name} is {default!r} here and {known[name]!r} in an "
+                    "earlier notebook; give it one default"
+                )
+            known[name] = default
+    return known
+
+
+def run_all(files: Iterable[str | Path], *, root: Path | None = None, fresh: bool = False) -> list:
+    """Check all parameter files first, then execute one run after the other.
+
+    Args:
+        files: YAML files; none stands for ``notebooks/parameters/default.yaml``.
+
+    Returns:
+        The runs, in order.
+    """
+    root = root or runs.project_root()
+    known = all_parameters(root)
+    files = list(files) or [root / "notebooks" / "parameters" / "default.yaml"]
+    sets = [load_parameters(path, known) for path in files]
+    for parameters in sets:
+        runs.check_name("run", parameters.run)
+        if (name := parameters.values.get("dataset", known.get("dataset"))) is not None:
+            runs.open_data(name, root)
+    names = [parameters.run for parameters in sets]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise GlacierError(
+            f"run {twice[0]!r} stands in two parameter files; give each its own name"
+        )
+    return [execute(parameters, root=root, fresh=fresh) for parameters in sets]
+
+
+def _read(path: Path) -> nbformat.NotebookNode:
+    try:
+        return nbformat.read(path, as_version=4)
+    except (ValueError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise GlacierError(f"{path}: not a readable notebook ({reason}); restore it") from error
+
+
+def _assigned(node: ast.stmt) -> tuple[str, Any]:
+    """Return name and value of a line such as ``epochs = 40``; ValueError for anything else."""
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    if len(targets) != 1 or not isinstance(targets[0], ast.Name) or node.value is None:
+        raise ValueError(f"line {node.lineno} is no assignment of one name")
+    return targets[0].id, ast.literal_eval(node.value)
+
+
+def _without_yaml_habits(value: Any, default: Any) -> Any:
+    """Undo what YAML makes of 2023-08-24 (a date) and of 1e-3 (text)."""
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, list):
+        first = default[0] if isinstance(default, list) and default else None
+        return [_without_yaml_habits(item, first) for item in value]
+    if isinstance(value, str) and isinstance(default, float):
+        with contextlib.suppress(ValueError):
+            return float(value)
+    return value
+
+
+def _same_kind(value: Any, default: Any) -> bool:
+    """Say whether ``value`` may stand where ``default`` stood; an int may stand for a float."""
+    if default is None:
+        return True
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(default, bool) and isinstance(value, bool)
+    if isinstance(default, float):
+        return isinstance(value, int | float)
+    if isinstance(default, list) and default and isinstance(value, list):
+        return all(_same_kind(item, default[0]) for item in value)
+    return isinstance(value, type(default))
+
+
+def _values_for(path: Path, parameters: ParameterSet) -> dict[str, Any]:
+    """Return those of the parameters that the notebook has."""
+    values = parameters.values | {"run": parameters.run}
+    return {name: values[name] for name in notebook_parameters(path) if name in values}
+
+
+def _is_there(target: Path) -> bool:
+    return target.exists() and target.with_suffix(".html").exists()
+
+
+def _literal(path: Path) -> str:
+    """Return a path as papermill wants it, which fills in whatever stands in braces."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def _stopped_at(notebook: Path) -> int:
+    """Return the number of the cell that was being executed, counted as Jupyter does."""
+    cells = [cell for cell in nbformat.read(notebook, as_version=4).cells if cell.source.strip()]
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    done = [cell.metadata.get("papermill", {}).get("status") == "completed" for cell in code]
+    return done.index(False) + 1 if False in done else len(done)
+
+
+def _forget_paths(notebook: Path, target: Path) -> None:
+    """Take the machine's folders out of the notebook: it is there to be passed on."""
+    content = nbformat.read(notebook, as_version=4)
+    content.metadata.papermill.update(input_path=target.name, output_path=target.name)
+    nbformat.write(content, notebook)
+
+
+def _source(path: Path) -> list[str]:
+    return [cell.source for cell in _read(path).cells]
+
+
+def _code_fingerprint() -> str:
+    """Return the hash of the code that makes the results: the package's source, and versions."""
+    package = Path(__file__).parents[1]
+    sources = [path.read_text("utf-8") for path in sorted(package.rglob("*.py"))]
+    return fingerprint([sources, runs.versions()])
+
+
+def _data_fingerprint(path: Path, parameters: ParameterSet, root: Path) -> str:
+    name = parameters.values.get("dataset", notebook_parameters(path).get("dataset"))
+    return "" if name is None else runs.open_data(name, root).fingerprint

@@ -1,0 +1,312 @@
+"""Run folders: everything that one run of the notebooks makes, under ``reports/<run>/``."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import matplotlib.figure
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import PIL.Image
+from IPython.display import Image, display
+
+from glacier_utils.datasets import dataset
+from glacier_utils.datasets import store as store_module
+from glacier_utils.errors import GlacierError
+from glacier_utils.files import atomic_path, file_name, write_csv, write_json, write_text
+
+FIGURE_DPI = 110
+PACKAGES = (
+    "torch",
+    "segmentation-models-pytorch",
+    "lightning",
+    "rasterio",
+    "numpy",
+    "scikit-learn",
+)
+SCORES = ("iou", "f1", "precision", "recall")
+
+
+def project_root(start: str | Path | None = None) -> Path:
+    """Return the folder that holds ``notebooks`` and ``data``: the nearest one upwards.
+
+    Notebooks run in ``notebooks/``, the command line anywhere; both find the same project. The
+    environment variable ``GLACIER_HOME`` overrides the search.
+
+    Raises:
+        GlacierError: no such folder lies above ``start`` (default: the working directory), or
+            ``GLACIER_HOME`` is none.
+    """
+    if home := os.environ.get("GLACIER_HOME"):
+        if not Path(home).is_dir():
+            raise GlacierError(f"GLACIER_HOME: {home} is no folder; set it to your clone")
+        return Path(home).resolve()
+    here = Path(start or Path.cwd()).resolve()
+    for folder in (here, *here.parents):
+        if (folder / "notebooks" / "parameters").is_dir():
+            return folder
+    raise GlacierError(
+        f"{here}: not inside the project (no folder above it holds notebooks/parameters); "
+        "change into your clone or set GLACIER_HOME to it"
+    )
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's folder and the few verbs that the notebooks need to fill it."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def models(self) -> Path:
+        """Folder of the trained models, one folder a model."""
+        return self.folder / "models"
+
+    @property
+    def maps(self) -> Path:
+        """Folder of the georeferenced results."""
+        return self.folder / "maps"
+
+    @property
+    def metrics(self) -> Path:
+        """Folder of the tables."""
+        return self.folder / "metrics"
+
+    @property
+    def figures(self) -> Path:
+        """Folder of the figures as PNG files."""
+        return self.folder / "figures"
+
+    def save_figure(self, figure: matplotlib.figure.Figure, name: str) -> None:
+        """Write ``figure`` to ``figures/<name>.png``, show that file in a notebook, and close it.
+
+        The picture keeps 256 colours, chosen for it: satellite images then take a third of the
+        space in figures, notebooks and reports, and look the same.
+        """
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format="png", dpi=FIGURE_DPI, bbox_inches="tight")
+        plt.close(figure)
+        self.save_picture(drawn, name)
+
+    def save_picture(self, drawn: str | Path | io.BytesIO, name: str) -> None:
+        """Write a picture to ``figures/<name>.png`` and show it, as ``save_figure`` does."""
+        target = self.figures / f"{file_name(name)}.png"
+        with PIL.Image.open(drawn) as picture, atomic_path(target) as path:
+            picture.convert("RGB").quantize(256).save(path, optimize=True)
+        display(Image(filename=str(target)))
+
+    def save_table(self, table: pd.DataFrame, name: str) -> pd.DataFrame:
+        """Write ``table`` to ``metrics/<name>.csv`` and hand it back."""
+        write_csv(self.metrics / f"{file_name(name)}.csv", table)
+        return table
+
+    def save_text(self, text: str, name: str) -> Path:
+        """Write ``text`` to ``metrics/<name>``."""
+        return write_text(self.metrics / file_name(name), text)
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Read ``metrics/<name>.csv``, written by an earlier notebook of this run."""
+        path = self.metrics / f"{file_name(name)}.csv"
+        if not path.exists():
+            raise GlacierError(
+                f"{path}: not there yet; run the earlier notebooks of this run first"
+            )
+        try:
+            return pd.read_csv(path)
+        except (ValueError, OSError) as error:
+            reason = " ".join(str(error).split())
+            raise GlacierError(f"{path}: cannot be read ({reason}); run again") from error
+
+    def save_vector(self, table: gpd.GeoDataFrame, name: str) -> Path:
+        """Write ``table`` to ``maps/<name>.gpkg``."""
+        name = file_name(name)
+        path = self.maps / f"{name}.gpkg"
+        with atomic_path(path) as temporary:
+            table.to_file(temporary, driver="GPKG", layer=name)
+        return path
+
+    def record(self, **entries: Any) -> None:
+        """Merge ``entries`` into ``run.json``; dictionaries are merged one level deep."""
+        content = self.recorded()
+        for key, value in entries.items():
+            if isinstance(value, dict) and isinstance(content.get(key), dict):
+                entries[key] = content[key] | value
+        self.replace(**entries)
+
+    def replace(self, **entries: Any) -> None:
+        """Put ``entries`` into ``run.json`` in the place of what stood there under their names."""
+        write_json(self.folder / "run.json", self.recorded() | entries)
+
+    def recorded(self) -> dict[str, Any]:
+        """Return the content of ``run.json`` (empty before the first entry)."""
+        path = self.folder / "run.json"
+        if not path.exists():
+            return {}
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise GlacierError(
+                f"{path}: not valid JSON ({error}); remove it and run again"
+            ) from error
+        if not isinstance(content, dict):
+            raise GlacierError(f"{path}: not the record of a run; remove it and run again")
+        return content
+
+    def patch_store(self) -> store_module.PatchStore:
+        """Open the patch store that notebook 02 of this run made."""
+        folder = self.recorded().get("patch_store")
+        if folder is None:
+            raise GlacierError(
+                f"{self.folder}: no patches yet; run 02_preprocessing with run={self.name!r}"
+            )
+        # Written relative to the project where it lies inside, so that a run can be moved with it.
+        return store_module.open_store(project_root() / folder)
+
+    def record_patch_store(self, store: store_module.PatchStore) -> None:
+        """Remember the patch store of this run for the later notebooks."""
+        self.record(patch_store=relative(store.folder), patch_key=store.key)
+
+    def data(self) -> dataset.Dataset:
+        """Open the dataset that notebook 02 of this run worked on."""
+        name = self.recorded().get("dataset")
+        if name is None:
+            raise GlacierError(
+                f"{self.folder}: no dataset yet; run 02_preprocessing with run={self.name!r}"
+            )
+        return open_data(name)
+
+
+def open_run(name: str, root: str | Path | None = None) -> Run:
+    """Return the run ``name``, its folder made and its provenance written.
+
+    Args:
+        name: a plain folder name under ``reports/``.
+        root: the project's folder (default: found from the working directory).
+
+    Raises:
+        GlacierError: the name would lead out of ``reports/``.
+    """
+    check_name("run", name)
+    run = Run(Path(root or project_root()) / "reports" / name)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    if "provenance" not in run.recorded():
+        run.record(run=name, provenance=provenance())
+    return run
+
+
+def check_name(what: str, name: str) -> None:
+    """Raise GlacierError where ``name`` could not be one folder's name on every system."""
+    if not name or name != file_name(name) or name[0] in ". " or name[-1] in ". ":
+        raise GlacierError(
+            f"{what} {name!r}: not a plain folder name; choose one such as 'default'"
+        )
+
+
+def open_data(name: str, root: str | Path | None = None) -> dataset.Dataset:
+    """Open a dataset by name or path; the built-in ``sample`` is made when it is not there yet.
+
+    A relative path starts at the project's folder, so that it means the same to the command line
+    and to the notebooks.
+    """
+    root = Path(root or project_root())
+    if name == "sample" and not (root / "data" / "sample" / "dataset.yaml").exists():
+        from glacier_utils.synthetic.sample import make_sample
+
+        make_sample(root / "data" / "sample")
+    if (root / name).is_file() or (root / name / dataset.MANIFEST).is_file():
+        return dataset.open_dataset(root / name)
+    return dataset.open_dataset(name, root=root)
+
+
+def provenance() -> dict[str, Any]:
+    """Say what made a run: time, versions, commit and the machine's make, without its name."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "packages": versions(),
+        "host": {
+            "system": platform.system(),
+            "machine": platform.machine(),
+            "cores": os.cpu_count(),
+        },
+        "command": Path(sys.argv[0]).name,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the version of each package that the numbers depend on."""
+    return {name: version(name) for name in PACKAGES}
+
+
+def relative(path: str | Path, root: str | Path | None = None) -> str:
+    """Return ``path`` relative to the project where it lies inside it, else as it is."""
+    path = Path(path).resolve()
+    root = Path(root or project_root()).resolve()
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+
+def compare(runs: list[Run]) -> pd.DataFrame:
+    """Put the spatial scores of several runs side by side.
+
+    Returns:
+        A row per run, model, area, date and reference, with the mean over seeds of each score and
+        the number of seeds.
+
+    Raises:
+        GlacierError: a run has no ``metrics/spatial.csv``, or one without these columns.
+    """
+    # Runs of different projects may share a name; their folders then tell them apart.
+    names = [run.name for run in runs]
+    labels = [str(run.folder) if names.count(run.name) > 1 else run.name for run in runs]
+    keys = ["run", "model", "area", "date", "reference"]
+    tables = []
+    for run, label in zip(runs, labels, strict=True):
+        table = run.table("spatial").assign(run=label)
+        missing = [name for name in (*keys, "seed", *SCORES) if name not in table]
+        if missing:
+            raise GlacierError(
+                f"{run.metrics / 'spatial.csv'}: has no column {missing[0]}; run 04 again"
+            )
+        tables.append(table)
+    grouped = pd.concat(tables, ignore_index=True).groupby(keys, sort=False)
+    result = grouped[list(SCORES)].mean()
+    result.insert(0, "seeds", grouped["seed"].nunique())
+    return result.reset_index()
+
+
+def _commit() -> str | None:
+    """Return the project's commit, with a mark where files differ from it; None outside git."""
+    try:
+        return subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=project_root(),
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError, GlacierError):
+        return None
+
+
+def rounded(table: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
+    """Return ``table`` with its float columns rounded for reading."""
+    numbers = table.select_dtypes(np.floating).columns
+    return table.assign(**{name: table[name].round(digits) for name in numbers})

@@ -1,0 +1,378 @@
+"""What may be concluded from a spatial evaluation, and what not, in words made from its numbers.
+
+The sentences that follow from the numbers of a temporal comparison.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+from scipy import stats
+
+from glacier_utils.change.area import within_a_year
+from glacier_utils.change.series import INSIDE, STABLE, TRUE_GROUND, TRUE_ICE
+from glacier_utils.change.transition import CAUSES
+from glacier_utils.evaluation import bootstrap
+from glacier_utils.evaluation.bootstrap import SAME
+from glacier_utils.evaluation.comparison import LabelBias
+from glacier_utils.evaluation.per_glacier import NONE
+
+
+def spatial_conclusions(
+    best: str,
+    spatial: pd.DataFrame,
+    pairs: pd.DataFrame,
+    clear: Sequence[str],
+    per_glacier: pd.DataFrame,
+    calibration: pd.DataFrame,
+    bias: LabelBias | None,
+) -> str:
+    """Return Markdown with two lists.
+
+    Args:
+        best: the model chosen on validation.
+        spatial: of `comparison.spatial_scores`, with the distances of the outlines.
+        pairs, clear: of `comparison.against_baselines` and `comparison.clearly_better`.
+        per_glacier: of `per_glacier.per_glacier`.
+        calibration: of `comparison.calibrate`; may be empty.
+        bias: of `comparison.label_bias`.
+    """
+    own = spatial[(spatial["seed"] == spatial["seed"].iloc[0]) & (spatial["model"] == best)]
+    may = [_score(row) for row in own.itertuples()]
+    names = ", ".join(f"**{name}**" for name in clear) or "none"
+    may.append(f"Networks clearly better than every baseline, by every reference: {names}.")
+    may += [text for row in own.itertuples() if (text := _outline(row))]
+    may += list(bias.sentences) if bias else []
+
+    may_not = [_same(pairs), *_glaciers(best, per_glacier), _probabilities(best, calibration)]
+    if bias is None:
+        may_not.append(
+            "How much of the error is the label's: no truth is known here, and a map that sees a "
+            "glacier's retreat is marked down for it."
+        )
+    seeds = spatial["seed"].nunique()
+    may_not.append(
+        f"That the scores hold elsewhere: they are of one area on one date, with {seeds} "
+        f"training seed{'s' if seeds > 1 else ''} a network, and the intervals hold the variation "
+        "over the ground of this area alone."
+    )
+    lists = (("What may be concluded", may), ("What may not be concluded", may_not))
+    return "\n".join(
+        f"**{title}**\n\n" + "\n".join(f"- {text}" for text in texts if text) + "\n"
+        for title, texts in lists
+    )
+
+
+def _score(row) -> str:
+    return (
+        f"**{row.model}**, chosen on validation, reaches an IoU of {row.iou:.2f} "
+        f"({row.iou_low:.2f} to {row.iou_high:.2f}) against the {row.reference} in area "
+        f"{row.area} on {row.date}."
+    )
+
+
+def _outline(row) -> str:
+    if pd.isna(row.boundary_median_m):
+        return ""
+    return (
+        f"Half of its outline lies within {row.boundary_median_m:.0f} m of that of the "
+        f"{row.reference}, 95 % within {row.boundary_p95_m:.0f} m."
+    )
+
+
+def _same(pairs: pd.DataFrame) -> str:
+    same = pairs[pairs["verdict"] == bootstrap.SAME]
+    if same.empty:
+        return ""
+    listed = dict.fromkeys(
+        f"{row.model} and {row.against} (by the {row.reference})" for row in same.itertuples()
+    )
+    return f"That these differ in IoU: {', '.join(listed)}; their intervals hold zero."
+
+
+def _glaciers(best: str, table: pd.DataFrame) -> list[str]:
+    texts = []
+    own = table[(table["model"] == best) & (table["glacier_id"] != NONE) & table["listed"]]
+    own = own[own["area_km2"] > 0]
+    for reference, part in own.groupby("reference", sort=False):
+        start = f"That the area of a single glacier is right: by the {reference} "
+        if len(part) < 4:  # no quartiles
+            listed = ", ".join(f"{error:+.0f} %" for error in part["error_percent"])
+            texts.append(f"{start}the error is {listed}.")
+            continue
+        low, middle, high = part["error_percent"].quantile([0.25, 0.5, 0.75])
+        held = ((part["low"] <= part["area_km2"]) & (part["area_km2"] <= part["high"])).sum()
+        texts.append(
+            f"{start}the error of half of the {len(part)} glaciers lies between {low:+.0f} % and "
+            f"{high:+.0f} % (median {middle:+.0f} %), and the outline moved by a pixel reaches the "
+            f"reference's area for {held} of them."
+        )
+    return texts
+
+
+def _probabilities(best: str, table: pd.DataFrame) -> str:
+    if table.empty:
+        return ""
+    own = table[(table["model"] == best) & (table["reference"] == table["reference"].iloc[-1])]
+    if own.empty:
+        return ""
+    ece = own.set_index("stage")["ece"]
+    helped = "brings them nearer" if ece["after"] < ece["before"] else "does not bring them nearer"
+    return (
+        f"That a probability is a frequency: those of {best} are off by {ece['before']:.2f} on "
+        f"average, and scaling on validation {helped} here ({ece['after']:.2f})."
+    )
+
+
+_PHRASES = {
+    "cloud": "cloud",
+    "shadow": "shadow on one date only",
+    "snow lost": "snow that lay on the first date only",
+    "snow gained": "snow that lay on the last date only",
+    "water": "water on one date only",
+    "edge": "jitter within one pixel of the outline",
+}
+_GROUNDS = {
+    STABLE: "stable terrain (outside the outlines and free of snow)",
+    INSIDE: "the ground inside the outlines",
+    TRUE_GROUND: "ground that truly held no ice on either date",
+    TRUE_ICE: "ground that truly was ice on both dates",
+}
+
+
+def statement(
+    change: Mapping[str, float | bool],
+    explained: pd.DataFrame | None = None,
+    *,
+    dates: Sequence[str] = ("the first date", "the second date"),
+    name: str = "glacier area",
+) -> str:
+    """Return the sentences that follow from ``transition.area_change`` and ``transition.explain``.
+
+    Says "no change can be shown" exactly when the interval of the difference holds zero, and names
+    the largest cause of what was mapped differently. A difference between ISO dates of less than a
+    year is not called retreat or advance, which are a matter of metres in that time.
+    """
+    if not change["before_km2"] and not change["after_km2"]:
+        return f"No {name} was mapped on {dates[0]} or {dates[1]}: there is nothing to compare."
+    first, second = (
+        f"{km2(change[f'{when}_km2'])} km2 "
+        f"({_range(change[f'{when}_low'], change[f'{when}_high'])})"
+        for when in ("before", "after")
+    )
+    sentences = [
+        f"The mapped {name} is {first} on {dates[0]} and {second} on {dates[1]}"
+        + (", on the ground known on both." if change["unknown_km2"] > 0 else "."),
+        _verdict(change),
+    ]
+    if explained is not None and explained["area_km2"].sum() > 0:
+        sentences.append(_composition(explained))
+    if change["distinguishable"] and within_a_year(dates):
+        sentences.append(
+            "In less than a year a glacier's edge moves by metres: read this as snow, shadow and "
+            "the method's own error, not as retreat or advance."
+        )
+    return " ".join(sentences)
+
+
+def temporal_conclusions(
+    sentences: Sequence[str],
+    dates: Sequence[str],
+    *,
+    areas: pd.DataFrame | None = None,
+    sums: pd.DataFrame | None = None,
+    steadiness: pd.DataFrame | None = None,
+    prices: pd.DataFrame | None = None,
+    volumes: pd.DataFrame | None = None,
+    model: str | None = None,
+    main_date: str | None = None,
+) -> str:
+    """Write in plain words what may be concluded from a run and what not, as Markdown.
+
+    Args:
+        sentences: of ``series.statements``, one an area.
+        dates: all dates, in order.
+        areas: of ``series.area_table`` with causes.
+        sums: of ``series.sum_table``.
+        steadiness: of ``series.steadiness``.
+        prices: of ``series.price``.
+        volumes: of ``volume.volume_table``.
+        model: whose rows are told; all if None.
+        main_date: the date of training.
+    """
+    tables = [
+        None if table is None or table.empty else _of(table, model)
+        for table in (areas, sums, steadiness, volumes)
+    ]
+    areas, sums, steadiness, volumes = tables
+    parts = ["## What may be concluded", "", *(f"- {text}" for text in sentences)]
+    if len(dates) > 1:
+        parts += [*_sums(sums, dates), *_steady(steadiness), *_prices(prices, main_date)]
+    elif areas is not None:
+        parts += [
+            f"- Area {row.area}: the mapped glacier area is {km2(row.area_km2)} km2 "
+            f"({_range(row.low, row.high)}) on {row.date}."
+            for row in areas.itertuples()
+        ]
+    parts += ["", "## What may not be concluded", ""]
+    parts += _limits(areas, volumes, dates)
+    return "\n".join(parts) + "\n"
+
+
+def km2(value: float) -> str:
+    """Write an area with as many digits as it bears."""
+    return f"{value:.1f}" if abs(value) >= 100 else f"{value:.2f}"
+
+
+def _of(table: pd.DataFrame, model: str | None) -> pd.DataFrame:
+    return table if model is None else table[table["model"] == model]
+
+
+def _range(low: float, high: float) -> str:
+    return f"{km2(low)} to {km2(high)}"
+
+
+def _verdict(change: Mapping[str, float | bool]) -> str:
+    percent = change["change_percent"]
+    relative = "" if math.isnan(percent) else f", {percent:+.1f} %"
+    numbers = (
+        f"{change['change_km2']:+.2f} km2{relative}, "
+        f"interval {change['low_km2']:+.2f} to {change['high_km2']:+.2f} km2"
+    )
+    if not change["distinguishable"]:
+        return f"The interval of the difference ({numbers}) holds zero: no change can be shown."
+    direction = "smaller" if change["change_km2"] < 0 else "larger"
+    least = min(abs(change["low_km2"]), abs(change["high_km2"]))
+    return (
+        f"The mapped area became {direction} by more than its uncertainty, "
+        f"by at least {km2(least)} km2 ({numbers})."
+    )
+
+
+def _composition(explained: pd.DataFrame) -> str:
+    areas = explained.groupby("cause")["area_km2"].sum().reindex(CAUSES.values(), fill_value=0.0)
+    total, rest = areas.sum(), areas["rest"]
+    shares = (100 * areas.drop("rest") / total).sort_values(ascending=False, kind="stable")
+    named = [f"{share:.0f} % is put down to {_PHRASES[cause]}" for cause, share in shares.items()
+             if share >= 0.5]  # fmt: skip
+    unexplained = f"{km2(rest)} km2 ({100 * rest / total:.0f} %) has no simple explanation"
+    return f"Of the {km2(total)} km2 mapped differently, {', '.join([*named, unexplained])}."
+
+
+def _sums(sums: pd.DataFrame | None, dates: Sequence[str]) -> list[str]:
+    if sums is None:
+        return []
+    lines = []
+    for row in sums[sums["date"] == dates[-1]].itertuples():
+        shown = row.change_low_correlated > 0 or row.change_high_correlated < 0
+        # Of intervals of 95 %, so many miss by chance in 39 cases of 40 at the most.
+        chance = int(stats.binom.ppf(0.975, row.glaciers, 0.05))
+        lines.append(
+            f"- Area {row.area}, its glaciers ({row.glaciers}) together: {km2(row.area_km2)} km2 "
+            f"on {row.date} ({_range(row.low_correlated, row.high_correlated)} if their errors are "
+            f"alike, {_range(row.low_uncorrelated, row.high_uncorrelated)} if independent), "
+            f"{row.change_km2:+.2f} km2 since {dates[0]} "
+            f"({row.change_low_correlated:+.2f} to {row.change_high_correlated:+.2f} if alike, "
+            f"{row.change_low_uncorrelated:+.2f} to {row.change_high_uncorrelated:+.2f} if "
+            f"independent): {'more than the errors' if shown else 'no change can be shown'}. "
+            f"One by one, {row.changed} of them changed by more than their own interval"
+            + (
+                f", up to {chance} might by chance."
+                if row.changed <= chance or not within_a_year((dates[0], dates[-1]))
+                else f", where up to {chance} might by chance: single glaciers err more here than "
+                "on the validation part, and no change of one of them can be believed."
+            )
+        )
+    return lines
+
+
+def _steady(table: pd.DataFrame | None) -> list[str]:
+    if table is None:
+        return []
+    lines = []
+    keys = ["area", "before", "after"]
+    for (area, before, after), group in table.groupby(keys, sort=False):
+        told = group.dropna(subset=["same"]).set_index("ground")
+        parts = [
+            f"{100 * told.loc[ground, 'changed']:.1f} % of {phrase}"
+            for ground, phrase in _GROUNDS.items()
+            if ground in told.index
+        ]
+        line = (
+            f"- In area {area} the map of {after} differs from that of {before} on "
+            f"{', '.join(parts)}."
+        )
+        true = told[told.index.isin([TRUE_GROUND, TRUE_ICE])]
+        if len(true):
+            line += (
+                f" The truth did not change: {km2((true['lost_km2'] + true['gained_km2']).sum())} "
+                f"km2 of change ({true['net_km2'].sum():+.2f} km2 net) never was."
+            )
+        lines.append(line)
+    return lines
+
+
+def _prices(prices: pd.DataFrame | None, main_date: str | None) -> list[str]:
+    if prices is None or prices.empty:
+        return []
+    best = "truth" if (prices["reference"] == "truth").any() else "labels"
+    lines = []
+    for row in prices[prices["reference"] == best].dropna(subset=["low"]).itertuples():
+        label = "Price on the main date" if row.date == main_date else "Gain on another date"
+        verdict = row.verdict if row.verdict == SAME else f"clearly {row.verdict}"
+        lines.append(
+            f"- {label}: in area {row.area} on {row.date}, **{row.model}** is {verdict} "
+            f"{'from' if row.verdict == SAME else 'than'} **{row.against}** by the {best} "
+            f"(IoU {row.difference:+.3f}, interval {row.low:+.3f} to {row.high:+.3f})."
+        )
+    return lines
+
+
+def _limits(
+    areas: pd.DataFrame | None, volumes: pd.DataFrame | None, dates: Sequence[str]
+) -> list[str]:
+    lines = []
+    if len(dates) < 2:
+        lines.append("- Anything about change: there is one date only.")
+    elif within_a_year((dates[0], dates[-1])):
+        lines.append(
+            "- Retreat or advance: between these dates a glacier's edge moves by metres, less than "
+            "a pixel. The differences above bound the method's repeatability."
+        )
+    else:
+        lines.append(
+            "- The intervals of change take the errors of the two dates as independent: nothing "
+            "here measures how far they are alike over so long a time."
+        )
+    if len(dates) > 1 and areas is not None and "cause_rest_km2" in areas:
+        for row in areas[areas["date"] == dates[-1]].itertuples():
+            lines.append(
+                f"- That what differs is ice: in area {row.area}, as far as the rules are right, a "
+                f"real change could hide only in the {km2(row.cause_rest_km2)} km2 that none of "
+                f"them explains and the {km2(row.cause_edge_km2)} km2 at the outline's edge."
+            )
+    if areas is not None:
+        unknown = areas["unknown_km2"].max()
+        if unknown > 0:
+            lines.append(
+                f"- Anything about the ground that is unknown on a date (up to {km2(unknown)} km2)."
+            )
+        lines.append(
+            "- How good the areas are in another region: the intervals hold the net error seen on "
+            "the validation part (where there is one), and the labels' age with it, but not that "
+            "other ground may be of another kind."
+            if areas["bias_km2"].notna().any()
+            else "- How large the classification's error is: it was not measured here, and the "
+            "intervals hold the outline's uncertainty only."
+        )
+    if volumes is not None:
+        total = volumes[(volumes["glacier_id"] == "all") & (volumes["date"] == dates[-1])]
+        for row in total.itertuples():
+            lines.append(
+                f"- The ice volume of area {row.area} is an estimate from area alone "
+                f"({row.volume_km3:.2f} km3, {row.volume_low:.2f} to {row.volume_high:.2f}); its "
+                "difference between dates is no measurement of lost ice."
+            )
+    return lines
