@@ -8,11 +8,12 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from glacier_utils.conventions import UNKNOWN
 from glacier_utils.errors import GlacierError
 from glacier_utils.imagery.clouds import CLASSES, CLOUD, SHADOW
 from glacier_utils.imagery.source import Source
 from glacier_utils.raster.indices import is_snow
-from glacier_utils.raster.mask import UNKNOWN, Mask
+from glacier_utils.raster.mask import Mask
 
 _BLOCK = 1024  # rows and columns of a window where a whole mask is counted
 

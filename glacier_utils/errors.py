@@ -1,6 +1,9 @@
-"""The one exception that users are meant to read."""
+"""The one exception that users are meant to read, and how its messages are worded."""
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 
 class GlacierError(Exception):
@@ -14,3 +17,23 @@ class GlacierError(Exception):
 def plain(text: object) -> str:
     """Return text on one line without control characters, which could change a terminal."""
     return "".join(c if c.isprintable() else " " for c in str(text))
+
+
+def did_you_mean(value: object, known: Iterable[str], *, none: str = "there is none") -> str:
+    """Return the end of a message about an unknown name: the nearest known one, or all of them.
+
+    Args:
+        value: what was given.
+        known: the names there are.
+        none: what to say where there are no names at all.
+
+    Example:
+        >>> did_you_mean("resnet81", ["resnet18", "resnet34"])
+        "did you mean 'resnet18'?"
+        >>> did_you_mean("unet", ["fpn", "linknet"])
+        'known are fpn, linknet'
+    """
+    names = [str(name) for name in known]
+    if near := difflib.get_close_matches(str(value), names, n=1):
+        return f"did you mean {near[0]!r}?"
+    return f"known are {', '.join(names)}" if names else none

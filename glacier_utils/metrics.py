@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-UNKNOWN = 255
+from glacier_utils.conventions import UNKNOWN
+
 COUNTS = ["tp", "fp", "fn", "tn"]
 _CHUNK = 64  # patches at a time: keeps temporaries small when arrays are memory-mapped
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from glacier_utils.conventions import UNKNOWN
 from glacier_utils.datasets.patches import sampling_weights
 from glacier_utils.datasets.store import PatchStore
 from glacier_utils.errors import GlacierError
 from glacier_utils.files import file_fingerprint, fingerprint
 from glacier_utils.models.checkpoint import load_checkpoint
-from glacier_utils.models.losses import UNKNOWN
 from glacier_utils.prediction.adaptation import predict_by_scene
 from glacier_utils.training import fitting
 from glacier_utils.training.settings import Settings

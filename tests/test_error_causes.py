@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 
+from glacier_utils.conventions import SURFACES
 from glacier_utils.datasets.dataset import open_dataset
 from glacier_utils.evaluation import error_analysis
 from glacier_utils.raster.grid import Grid, Image
-from glacier_utils.synthetic.rendering import SURFACES
 from glacier_utils.synthetic.sample import make_sample
 
 BANDS = ("red", "green", "blue", "nir")

@@ -118,7 +118,9 @@ def test_a_glacier_by_hand():
     assert rows["predicted_km2"].sum() == pytest.approx((predicted == 1).sum() * 0.01)
     assert not rows["cut"].any()
     assert rows["size_class"].tolist()[:2] == ["0.1 to 1", "0.1 to 1"]
-    near = per_glacier.scores_per_glacier({"m": predicted}, {"r": reference}, GRID, listed, reach_m=150)
+    near = per_glacier.scores_per_glacier(
+        {"m": predicted}, {"r": reference}, GRID, listed, reach_m=150
+    )
     assert near.set_index("glacier_id").loc["none", "predicted_km2"] == pytest.approx(0.06)
 
 

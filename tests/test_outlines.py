@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 
+from glacier_utils.conventions import image_day
 from glacier_utils.errors import GlacierError
 from glacier_utils.outlines.glims import write_glims
 from glacier_utils.outlines.inventory import (
     COLUMNS,
     areas_km2,
-    image_day,
     parse_source_date,
     select_analyses,
     without_rock,

@@ -12,9 +12,9 @@ import rasterio
 import yaml
 from rasterio.features import geometry_mask
 
+from glacier_utils.conventions import SURFACES
 from glacier_utils.errors import GlacierError
 from glacier_utils.synthetic import sample as sample_module
-from glacier_utils.synthetic.rendering import SURFACES
 from glacier_utils.synthetic.sample import make_sample
 
 PATCHES = 4

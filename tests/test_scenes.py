@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from glacier_utils import conventions
 from glacier_utils.synthetic import rendering
 from glacier_utils.synthetic.glaciers import World, build_world
 from glacier_utils.synthetic.sample import AREAS, SEASONS
@@ -69,7 +70,7 @@ def rendered(worlds) -> list[list[rendering.Scene]]:
 def test_fractions_sum_to_one(worlds):
     rng = np.random.default_rng(0)
     parts = rendering.surfaces(worlds[0], AREAS[0].look, SEASONS[1], rng, rng)
-    assert set(parts) == set(rendering.SURFACES)
+    assert set(parts) == set(conventions.SURFACES)
     assert min(part.min() for part in parts.values()) > -1e-5
     np.testing.assert_allclose(sum(parts.values()), 1, atol=1e-4)
 

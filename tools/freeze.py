@@ -99,7 +99,9 @@ def content(path: Path) -> str | None:
                 table = gpd.GeoDataFrame(table)
                 sha.update(b"".join(table.geometry.to_wkb()))
                 table = table.drop(columns=table.geometry.name)
-            moving = [c for c in table if c in ("anlys_time", "proc_desc", "styleQML", "update_time")]
+            moving = [
+                c for c in table if c in ("anlys_time", "proc_desc", "styleQML", "update_time")
+            ]
             sha.update(table.drop(columns=moving).to_csv(index=False).encode())
     elif suffix == ".pt":
         import torch

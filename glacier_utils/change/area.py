@@ -38,7 +38,7 @@ import pandas as pd
 from scipy import stats
 
 from glacier_utils import metrics
-from glacier_utils.metrics import UNKNOWN
+from glacier_utils.conventions import UNKNOWN
 from glacier_utils.raster.grid import Grid
 
 if TYPE_CHECKING:

@@ -21,16 +21,15 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from glacier_utils import metrics
 from glacier_utils.change import transition
 from glacier_utils.change.area import Errors, Map, interval
+from glacier_utils.conventions import UNKNOWN
 from glacier_utils.datasets.dataset import Dataset
 from glacier_utils.errors import GlacierError
 from glacier_utils.evaluation import bootstrap
 from glacier_utils.evaluation.bootstrap import block_counts
 from glacier_utils.evaluation.per_glacier import Partition, burn_glaciers, partition
 from glacier_utils.imagery.clouds import CLOUD, cloud_mask
-from glacier_utils.metrics import UNKNOWN
 from glacier_utils.models.checkpoint import load_checkpoint
 from glacier_utils.prediction.mapper import predict_scene
 from glacier_utils.raster.grid import Image
@@ -143,7 +142,7 @@ def area_table(
     rows = []
     for (model, area, date), found in maps.items():
         mapped = transition.mapped_area(found.probability, found.grid, found.threshold)
-        known = float((found.mask != metrics.UNKNOWN).sum() * found.grid.pixel_area_km2)
+        known = float((found.mask != UNKNOWN).sum() * found.grid.pixel_area_km2)
         ends = interval(
             mapped["area_km2"],
             mapped["uncertainty_km2"],
@@ -199,7 +198,9 @@ def compare(
     )
 
 
-def transition_map(maps: Mapping[Key, Map], model: str, area: str, dates: Sequence[str]) -> np.ndarray:
+def transition_map(
+    maps: Mapping[Key, Map], model: str, area: str, dates: Sequence[str]
+) -> np.ndarray:
     """Return one model's transition map between the first and the last date of an area."""
     return transition.transition(
         maps[model, area, dates[0]].mask, maps[model, area, dates[-1]].mask
@@ -252,9 +253,7 @@ def cause_shares(explained: pd.DataFrame) -> pd.DataFrame:
     """Return km2 by cause (columns) for each area and direction (rows), for a stacked chart."""
     named = explained.assign(bar=explained["area"] + ", " + explained["direction"])
     wide = named.pivot(index="bar", columns="cause", values="area_km2")
-    return wide.reindex(
-        index=named["bar"].unique(), columns=list(transition.CAUSES.values())
-    )
+    return wide.reindex(index=named["bar"].unique(), columns=list(transition.CAUSES.values()))
 
 
 def statements(
@@ -556,7 +555,7 @@ def unchanged_truth(data: Dataset, areas: Sequence[str], dates: Sequence[str]) -
         if all(mask is not None for mask in masks):
             truths = [mask.read() for mask in masks]
             same = np.all([truth == truths[0] for truth in truths], axis=0)
-            found[area] = np.where(same, truths[0], metrics.UNKNOWN).astype(np.uint8)
+            found[area] = np.where(same, truths[0], UNKNOWN).astype(np.uint8)
     return found
 
 
@@ -583,7 +582,7 @@ def steadiness(
             entry = maps[model, area, second]
             masks = [maps[model, area, date].mask for date in (first, second)]
             for name, within in ground[area].items():
-                before, after = (np.where(within, mask, metrics.UNKNOWN) for mask in masks)
+                before, after = (np.where(within, mask, UNKNOWN) for mask in masks)
                 # Accuracy of the later map by the earlier: the share that is the same.
                 counts = block_counts(after, before, entry.grid)
                 low, high = bootstrap.bootstrap(counts, score="accuracy")

@@ -17,8 +17,9 @@ import pandas as pd
 from scipy import ndimage
 
 from glacier_utils.change.area import AreaError, around, interval
+from glacier_utils.conventions import UNKNOWN
 from glacier_utils.imagery.clouds import CLOUD, SHADOW
-from glacier_utils.metrics import UNKNOWN, classify
+from glacier_utils.metrics import classify
 from glacier_utils.raster.grid import Grid, Image
 from glacier_utils.raster.indices import is_shadow, is_snow, is_water
 

@@ -2,20 +2,48 @@ from .checks import check as check
 from .dataset import open_dataset as open_dataset
 from .exploration import (
     brightness_maps as brightness_maps,
+)
+from .exploration import (
     class_shares as class_shares,
+)
+from .exploration import (
     domain_shift as domain_shift,
+)
+from .exploration import (
     doubtful_windows as doubtful_windows,
+)
+from .exploration import (
     find_suspicious as find_suspicious,
+)
+from .exploration import (
     label_age as label_age,
+)
+from .exploration import (
     label_doubts as label_doubts,
+)
+from .exploration import (
     repeated_analyses as repeated_analyses,
+)
+from .exploration import (
     sample_pixels as sample_pixels,
+)
+from .exploration import (
     separability as separability,
+)
+from .exploration import (
     snow_shares as snow_shares,
+)
+from .exploration import (
     thumbnail as thumbnail,
+)
+from .exploration import (
     thumbnail_mask as thumbnail_mask,
+)
+from .exploration import (
     tile_boxes as tile_boxes,
 )
 from .patches import build_patches as build_patches
-from .splitting import parts_meet as parts_meet, write_overrides_template as write_overrides_template
-from .store import PatchStore as PatchStore, open_store as open_store
+from .splitting import parts_meet as parts_meet
+from .splitting import write_overrides_template as write_overrides_template
+from .store import PatchStore as PatchStore
+from .store import open_store as open_store

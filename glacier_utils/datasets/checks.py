@@ -31,17 +31,17 @@ import shapely
 from rasterio.crs import CRS
 from tqdm import tqdm
 
+from glacier_utils.conventions import BANDS, UNKNOWN, image_day
 from glacier_utils.datasets.dataset import Dataset
 from glacier_utils.datasets.exploration import MIN_AREA_KM2, find_suspicious
 from glacier_utils.errors import GlacierError, plain
 from glacier_utils.imagery.reflectance import Reflectance
 from glacier_utils.imagery.source import Source
-from glacier_utils.outlines.inventory import image_day, resolve_overlaps, select_analyses
+from glacier_utils.outlines.inventory import resolve_overlaps, select_analyses
 from glacier_utils.outlines.rasterization import read_outlines
 from glacier_utils.raster.grid import Grid, same_crs
-from glacier_utils.raster.indices import BANDS
 from glacier_utils.raster.io import crs_name, open_raster
-from glacier_utils.raster.mask import UNKNOWN, Mask
+from glacier_utils.raster.mask import Mask
 from glacier_utils.raster.paths import list_files
 
 _NEAR_DEGREES = 0.5  # an inventory that ends within this is of the same region

@@ -26,10 +26,10 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
+from glacier_utils.conventions import image_day
 from glacier_utils.datasets.dataset import Dataset
 from glacier_utils.errors import GlacierError
 from glacier_utils.imagery.source import Source
-from glacier_utils.outlines.inventory import image_day
 from glacier_utils.raster import indices
 from glacier_utils.raster.grid import Grid, Image
 from glacier_utils.raster.indices import ice_index

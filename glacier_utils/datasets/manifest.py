@@ -14,10 +14,10 @@ from typing import Any
 
 import yaml
 
+from glacier_utils.conventions import image_day
 from glacier_utils.errors import GlacierError
 from glacier_utils.imagery.reflectance import Reflectance
 from glacier_utils.imagery.source import band_names
-from glacier_utils.outlines.inventory import image_day
 from glacier_utils.raster.paths import is_virtual
 
 _TOP_KEYS = ("name", "description", "bands", "reflectance", "resolution", "outlines", "areas")

@@ -26,6 +26,7 @@ import pandas as pd
 import shapely
 from tqdm import tqdm
 
+from glacier_utils.conventions import BANDS, UNKNOWN
 from glacier_utils.datasets.splitting import (
     SPLITS,
     Overrides,
@@ -52,7 +53,7 @@ from glacier_utils.files import atomic_path, fingerprint, write_json
 from glacier_utils.imagery.clouds import CLOUD, METHODS, SHADOW, cloud_fractions, cloud_mask
 from glacier_utils.outlines.rasterization import LabelAge
 from glacier_utils.raster.grid import Grid
-from glacier_utils.raster.indices import BANDS, UNKNOWN, disagreement
+from glacier_utils.raster.indices import disagreement
 
 if TYPE_CHECKING:
     from glacier_utils.datasets.dataset import Dataset

@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 import pyogrio
 
+from glacier_utils.conventions import UNKNOWN
 from glacier_utils.datasets.splitting import SPLITS
 from glacier_utils.errors import GlacierError
-from glacier_utils.raster.indices import UNKNOWN
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ import pandas as pd
 from scipy import fft, stats
 
 from glacier_utils import metrics
+from glacier_utils.conventions import UNKNOWN
 from glacier_utils.metrics import COUNTS, LOWEST, SCORES, score_table
 from glacier_utils.raster.grid import Grid
 
@@ -253,7 +254,7 @@ def errors(mask: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """
     mask, reference = np.asarray(mask), np.asarray(reference)
     found = (mask != reference).astype(np.float32)
-    found[(mask == metrics.UNKNOWN) | (reference == metrics.UNKNOWN)] = np.nan
+    found[(mask == UNKNOWN) | (reference == UNKNOWN)] = np.nan
     return found
 
 

@@ -14,18 +14,17 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from glacier_utils import metrics
+from glacier_utils.conventions import UNKNOWN
 from glacier_utils.datasets.dataset import Dataset
 from glacier_utils.datasets.store import PatchStore
 from glacier_utils.errors import GlacierError
-from glacier_utils.evaluation import bootstrap, calibration
-from glacier_utils.evaluation import label_bias
+from glacier_utils.evaluation import bootstrap, calibration, label_bias
 from glacier_utils.evaluation.per_glacier import Glaciers, burn_glaciers
 from glacier_utils.imagery.clouds import cloud_mask, unfit
 from glacier_utils.models.checkpoint import load_checkpoint
 from glacier_utils.prediction.adaptation import predict_by_scene
 from glacier_utils.prediction.postprocess import clean
 from glacier_utils.raster.grid import Grid, Image
-from glacier_utils.raster.mask import UNKNOWN
 from glacier_utils.training import fitting
 
 Masks = Mapping[str, np.ndarray]

@@ -21,12 +21,12 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
+from glacier_utils.conventions import SURFACES
 from glacier_utils.imagery.clouds import CLOUD
 from glacier_utils.imagery.clouds import SHADOW as CLOUD_SHADOW
 from glacier_utils.metrics import outcomes
 from glacier_utils.raster.grid import Image
 from glacier_utils.raster.indices import ice_index, is_shadow, is_snow, is_water, visible
-from glacier_utils.synthetic.rendering import SURFACES
 
 # Mean of red, green and blue above which rock is called bright: the median of sunlit rock among the
 # points that `quality` names, where its thresholds come from.
@@ -148,7 +148,7 @@ def check_rules(
     """Compare the rules with known surfaces, which the sample has.
 
     Args:
-        surface: codes of ``rendering.SURFACES``, 255 unknown, ``[..., row, col]``.
+        surface: codes of ``conventions.SURFACES``, 255 unknown, ``[..., row, col]``.
         truth: 0 / 1 / 255: which names the rules give, those on ice or those off it.
         image, clouds: as in ``cover``.
 

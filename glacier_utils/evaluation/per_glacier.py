@@ -18,10 +18,10 @@ import rasterio.features
 from scipy import ndimage
 
 from glacier_utils.change.transition import mapped_area
+from glacier_utils.conventions import DAYS_A_YEAR, UNKNOWN, image_day
 from glacier_utils.errors import GlacierError
-from glacier_utils.metrics import COUNTS, SCORES, UNKNOWN, outcomes, rim_distances
-from glacier_utils.outlines.inventory import image_day, without_rock
-from glacier_utils.outlines.rasterization import DAYS_A_YEAR
+from glacier_utils.metrics import COUNTS, SCORES, outcomes, rim_distances
+from glacier_utils.outlines.inventory import without_rock
 from glacier_utils.outlines.reading import in_crs
 from glacier_utils.raster.grid import Grid
 

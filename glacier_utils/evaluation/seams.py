@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from glacier_utils import metrics
+from glacier_utils.conventions import UNKNOWN
 from glacier_utils.errors import GlacierError
 from glacier_utils.evaluation.bootstrap import Estimate, verdict
 from glacier_utils.prediction.windows import fit_windows
@@ -366,7 +367,7 @@ def _sums(
     rows, cols = distances
     for top in range(0, len(rows), _ROWS):
         part = slice(top, top + _ROWS)
-        known = np.isfinite(probability[part]) & (reference[part] != metrics.UNKNOWN)
+        known = np.isfinite(probability[part]) & (reference[part] != UNKNOWN)
         distance = np.minimum(rows[part, None], cols).clip(max=farthest + 1)
         place = ((row_block[part, None] * parts[1] + col_block) * bins + distance)[known]
         value = probability[part][known].astype(np.float64)

@@ -1,6 +1,10 @@
 from .clouds import (
     cloud_fractions as cloud_fractions,
+)
+from .clouds import (
     cloud_mask as cloud_mask,
+)
+from .clouds import (
     describe as describe,
 )
 from .download import fetch as fetch

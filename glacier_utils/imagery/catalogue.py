@@ -19,13 +19,13 @@ import pandas as pd
 import shapely
 import shapely.geometry
 
+from glacier_utils.conventions import BANDS
 from glacier_utils.errors import GlacierError
 from glacier_utils.outlines.reading import clean_text
 
 ENDPOINT = "https://earth-search.aws.element84.com/v1"
 COLLECTION = "sentinel-2-l2a"
 MAX_CLOUD = 60.0
-BANDS = ("red", "green", "blue", "nir")
 # What catalogues call the assets: Earth Search, then the names of the product.
 ASSETS = {
     "red": ("red", "B04"),

@@ -50,10 +50,11 @@ import numpy as np
 from scipy.signal.windows import tukey
 from scipy.special import softmax
 
+from glacier_utils.conventions import UNKNOWN
 from glacier_utils.errors import GlacierError
 from glacier_utils.imagery.source import Source
 from glacier_utils.imagery.warp import warp_mask
-from glacier_utils.raster.mask import UNKNOWN, Mask
+from glacier_utils.raster.mask import Mask
 
 BANDS = ("blue", "green", "red", "nir")
 LEVELS = ("L1C", "L2A")

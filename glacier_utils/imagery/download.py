@@ -31,11 +31,11 @@ from rasterio.errors import CRSError, RasterioError
 from rasterio.warp import transform_bounds
 from tqdm import tqdm
 
+from glacier_utils.conventions import BANDS, image_day
 from glacier_utils.errors import GlacierError
 from glacier_utils.files import atomic_path, write_json, write_text
 from glacier_utils.imagery import catalogue
 from glacier_utils.imagery.catalogue import (
-    BANDS,
     COLLECTION,
     ENDPOINT,
     MAX_CLOUD,
@@ -48,7 +48,6 @@ from glacier_utils.imagery.catalogue import (
 from glacier_utils.imagery.offset import check_offset
 from glacier_utils.imagery.reflectance import Reflectance
 from glacier_utils.imagery.source import open_source
-from glacier_utils.outlines.inventory import image_day
 from glacier_utils.outlines.reading import clean_text, read_polygons
 from glacier_utils.raster.grid import Grid
 from glacier_utils.raster.io import crs_name, write_raster

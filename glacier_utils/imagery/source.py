@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from glacier_utils.conventions import UNKNOWN
 from glacier_utils.errors import GlacierError
 from glacier_utils.imagery.reflectance import Reflectance, Scaling, choose_scaling
 from glacier_utils.imagery.safe import band_of, find_metadata
@@ -32,7 +33,7 @@ from glacier_utils.raster.io import (
     write_raster,
 )
 from glacier_utils.raster.lattice import Frame, Placed, lay_out, off_pixels
-from glacier_utils.raster.mask import UNKNOWN, Mask, open_mask
+from glacier_utils.raster.mask import Mask, open_mask
 from glacier_utils.raster.paths import exists, list_files, local_file
 
 # Tokens of file names, best first: Sentinel-2 numbers (Landsat 8 and 9 share 2, 3 and 4) and words.

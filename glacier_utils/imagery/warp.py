@@ -16,12 +16,13 @@ from rasterio.io import MemoryFile
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 
+from glacier_utils.conventions import UNKNOWN
 from glacier_utils.errors import GlacierError
 from glacier_utils.imagery.source import Source
 from glacier_utils.raster.grid import Grid, Image, same_crs
 from glacier_utils.raster.io import crs_name, read_headers
 from glacier_utils.raster.lattice import lay_out
-from glacier_utils.raster.mask import UNKNOWN, Mask, open_mask
+from glacier_utils.raster.mask import Mask, open_mask
 from glacier_utils.raster.paths import list_files
 
 # From this ratio of pixel sizes on, several source pixels lie in one of the target: average them.

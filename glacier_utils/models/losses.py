@@ -20,9 +20,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from glacier_utils.conventions import UNKNOWN
 from glacier_utils.errors import GlacierError
 
-UNKNOWN = 255
 NOISE = ("none", "ignore_band", "soft_band", "bootstrap")
 
 Tensor = torch.Tensor

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from glacier_utils.models.losses import UNKNOWN, bce_dice
+from glacier_utils.conventions import UNKNOWN
+from glacier_utils.models.losses import bce_dice
 
 
 class GlacierNet(nn.Module):

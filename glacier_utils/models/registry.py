@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from glacier_utils.conventions import UNKNOWN
 from glacier_utils.errors import GlacierError
 from glacier_utils.models.baselines import GradientBoosting, PixelModel, RandomForest, ThresholdRule
-from glacier_utils.models.losses import UNKNOWN
 from glacier_utils.models.networks import GlacierNet, HEDUNet
 
 

@@ -24,9 +24,10 @@ import pandas as pd
 import pyproj
 import shapely
 
+from glacier_utils.conventions import image_day
 from glacier_utils.errors import GlacierError
 from glacier_utils.files import atomic_path, write_text
-from glacier_utils.outlines.inventory import areas_km2, image_day
+from glacier_utils.outlines.inventory import areas_km2
 from glacier_utils.outlines.reading import clean_text, polygonal, split
 
 # The colours of ``style.CLASS_COLOURS``, which would load all of the figures (a test compares).

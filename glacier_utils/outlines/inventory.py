@@ -19,6 +19,7 @@ import pandas as pd
 import shapely
 from rasterio.crs import CRS
 
+from glacier_utils.conventions import image_day
 from glacier_utils.errors import GlacierError
 from glacier_utils.outlines.reading import (
     centred,
@@ -267,21 +268,6 @@ def _stated(frame: pd.DataFrame, areas: np.ndarray) -> pd.Series:
 RULES = ("nearest", "before", "latest")
 # Ten pixels of 10 m: less is where two analysts drew one divide.
 SLIVER_KM2 = 0.001
-
-
-def image_day(date: str) -> pd.Timestamp:
-    """Return the day of an image; of a month ("2023-08") its middle.
-
-    Raises:
-        GlacierError: ``date`` is neither YYYY-MM nor YYYY-MM-DD.
-    """
-    for form, days in (("%Y-%m-%d", 0), ("%Y-%m", 14)):
-        try:
-            if len(date) == {0: 10, 14: 7}[days]:
-                return pd.to_datetime(date, format=form) + pd.Timedelta(days=days)
-        except (ValueError, TypeError):
-            continue
-    raise GlacierError(f"{date!r} is not a date; write it as 2023-08 or 2023-08-24")
 
 
 def select_analyses(

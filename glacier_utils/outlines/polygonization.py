@@ -33,11 +33,12 @@ import pyproj
 import shapely
 from tqdm import tqdm
 
+from glacier_utils.conventions import UNKNOWN
 from glacier_utils.errors import GlacierError
 from glacier_utils.outlines.reading import in_crs
 from glacier_utils.raster.grid import Grid
 from glacier_utils.raster.io import read_header
-from glacier_utils.raster.mask import UNKNOWN, open_mask
+from glacier_utils.raster.mask import open_mask
 
 _PIECE = 1024  # corners of a ring between two bends that are given; bounds memory and depth
 _BATCH = 1 << 17  # corners at a time

@@ -17,12 +17,12 @@ import rasterio.features
 import shapely
 from rasterio.crs import CRS
 
+from glacier_utils.conventions import DAYS_A_YEAR, UNKNOWN, image_day
 from glacier_utils.errors import GlacierError
 from glacier_utils.outlines.glims import write_glims
 from glacier_utils.outlines.inventory import (
     RULES,
     area_deviations,
-    image_day,
     read_table,
     resolve_overlaps,
     select_analyses,
@@ -30,7 +30,7 @@ from glacier_utils.outlines.inventory import (
 )
 from glacier_utils.outlines.reading import in_crs
 from glacier_utils.raster.grid import Grid
-from glacier_utils.raster.mask import UNKNOWN, Mask
+from glacier_utils.raster.mask import Mask
 
 __all__ = [
     "RULES",
@@ -238,9 +238,6 @@ def vectorise(mask: np.ndarray, grid: Grid, *, min_area_km2: float = 0.0) -> gpd
     frame = gpd.GeoDataFrame({"area_km2": areas.astype(float)}, geometry=found, crs=crs)
     frame = frame[~(frame.area_km2 < min_area_km2)]
     return frame.sort_values("area_km2", ascending=False, kind="stable").reset_index(drop=True)
-
-
-DAYS_A_YEAR = 365.25
 
 
 class LabelAge:

@@ -15,8 +15,8 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from glacier_utils.conventions import UNKNOWN
 from glacier_utils.errors import GlacierError
-from glacier_utils.models.losses import UNKNOWN
 from glacier_utils.plotting.charts import plain
 from glacier_utils.plotting.style import (
     BANDS_TRUE,

@@ -22,6 +22,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib_scalebar.scalebar import ScaleBar
 from scipy import ndimage
 
+from glacier_utils.conventions import UNKNOWN
 from glacier_utils.errors import GlacierError
 from glacier_utils.imagery.clouds import CLOUD
 from glacier_utils.plotting.charts import plain
@@ -34,7 +35,6 @@ from glacier_utils.plotting.style import (
     extent_km,
     map_axes,
 )
-from glacier_utils.raster.mask import UNKNOWN
 
 KIND_COLOURS = {
     "one-to-one": "#0072b2",

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from glacier_utils.metrics import UNKNOWN, boundary_distance, count
+from glacier_utils.conventions import UNKNOWN
+from glacier_utils.metrics import boundary_distance, count
 from glacier_utils.raster.grid import Grid
 
 # GlacierNet's sizes (Xie et al. 2020, IEEE Access 8): regions below about 0.9 km2 are removed and

@@ -19,8 +19,9 @@ from urllib.parse import unquote, urlsplit
 
 import pandas as pd
 
+from glacier_utils.conventions import BANDS
 from glacier_utils.errors import GlacierError
-from glacier_utils.imagery.catalogue import ASSETS, BANDS, Unusable, is_web_address, known_offset
+from glacier_utils.imagery.catalogue import ASSETS, Unusable, is_web_address, known_offset
 from glacier_utils.outlines.reading import clean_text
 from glacier_utils.raster.paths import SUFFIXES, is_virtual, list_files, read_bytes
 

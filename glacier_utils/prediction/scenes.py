@@ -30,6 +30,7 @@ import rasterio
 from rasterio.features import rasterize
 from tqdm import tqdm
 
+from glacier_utils.conventions import UNKNOWN, image_day
 from glacier_utils.datasets.dataset import Dataset, open_dataset
 from glacier_utils.datasets.exploration import thumbnail, thumbnail_mask
 from glacier_utils.errors import GlacierError
@@ -37,10 +38,9 @@ from glacier_utils.files import file_fingerprint, fingerprint, write_json
 from glacier_utils.imagery.clouds import cloud_mask
 from glacier_utils.imagery.reflectance import Reflectance
 from glacier_utils.imagery.source import Source, open_source
-from glacier_utils.metrics import UNKNOWN, classify
+from glacier_utils.metrics import classify
 from glacier_utils.models.checkpoint import Segmenter, load_checkpoint
 from glacier_utils.outlines.glims import probability_qml, write_glims, write_qml
-from glacier_utils.outlines.inventory import image_day
 from glacier_utils.outlines.polygonization import trace_file
 from glacier_utils.prediction import acceleration
 from glacier_utils.prediction.acceleration import fold_batch_norm

@@ -23,6 +23,7 @@ from pystac.extensions.file import FileExtension
 from pystac.extensions.projection import ProjectionExtension
 from pystac.extensions.raster import DataType, RasterBand, RasterExtension
 
+from glacier_utils.conventions import UNKNOWN
 from glacier_utils.errors import GlacierError
 from glacier_utils.files import write_json
 from glacier_utils.outlines.reading import clean_text, split
@@ -31,7 +32,6 @@ from glacier_utils.raster.io import crs_name
 
 PROCESSING = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"
 SCALE = 0.004  # probability = number x 0.004
-UNKNOWN = 255
 # The classes of a map: value, name, what it means, colour as in `style.CLASS_COLOURS`.
 CLASSES = (
     (0, "not_glacier", "Not glacier", "D8D2C4"),

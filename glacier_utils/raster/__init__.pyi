@@ -1,3 +1,4 @@
 from .grid import Grid as Grid
-from .io import open_raster as open_raster, write_raster as write_raster
+from .io import open_raster as open_raster
+from .io import write_raster as write_raster
 from .mask import open_mask as open_mask

@@ -16,10 +16,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from glacier_utils.conventions import BANDS, UNKNOWN
 from glacier_utils.errors import GlacierError
-
-BANDS = ("red", "green", "blue", "nir")
-UNKNOWN = 255
 
 # Near infrared: 95 % of bare ice below 0.46, 95 % of snow above 0.49.
 SNOW_NIR = 0.475

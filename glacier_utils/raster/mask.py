@@ -15,13 +15,13 @@ import rasterio.features
 import shapely
 from scipy import ndimage
 
+from glacier_utils.conventions import UNKNOWN
 from glacier_utils.errors import GlacierError
 from glacier_utils.raster.grid import Grid, same_crs
 from glacier_utils.raster.io import Header, crs_name, is_array, is_member, open_raster, read_headers
 from glacier_utils.raster.lattice import Frame, Placed, lay_out, off_pixels, row_col_of
 from glacier_utils.raster.paths import list_files
 
-UNKNOWN = 255  # label of a pixel that nobody knows
 _ROWS = 1024  # read at a time where a whole file is looked through
 
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from glacier_utils.conventions import BANDS
 from glacier_utils.synthetic.glaciers import FACTOR, MARGIN, PIXEL_M, World, inner, north_facing
 from glacier_utils.synthetic.terrain import gradient, power_noise
 
-BANDS = ("red", "green", "blue", "nir")
 SURFACES: dict[int, str] = {
     1: "rock",
     2: "tundra",

@@ -57,12 +57,13 @@ from scipy import ndimage
 from shapely.geometry import MultiPolygon, Polygon, shape
 from tqdm import tqdm
 
+from glacier_utils.conventions import BANDS, SURFACES
 from glacier_utils.errors import GlacierError
 from glacier_utils.files import atomic_path
 from glacier_utils.imagery.source import Source
 from glacier_utils.raster.grid import Image
 from glacier_utils.synthetic.glaciers import PIXEL_M, Setting, World, build_world, north_facing
-from glacier_utils.synthetic.rendering import BANDS, SURFACES, Look, Season, frame_edge, render
+from glacier_utils.synthetic.rendering import Look, Season, frame_edge, render
 from glacier_utils.synthetic.terrain import Relief, power_noise
 
 LEAST_KM2 = 0.10

@@ -28,12 +28,12 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 
+from glacier_utils.conventions import BANDS
 from glacier_utils.errors import GlacierError
 
 Tensor = torch.Tensor
 Pair = tuple[Tensor, Tensor]
 
-BANDS = ("red", "green", "blue", "nir")
 FLOOR = 1e-4  # reflectance of one count: a dark valid pixel must not turn into an invalid one
 
 # A band: veil relative to the blue; reflectance of snow; of shadowed relative to sunlit snow.

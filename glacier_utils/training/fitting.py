@@ -24,6 +24,7 @@ import torch
 
 import glacier_utils
 from glacier_utils import metrics
+from glacier_utils.conventions import UNKNOWN
 from glacier_utils.datasets.store import PatchStore
 from glacier_utils.errors import GlacierError
 from glacier_utils.evaluation import calibration
@@ -31,7 +32,7 @@ from glacier_utils.files import file_fingerprint, fingerprint, put_folder, write
 from glacier_utils.imagery import clouds
 from glacier_utils.models import pretrained, registry
 from glacier_utils.models.checkpoint import Segmenter, save_checkpoint
-from glacier_utils.models.losses import UNKNOWN, bce_dice
+from glacier_utils.models.losses import bce_dice
 from glacier_utils.prediction.adaptation import scene_changes
 from glacier_utils.prediction.mapper import predict_patches
 from glacier_utils.training.module import Patches

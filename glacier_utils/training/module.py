@@ -33,9 +33,10 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
+from glacier_utils.conventions import UNKNOWN
 from glacier_utils.errors import GlacierError
 from glacier_utils.models.checkpoint import Segmenter
-from glacier_utils.models.losses import UNKNOWN, Loss, bce_dice
+from glacier_utils.models.losses import Loss, bce_dice
 from glacier_utils.prediction.acceleration import (
     doubled_convolutions,
     grouped_in_float32,
