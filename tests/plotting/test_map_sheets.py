@@ -9,7 +9,7 @@ from drawing import ODD, drawn, legend
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 from matplotlib_scalebar.scalebar import ScaleBar
-from test_matching import TWO, UTM, box, inventory, predicted
+from outline_shapes import TWO, UTM, box, inventory, predicted
 
 from glacier_utils.errors import GlacierError
 from glacier_utils.outlines import matching

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from test_folding import awake
+from stubs import awake
 from torch import nn
 
 from glacier_utils.models import registry

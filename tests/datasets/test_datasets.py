@@ -20,7 +20,7 @@ from glacier_utils.imagery.warp import warp_source
 from glacier_utils.outlines.rasterization import rasterise
 from glacier_utils.raster.grid import Grid
 
-PROJECT = Path(__file__).resolve().parents[1]
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_folding import awake
+from stubs import awake
 from torch import nn
 
 from glacier_utils.models import registry

@@ -10,9 +10,9 @@ import shapely
 from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
+from outline_shapes import TWO, UTM, box, inventory, predicted
 from rasterio.crs import CRS
 from scipy import ndimage
-from test_matching import TWO, UTM, box, inventory, predicted
 
 from glacier_utils.errors import GlacierError
 from glacier_utils.evaluation import per_glacier

@@ -20,7 +20,7 @@ from glacier_utils.training import module
 from glacier_utils.training.fitting import fit
 from glacier_utils.training.settings import Settings
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 # Dropout, averaged weights, chances and every augmentation: all that has a state or draws numbers.
 MODEL = "segformer-mit_b0"
 SETTINGS = Settings(

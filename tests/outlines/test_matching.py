@@ -4,45 +4,15 @@ from __future__ import annotations
 
 import geopandas as gpd
 import numpy as np
-import pandas as pd
 import pytest
 import shapely
 from hypothesis import given
 from hypothesis import strategies as st
+from outline_shapes import TWO, UTM, box, inventory, predicted
 
 from glacier_utils.errors import GlacierError
 from glacier_utils.outlines import matching, rasterization
 from glacier_utils.raster.grid import Grid
-
-UTM = "EPSG:32623"
-ORIGIN = np.array([500_000.0, 6_800_000.0])
-
-
-def box(xmin: float, ymin: float, xmax: float, ymax: float) -> shapely.Polygon:
-    """A box with corners in km."""
-    return shapely.box(*(np.array([xmin, ymin, xmax, ymax]) * 1000 + np.tile(ORIGIN, 2)))
-
-
-def inventory(glaciers: dict, rock: dict | None = None) -> gpd.GeoDataFrame:
-    rows = [(name, "glacier", shape) for name, shape in glaciers.items()]
-    rows += [(name, "internal_rock", shape) for name, shape in (rock or {}).items()]
-    return gpd.GeoDataFrame(
-        {
-            "glacier_id": [row[0] for row in rows],
-            "analysis_id": "1",
-            "kind": [row[1] for row in rows],
-            "source_date": pd.Timestamp("2001-08-01"),
-            "name": [f"Sermeq {row[0]}" for row in rows],
-            "uncertainty_m": 15.0,
-        },
-        geometry=[row[2] for row in rows],
-        crs=UTM,
-    )
-
-
-def predicted(*shapes: shapely.Geometry) -> gpd.GeoDataFrame:
-    areas = [shape.area / 1e6 for shape in shapes]
-    return gpd.GeoDataFrame({"area_km2": areas}, geometry=list(shapes), crs=UTM)
 
 
 def kinds(found: matching.Matches) -> tuple[dict, list]:
@@ -50,9 +20,6 @@ def kinds(found: matching.Matches) -> tuple[dict, list]:
         dict(zip(found.glaciers["glacier_id"], found.glaciers["kind"], strict=True)),
         found.polygons["kind"].tolist(),
     )
-
-
-TWO = {"A": box(0, 0, 2, 1), "B": box(2, 0, 4, 1)}
 
 
 def test_one_to_one_with_its_numbers():

@@ -15,7 +15,7 @@ from glacier_utils.imagery.reflectance import Reflectance
 from glacier_utils.imagery.source import open_source
 
 BANDS = ("red", "green", "blue", "nir")
-SAMPLE = Path(__file__).resolve().parents[1] / "data" / "sample" / "dataset.yaml"
+SAMPLE = Path(__file__).resolve().parents[2] / "data" / "sample" / "dataset.yaml"
 OFFSETS = (0, -1000, 1000)
 # Median reflectance of surfaces of glaciers and their surroundings, and its scatter.
 WATER = (0.02, 0.03, 0.03, 0.008), 0.001

@@ -4,22 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from stubs import awake
 from torch import nn
 
 from glacier_utils.models import registry
 from glacier_utils.prediction.acceleration import fold_batch_norm
-
-
-def awake(network: nn.Module) -> nn.Module:
-    """Give normalisations statistics and weights of their own, as training would."""
-    torch.manual_seed(0)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.running_mean, -0.2, 0.2)
-            nn.init.uniform_(module.running_var, 0.5, 2)
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.uniform_(module.bias, -0.2, 0.2)
-    return network.eval()
 
 
 def count(network: nn.Module) -> int:

@@ -12,7 +12,7 @@ import yaml
 from glacier_utils.datasets.checks import check, survey
 from glacier_utils.datasets.dataset import open_dataset
 
-PROJECT = Path(__file__).resolve().parents[1]
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
