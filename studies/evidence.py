@@ -1,8 +1,8 @@
-"""What helps on another glacier: models and strategies tried one by one, on worlds of their own.
+"""Running the study's trials on landscapes of their own, and what they come to.
 
-Choosing is itself a kind of learning. So it happens on other worlds of the sample, each with a
+Choosing is itself a kind of learning. So it happens on other synthetic landscapes, each with a
 training and a test area of its own, never on the test area of the sample that the notebooks report,
-nor on that of a user. Every trial is a single change against one base network; world and seed
+nor on that of a user. Every trial is a single change against one base network; landscape and seed
 change together, so that what is reported holds for other ground and other random numbers alike.
 """
 
@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
-from importlib import resources
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,16 +27,17 @@ from glacier_utils.files import atomic_path, fingerprint, write_csv, write_json
 from glacier_utils.models import registry
 from glacier_utils.models.checkpoint import load_checkpoint
 from glacier_utils.prediction.adaptation import predict_by_scene
-from glacier_utils.strategies import self_train
 from glacier_utils.synthetic.sample import make_sample
 from glacier_utils.training import fitting
 from glacier_utils.training.settings import Settings, change_settings
-from glacier_utils.trials import BASE, BASES, STUDY, TRIALS, Trial
 from glacier_utils.workflow import runs
+from studies.self_training import self_train
+from studies.trials import BASE, BASES, STUDY, TRIALS, Trial
 
 REFERENCES = ("truth", "labels")
+TABLES = Path(__file__).parent / "tables"
 _FEW = 60  # training patches
-_STEPS = 120  # of ten epochs in a world of the sample
+_STEPS = 120  # of ten epochs in a synthetic landscape
 
 
 def run_trials(
@@ -57,17 +57,18 @@ def run_trials(
     the maps and their counts stay.
 
     Args:
-        store: patches with splits ``train``, ``validation`` and ``test``.
-        folder: of this store's results.
-        date: of training and test.
-        dates: all dates that may be learned from, for the trial of both dates.
-        seed: added to each trial's own.
-        trials: the base among them, before those that build on it.
-        settings: of the base.
+        store: Patches with splits ``train``, ``validation`` and ``test``.
+        folder: Folder of this store's results.
+        date: Date of training and test.
+        dates: All dates that may be learned from, for the trial of both dates.
+        seed: Added to each trial's own.
+        trials: The base among them, before those that build on it.
+        settings: Settings of the base.
+        progress: Whether to show a progress bar.
 
     Returns:
-        A row a test patch, trial and reference: trial, reference, block, tp, fp, fn, tn; and
-        ``seconds`` and ``parameters`` of the trial in each.
+        One row per block of test patches, trial and reference: trial, reference, block, tp, fp, fn,
+        tn; and ``seconds`` and ``parameters`` of the trial in each.
 
     Raises:
         GlacierError: no test patches, or no base among trials that need it.
@@ -87,17 +88,18 @@ def open_ground(name: int | str, root: Path | None = None) -> tuple[PatchStore, 
     """Return patches to study on, and their dates.
 
     Args:
-        name: a number above 0, of a world of the sample that is made in ``data/world-<number>`` if
-            it is not there; or a dataset's name, whose areas are called train and test.
-        root: the project's folder.
+        name: A number above 0, of a synthetic landscape that is made in
+            ``data/landscape-<number>`` if it is not there; or a dataset's name, whose areas are
+            called train and test.
+        root: The project's folder.
 
     Raises:
-        GlacierError: world 0, which is the sample whose test area the notebooks report.
+        GlacierError: Landscape 0, which is the sample whose test area the notebooks report.
     """
     if name == "sample" or isinstance(name, int):
         if name == "sample" or name < 1:
-            raise GlacierError(f"study: world {name} is the sample itself; choose 1 or more")
-        folder = (root or runs.project_root()) / "data" / f"world-{name}"
+            raise GlacierError(f"study: landscape {name} is the sample itself; choose 1 or more")
+        folder = (root or runs.project_root()) / "data" / f"landscape-{name}"
         if not (folder / "dataset.yaml").is_file():
             make_sample(folder, seed=name, progress=True)
         dataset = dataset_module.open_dataset(folder)
@@ -181,9 +183,7 @@ class _Work:
             if trial.pseudo:
                 checkpoint = self._pseudo(trial, checkpoint)
         segmenter = load_checkpoint(checkpoint)
-        probability = predict_by_scene(
-            segmenter, self.store, self.test, batch_norm=trial.batch_norm, flips=trial.flips
-        )
+        probability = predict_by_scene(segmenter, self.store, self.test, flips=trial.flips)
         return probability, segmenter.threshold, registry.parameter_count(segmenter.network)
 
     def _settings(self, trial: Trial) -> Settings:
@@ -232,27 +232,27 @@ class _Work:
 
 
 def table(results: Mapping[str, pd.DataFrame], *, against: Sequence[str] = BASES) -> pd.DataFrame:
-    """Put the counts of several worlds into one table of what helped.
+    """Put the counts of several landscapes into one table of what helped.
 
     Args:
-        results: name of the world -> what `run_trials` returned for it.
-        against: the trials that all others are compared with, on the same blocks: by default the
+        results: Name of the landscape -> what `run_trials` returned for it.
+        against: The trials that all others are compared with, on the same blocks: by default the
             base with its three seeds, whose counts are averaged, so that one lucky or unlucky base
             does not decide about all others.
 
     Returns:
-        A row a trial and reference: trial, group, what, reference, worlds, iou, iou_low, iou_high
-        (pooled over the worlds, 95 %, spatial block bootstrap); difference to ``against`` with low
-        and high, paired on the same blocks; least and largest difference of a single world; verdict
-        (``helps`` or ``harms`` where interval and all worlds say so, else ``not distinguishable``,
-        and ``base``); seconds (the least of a world: other work on a machine only adds) and
-        parameters.
+        One row per trial and reference: trial, group, what, reference, landscapes, iou, iou_low,
+        iou_high (pooled over the landscapes, 95 %, spatial block bootstrap); difference to
+        ``against`` with low and high, paired on the same blocks; least and largest difference of a
+        single landscape; verdict (``helps`` or ``harms`` where interval and all landscapes say so,
+        else ``not distinguishable``, and ``base``); seconds (the least of any landscape: other work
+        only adds) and parameters.
     """
     known = {trial.name: trial for trial in TRIALS}
     joined = pd.concat(
         [
-            counts.assign(world=world, block=world + " " + counts["block"].astype(str))
-            for world, counts in results.items()
+            counts.assign(landscape=landscape, block=landscape + " " + counts["block"].astype(str))
+            for landscape, counts in results.items()
         ],
         ignore_index=True,
     )
@@ -260,23 +260,23 @@ def table(results: Mapping[str, pd.DataFrame], *, against: Sequence[str] = BASES
     for reference in [name for name in REFERENCES if (joined["reference"] == name).any()]:
         here = joined[joined["reference"] == reference]
         bases = here[here["trial"].isin(against)]
-        base = bases.groupby(["world", "block"], sort=False)[metrics.COUNTS].sum().reset_index()
+        base = bases.groupby(["landscape", "block"], sort=False)[metrics.COUNTS].sum().reset_index()
         base[metrics.COUNTS] /= bases["trial"].nunique()
         for name, counts in here.groupby("trial", sort=False):
             scores = bootstrap.scores_with_interval(counts)
             single = [
-                _iou(part) - _iou(base[base["world"] == world])
-                for world, part in counts.groupby("world", sort=False)
+                _iou(part) - _iou(base[base["landscape"] == landscape])
+                for landscape, part in counts.groupby("landscape", sort=False)
             ]
             difference, low, high = bootstrap.bootstrap_difference(counts, base)
-            costs = counts.drop_duplicates("world")
+            costs = counts.drop_duplicates("landscape")
             rows.append(
                 {
                     "trial": name,
                     "group": known[name].group if name in known else "",
                     "what": known[name].what if name in known else "",
                     "reference": reference,
-                    "worlds": counts["world"].nunique(),
+                    "landscapes": counts["landscape"].nunique(),
                     **{key: scores[key] for key in ("iou", "iou_low", "iou_high")},
                     "difference": difference,
                     "low": low,
@@ -297,73 +297,86 @@ def _verdict(low: float, high: float, single: Sequence[float]) -> str:
     return "harms" if high < 0 and max(single) < 0 else bootstrap.SAME
 
 
-def evidence(
-    worlds: Sequence[int],
+def run_study(
+    landscapes: Sequence[int],
     *,
     confirm: str = "",
     folder: str | Path,
+    trials: Sequence[Trial] = TRIALS,
+    ground: Callable[[int | str], tuple[PatchStore, list[str]]] = open_ground,
     progress: bool = True,
 ) -> dict[str, pd.DataFrame]:
-    """Run the study, or return the stored one.
+    """Run the study and write its tables.
 
     Args:
-        worlds: of the sample, numbers above 0; the number is the seed too. Without any: the
-            tables that come with the package.
-        confirm: a dataset on which the same trials are run once more, to see whether what was found
-            on the worlds holds there; "" for none.
-        folder: of the results.
+        landscapes: Numbers above 0 of synthetic landscapes; the number is the seed too.
+        confirm: A dataset on which the same trials are run once more, to see whether what was found
+            on the landscapes holds there; "" for none.
+        folder: Folder of the results, with ``landscapes.csv`` and ``<confirm>.csv``.
+        trials: What is tried.
+        ground: Gives the patches of a landscape or dataset.
+        progress: Whether to show progress bars.
 
     Returns:
-        "worlds" -> the table of the worlds; the name of the dataset -> its own.
+        "landscapes" -> the table of the landscapes; the name of the dataset -> its own.
 
     Raises:
-        GlacierError: a dataset without test patches, or what `run_trials` raises.
+        GlacierError: A dataset without test patches, or what `run_trials` raises.
     """
-    if not worlds:
-        return {name: stored(name) for name in ("worlds", "everest")}
-    results = {}
-    for world in worlds:
-        store, dates = open_ground(world)
-        results[f"world {world}"] = run_trials(
-            store, Path(folder) / f"world-{world}", date=dates[-1], dates=dates, seed=world,
-            trials=trials_for(dates), progress=progress,
+    folder, results, found = Path(folder), {}, {}
+    for number in landscapes:
+        store, dates = ground(number)
+        results[f"landscape {number}"] = run_trials(
+            store, folder / f"landscape-{number}", date=dates[-1], dates=dates, seed=number,
+            trials=trials_for(dates, trials), progress=progress,
         )  # fmt: skip
-    found = {"worlds": table(results)}
+    if results:
+        found["landscapes"] = table(results)
     if confirm:
-        store, dates = open_ground(confirm)
+        store, dates = ground(confirm)
         counts = run_trials(
-            store, Path(folder) / files.file_name(confirm), date=dates[-1], dates=dates, seed=0,
-            trials=trials_for(dates), settings=enough_steps(store, dates[-1]), progress=progress,
+            store, folder / files.file_name(confirm), date=dates[-1], dates=dates, seed=0,
+            trials=trials_for(dates, trials), settings=enough_steps(store, dates[-1]),
+            progress=progress,
         )  # fmt: skip
         found[confirm] = table({confirm: counts})
     for name, content in found.items():
-        write_csv(Path(folder) / f"{files.file_name(name)}.csv", content)
+        write_csv(folder / f"{files.file_name(name)}.csv", content)
     return found
 
 
-def trials_for(dates: Sequence[str]) -> tuple[Trial, ...]:
+def trials_for(dates: Sequence[str], trials: Sequence[Trial] = TRIALS) -> tuple[Trial, ...]:
     """Return the trials that can be made: that of both dates asks for two."""
-    return tuple(trial for trial in TRIALS if len(dates) > 1 or not trial.both_dates)
+    return tuple(trial for trial in trials if len(dates) > 1 or not trial.both_dates)
 
 
 def enough_steps(store: PatchStore, date: str) -> Settings:
-    """Return the study's settings with epochs for as many steps as in a world of the sample."""
+    """Return the study's settings with epochs for as many steps as on a landscape."""
     patches = len(store.select(split="train", date=date))
     epochs = max(STUDY.epochs, -(-_STEPS * STUDY.batch_size // max(patches, 1)))
     return dataclasses.replace(STUDY, epochs=epochs, patience=epochs)
 
 
-def stored(name: str) -> pd.DataFrame:
-    """Return the table that comes with the package: "worlds" of the sample, or "everest"."""
-    path = resources.files("glacier_utils") / "assets" / "study" / f"{name}.csv"
-    with resources.as_file(path) as file:
-        return pd.read_csv(file)
+def read_tables(folder: str | Path | None = None) -> dict[str, pd.DataFrame]:
+    """Return the tables of a finished study by name, that of the landscapes first.
+
+    Args:
+        folder: As of `run_study`; None for the tables that come with the project.
+
+    Raises:
+        GlacierError: The folder holds no table.
+    """
+    folder = TABLES if folder is None else Path(folder)
+    paths = sorted(folder.glob("*.csv"), key=lambda path: (path.stem != "landscapes", path.stem))
+    if not paths:
+        raise GlacierError(f"{folder}: holds no tables; make them with `python -m studies run`")
+    return {path.stem: pd.read_csv(path) for path in paths}
 
 
-def order_holds(one: pd.DataFrame, other: pd.DataFrame, *, groups: Sequence[str]) -> float:
+def rank_correlation(one: pd.DataFrame, other: pd.DataFrame, *, groups: Sequence[str]) -> float:
     """Return Kendall's tau of the order of the trials of some groups in two tables.
 
-    1: the same order, 0: none in common. Tables as of `table`, of one reference each.
+    1 is the same order, 0 none in common. The tables are of `table`, of one reference each.
     """
     chosen = one[one["group"].isin(groups)].merge(other, on="trial", suffixes=("", "_other"))
     return float(chosen["iou"].corr(chosen["iou_other"], method="kendall"))

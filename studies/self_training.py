@@ -1,4 +1,4 @@
-"""Strategies against the shift from one glacier to another that take more than one training."""
+"""Self-training: a model learns further from its own confident map of scenes without labels."""
 
 from __future__ import annotations
 
@@ -120,9 +120,7 @@ def self_train(
     student = pseudo_labelled(
         store, targets, probability, confident=confident, origin=file_fingerprint(checkpoint)
     )
-    settings = dataclasses.replace(
-        settings or Settings(), weights=str(checkpoint), normalisation=teacher.normalisation
-    )
+    settings = dataclasses.replace(settings or Settings(), weights=str(checkpoint))
     dates = [dates] if isinstance(dates, str) else list(dates or set(store.index["date"]))
     # The targets' own dates are scenes of theirs only if the labelled patches learn from them too.
     if wrong := set(store.index["date"].to_numpy()[targets]) - set(dates):

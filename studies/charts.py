@@ -18,7 +18,7 @@ def gains(table: pd.DataFrame, *, reference: str = "truth") -> Figure:
     The base networks stand among them: how far they lie apart is what a seed alone does.
 
     Args:
-        table: of ``study.table``.
+        table: of ``evidence.table``.
         reference: what the scores are measured against.
     """
     table = table[table["reference"] == reference]
@@ -52,7 +52,7 @@ def gains(table: pd.DataFrame, *, reference: str = "truth") -> Figure:
         for verdict, colour in VERDICT_COLOURS.items()
     ]
     handles.append(
-        Line2D([], [], color="black", marker="|", linestyle="", label="least, largest world")
+        Line2D([], [], color="black", marker="|", linestyle="", label="least, largest landscape")
     )
     figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
     return figure
@@ -64,7 +64,7 @@ def order(here: pd.DataFrame, there: pd.DataFrame, *, names: tuple[str, str]) ->
     Lines that cross are pairs that change places. The base stands among the strategies too.
 
     Args:
-        here, there: of ``study.table``, one reference each.
+        here, there: of ``evidence.table``, one reference each.
         names: of the two, written above their columns.
     """
     joined = here.merge(there, on="trial", suffixes=("", "_there"))

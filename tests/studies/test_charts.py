@@ -1,9 +1,11 @@
+"""Figures of the study."""
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from glacier_utils import study_charts
-from glacier_utils.trials import BASE, BASES, TRIALS
+from studies import charts
+from studies.trials import BASE, BASES, TRIALS
 
 pytestmark = pytest.mark.usefixtures("offscreen")
 
@@ -24,7 +26,7 @@ def table(seed: int = 0) -> pd.DataFrame:
 
 
 def test_every_trial_has_its_row():
-    figure = study_charts.gains(table())
+    figure = charts.gains(table())
     names = [label.get_text() for ax in figure.axes for label in ax.get_yticklabels()]
     wanted = {t.name for t in TRIALS}
     assert set(names) == wanted
@@ -37,12 +39,12 @@ def test_every_trial_has_its_row():
 def test_models_and_strategies_are_held_against_another_dataset_apart():
     one, other = table(), table(1)
     other = other[other["trial"] != "both dates"]  # one date only
-    figure = study_charts.order(one, other, names=("worlds", "everest"))
+    figure = charts.order(one, other, names=("landscapes", "everest"))
     lines = [len(ax.lines) for ax in figure.axes]
     models = sum(t.group in ("baseline", "network") for t in TRIALS)
     rest = sum(t.group not in ("baseline", "network", "seeds") for t in TRIALS)
     assert lines == [models, rest - 1 + 1]  # without "both dates", with the base
     words = {text.get_text() for text in figure.axes[0].texts}
-    assert {"worlds", "everest"} <= words
+    assert {"landscapes", "everest"} <= words
     best = one[one["group"].isin(["baseline", "network"])].nlargest(1, "iou").iloc[0]
     assert f"{best['trial']}  {best['iou']:.3f}" in words
