@@ -1,9 +1,18 @@
-"""Mapping glaciers in Sentinel-2 images with deep learning: the package behind the notebooks."""
+"""Mapping glaciers in Sentinel-2 images with deep learning: the package behind the notebooks.
+
+Use it by its sub-packages, which load what they need when it is used::
+
+    from glacier_utils import datasets, workflow
+
+    run = workflow.open_run("default")
+    dataset = datasets.open_dataset("data/sample")
+"""
 
 import os
 import warnings
+from importlib.metadata import version
 
-__version__ = "0.1.0"
+__version__ = version("glacier-utils")
 
 # Threads that wait soon sleep instead of spinning on. Where anything else runs on the machine, a
 # millisecond of spinning, which is what OpenMP does by itself, makes training several times slower;
