@@ -57,7 +57,7 @@ def test_all_notebooks_run_on_real_imagery(real_data, finished, name):
     assert sorted(path.stem for path in run.folder.glob("0*.html")) == expected
     assert not list(run.folder.glob("*.failed.ipynb"))
     assert (run.folder / "index.html").exists()
-    assert list(run.recorded()["steps"]) == expected
+    assert list(run.read_record()["steps"]) == expected
     for folder, pattern in ((run.maps, "*.tif"), (run.maps, "*.gpkg"), (run.figures, "*.png")):
         assert list(folder.glob(pattern)), pattern
 
@@ -66,9 +66,9 @@ def test_all_notebooks_run_on_real_imagery(real_data, finished, name):
 def test_every_model_has_finite_scores_on_real_imagery(real_data, finished, name):
     if not (PARAMETERS / f"{name}.yaml").exists():
         pytest.skip(f"there is no parameter set {name}")
-    table = finished(name).table("spatial")
+    table = finished(name).read_table("spatial")
     assert set(table["reference"]) == {"labels"}  # nobody knows the truth
-    assert set(table["area"]) == set(finished(name).recorded()["parameters"]["test_areas"])
+    assert set(table["area"]) == set(finished(name).read_record()["parameters"]["test_areas"])
     assert table[SCORES].notna().all(axis=None)
     assert table[SCORES].ge(0).all(axis=None)
     assert table[SCORES].le(1).all(axis=None)
@@ -114,7 +114,7 @@ def test_a_real_tile_of_another_region_goes_through_the_notebook_of_mosaics(real
     """What `nuuk.yaml` asks for, by a network trained on real Sentinel-2, not on the sample."""
     run = finished("athabasca")
     path = notebooks.notebook_paths(ROOT)[-1]
-    values = run.recorded()["parameters"]
+    values = run.read_record()["parameters"]
     values = {name: values[name] for name in notebooks.notebook_parameters(path)}
     target = run.folder / "06_nuuk.ipynb"
     notebooks._execute_one(path, target, values | {"large_scene": "nuuk"}, ROOT)

@@ -1,7 +1,7 @@
 from .area_page import mapped as mapped
 from .area_page import write_swipe_map as write_swipe_map
 from .notebooks import run_all as run_all
-from .runs import compare as compare
+from .runs import compare_runs as compare_runs
 from .runs import open_data as open_data
 from .runs import open_run as open_run
 from .runs import project_root as project_root

@@ -1,14 +1,20 @@
-"""Running the notebooks in order with papermill, each with the parameters that it has."""
+"""Running the notebooks in order with papermill, each with the parameters that it has.
+
+A notebook is a step of a run. It is done if its page is there and nothing has changed of what it
+follows from: its source, its parameters, the package's code, the versions of the libraries, the
+data and the steps before it. A hash of all that is written to ``run.json`` when the step ends;
+`_is_done` is the one place that decides.
+"""
 
 from __future__ import annotations
 
 import ast
 import contextlib
-import difflib
+import hashlib
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -20,7 +26,7 @@ import yaml
 from nbclient.exceptions import DeadKernelError
 from traitlets.config import Config
 
-from glacier_utils.errors import GlacierError
+from glacier_utils.errors import GlacierError, did_you_mean
 from glacier_utils.files import fingerprint
 from glacier_utils.workflow import pages, runs
 
@@ -30,8 +36,12 @@ os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
 _KERNEL = Config({"KernelManager": {"transport_encryption": "auto"}})
 
 
-class NotebookFailed(Exception):
-    """A notebook stopped with an error; the message says which, in which cell and why."""
+class NotebookFailed(Exception):  # noqa: N818 - says what happened
+    """A notebook stopped with an error; the message says which, in which cell and why.
+
+    Attributes:
+        user_error: Whether it is a mistake that the user can mend.
+    """
 
     def __init__(self, message: str, user_error: bool) -> None:
         super().__init__(message)
@@ -40,7 +50,12 @@ class NotebookFailed(Exception):
 
 @dataclass(frozen=True)
 class ParameterSet:
-    """The values of one YAML file: the run's name and what it sets in the notebooks."""
+    """The values of one YAML file.
+
+    Attributes:
+        run: Name of the run.
+        values: What it sets in the notebooks.
+    """
 
     run: str
     values: dict[str, Any] = field(default_factory=dict)
@@ -50,7 +65,7 @@ def notebook_paths(root: Path) -> list[Path]:
     """Return the numbered notebooks in order.
 
     Raises:
-        GlacierError: there are none.
+        GlacierError: There are none.
     """
     paths = sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
     if not paths:
@@ -59,7 +74,11 @@ def notebook_paths(root: Path) -> list[Path]:
 
 
 def notebook_parameters(path: Path) -> dict[str, Any]:
-    """Return name and default of each parameter in the notebook's cell tagged ``parameters``."""
+    """Return name and default of each parameter in the notebook's cell tagged ``parameters``.
+
+    Raises:
+        GlacierError: There is no such cell, or it holds more than plain assignments.
+    """
     for cell in _read(path).cells:
         if "parameters" in cell.metadata.get("tags", []):
             try:
@@ -74,15 +93,34 @@ def notebook_parameters(path: Path) -> dict[str, Any]:
     )
 
 
+def all_parameters(root: Path) -> dict[str, Any]:
+    """Return name -> default of the parameters of all notebooks.
+
+    Raises:
+        GlacierError: Two notebooks give one parameter different defaults, so that a run without a
+            parameter file would not be one run.
+    """
+    known: dict[str, Any] = {}
+    for path in notebook_paths(root):
+        for name, default in notebook_parameters(path).items():
+            if name in known and known[name] != default:
+                raise GlacierError(
+                    f"{path}: parameter {name} is {default!r} here and {known[name]!r} in an "
+                    "earlier notebook; give it one default"
+                )
+            known[name] = default
+    return known
+
+
 def load_parameters(path: str | Path, known: dict[str, Any]) -> ParameterSet:
     """Read a parameter set and check it against the parameters that the notebooks have.
 
     Args:
-        path: a YAML file with one mapping of names to values; ``run`` defaults to the file's stem.
-        known: name -> default value, of all notebooks together.
+        path: A YAML file with one mapping of names to values; ``run`` defaults to the file's stem.
+        known: Name -> default value, of all notebooks together.
 
     Raises:
-        GlacierError: the file cannot be read, names a parameter that no notebook has, or gives one
+        GlacierError: The file cannot be read, names a parameter that no notebook has, or gives one
             a value of another kind than its default.
     """
     path = Path(path)
@@ -97,8 +135,7 @@ def load_parameters(path: str | Path, known: dict[str, Any]) -> ParameterSet:
         raise GlacierError(f"{path}: holds no mapping; write lines such as 'epochs: 40'")
     for name in values:
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"did you mean {near[0]!r}" if near else f"known are {', '.join(sorted(known))}"
+            hint = did_you_mean(name, sorted(known))
             raise GlacierError(f"{path}: no notebook has a parameter {name!r}; {hint}")
     values = {name: _without_yaml_habits(value, known[name]) for name, value in values.items()}
     for name, value in values.items():
@@ -109,46 +146,121 @@ def load_parameters(path: str | Path, known: dict[str, Any]) -> ParameterSet:
     return ParameterSet(run=str(values.get("run", path.stem)), values=values)
 
 
+def run_all(
+    files: Iterable[str | Path], *, root: Path | None = None, fresh: bool = False
+) -> list[runs.Run]:
+    """Check all parameter files first, then execute one run after the other.
+
+    Args:
+        files: YAML files; none stands for ``notebooks/parameters/default.yaml``.
+        root: The project's folder (default: found from the working directory).
+        fresh: Whether to execute finished notebooks again too.
+
+    Returns:
+        The runs, in order.
+
+    Raises:
+        GlacierError: A parameter file is wrong, or names a dataset that is not there.
+        NotebookFailed: A cell raised; the executed copy is kept as ``<notebook>.failed.ipynb``.
+    """
+    root = root or runs.project_root()
+    known = all_parameters(root)
+    files = list(files) or [root / "notebooks" / "parameters" / "default.yaml"]
+    sets = [load_parameters(path, known) for path in files]
+    for parameters in sets:
+        runs.check_name("run", parameters.run)
+        if (name := parameters.values.get("dataset", known.get("dataset"))) is not None:
+            runs.open_data(name, root)
+    names = [parameters.run for parameters in sets]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise GlacierError(
+            f"run {twice[0]!r} stands in two parameter files; give each its own name"
+        )
+    return [execute(parameters, root=root, fresh=fresh) for parameters in sets]
+
+
 def execute(parameters: ParameterSet, *, root: Path | None = None, fresh: bool = False) -> runs.Run:
     """Execute all notebooks with one parameter set into ``reports/<run>/`` and export their HTML.
 
-    A notebook whose source, own parameters, package code, data and predecessors are what they were
-    when it last finished is not executed again.
+    A notebook that is done (see above) is not executed again.
 
     Args:
-        parameters: as from `load_parameters`.
-        root: the project's folder.
-        fresh: execute everything again.
+        parameters: As from `load_parameters`.
+        root: The project's folder (default: found from the working directory).
+        fresh: Whether to execute finished notebooks again too.
 
     Raises:
-        NotebookFailed: a cell raised; the executed copy is kept as ``<notebook>.failed.ipynb``.
+        NotebookFailed: A cell raised; the executed copy is kept as ``<notebook>.failed.ipynb``.
     """
     root = root or runs.project_root()
     run = runs.open_run(parameters.run, root)
     defaults = all_parameters(root)
-    run.replace(parameters=defaults | parameters.values | {"run": parameters.run})
-    before = {} if fresh else run.recorded().get("steps") or {}
+    run.record(parameters=defaults | parameters.values | {"run": parameters.run})
+    before = {} if fresh else run.read_record().get("steps") or {}
     steps: dict[str, Any] = {}
-    key = _code_fingerprint()
-    for path in notebook_paths(root):
-        values = _values_for(path, parameters)
-        key = fingerprint([key, _source(path), values, _data_fingerprint(path, parameters, root)])
-        target = run.folder / path.name
-        finished = before.get(path.stem, {})
-        if finished.get("fingerprint") == key and _is_there(target):
-            steps[path.stem] = finished
-            print(f"{path.stem}: unchanged, not executed again", flush=True)
+    for step in _steps(parameters, run, root):
+        name = step.notebook.stem
+        if _is_done(step, before.get(name, {})):
+            steps[name] = before[name]
+            print(f"{name}: unchanged, not executed again", flush=True)
             continue
         # From here on the later notebooks' results follow from something that is no more, even
         # where this run stops and an earlier one's parameters come back.
-        run.replace(steps=steps, provenance=runs.provenance())
-        seconds = _execute_one(path, target, values, root)
-        pages.export_html(target)
-        steps[path.stem] = {"fingerprint": key, "seconds": round(seconds, 1)}
-        run.replace(steps=steps)
-        print(f"{path.stem}: {seconds:.0f} s", flush=True)
+        run.record(steps=steps, provenance=runs.provenance())
+        seconds = _execute_one(step.notebook, step.target, step.values, root)
+        pages.export_html(step.target)
+        steps[name] = {"fingerprint": step.fingerprint, "seconds": round(seconds, 1)}
+        run.record(steps=steps)
+        print(f"{name}: {seconds:.0f} s", flush=True)
     pages.write_index(run, defaults)
     return run
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One notebook of a run: what is executed, with what, into which file.
+
+    ``fingerprint`` is a hash of all that its results follow from.
+    """
+
+    notebook: Path
+    values: dict[str, Any]
+    target: Path
+    fingerprint: str
+
+
+def _is_done(step: _Step, recorded: dict[str, Any]) -> bool:
+    """Say whether the results of a step, as ``run.json`` records them, are there and still hold."""
+    there = step.target.exists() and step.target.with_suffix(".html").exists()
+    return there and recorded.get("fingerprint") == step.fingerprint
+
+
+def _steps(parameters: ParameterSet, run: runs.Run, root: Path) -> Iterator[_Step]:
+    """Yield the steps of a run in order; each is read when its turn has come."""
+    key = fingerprint([_code_fingerprint(root), runs.versions()])
+    given = parameters.values | {"run": parameters.run}
+    for path in notebook_paths(root):
+        own = notebook_parameters(path)
+        values = {name: given[name] for name in own if name in given}
+        data = given.get("dataset", own.get("dataset"))
+        state = "" if data is None else runs.open_data(data, root).fingerprint
+        key = fingerprint([key, [cell.source for cell in _read(path).cells], values, state])
+        yield _Step(path, values, run.folder / path.name, key)
+
+
+def _code_fingerprint(root: Path) -> str:
+    """Return a hash of what makes the results besides notebooks and data.
+
+    That is each file of the package, in whatever sub-package and of whatever kind, and the stored
+    tables of the study, which notebook 03 shows.
+    """
+    package = Path(__file__).parents[1]
+    sha = hashlib.sha256()
+    for folder in (package, root / "studies" / "tables"):
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                sha.update(f"{path.relative_to(folder).as_posix()}\0".encode() + path.read_bytes())
+    return sha.hexdigest()
 
 
 def _execute_one(path: Path, target: Path, values: dict[str, Any], root: Path) -> float:
@@ -190,54 +302,9 @@ def _execute_one(path: Path, target: Path, values: dict[str, Any], root: Path) -
     except BaseException:
         running.unlink(missing_ok=True)
         raise
-    _forget_paths(running, target)
+    _remove_paths(running, target)
     running.replace(target)
     return time.perf_counter() - start
-
-
-def all_parameters(root: Path) -> dict[str, Any]:
-    """Return name -> default over all notebooks, plus nothing else.
-
-    Raises:
-        GlacierError: two notebooks give one parameter different defaults, so that a run without a
-            parameter file would not be one run.
-    """
-    known: dict[str, Any] = {}
-    for path in notebook_paths(root):
-        for name, default in notebook_parameters(path).items():
-            if name in known and known[name] != default:
-                raise GlacierError(
-                    f"{path}: parameter {name} is {default!r} here and {known[name]!r} in an "
-                    "earlier notebook; give it one default"
-                )
-            known[name] = default
-    return known
-
-
-def run_all(files: Iterable[str | Path], *, root: Path | None = None, fresh: bool = False) -> list:
-    """Check all parameter files first, then execute one run after the other.
-
-    Args:
-        files: YAML files; none stands for ``notebooks/parameters/default.yaml``.
-
-    Returns:
-        The runs, in order.
-    """
-    root = root or runs.project_root()
-    known = all_parameters(root)
-    files = list(files) or [root / "notebooks" / "parameters" / "default.yaml"]
-    sets = [load_parameters(path, known) for path in files]
-    for parameters in sets:
-        runs.check_name("run", parameters.run)
-        if (name := parameters.values.get("dataset", known.get("dataset"))) is not None:
-            runs.open_data(name, root)
-    names = [parameters.run for parameters in sets]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise GlacierError(
-            f"run {twice[0]!r} stands in two parameter files; give each its own name"
-        )
-    return [execute(parameters, root=root, fresh=fresh) for parameters in sets]
 
 
 def _read(path: Path) -> nbformat.NotebookNode:
@@ -282,16 +349,6 @@ def _same_kind(value: Any, default: Any) -> bool:
     return isinstance(value, type(default))
 
 
-def _values_for(path: Path, parameters: ParameterSet) -> dict[str, Any]:
-    """Return those of the parameters that the notebook has."""
-    values = parameters.values | {"run": parameters.run}
-    return {name: values[name] for name in notebook_parameters(path) if name in values}
-
-
-def _is_there(target: Path) -> bool:
-    return target.exists() and target.with_suffix(".html").exists()
-
-
 def _literal(path: Path) -> str:
     """Return a path as papermill wants it, which fills in whatever stands in braces."""
     return str(path).replace("{", "{{").replace("}", "}}")
@@ -305,24 +362,8 @@ def _stopped_at(notebook: Path) -> int:
     return done.index(False) + 1 if False in done else len(done)
 
 
-def _forget_paths(notebook: Path, target: Path) -> None:
+def _remove_paths(notebook: Path, target: Path) -> None:
     """Take the machine's folders out of the notebook: it is there to be passed on."""
     content = nbformat.read(notebook, as_version=4)
     content.metadata.papermill.update(input_path=target.name, output_path=target.name)
     nbformat.write(content, notebook)
-
-
-def _source(path: Path) -> list[str]:
-    return [cell.source for cell in _read(path).cells]
-
-
-def _code_fingerprint() -> str:
-    """Return the hash of the code that makes the results: the package's source, and versions."""
-    package = Path(__file__).parents[1]
-    sources = [path.read_text("utf-8") for path in sorted(package.rglob("*.py"))]
-    return fingerprint([sources, runs.versions()])
-
-
-def _data_fingerprint(path: Path, parameters: ParameterSet, root: Path) -> str:
-    name = parameters.values.get("dataset", notebook_parameters(path).get("dataset"))
-    return "" if name is None else runs.open_data(name, root).fingerprint

@@ -56,7 +56,7 @@ def write_index(run: runs.Run, defaults: dict[str, Any] | None = None) -> Path:
         run: its ``run.json`` tells the parameters.
         defaults: parameters that are as here are not shown.
     """
-    record = run.recorded()
+    record = run.read_record()
     changed = {
         name: value
         for name, value in (record.get("parameters") or {}).items()

@@ -14,7 +14,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import geopandas as gpd
 import matplotlib.figure
 import matplotlib.pyplot as plt
 import numpy as np
@@ -22,7 +21,7 @@ import pandas as pd
 import PIL.Image
 from IPython.display import Image, display
 
-from glacier_utils.datasets import dataset
+from glacier_utils.datasets import dataset as dataset_module
 from glacier_utils.datasets import store as store_module
 from glacier_utils.errors import GlacierError
 from glacier_utils.files import atomic_path, file_name, write_csv, write_json, write_text
@@ -45,9 +44,11 @@ def project_root(start: str | Path | None = None) -> Path:
     Notebooks run in ``notebooks/``, the command line anywhere; both find the same project. The
     environment variable ``GLACIER_HOME`` overrides the search.
 
+    Args:
+        start: Where the search begins (default: the working directory).
+
     Raises:
-        GlacierError: no such folder lies above ``start`` (default: the working directory), or
-            ``GLACIER_HOME`` is none.
+        GlacierError: No such folder lies above ``start``, or ``GLACIER_HOME`` is none.
     """
     if home := os.environ.get("GLACIER_HOME"):
         if not Path(home).is_dir():
@@ -65,17 +66,22 @@ def project_root(start: str | Path | None = None) -> Path:
 
 @dataclass(frozen=True)
 class Run:
-    """One run's folder and the few verbs that the notebooks need to fill it."""
+    """The folder of one run, with what the notebooks need to fill it.
+
+    Attributes:
+        folder: ``reports/<run>/``.
+    """
 
     folder: Path
 
     @property
     def name(self) -> str:
+        """Name of the run, which is that of its folder."""
         return self.folder.name
 
     @property
     def models(self) -> Path:
-        """Folder of the trained models, one folder a model."""
+        """Folder of the trained models, one folder per model."""
         return self.folder / "models"
 
     @property
@@ -94,25 +100,29 @@ class Run:
         return self.folder / "figures"
 
     def save_figure(self, figure: matplotlib.figure.Figure, name: str) -> None:
-        """Write ``figure`` to ``figures/<name>.png``, show that file in a notebook, and close it.
-
-        The picture keeps 256 colours, chosen for it: satellite images then take a third of the
-        space in figures, notebooks and reports, and look the same.
-        """
+        """Write ``figure`` to ``figures/<name>.png``, show that file and close the figure."""
         drawn = io.BytesIO()
         figure.savefig(drawn, format="png", dpi=FIGURE_DPI, bbox_inches="tight")
         plt.close(figure)
         self.save_picture(drawn, name)
 
     def save_picture(self, drawn: str | Path | io.BytesIO, name: str) -> None:
-        """Write a picture to ``figures/<name>.png`` and show it, as ``save_figure`` does."""
+        """Write a picture to ``figures/<name>.png`` and show it in a notebook.
+
+        The picture keeps 256 colours, chosen for it: satellite images then take a third of the
+        space in figures, notebooks and reports, and look the same.
+
+        Args:
+            drawn: The picture in any format that Pillow reads.
+            name: Name of the file, without its ending.
+        """
         target = self.figures / f"{file_name(name)}.png"
         with PIL.Image.open(drawn) as picture, atomic_path(target) as path:
             picture.convert("RGB").quantize(256).save(path, optimize=True)
         display(Image(filename=str(target)))
 
     def save_table(self, table: pd.DataFrame, name: str) -> pd.DataFrame:
-        """Write ``table`` to ``metrics/<name>.csv`` and hand it back."""
+        """Write ``table`` to ``metrics/<name>.csv`` and return it."""
         write_csv(self.metrics / f"{file_name(name)}.csv", table)
         return table
 
@@ -120,8 +130,12 @@ class Run:
         """Write ``text`` to ``metrics/<name>``."""
         return write_text(self.metrics / file_name(name), text)
 
-    def table(self, name: str) -> pd.DataFrame:
-        """Read ``metrics/<name>.csv``, written by an earlier notebook of this run."""
+    def read_table(self, name: str) -> pd.DataFrame:
+        """Read ``metrics/<name>.csv``, written by an earlier notebook of this run.
+
+        Raises:
+            GlacierError: It is not there yet or cannot be read.
+        """
         path = self.metrics / f"{file_name(name)}.csv"
         if not path.exists():
             raise GlacierError(
@@ -133,28 +147,16 @@ class Run:
             reason = " ".join(str(error).split())
             raise GlacierError(f"{path}: cannot be read ({reason}); run again") from error
 
-    def save_vector(self, table: gpd.GeoDataFrame, name: str) -> Path:
-        """Write ``table`` to ``maps/<name>.gpkg``."""
-        name = file_name(name)
-        path = self.maps / f"{name}.gpkg"
-        with atomic_path(path) as temporary:
-            table.to_file(temporary, driver="GPKG", layer=name)
-        return path
-
     def record(self, **entries: Any) -> None:
-        """Merge ``entries`` into ``run.json``; dictionaries are merged one level deep."""
-        content = self.recorded()
-        for key, value in entries.items():
-            if isinstance(value, dict) and isinstance(content.get(key), dict):
-                entries[key] = content[key] | value
-        self.replace(**entries)
-
-    def replace(self, **entries: Any) -> None:
         """Put ``entries`` into ``run.json`` in the place of what stood there under their names."""
-        write_json(self.folder / "run.json", self.recorded() | entries)
+        write_json(self.folder / "run.json", self.read_record() | entries)
 
-    def recorded(self) -> dict[str, Any]:
-        """Return the content of ``run.json`` (empty before the first entry)."""
+    def read_record(self) -> dict[str, Any]:
+        """Return the content of ``run.json``; empty before the first entry.
+
+        Raises:
+            GlacierError: The file is not the record of a run.
+        """
         path = self.folder / "run.json"
         if not path.exists():
             return {}
@@ -168,9 +170,13 @@ class Run:
             raise GlacierError(f"{path}: not the record of a run; remove it and run again")
         return content
 
-    def patch_store(self) -> store_module.PatchStore:
-        """Open the patch store that notebook 02 of this run made."""
-        folder = self.recorded().get("patch_store")
+    def open_patch_store(self) -> store_module.PatchStore:
+        """Open the patch store that notebook 02 of this run made.
+
+        Raises:
+            GlacierError: Notebook 02 has not run yet, or the store was removed.
+        """
+        folder = self.read_record().get("patch_store")
         if folder is None:
             raise GlacierError(
                 f"{self.folder}: no patches yet; run 02_preprocessing with run={self.name!r}"
@@ -179,59 +185,65 @@ class Run:
         return store_module.open_store(project_root() / folder)
 
     def record_patch_store(self, store: store_module.PatchStore) -> None:
-        """Remember the patch store of this run for the later notebooks."""
+        """Write into ``run.json`` which patch store the later notebooks of this run open."""
         self.record(patch_store=relative(store.folder), patch_key=store.key)
-
-    def data(self) -> dataset.Dataset:
-        """Open the dataset that notebook 02 of this run worked on."""
-        name = self.recorded().get("dataset")
-        if name is None:
-            raise GlacierError(
-                f"{self.folder}: no dataset yet; run 02_preprocessing with run={self.name!r}"
-            )
-        return open_data(name)
 
 
 def open_run(name: str, root: str | Path | None = None) -> Run:
     """Return the run ``name``, its folder made and its provenance written.
 
     Args:
-        name: a plain folder name under ``reports/``.
-        root: the project's folder (default: found from the working directory).
+        name: A plain folder name under ``reports/``.
+        root: The project's folder (default: found from the working directory).
 
     Raises:
-        GlacierError: the name would lead out of ``reports/``.
+        GlacierError: The name would lead out of ``reports/``.
     """
     check_name("run", name)
     run = Run(Path(root or project_root()) / "reports" / name)
     run.folder.mkdir(parents=True, exist_ok=True)
-    if "provenance" not in run.recorded():
+    if "provenance" not in run.read_record():
         run.record(run=name, provenance=provenance())
     return run
 
 
 def check_name(what: str, name: str) -> None:
-    """Raise GlacierError where ``name`` could not be one folder's name on every system."""
+    """Check that ``name`` can be one folder's name on every system.
+
+    Args:
+        what: What it names, for the message.
+        name: The name.
+
+    Raises:
+        GlacierError: It cannot.
+    """
     if not name or name != file_name(name) or name[0] in ". " or name[-1] in ". ":
         raise GlacierError(
             f"{what} {name!r}: not a plain folder name; choose one such as 'default'"
         )
 
 
-def open_data(name: str, root: str | Path | None = None) -> dataset.Dataset:
+def open_data(name: str, root: str | Path | None = None) -> dataset_module.Dataset:
     """Open a dataset by name or path; the built-in ``sample`` is made when it is not there yet.
 
     A relative path starts at the project's folder, so that it means the same to the command line
     and to the notebooks.
+
+    Args:
+        name: Name of a folder under ``data/``, or path of a folder or manifest.
+        root: The project's folder (default: found from the working directory).
+
+    Raises:
+        GlacierError: There is no such dataset, or its manifest is wrong.
     """
     root = Path(root or project_root())
-    if name == "sample" and not (root / "data" / "sample" / "dataset.yaml").exists():
+    if name == "sample" and not (root / "data" / "sample" / dataset_module.MANIFEST).exists():
         from glacier_utils.synthetic.sample import make_sample
 
         make_sample(root / "data" / "sample")
-    if (root / name).is_file() or (root / name / dataset.MANIFEST).is_file():
-        return dataset.open_dataset(root / name)
-    return dataset.open_dataset(name, root=root)
+    if (root / name).is_file() or (root / name / dataset_module.MANIFEST).is_file():
+        return dataset_module.open_dataset(root / name)
+    return dataset_module.open_dataset(name, root=root)
 
 
 def provenance() -> dict[str, Any]:
@@ -256,21 +268,24 @@ def versions() -> dict[str, str]:
 
 
 def relative(path: str | Path, root: str | Path | None = None) -> str:
-    """Return ``path`` relative to the project where it lies inside it, else as it is."""
+    """Return ``path`` relative to the project where it lies inside it, else as an absolute path."""
     path = Path(path).resolve()
     root = Path(root or project_root()).resolve()
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
-def compare(runs: list[Run]) -> pd.DataFrame:
+def compare_runs(runs: list[Run]) -> pd.DataFrame:
     """Put the spatial scores of several runs side by side.
 
+    Args:
+        runs: Runs whose notebook 04 is done.
+
     Returns:
-        A row per run, model, area, date and reference, with the mean over seeds of each score and
-        the number of seeds.
+        One row per run, model, area, date and reference, with the mean over seeds of each score
+        and the number of seeds.
 
     Raises:
-        GlacierError: a run has no ``metrics/spatial.csv``, or one without these columns.
+        GlacierError: A run has no ``metrics/spatial.csv``, or one without these columns.
     """
     # Runs of different projects may share a name; their folders then tell them apart.
     names = [run.name for run in runs]
@@ -278,7 +293,7 @@ def compare(runs: list[Run]) -> pd.DataFrame:
     keys = ["run", "model", "area", "date", "reference"]
     tables = []
     for run, label in zip(runs, labels, strict=True):
-        table = run.table("spatial").assign(run=label)
+        table = run.read_table("spatial").assign(run=label)
         missing = [name for name in (*keys, "seed", *SCORES) if name not in table]
         if missing:
             raise GlacierError(
@@ -289,6 +304,18 @@ def compare(runs: list[Run]) -> pd.DataFrame:
     result = grouped[list(SCORES)].mean()
     result.insert(0, "seeds", grouped["seed"].nunique())
     return result.reset_index()
+
+
+def rounded(table: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
+    """Return ``table`` with its float columns rounded for reading.
+
+    Example:
+        >>> print(rounded(pd.DataFrame({"iou": [0.81249], "patches": [12]})).to_string(index=False))
+          iou  patches
+        0.812       12
+    """
+    numbers = table.select_dtypes(np.floating).columns
+    return table.assign(**{name: table[name].round(digits) for name in numbers})
 
 
 def _commit() -> str | None:
@@ -304,9 +331,3 @@ def _commit() -> str | None:
         ).stdout.strip()
     except (OSError, subprocess.SubprocessError, GlacierError):
         return None
-
-
-def rounded(table: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
-    """Return ``table`` with its float columns rounded for reading."""
-    numbers = table.select_dtypes(np.floating).columns
-    return table.assign(**{name: table[name].round(digits) for name in numbers})

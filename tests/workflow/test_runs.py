@@ -6,12 +6,10 @@ import platform
 import socket
 from pathlib import Path
 
-import geopandas as gpd
 import matplotlib.figure
 import numpy as np
 import pandas as pd
 import pytest
-import shapely
 
 from glacier_utils.errors import GlacierError
 from glacier_utils.workflow import runs
@@ -85,13 +83,13 @@ def test_open_run_refuses_names_that_are_no_folder(project, name):
 def test_open_run_makes_the_folder_and_keeps_what_is_there(project):
     run = runs.open_run("both dates-2", root=project)
     assert run.folder == project / "reports" / "both dates-2"
-    assert run.name == run.recorded()["run"] == "both dates-2"
+    assert run.name == run.read_record()["run"] == "both dates-2"
     run.record(provenance={"started": "then"})
-    assert runs.open_run("both dates-2").recorded()["provenance"]["started"] == "then"
+    assert runs.open_run("both dates-2").read_record()["provenance"]["started"] == "then"
 
 
 def test_provenance_tells_versions_but_not_the_machine(run):
-    record = run.recorded()["provenance"]
+    record = run.read_record()["provenance"]
     assert record["python"] == platform.python_version()
     assert record["packages"]["torch"].startswith("2.")
     assert set(record["packages"]) == set(runs.PACKAGES)
@@ -100,28 +98,18 @@ def test_provenance_tells_versions_but_not_the_machine(run):
     assert socket.gethostname() not in record["host"].values()
 
 
-def test_record_merges_one_level_deep(run):
-    run.record(steps={"01": {"seconds": 1}}, seeds=[0])
-    run.record(steps={"02": {"seconds": 2}}, seeds=[1])
-    run.record(steps={"01": {"done": True}})
-    record = run.recorded()
-    assert record["steps"] == {"01": {"done": True}, "02": {"seconds": 2}}
-    assert record["seeds"] == [1]
-    assert record["run"] == "default"
-
-
-def test_replace_forgets_what_stood_there(run):
+def test_record_replaces_what_stood_there(run):
     run.record(parameters={"epochs": 1, "seeds": [0]})
-    run.replace(parameters={"seeds": [1]})
-    assert run.recorded()["parameters"] == {"seeds": [1]}
-    assert run.recorded()["run"] == "default"
+    run.record(parameters={"seeds": [1]})
+    assert run.read_record()["parameters"] == {"seeds": [1]}
+    assert run.read_record()["run"] == "default"
 
 
 @pytest.mark.parametrize("text", ["{", "[]", ""])
 def test_a_broken_record_names_the_file(run, text):
     (run.folder / "run.json").write_text(text)
     with pytest.raises(GlacierError, match=r"run\.json.*remove it"):
-        run.recorded()
+        run.read_record()
 
 
 def test_save_figure_writes_a_picture_and_save_table_hands_back_its_table(run):
@@ -131,62 +119,49 @@ def test_save_figure_writes_a_picture_and_save_table_hands_back_its_table(run):
     assert (run.figures / "curve.png").read_bytes().startswith(b"\x89PNG")
     table = spatial()
     assert run.save_table(table, "spatial") is table
-    pd.testing.assert_frame_equal(run.table("spatial"), table)
+    pd.testing.assert_frame_equal(run.read_table("spatial"), table)
     run.save_text("retreat\n", "conclusions.md")
     assert (run.metrics / "conclusions.md").read_text() == "retreat\n"
-
-
-def test_save_vector_writes_a_geopackage(run):
-    table = gpd.GeoDataFrame({"glacier": [1]}, geometry=[shapely.box(0, 0, 9, 9)], crs=32623)
-    path = run.save_vector(table, "outlines")
-    assert path == run.maps / "outlines.gpkg"
-    read = gpd.read_file(path, layer="outlines")
-    assert read.crs == table.crs
-    assert read.area.tolist() == [81.0]
-    assert [file.name for file in run.maps.iterdir()] == ["outlines.gpkg"]
 
 
 def test_names_from_the_data_stay_inside_the_run(run):
     # Areas name figures and tables, and users name areas.
     run.save_table(spatial(), "../../north/west")
     assert [path.name for path in run.metrics.iterdir()] == [".._.._north_west.csv"]
-    assert len(run.table("../../north/west")) == 3
+    assert len(run.read_table("../../north/west")) == 3
 
 
 def test_a_missing_or_broken_table_says_what_to_do(run):
     with pytest.raises(GlacierError, match=r"spatial\.csv: not there yet; run the earlier"):
-        run.table("spatial")
+        run.read_table("spatial")
     run.metrics.mkdir()
     (run.metrics / "spatial.csv").touch()
     with pytest.raises(GlacierError, match=r"spatial\.csv: cannot be read"):
-        run.table("spatial")
+        run.read_table("spatial")
 
 
-def test_patches_and_data_before_notebook_02_say_what_to_run(run):
-    for opener in (run.patch_store, run.data):
-        with pytest.raises(GlacierError, match="02_preprocessing with run='default'"):
-            opener()
+def test_patches_before_notebook_02_say_what_to_run(run):
+    with pytest.raises(GlacierError, match="02_preprocessing with run='default'"):
+        run.open_patch_store()
 
 
 def test_a_patch_store_that_was_removed_is_named(run):
     run.record(patch_store="data/tiny/patches/123")
     with pytest.raises(GlacierError, match=r"data.tiny.patches.123"):
-        run.patch_store()
+        run.open_patch_store()
 
 
 def test_data_opens_by_name_and_by_a_path_that_starts_at_the_project(
-    run, project, make_dataset, monkeypatch
+    project, make_dataset, monkeypatch
 ):
     folder = make_dataset(patches=(1, 1), size=8)
     (project / "data").mkdir()
     folder.rename(project / "data" / "tiny")
     monkeypatch.chdir(project / "notebooks")  # where the notebooks run
     for name in ("tiny", "data/tiny", "data/tiny/dataset.yaml", str(project / "data" / "tiny")):
-        run.record(dataset=name)
-        assert run.data().folder == project / "data" / "tiny"
-    run.record(dataset="tyni")
+        assert runs.open_data(name).folder == project / "data" / "tiny"
     with pytest.raises(GlacierError, match=r"tyni.*tiny"):
-        run.data()
+        runs.open_data("tyni")
 
 
 def test_relative_paths_only_inside_the_project(project, tmp_path):
@@ -200,7 +175,7 @@ def test_compare_takes_means_over_seeds(project):
     default, longer = runs.open_run("default"), runs.open_run("longer")
     default.save_table(spatial(), "spatial")
     longer.save_table(spatial(iou=[0.9, 0.9, np.nan]), "spatial")
-    table = runs.compare([default, longer])
+    table = runs.compare_runs([default, longer])
     assert table["run"].tolist() == ["default"] * 2 + ["longer"] * 2
     assert table["model"].tolist() == ["unet", "threshold"] * 2
     assert table["seeds"].tolist() == [2, 1, 2, 1]
@@ -212,7 +187,7 @@ def test_compare_keeps_runs_of_one_name_apart(project, tmp_path):
     here, there = runs.open_run("default"), runs.open_run("default", root=tmp_path)
     here.save_table(spatial(), "spatial")
     there.save_table(spatial(iou=0.1), "spatial")
-    table = runs.compare([here, there])
+    table = runs.compare_runs([here, there])
     assert table["run"].tolist() == [str(here.folder)] * 2 + [str(there.folder)] * 2
     np.testing.assert_allclose(table["iou"], [0.75, 0.5, 0.1, 0.1])
 
@@ -220,7 +195,7 @@ def test_compare_keeps_runs_of_one_name_apart(project, tmp_path):
 def test_compare_names_a_table_without_a_column(run):
     run.save_table(spatial().drop(columns="seed"), "spatial")
     with pytest.raises(GlacierError, match=r"spatial\.csv: has no column seed"):
-        runs.compare([run])
+        runs.compare_runs([run])
 
 
 def test_rounded_leaves_whole_numbers_and_text():

@@ -283,7 +283,7 @@ def test_a_changed_parameter_executes_the_notebooks_it_reaches(project, capfd):
     (run,) = notebooks_module.run_all([changed], root=project)
     # 01 does not have the parameter, so it keeps its results.
     assert calls(project) == "first second second "
-    assert run.recorded()["parameters"] == {"run": "default", "word": "ice", "number": 2}
+    assert run.read_record()["parameters"] == {"run": "default", "word": "ice", "number": 2}
     injected = nbformat.read(run.folder / "02_second.ipynb", as_version=4).cells[2]
     assert injected.metadata["tags"] == ["injected-parameters"]
     assert "number = 2" in injected.source
@@ -312,7 +312,7 @@ def test_a_mistake_in_a_cell_keeps_the_copy_and_ends_with_2(project, capsys):
     assert cell.outputs[0].ename == "GlacierError"
     assert not list(folder.glob("*.running.ipynb"))
     assert (folder / "02_second.html").read_bytes() == page
-    assert "02_second" not in runs.Run(folder).recorded()["steps"]
+    assert "02_second" not in runs.Run(folder).read_record()["steps"]
 
 
 def test_after_a_failure_the_earlier_results_are_not_taken_for_finished(project):
@@ -366,6 +366,32 @@ def test_a_page_that_was_removed_is_made_again(project, monkeypatch):
     assert (run.folder / "02_second.html").exists()
 
 
+@pytest.mark.parametrize(
+    "changed", ["raster/grid.py", "new/deep/module.py", "assets/map.css", "plotting/__init__.pyi"]
+)
+def test_a_change_in_any_file_of_the_package_is_noticed(tmp_path, monkeypatch, changed):
+    package = tmp_path / "glacier_utils"
+    own = Path(notebooks_module.__file__).parents[1]
+    shutil.copytree(own, package, ignore=shutil.ignore_patterns("__pycache__", "leaflet"))
+    monkeypatch.setattr(notebooks_module, "__file__", str(package / "workflow" / "notebooks.py"))
+    before = notebooks_module._code_fingerprint(tmp_path)
+    (package / "raster" / "__pycache__").mkdir()
+    (package / "raster" / "__pycache__" / "grid.pyc").touch()
+    assert notebooks_module._code_fingerprint(tmp_path) == before
+    path = package / changed
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write("\n")
+    assert notebooks_module._code_fingerprint(tmp_path) != before
+
+
+def test_a_change_in_the_studys_tables_is_noticed(tmp_path):
+    before = notebooks_module._code_fingerprint(tmp_path)
+    (tmp_path / "studies" / "tables").mkdir(parents=True)
+    (tmp_path / "studies" / "tables" / "everest.csv").touch()
+    assert notebooks_module._code_fingerprint(tmp_path) != before
+
+
 # Pages
 
 SCRIPT = "<script>alert(1)</script>"
@@ -373,7 +399,7 @@ SCRIPT = "<script>alert(1)</script>"
 
 def test_the_index_escapes_what_users_name(project):
     run = runs.open_run("default", project)
-    run.replace(parameters={"word": SCRIPT}, provenance={"commit": SCRIPT})
+    run.record(parameters={"word": SCRIPT}, provenance={"commit": SCRIPT})
     for folder, name in (("metrics", "a<b>#1.csv"), ("maps", "a&b.tif"), ("figures", "x<i>.png")):
         path = run.folder / folder / name
         path.parent.mkdir()
