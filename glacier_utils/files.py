@@ -1,10 +1,11 @@
-"""Writing files so that a reader never meets half of one, and naming content by its hash."""
+"""Where the project lies; files that no reader meets half of; content named by its hash."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
+import mmap
 import os
 import re
 import shutil
@@ -14,7 +15,41 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+
+from glacier_utils.errors import GlacierError
+
+
+def project_root(start: str | Path | None = None) -> Path:
+    """Return the folder that holds ``notebooks`` and ``data``: the nearest one upwards.
+
+    Notebooks run in ``notebooks/``, the command line anywhere; both find the same project. The
+    environment variable ``GLACIER_HOME`` overrides the search.
+
+    Raises:
+        GlacierError: no such folder lies above ``start`` (default: the working directory), or
+            ``GLACIER_HOME`` is none.
+    """
+    if home := os.environ.get("GLACIER_HOME"):
+        if not Path(home).is_dir():
+            raise GlacierError(f"GLACIER_HOME: {home} is no folder; set it to your clone")
+        return Path(home).resolve()
+    here = Path(start or Path.cwd()).resolve()
+    for folder in (here, *here.parents):
+        if (folder / "notebooks" / "parameters").is_dir():
+            return folder
+    raise GlacierError(
+        f"{here}: not inside the project (no folder above it holds notebooks/parameters); "
+        "change into your clone or set GLACIER_HOME to it"
+    )
+
+
+def relative(path: str | Path, root: str | Path | None = None) -> str:
+    """Return ``path`` relative to the project where it lies inside it, else as it is."""
+    path = Path(path).resolve()
+    root = Path(root or project_root()).resolve()
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
 @contextmanager
@@ -107,3 +142,14 @@ def _plain(content: Any) -> Any:
 def file_name(name: str) -> str:
     """Return ``name`` with an underscore for each character that some system keeps for itself."""
     return re.sub(r'[\x00-\x1f<>:"/\\|?*]', "_", name)
+
+
+def release_pages(array: np.ndarray) -> None:
+    """Take what was read of a memory-mapped file off the memory of this process.
+
+    It stays in the system's cache; but counted as this process's own, it would grow with the file,
+    and with it what a job on a cluster is allowed to take. Does nothing to other arrays.
+    """
+    mapped = getattr(array, "_mmap", None)  # of np.memmap, which has no public name for it
+    if mapped is not None and hasattr(mapped, "madvise"):
+        mapped.madvise(mmap.MADV_DONTNEED)

@@ -24,7 +24,15 @@ from IPython.display import Image, display
 from glacier_utils.datasets import dataset as dataset_module
 from glacier_utils.datasets import store as store_module
 from glacier_utils.errors import GlacierError
-from glacier_utils.files import atomic_path, file_name, write_csv, write_json, write_text
+from glacier_utils.files import (
+    atomic_path,
+    file_name,
+    project_root,
+    relative,
+    write_csv,
+    write_json,
+    write_text,
+)
 
 FIGURE_DPI = 110
 PACKAGES = (
@@ -36,32 +44,6 @@ PACKAGES = (
     "scikit-learn",
 )
 SCORES = ("iou", "f1", "precision", "recall")
-
-
-def project_root(start: str | Path | None = None) -> Path:
-    """Return the folder that holds ``notebooks`` and ``data``: the nearest one upwards.
-
-    Notebooks run in ``notebooks/``, the command line anywhere; both find the same project. The
-    environment variable ``GLACIER_HOME`` overrides the search.
-
-    Args:
-        start: Where the search begins (default: the working directory).
-
-    Raises:
-        GlacierError: No such folder lies above ``start``, or ``GLACIER_HOME`` is none.
-    """
-    if home := os.environ.get("GLACIER_HOME"):
-        if not Path(home).is_dir():
-            raise GlacierError(f"GLACIER_HOME: {home} is no folder; set it to your clone")
-        return Path(home).resolve()
-    here = Path(start or Path.cwd()).resolve()
-    for folder in (here, *here.parents):
-        if (folder / "notebooks" / "parameters").is_dir():
-            return folder
-    raise GlacierError(
-        f"{here}: not inside the project (no folder above it holds notebooks/parameters); "
-        "change into your clone or set GLACIER_HOME to it"
-    )
 
 
 @dataclass(frozen=True)
@@ -265,13 +247,6 @@ def provenance() -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Return the version of each package that the numbers depend on."""
     return {name: version(name) for name in PACKAGES}
-
-
-def relative(path: str | Path, root: str | Path | None = None) -> str:
-    """Return ``path`` relative to the project where it lies inside it, else as an absolute path."""
-    path = Path(path).resolve()
-    root = Path(root or project_root()).resolve()
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
 def compare_runs(runs: list[Run]) -> pd.DataFrame:
