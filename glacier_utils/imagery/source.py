@@ -432,8 +432,8 @@ class _RasterSource(Frame, Source):
         self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
     ) -> Image:
         """Read a window; where files overlap, the first in sorted order that is valid counts."""
-        row, col, height, width = self.window(row, col, height, width)
         grid = self.grid.window(row, col, height, width)
+        height, width = grid.shape
         found = list(self.pieces(row, col, height, width))
         if len(found) == 1:
             piece, known = self._read_piece(found[0][0], found[0][2])

@@ -102,25 +102,13 @@ def open_map(
     return warp_mask(mask, grid, name=str(headers[0].path))
 
 
-def grid_shift(one: Grid, other: Grid) -> tuple[float, float] | None:
-    """Return how far the pixels of ``other`` lie off those of ``one``: (dx, dy) in pixels.
-
-    To the right and down, each in -0.5..0.5: whole pixels do not count. None where the CRSs or
-    the pixel sizes differ, so that no single shift describes it.
-    """
-    if not same_crs(one.crs, other.crs) or not one._same_pixels(other):
-        return None
-    row, col = one.position(other)
-    return col - round(col), row - round(row)
-
-
 def describe_mismatch(grid: Grid, reference: Grid) -> str:
     """Say in what ``grid`` is not ``reference``; "" where both are one frame."""
     if grid.matches(reference):
         return ""
     if not same_crs(grid.crs, reference.crs):
         return f"its CRS is {crs_name(grid)}, not {crs_name(reference)}"
-    shift = grid_shift(reference, grid)
+    shift = reference.shift(grid)
     if shift is None:
         return f"its pixels are {grid.transform.a:g} wide, not {reference.transform.a:g}"
     if not grid.shares_lattice(reference):
@@ -226,20 +214,6 @@ class _OnGrid:
         if own.shares_lattice(grid):
             self._offset = tuple(round(value) for value in own.position(grid))
 
-    def _asked(self, row: int, col: int, height: int | None, width: int | None) -> Grid:
-        height = self.grid.height - row if height is None else height
-        width = self.grid.width - col if width is None else width
-        if height <= 0 or width <= 0:
-            raise ValueError(f"an empty window: {height} rows, {width} columns")
-        return self.grid.window(int(row), int(col), height, width)
-
-    def _inside(self, row: int, col: int, shape: tuple[int, int]) -> np.ndarray:
-        """Return bool [row, col]: the frame itself cuts, whatever lies beyond it."""
-        rows, cols = np.arange(row, row + shape[0]), np.arange(col, col + shape[1])
-        return np.outer(
-            (rows >= 0) & (rows < self.grid.height), (cols >= 0) & (cols < self.grid.width)
-        )
-
 
 class _WarpedSource(_OnGrid, Source):
     """An image on another grid."""
@@ -258,7 +232,7 @@ class _WarpedSource(_OnGrid, Source):
         self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
     ) -> Image:
         """Read a window; what lies outside the frame is invalid."""
-        grid = self._asked(row, col, height, width)
+        grid = self.grid.window(row, col, height, width)
         values = np.zeros((len(self.bands), *grid.shape), np.float32)
         valid = np.zeros(grid.shape, bool)
         if self._offset is not None:
@@ -269,7 +243,8 @@ class _WarpedSource(_OnGrid, Source):
                 found = self._piece(piece)
                 if found is not None:
                     values[:, *place], valid[place] = found
-        valid &= self._inside(row, col, grid.shape)
+        # The frame itself cuts, whatever lies beyond it.
+        valid &= self.grid.inside(row, col, *grid.shape)
         values[:, ~valid] = 0
         return Image(values, valid, self.bands, grid)
 
@@ -301,7 +276,7 @@ class _WarpedMask(_OnGrid, Mask):
         self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
     ) -> np.ndarray:
         """Read a window as uint8 [row, col]; 255 outside the frame and where there is nothing."""
-        grid = self._asked(row, col, height, width)
+        grid = self.grid.window(row, col, height, width)
         result = np.full(grid.shape, UNKNOWN, np.uint8)
         if self._offset is not None:
             result[:] = self._mask.read(row + self._offset[0], col + self._offset[1], *grid.shape)
@@ -312,5 +287,5 @@ class _WarpedMask(_OnGrid, Mask):
                     classes = self._mask.read(*window)[np.newaxis]
                     own = self._own.window(*window)
                     result[place] = _warp(classes, own, piece, Resampling.nearest, UNKNOWN)[0]
-        result[~self._inside(row, col, grid.shape)] = UNKNOWN
+        result[~self.grid.inside(row, col, *grid.shape)] = UNKNOWN
         return result

@@ -20,8 +20,20 @@ _UNNAMED = ("unknown", "unnamed", "not specified", "not_specified", "undefined")
 class Grid:
     """North-up raster grid.
 
-    ``crs`` is None for images without georeference; their transform then counts pixels (or metres,
-    where the dataset states a resolution), with y falling along the rows as on every other grid.
+    Attributes:
+        crs: None for images without georeference; their transform then counts pixels (or metres,
+            where the dataset states a resolution), with y falling along the rows as on every other
+            grid.
+        transform: from (column, row) to the place on the ground.
+        height: rows.
+        width: columns.
+
+    Example:
+        >>> grid = Grid(CRS.from_epsg(32623), Affine(10, 0, 450_000, 0, -10, 6_780_000), 60, 80)
+        >>> grid.resolution, grid.bounds
+        (10.0, (450000.0, 6779400.0, 450800.0, 6780000.0))
+        >>> grid.window(20, 10).shape
+        (40, 70)
     """
 
     crs: CRS | None
@@ -38,7 +50,7 @@ class Grid:
     def metres_per_unit(self) -> float:
         """Length of one unit of a projected CRS, 1 for m; nan where a length has no meaning."""
         if self.crs is None:
-            # A pixel of exactly one unit is a count of pixels: nobody told its size on the ground.
+            # A pixel of exactly one unit is a count of pixels: its size on the ground is unknown.
             return math.nan if abs(self.transform.a) == 1 else 1.0
         if not self.crs.is_projected:
             return math.nan
@@ -68,10 +80,31 @@ class Grid:
         """The frame as a polygon."""
         return shapely.box(*self.bounds)
 
-    def window(self, row: int, col: int, height: int, width: int) -> Grid:
-        """Return the part that starts at (``row``, ``col``); it may stick out of the frame."""
+    def window(
+        self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
+    ) -> Grid:
+        """Return the part that starts at (``row``, ``col``); it may stick out of the frame.
+
+        Args:
+            row: of the upper left pixel.
+            col: of the upper left pixel.
+            height: rows; None takes all that remain of the frame.
+            width: columns; None likewise.
+
+        Raises:
+            ValueError: the window is empty.
+        """
+        height = self.height - row if height is None else height
+        width = self.width - col if width is None else width
+        if height <= 0 or width <= 0:
+            raise ValueError(f"an empty window: {height} rows, {width} columns")
         transform = self.transform @ Affine.translation(col, row)
         return Grid(self.crs, transform, int(height), int(width))
+
+    def inside(self, row: int, col: int, height: int, width: int) -> np.ndarray:
+        """Return which pixels of a window lie in the frame, bool [row, col]."""
+        rows, cols = np.arange(row, row + height), np.arange(col, col + width)
+        return np.outer((rows >= 0) & (rows < self.height), (cols >= 0) & (cols < self.width))
 
     def position(self, other: Grid) -> tuple[float, float]:
         """Return (row, col) of the upper left corner of ``other`` in pixels of this grid."""

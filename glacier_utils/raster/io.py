@@ -1,11 +1,9 @@
-"""Patches as NumPy arrays: one a file, or many stacked in one with an index of their places.
+"""Raster files: opened with clear errors, their headers read, cloud-optimised GeoTIFFs written.
 
-An open array offers the few parts of rasterio's datasets that reading needs, so that whoever reads
-rasters reads arrays too. A patch of a stack has the path ``stack.npy/000003``.
-
-Raster files: open them with clear errors, read their headers, write them.
-
-Cloud-optimised GeoTIFFs of maps that were written to the disk row by row, in bounded memory.
+NumPy files are read too: a patch a file, or many stacked in one, whose index (``stack.csv`` beside
+``stack.npy``) says where each lies. A patch of a stack has the path ``stack.npy/000003``. An open
+array offers the few parts of rasterio's datasets that reading needs, so that whoever reads rasters
+reads arrays too.
 """
 
 from __future__ import annotations
@@ -14,11 +12,11 @@ import math
 import os
 import re
 import shutil
+import tempfile
 import warnings
-import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +25,32 @@ import pandas as pd
 import rasterio
 import rasterio.shutil
 from affine import Affine
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
-from glacier_utils.errors import GlacierError
-from glacier_utils.files import atomic_path
+from glacier_utils.errors import GlacierError, plain
 from glacier_utils.raster.grid import Grid
-from glacier_utils.raster.paths import gdal_name, is_virtual, list_files
+from glacier_utils.raster.paths import gdal_name, is_virtual
 
 Place = tuple[int, int]
+# GDAL keeps blocks in memory up to this many bytes; by default a twentieth of the machine's.
+CACHE = 2**25
+_BLOCK = 512  # side of the blocks of a written file, and rows that are written at a time
+# Listing a folder of thousands of patches for each of them costs more than opening it, and beside a
+# file on the web each look costs a request.
+_LOCAL = {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}
+_WEB = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_HTTP_CONNECTTIMEOUT": "15",
+    "GDAL_HTTP_TIMEOUT": "120",
+    "GDAL_HTTP_MAX_RETRY": "2",
+}
+# Files that stay open together: those of the bands of a scene, or of a few patches.
+_FILES_KEPT = 16
+# Bytes of GDAL's memory of decoded blocks, beside a row of blocks of each open file, and at most: a
+# row of blocks of a Sentinel-2 product has 92 MB.
+_CACHE_LEAST, _CACHE_MOST = 2**24, 2**27
 
 
 def is_array(path: Path) -> bool:
@@ -177,24 +192,6 @@ def _read_index(path: Path, count: int) -> list[Place] | None:
         line = int(np.flatnonzero(wrong)[0]) + 2
         raise GlacierError(f"{path}: line {line}: row and col must be whole numbers from 0")
     return [(int(row), int(col)) for row, col in numbers.to_numpy()]
-
-
-__all__ = ["Header", "KeptOpen", "crs_name", "list_files", "open_raster", "pixel_transform",
-           "read_header", "read_headers", "write_raster"]  # fmt: skip
-# Listing a folder of thousands of patches for each of them costs more than opening it, and beside a
-# file on the web each look costs a request.
-_LOCAL = {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}
-_WEB = {
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    "GDAL_HTTP_CONNECTTIMEOUT": "15",
-    "GDAL_HTTP_TIMEOUT": "120",
-    "GDAL_HTTP_MAX_RETRY": "2",
-}
-# Files that stay open together: those of the bands of a scene, or of a few patches.
-_FILES_KEPT = 16
-# Bytes of GDAL's memory of decoded blocks (by default a twentieth of the machine's), beside a row
-# of blocks of each open file, and at most: a row of blocks of a Sentinel-2 product has 92 MB.
-_CACHE_LEAST, _CACHE_MOST = 2**24, 2**27
 
 
 @contextmanager
@@ -383,236 +380,118 @@ def crs_name(grid: Grid) -> str:
 
 def write_raster(
     path: str | Path,
-    array: np.ndarray,
+    values: np.ndarray | Path,
     grid: Grid,
     *,
     nodata: float | None = None,
+    scale: float = 1.0,
+    average: bool | None = None,
+    descriptions: Sequence[str] = (),
+    colormap: Mapping[int, tuple[int, ...]] | None = None,
     tags: Mapping[str, str] | None = None,
-    colormap: Mapping[int, tuple] | None = None,
-    descriptions: Sequence[str] | None = None,
 ) -> Path:
     """Write a cloud-optimised GeoTIFF, whole or not at all.
 
+    The rows go into a plain GeoTIFF, of which GDAL's COG driver makes the file and its overviews;
+    what was written is read back and compared, since a full disk need not be noticed. Beside
+    ``values`` that takes some 150 MB of memory for any size.
+
     Args:
         path: the file to make.
-        array: [row, col] or [band, row, col]; bool becomes uint8.
-        grid: its place; must have the array's rows and columns.
-        nodata: value of pixels without data.
-        tags: text kept in the file.
-        colormap: colours (red, green, blue[, alpha]) of 0..255 for the values of a uint8 map.
-        descriptions: names of the bands.
-
-    Raises:
-        ValueError: the array does not fit the grid.
-    """
-    array = np.asarray(array)
-    bands = array[np.newaxis] if array.ndim == 2 else array
-    if bands.ndim != 3 or bands.shape[1:] != grid.shape:
-        raise ValueError(f"an array of shape {array.shape} does not fit a grid of {grid.shape}")
-    if bands.dtype == bool:
-        bands = bands.astype(np.uint8)
-    profile = {
-        "count": bands.shape[0],
-        "height": grid.height,
-        "width": grid.width,
-        "dtype": bands.dtype,
-        "crs": grid.crs,
-        "transform": grid.transform,
-        "nodata": nodata,
-    }
-    layout = {
-        "driver": "COG",
-        "compress": "DEFLATE",
-        "predictor": "YES",
-        # Blocks larger than the image would be padded: a patch gets a block of its own
-        # size, but none below 128, which the driver does not write.
-        "blocksize": min(512, max(128, math.ceil(max(grid.shape) / 16) * 16)),
-        # Classes and counts must not be mixed in overviews; measured quantities are averaged.
-        "overview_resampling": "AVERAGE" if bands.dtype.kind == "f" else "NEAREST",
-        "bigtiff": "IF_SAFER",
-    }
-    with atomic_path(path) as temporary, warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(temporary, "w", **profile, **layout) as dataset:
-            dataset.write(bands)
-            dataset.update_tags(**(tags or {}))
-            for number, name in enumerate(descriptions or (), start=1):
-                dataset.set_band_description(number, name)
-            if colormap is not None:
-                dataset.write_colormap(1, dict(colormap))
-    return Path(path)
-
-
-BLOCK = 512
-# GDAL keeps blocks in memory up to this many bytes; by default a twentieth of the machine's.
-CACHE = 2**25
-_HALVED = 2**22  # pixels that are halved at a time, which takes some 8 bytes for each
-
-
-@dataclass(frozen=True)
-class Layer:
-    """What a map of bytes says of itself.
-
-    Attributes:
-        description: name of the band.
+        values: [row, col] or [band, row, col]; bool becomes uint8. Or a file of one byte for each
+            pixel, row by row, on the disk of ``path``; what is made on the way lies beside it.
+        grid: its place; must have the rows and columns of ``values``.
         nodata: value of pixels without data.
         scale: measured value = number x scale.
-        average: whether overviews hold means of pixels; classes must not be averaged.
-        colours: (red, green, blue, alpha) of values, for classes.
+        average: whether overviews hold means of pixels, else one of each four. None: of floats, as
+            classes and counts must not be mixed.
+        descriptions: names of the bands.
+        colormap: colours (red, green, blue[, alpha]) of 0..255 for the values of a uint8 map.
         tags: text kept in the file.
-    """
-
-    description: str
-    nodata: int = 255
-    scale: float = 1.0
-    average: bool = False
-    colours: Mapping[int, tuple[int, int, int, int]] = field(default_factory=dict)
-    tags: Mapping[str, str] = field(default_factory=dict)
-
-
-def cog_from_bytes(raw: Path, path: str | Path, grid: Grid, layer: Layer) -> Path:
-    """Turn a file of plain bytes [row, col] into a cloud-optimised GeoTIFF, whole or not at all.
-
-    GDAL reads the bytes, and the overviews made of them, through a virtual raster beside them; both
-    are removed again. Memory stays below about 100 MB for any size. (GDAL would make the overviews
-    itself, each from the whole image, in more than twice the time.)
-
-    Args:
-        raw: file of rows x columns bytes; files of its name with other endings are made beside it,
-            so it lies on the disk of ``path``, in a folder of its own.
-        path: to make.
-        grid: place and size.
-        layer: what the file is to say of its values.
 
     Raises:
+        ValueError: the values do not fit the grid.
         GlacierError: it cannot be written, as on a full disk, or does not hold what was written.
+
+    Example:
+        >>> grid = Grid(None, Affine(10, 0, 0, 0, -10, 0), 2, 3)
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> path = write_raster(folder / "ice.tif", np.ones((2, 3), np.uint8), grid, nodata=255)
+        >>> with open_raster(path) as file:
+        ...     file.read(1).sum(), file.nodata
+        (np.uint64(6), 255.0)
     """
     path = Path(path)
-    options = {
+    folder = values.parent if isinstance(values, Path) else path.parent
+    if not isinstance(values, Path):
+        shape = np.shape(values)
+        values = np.asarray(values)
+        values = values[np.newaxis] if values.ndim == 2 else values
+        if values.ndim != 3 or values.shape[1:] != grid.shape:
+            raise ValueError(f"an array of shape {shape} does not fit a grid of {grid.shape}")
+        values = values.astype(np.uint8) if values.dtype == bool else values
+    count, kind = (1, np.dtype(np.uint8)) if isinstance(values, Path) else (len(values), values.dtype)
+    profile = {
+        "driver": "GTiff", "height": grid.height, "width": grid.width, "count": count,
+        "dtype": kind, "crs": grid.crs, "transform": grid.transform, "nodata": nodata,
+        "photometric": "PALETTE" if colormap else "MINISBLACK", "bigtiff": "IF_SAFER",
+    }  # fmt: skip
+    average = kind.kind == "f" if average is None else average
+    layout = {
         "COMPRESS": "DEFLATE",
-        # A small image gets one block that is not much larger than itself.
-        "BLOCKSIZE": str(min(BLOCK, max(128, -(-max(grid.shape) // 16) * 16))),
+        "PREDICTOR": "NO" if colormap else "YES",  # classes pack better without
+        # Blocks larger than the image would be padded: a patch gets a block of its own
+        # size, but none below 128, which the driver does not write.
+        "BLOCKSIZE": str(min(_BLOCK, max(128, math.ceil(max(grid.shape) / 16) * 16))),
+        "OVERVIEW_RESAMPLING": "AVERAGE" if average else "NEAREST",
         "BIGTIFF": "IF_SAFER",
         "NUM_THREADS": "ALL_CPUS",
     }
-    # In the folder of the bytes, so that nobody finds it where the work is killed.
-    temporary = raw.with_suffix(".making.tif")
-    helpers = [temporary]
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with rasterio.Env(GDAL_CACHEMAX=CACHE):
-            virtual = _virtual_raster(raw, grid, layer, helpers)
-            try:
-                rasterio.shutil.copy(virtual, temporary, driver="COG", **options)
-            except Exception as error:  # whatever GDAL says; most of it has no public class
-                raise RasterioError(str(error)) from error
-        _compare(raw, temporary)
-        os.replace(temporary, path)
-    except RasterioError as error:
-        reason = " ".join(str(error.__cause__ or error).split())
-        free = shutil.disk_usage(path.parent).free / 1e6
-        raise GlacierError(
-            f"{path}: could not be written ({reason}); {free:.0f} MB are free on that disk: make "
-            "room if it is full, then run again"
-        ) from error
-    finally:
-        for helper in (*helpers, *raw.parent.glob(f"{temporary.name}.*")):
-            helper.unlink(missing_ok=True)
+    with (
+        tempfile.TemporaryDirectory(prefix=f".{path.stem}.", dir=folder) as name,
+        rasterio.Env(GDAL_CACHEMAX=CACHE),
+    ):
+        rows, made = Path(name, "rows.tif"), Path(name, "made.tif")
+        try:
+            with rasterio.open(rows, "w", **profile) as dataset:
+                if colormap:
+                    dataset.write_colormap(1, dict(colormap))
+                if scale != 1:
+                    dataset.scales, dataset.offsets = (scale,) * count, (0.0,) * count
+                for number, text in enumerate(descriptions, start=1):
+                    dataset.set_band_description(number, text)
+                dataset.update_tags(**{key: plain(text) for key, text in (tags or {}).items()})
+                for window, strip in _strips(values, grid):
+                    dataset.write(strip, window=window)
+            rasterio.shutil.copy(rows, made, driver="COG", **layout)
+            _compare(values, grid, made)
+        except (RasterioError, CPLE_BaseError) as error:
+            reason = " ".join(str(error.__cause__ or error).split())
+            free = shutil.disk_usage(folder).free / 1e6
+            raise GlacierError(
+                f"{path}: could not be written ({reason}); {free:.0f} MB are free on that disk: "
+                "free some if it is full, then run again"
+            ) from error
+        os.replace(made, path)
     return path
 
 
-def _compare(raw: Path, written: Path) -> None:
+def _compare(values: np.ndarray | Path, grid: Grid, written: Path) -> None:
     """Raise RasterioError where a file does not give back what went in: a disk may be full."""
-    with rasterio.open(written) as file, open(raw, "rb") as before:
-        for row in range(0, file.height, BLOCK):
-            window = Window(0, row, file.width, min(BLOCK, file.height - row))
-            after = file.read(1, window=window)
-            if before.read(after.size) != after.tobytes():
+    with rasterio.open(written) as dataset:
+        for window, strip in _strips(values, grid):
+            if dataset.read(window=window).tobytes() != strip.tobytes():
                 raise RasterioError("the file does not hold what was written to it")
 
 
-def _virtual_raster(raw: Path, grid: Grid, layer: Layer, helpers: list[Path]) -> Path:
-    """Write a virtual raster of a file of bytes, with overviews down to the size of a block.
-
-    Every file that it makes is appended to ``helpers``.
-    """
-    names = []
-    source, (height, width) = raw, grid.shape
-    while max(height, width) > BLOCK:
-        target = raw.with_suffix(f".half{len(names) + 1}")
-        helpers.append(target)
-        with open(source, "rb") as before, open(target, "wb") as after:
-            step = max(_HALVED // width // 2 * 2, 2)
-            for row in range(0, height, step):
-                rows = np.fromfile(before, np.uint8, min(step, height - row) * width)
-                after.write(_halved(rows.reshape(-1, width), layer).tobytes())
-        source, height, width = target, -(-height // 2), -(-width // 2)
-        description = target.with_name(f"{target.name}.vrt")
-        helpers.append(description)
-        description.write_text(_describe(target, Grid(None, grid.transform, height, width), layer))
-        names.append(description.name)
-    virtual = raw.with_suffix(".vrt")
-    helpers.append(virtual)
-    virtual.write_text(_describe(raw, grid, layer, names), encoding="utf-8")
-    return virtual
-
-
-def _halved(values: np.ndarray, layer: Layer) -> np.ndarray:
-    """Take the upper left one of each 2 x 2 pixels, or their mean without those of no data."""
-    if not layer.average:
-        return values[::2, ::2]
-    odd = tuple((0, length % 2) for length in values.shape)
-    values = np.pad(values, odd, mode="edge")
-    known = values != layer.nodata
-    # Sums of four bytes and counts up to four fit into 16 bits.
-    kept = np.where(known, values, 0).astype(np.uint16)
-    total = sum(kept[row::2, col::2] for row in (0, 1) for col in (0, 1))
-    count = sum(known[row::2, col::2].astype(np.uint16) for row in (0, 1) for col in (0, 1))
-    mean = (total + count // 2) // np.maximum(count, 1)
-    return np.where(count > 0, mean, layer.nodata).astype(np.uint8)
-
-
-def _describe(raw: Path, grid: Grid, layer: Layer, overviews: Sequence[str] = ()) -> str:
-    """Return GDAL's description of a file of bytes as a raster: a VRT with a raw band."""
-    size = {"rasterXSize": str(grid.width), "rasterYSize": str(grid.height)}
-    top = ET.Element("VRTDataset", size)
-    if grid.crs is not None:
-        ET.SubElement(top, "SRS").text = rasterio.crs.CRS.from_user_input(grid.crs).to_wkt()
-    transform = ", ".join(repr(value) for value in grid.transform.to_gdal())
-    ET.SubElement(top, "GeoTransform").text = transform
-    _tags(top, layer.tags)
-    band = ET.SubElement(
-        top, "VRTRasterBand", {"dataType": "Byte", "band": "1", "subClass": "VRTRawRasterBand"}
-    )
-    ET.SubElement(band, "Description").text = layer.description
-    ET.SubElement(band, "NoDataValue").text = str(layer.nodata)
-    if layer.scale != 1:
-        ET.SubElement(band, "Offset").text = "0"
-        ET.SubElement(band, "Scale").text = repr(layer.scale)
-    if layer.colours:
-        ET.SubElement(band, "ColorInterp").text = "Palette"
-        table = ET.SubElement(band, "ColorTable")
-        for value in range(256):
-            colour = layer.colours.get(value, (0, 0, 0, 0))
-            ET.SubElement(
-                table,
-                "Entry",
-                {f"c{number}": str(part) for number, part in enumerate(colour, start=1)},
-            )
-    for name in overviews:
-        overview = ET.SubElement(band, "Overview")
-        ET.SubElement(overview, "SourceFilename", {"relativeToVRT": "1"}).text = name
-        ET.SubElement(overview, "SourceBand").text = "1"
-    ET.SubElement(band, "SourceFilename", {"relativeToVRT": "1"}).text = raw.name
-    for name, value in (("ImageOffset", 0), ("PixelOffset", 1), ("LineOffset", grid.width)):
-        ET.SubElement(band, name).text = str(value)
-    return ET.tostring(top, encoding="unicode")
-
-
-def _tags(parent: ET.Element, tags: Mapping[str, str]) -> None:
-    if tags:
-        holder = ET.SubElement(parent, "Metadata")
-        for name, value in tags.items():
-            # Characters that XML cannot hold may come with a file's name.
-            text = "".join(c if c.isprintable() else " " for c in str(value))
-            ET.SubElement(holder, "MDI", {"key": name}).text = text
+def _strips(values: np.ndarray | Path, grid: Grid) -> Iterator[tuple[Window, np.ndarray]]:
+    """Give windows of a few rows, and the values [band, row, col] in them."""
+    for row in range(0, grid.height, _BLOCK):
+        shape = (1, min(_BLOCK, grid.height - row), grid.width)
+        if isinstance(values, Path):
+            strip = np.fromfile(values, np.uint8, math.prod(shape), offset=row * grid.width)
+            strip = strip.reshape(shape)
+        else:
+            strip = values[:, row : row + _BLOCK]
+        yield Window(0, row, grid.width, shape[1]), strip

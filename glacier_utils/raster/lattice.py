@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +23,25 @@ _ROW_COL = (
 
 @dataclass(frozen=True)
 class Placed:
-    """A file, or the files of the bands, at a place in a frame (pixels; may stick out of it)."""
+    """A file, or the files of the bands, at a place in a frame (pixels; may stick out of it).
+
+    Attributes:
+        path: of the file.
+        row: of its upper left pixel in the frame.
+        col: likewise.
+        height: rows of the file.
+        width: columns of the file.
+    """
 
     path: Path
     row: int
     col: int
     height: int
     width: int
+
+    def moved(self, rows: int, cols: int) -> Placed:
+        """Return the same file so many rows and columns further down and to the right."""
+        return replace(self, row=self.row + rows, col=self.col + cols)
 
 
 def row_col_of(path: Path) -> tuple[int, int] | None:
@@ -61,15 +73,12 @@ def lay_out(
     first = headers[0]
     for header in headers[1:]:
         _check_alike(first, header)
+    lattice = first.grid
     if first.georeferenced:
         corners = [_lattice_corner(first, header) for header in headers]
-        lattice = first.grid
-    elif len(headers) == 1:
-        corners = [(0, 0)]
-        lattice = Grid(None, pixel_transform(0, 0, resolution or 1.0), *first.grid.shape)
     else:
-        corners = _named_corners(headers)
-        lattice = Grid(None, pixel_transform(0, 0, resolution or 1.0), *first.grid.shape)
+        corners = [(0, 0)] if len(headers) == 1 else _named_corners(headers)
+        lattice = Grid(None, pixel_transform(0, 0, resolution or 1.0), *lattice.shape)
     top, left = min(row for row, _ in corners), min(col for _, col in corners)
     placed = [
         Placed(header.path, row - top, col - left, *header.grid.shape)
@@ -166,7 +175,12 @@ def _count_pixels(numbers: Sequence[tuple[int, int]], size: int) -> bool:
 
 
 class Frame:
-    """What a source and a mask made of files share: files at places in a frame."""
+    """What a source and a mask made of files share: files at places in a frame.
+
+    Attributes:
+        grid: of the frame.
+        placed: the files.
+    """
 
     grid: Grid
 
@@ -176,16 +190,6 @@ class Frame:
         self._boxes = np.array(
             [(item.row, item.col, item.row + item.height, item.col + item.width) for item in placed]
         )
-
-    def window(
-        self, row: int, col: int, height: int | None, width: int | None
-    ) -> tuple[int, int, int, int]:
-        """Fill in what the caller left out: all that remains of the frame."""
-        height = self.grid.height - row if height is None else height
-        width = self.grid.width - col if width is None else width
-        if height <= 0 or width <= 0:
-            raise ValueError(f"an empty window: {height} rows, {width} columns")
-        return int(row), int(col), int(height), int(width)
 
     def pieces(
         self, row: int, col: int, height: int, width: int
@@ -211,7 +215,7 @@ class Frame:
         row0, col0, row1, col1 = snap(self.grid, bounds)
         grid = self.grid.window(row0, col0, row1 - row0, col1 - col0)
         placed = [
-            Placed(item.path, item.row - row0, item.col - col0, item.height, item.width)
+            item.moved(-row0, -col0)
             for item in self.placed
             if item.row < row1 and item.row + item.height > row0
             and item.col < col1 and item.col + item.width > col0

@@ -1,6 +1,7 @@
-"""Label rasters and class maps, read a window at a time.
+"""Masks: labels and class maps, read a window at a time from files or made of other masks.
 
-Masks made of other masks: unknown beyond the inventory, in ice it leaves out, along edges.
+Masks of masks set pixels to unknown: beyond the ground that an inventory covers, in ice that it
+leaves out, and along the edge of the ice.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio.features
@@ -26,7 +28,11 @@ _ROWS = 1024  # read at a time where a whole file is looked through
 
 
 class Mask(ABC):
-    """A class per pixel on the grid of a source."""
+    """A class per pixel on a grid.
+
+    Attributes:
+        grid: of the frame; windows may stick out of it.
+    """
 
     grid: Grid
 
@@ -34,14 +40,58 @@ class Mask(ABC):
     def read(
         self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
     ) -> np.ndarray:
-        """Read a window as uint8 [row, col]; 255 outside the frame and where nothing is known."""
+        """Read a window as uint8 [row, col]; 255 outside the frame and where nothing is known.
+
+        Args:
+            row: of the upper left pixel.
+            col: of the upper left pixel.
+            height: rows; None takes all that remain of the frame.
+            width: columns; None likewise.
+        """
+
+
+def burn(shapes: Sequence[shapely.Geometry], grid: Grid) -> np.ndarray:
+    """Return uint8 [row, col], 1 where the centre of a pixel is in one of the shapes."""
+    shapes = [shape for shape in shapes if shape is not None and not shape.is_empty]
+    if not shapes:
+        return np.zeros(grid.shape, np.uint8)
+    # all_touched=False is the pixel-centre rule.
+    return rasterio.features.rasterize(
+        shapes, out_shape=grid.shape, transform=grid.transform, fill=0, dtype=np.uint8
+    )
+
+
+def edge_distance(label: np.ndarray) -> np.ndarray:
+    """Return how far each pixel's centre lies from the edge of the ice, in pixels.
+
+    The edge runs between pixels of 0 and 1: half a pixel before the centre of the nearest pixel of
+    the other class.
+
+    Args:
+        label: uint8 [row, col] of 0, 1 and 255.
+
+    Returns:
+        float64 [row, col]; inf where there is no edge, nan where the label is unknown.
+
+    Example:
+        >>> edge_distance(np.array([[0, 0, 1, 255]], np.uint8))
+        array([[1.5, 0.5, 0.5, nan]])
+    """
+    found = np.full(label.shape, np.nan)
+    for mine, other in ((0, 1), (1, 0)):
+        own = label == mine
+        if (label == other).any():
+            found[own] = ndimage.distance_transform_edt(label != other)[own] - 0.5
+        else:
+            found[own] = math.inf
+    return found
 
 
 def open_mask(
     paths: str | Path | Sequence[str | Path],
     grid: Grid,
     *,
-    like: object | None = None,
+    like: Any = None,
     codes: Sequence[int] | None = None,
     values: Mapping[int, int] | None = None,
 ) -> Mask:
@@ -57,8 +107,8 @@ def open_mask(
     Args:
         paths: a file, a folder, a pattern, or a list of files: one scene, or patches.
         grid: the frame of the image.
-        like: the source of the image: masks without georeference lie where the image file with
-            the same name lies.
+        like: the source of the image: masks without georeference lie where the image file of the
+            same name lies.
         codes: values that are allowed besides 255; None allows all of 0..255.
         values: class that each stored value means, as {0: 0, 255: 1}; others stay as they are.
 
@@ -96,11 +146,7 @@ def open_mask(
             f"{first.path}: its pixels ({frame.transform.a:g}) do not fall on those of the image "
             f"({grid.transform.a:g}); resample it to the image's grid with nearest neighbour"
         )
-    row, col = (round(value) for value in grid.position(frame))
-    moved = [
-        Placed(item.path, item.row + row, item.col + col, item.height, item.width)
-        for item in placed
-    ]
+    moved = [item.moved(*map(round, grid.position(frame))) for item in placed]
     if not any(next(Frame(grid, [item]).pieces(0, 0, *grid.shape), None) for item in moved):
         raise GlacierError(f"{first.path}: no label file touches the image; check the paths")
     return _RasterMask(grid, moved, codes, values)
@@ -130,7 +176,7 @@ def _refuse_black_and_white(headers: Sequence[Header]) -> None:
         )
 
 
-def _partners(headers: Sequence[Header], like: object | None) -> list[Placed] | None:
+def _partners(headers: Sequence[Header], like: Any) -> list[Placed] | None:
     """Place masks without georeference by the image file of the same name, None if not possible."""
     if like is None or any(header.georeferenced for header in headers):
         return None
@@ -179,7 +225,7 @@ class _RasterMask(Frame, Mask):
         self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
     ) -> np.ndarray:
         """Read a window; where files overlap, the first in sorted order that knows counts."""
-        row, col, height, width = self.window(row, col, height, width)
+        height, width = self.grid.window(row, col, height, width).shape
         result = np.full((height, width), UNKNOWN, np.uint8)
         for item, (rows, cols), window in self.pieces(row, col, height, width):
             with open_raster(item.path, bands=1) as dataset:
@@ -208,29 +254,8 @@ class _RasterMask(Frame, Mask):
         return stored.astype(np.uint8)
 
 
-class CoveredMask(Mask):
-    """``inner``, unknown (255) where a pixel's centre is outside ``coverage``."""
-
-    def __init__(self, inner: Mask, coverage: shapely.Geometry) -> None:
-        self.grid = inner.grid
-        self._inner = inner
-        self._coverage = coverage
-
-    def read(
-        self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
-    ) -> np.ndarray:
-        """Read a window as uint8 [row, col]."""
-        label = self._inner.read(row, col, height, width)
-        label[~_inside(self._coverage, self.grid.window(row, col, *label.shape))] = UNKNOWN
-        return label
-
-
-class IceOutsideMask(Mask):
-    """``inner``, unknown where it is 0 and a pixel's centre is inside ``polygons``.
-
-    For ice that the inventory leaves out, such as the ice sheet: no glacier of the inventory, and
-    no example of ground without ice either. What ``inner`` calls glacier stays glacier.
-    """
+class _PolygonMask(Mask):
+    """``inner``, unknown (255) by where pixels lie to ``polygons``."""
 
     def __init__(self, inner: Mask, polygons: shapely.Geometry) -> None:
         self.grid = inner.grid
@@ -242,22 +267,47 @@ class IceOutsideMask(Mask):
     ) -> np.ndarray:
         """Read a window as uint8 [row, col]."""
         label = self._inner.read(row, col, height, width)
-        inside = _inside(self._polygons, self.grid.window(row, col, *label.shape))
-        label[inside & (label == 0)] = UNKNOWN
+        inside = burn([self._polygons], self.grid.window(row, col, *label.shape)) == 1
+        label[self._unknown(inside, label)] = UNKNOWN
         return label
+
+    @abstractmethod
+    def _unknown(self, inside: np.ndarray, label: np.ndarray) -> np.ndarray:
+        """Return which pixels become unknown, bool [row, col]."""
+
+
+class CoveredMask(_PolygonMask):
+    """``inner``, unknown (255) where a pixel's centre is outside ``polygons``."""
+
+    def _unknown(self, inside: np.ndarray, label: np.ndarray) -> np.ndarray:
+        return ~inside
+
+
+class IceOutsideMask(_PolygonMask):
+    """``inner``, unknown where it is 0 and a pixel's centre is inside ``polygons``.
+
+    For ice that the inventory leaves out, such as the ice sheet: no glacier of the inventory, and
+    no example of ground without ice either. What ``inner`` calls glacier stays glacier.
+    """
+
+    def _unknown(self, inside: np.ndarray, label: np.ndarray) -> np.ndarray:
+        return inside & (label == 0)
 
 
 class EdgeMask(Mask):
     """``inner``, unknown where a pixel's centre is nearer than ``band_m`` to the edge of the ice.
 
-    For labels that come as rasters: the edge runs between pixels of 0 and 1.
+    For labels that come as rasters, whose edge is that of ``edge_distance``.
+
+    Raises:
+        GlacierError: a band that is no width in metres, or a grid whose pixels have no known size.
     """
 
     def __init__(self, inner: Mask, band_m: float) -> None:
         if isinstance(band_m, str) or band_m < 0:
             raise GlacierError(
                 f"band_m {band_m}: the width of the band must not be negative; labels that come as "
-                "rasters need it in metres, since they tell no uncertainty of their own"
+                "rasters need it in metres, since they state no uncertainty of their own"
             )
         if math.isnan(inner.grid.resolution):
             raise GlacierError(
@@ -272,27 +322,11 @@ class EdgeMask(Mask):
         self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
     ) -> np.ndarray:
         """Read a window as uint8 [row, col]."""
-        height = self.grid.height - row if height is None else height
-        width = self.grid.width - col if width is None else width
+        height, width = self.grid.window(row, col, height, width).shape
         # With a margin, so that an edge just outside counts too.
         margin = math.ceil(self._band) + 1
         label = self._inner.read(
             row - margin, col - margin, height + 2 * margin, width + 2 * margin
         )
-        near = np.zeros(label.shape, bool)
-        for mine, other in ((0, 1), (1, 0)):
-            if (label == other).any():
-                distance = ndimage.distance_transform_edt(label != other)
-                # The edge lies half a pixel before the centre of the nearest pixel beyond it.
-                near |= (label == mine) & (distance - 0.5 < self._band)
-        label[near] = UNKNOWN
+        label[edge_distance(label) < self._band] = UNKNOWN
         return label[margin : margin + height, margin : margin + width].copy()
-
-
-def _inside(geometry: shapely.Geometry, grid: Grid) -> np.ndarray:
-    """Say for which pixels [row, col] the centre is inside a geometry."""
-    if geometry.is_empty:
-        return np.zeros(grid.shape, bool)
-    return rasterio.features.rasterize(
-        [geometry], out_shape=grid.shape, transform=grid.transform, dtype=np.uint8
-    ).astype(bool)

@@ -12,7 +12,7 @@ from rasterio.warp import calculate_default_transform, transform
 
 from glacier_utils.errors import GlacierError
 from glacier_utils.imagery.source import Source, open_source
-from glacier_utils.imagery.warp import describe_mismatch, grid_shift, warp_mask, warp_source
+from glacier_utils.imagery.warp import describe_mismatch, warp_mask, warp_source
 from glacier_utils.raster.grid import Grid, Image
 from glacier_utils.raster.mask import Mask
 
@@ -275,7 +275,7 @@ def test_what_is_known_of_a_source_goes_with_it():
 
 @given(st.floats(-300, 300), st.floats(-300, 300))
 def test_shift_is_the_fraction_of_a_pixel(dx, dy):
-    found = grid_shift(grid_of(), grid_of(dx=dx, dy=dy, crs=UNNAMED))
+    found = grid_of().shift(grid_of(dx=dx, dy=dy, crs=UNNAMED))
     for value, metres in zip(found, (dx, dy), strict=True):
         assert -0.5 - 1e-6 <= value <= 0.5 + 1e-6
         assert abs((metres / 10 - value + 0.5) % 1 - 0.5) < 1e-6
@@ -286,8 +286,8 @@ def test_mismatches_are_named():
     assert describe_mismatch(grid_of(crs=UNNAMED), own) == ""
     assert describe_mismatch(grid_of(crs=UTM22), own) == "its CRS is EPSG:32622, not EPSG:32623"
     assert describe_mismatch(grid_of(pixel=20.0), own) == "its pixels are 20 wide, not 10"
-    assert grid_shift(own, grid_of(pixel=20.0)) is None
-    assert grid_shift(own, grid_of(dx=5)) == (0.5, 0.0)
+    assert own.shift(grid_of(pixel=20.0)) is None
+    assert own.shift(grid_of(dx=5)) == (0.5, 0.0)
     text = "its pixels lie +0.50 columns and -0.20 rows off"
     assert describe_mismatch(grid_of(dx=5, dy=-2), own) == text
     text = "its frame has 70 x 60 px from column 3, row -2, not 80 x 60"

@@ -1,16 +1,26 @@
-"""Patches as NumPy arrays read as the scene that they were cut from."""
+"""Patches as arrays read as the scene they were cut from; GeoTIFFs hold what was written to them."""
 
 from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import rasterio
+from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
+from rasterio.crs import CRS
+from rio_cogeo import cog_validate
 
 from glacier_utils.errors import GlacierError
 from glacier_utils.imagery.reflectance import Reflectance
 from glacier_utils.imagery.source import input_files, open_source
+from glacier_utils.raster.grid import Grid
+from glacier_utils.raster.io import write_raster
 from glacier_utils.raster.mask import open_mask
 
 RGBN = ("red", "green", "blue", "nir")
@@ -277,3 +287,145 @@ def test_patches_without_a_place(tmp_path):
         np.save(tmp_path / f"{name}.npy", scene_of(1, 1))
     with pytest.raises(GlacierError, match="neither georeference nor row and column"):
         open_source(tmp_path, bands=RGBN)
+
+
+# --- GeoTIFFs written
+
+CLASS = {"descriptions": ["class"], "colormap": {0: (1, 2, 3, 255), 1: (9, 8, 7, 255)}}
+PROBABILITY = {
+    "descriptions": ["probability"], "scale": 0.004, "average": True,
+    "tags": {"MODEL": "a <b> & 'c'\x00"},
+}  # fmt: skip
+
+
+def grid_of(height: int, width: int, crs: str | None = "EPSG:32623") -> Grid:
+    place = Affine(10, 0, 5e5, 0, -10, 68e5)
+    return Grid(None if crs is None else CRS.from_string(crs), place, height, width)
+
+
+def write_bytes(folder, values: np.ndarray, layer: dict, crs: str | None = "EPSG:32623"):
+    (folder / "work").mkdir(exist_ok=True)
+    raw = folder / "work" / "map.raw"
+    values.tofile(raw)
+    grid = grid_of(*values.shape, crs)
+    path = write_raster(folder / "map.tif", raw, grid, nodata=255, **layer)
+    assert [item.name for item in raw.parent.iterdir()] == ["map.raw"]
+    return path
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (100, 130), (513, 20), (1100, 1537)])
+@pytest.mark.parametrize("layer", [CLASS, PROBABILITY], ids=["class", "probability"])
+def test_a_valid_cog_gives_back_every_byte(tmp_path, shape, layer):
+    values = np.random.default_rng(0).integers(0, 251, shape, dtype=np.uint8)
+    values[: shape[0] // 3] = 255
+    path = write_bytes(tmp_path, values, layer)
+    valid, errors, warnings = cog_validate(path, strict=True)
+    assert valid, (errors, warnings)
+    with rasterio.open(path) as file:
+        np.testing.assert_array_equal(file.read(1), values)
+        assert file.crs == "EPSG:32623"
+        assert file.transform == Affine(10, 0, 5e5, 0, -10, 68e5)
+        assert (file.nodata, file.descriptions) == (255, tuple(layer["descriptions"]))
+        assert len(file.overviews(1)) == max(0, int(np.ceil(np.log2(max(shape) / 512))))
+        if layer is PROBABILITY:
+            assert file.scales == (0.004,)
+            assert file.tags()["MODEL"] == "a <b> & 'c' "
+        else:
+            assert file.colormap(1)[1] == (9, 8, 7, 255)
+
+
+@pytest.mark.parametrize("kind", [bool, np.uint8, np.uint16, np.float32])
+def test_any_bands_come_back_with_their_names(tmp_path, kind):
+    values = np.random.default_rng(0).normal(1000, 400, (4, 600, 530)).astype(kind)
+    nodata = np.nan if kind is np.float32 else None
+    if nodata is not None:
+        values[:, :7] = nodata
+    path = write_raster(
+        tmp_path / "new" / "image.tif", values, grid_of(600, 530), nodata=nodata,
+        descriptions=RGBN, tags={"DATE": "2023"},
+    )  # fmt: skip
+    assert cog_validate(path, strict=True)[0]
+    with rasterio.open(path) as file:
+        np.testing.assert_array_equal(file.read(), values)
+        assert file.descriptions == RGBN
+        assert file.tags()["DATE"] == "2023"
+        assert "alpha" not in {band.name for band in file.colorinterp}
+    assert [item.name for item in path.parent.iterdir()] == ["image.tif"]
+    with pytest.raises(ValueError, match="does not fit"):
+        write_raster(tmp_path / "image.tif", values, grid_of(530, 600))
+
+
+def test_overviews_are_means_of_what_is_known_and_classes_are_not_mixed(tmp_path):
+    values = np.zeros((600, 1200), np.uint8)
+    values[::2, ::2], values[1::2, 1::2] = 100, 255
+    for layer, expected in ((PROBABILITY, 33), (CLASS, 100)):
+        path = write_bytes(tmp_path, values, layer)
+        with rasterio.open(path, overview_level=0) as file:
+            assert file.shape == (300, 600)
+            assert (file.read(1) == expected).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_map_without_crs_is_written_too(tmp_path):
+    path = write_bytes(tmp_path, np.ones((30, 40), np.uint8), CLASS, crs=None)
+    with rasterio.open(path) as file:
+        assert file.crs is None
+        assert (file.read(1) == 1).all()
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_where_writing_fails_nothing_is_left_and_the_old_file_stays(tmp_path, raw):
+    """A limit on the size of files stands for a full disk: GDAL may notice it or not."""
+    old = tmp_path / "map.tif"
+    old.write_text("before")
+    (tmp_path / "work").mkdir()
+    np.random.default_rng(0).integers(0, 255, (900, 900), dtype=np.uint8).tofile(
+        tmp_path / "work" / "map.raw"
+    )
+    code = f"""
+import resource, signal
+from pathlib import Path
+import numpy as np
+from test_io import CLASS, grid_of
+from glacier_utils.errors import GlacierError
+from glacier_utils.raster.io import write_raster
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+folder = Path({str(tmp_path)!r})
+values = folder / "work" / "map.raw"
+values = values if {raw} else np.fromfile(values, np.uint8).reshape(900, 900)
+for limit in (300_000, 815_000):  # the rows do not fit; they do, the file with overviews does not
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        write_raster(folder / "map.tif", values, grid_of(900, 900), **CLASS)
+    except GlacierError as error:
+        print("said:", error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parent,
+    ).stdout
+    assert done.count("said:") == done.count("map.tif: could not be written") == 2
+    assert "run again" in done
+    assert old.read_text() == "before"
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["map.tif", "work"]
+    assert [item.name for item in (tmp_path / "work").iterdir()] == ["map.raw"]
+
+
+def test_a_file_that_does_not_hold_what_was_written_is_an_error(tmp_path, monkeypatch):
+    values = np.ones((200, 200), np.uint8)
+    copy = rasterio.shutil.copy
+
+    def spoil(source, target, **options):
+        copy(source, target, **options)
+        with rasterio.open(target) as file:
+            profile = file.profile
+        with rasterio.open(target, "w", **profile) as file:
+            file.write(values * 2, 1)
+
+    monkeypatch.setattr(rasterio.shutil, "copy", spoil)
+    with pytest.raises(GlacierError, match="does not hold what was written"):
+        write_bytes(tmp_path, values, CLASS)
+    assert not (tmp_path / "map.tif").exists()

@@ -70,11 +70,11 @@ def test_rules_on_points_classified_by_hand():
     points = pd.read_csv(Path(folder) / "surface_spectra" / "Sentinel-2_SR_training_data.csv")
     image = points[["B4", "B3", "B2", "B8"]].to_numpy(np.float32).T[:, None, :]
 
-    def share(rule):
+    def found(rule):
         return pd.Series(rule(image)[0]).groupby(points["class"].to_numpy()).mean()
 
-    snow, water = share(indices.is_snow), share(indices.is_water)
-    shadow, ice = share(indices.is_shadow), share(indices.ice_index)
+    snow, water = found(indices.is_snow), found(indices.is_water)
+    shadow, ice = found(indices.is_shadow), found(indices.ice_index)
     assert snow[1] > 0.95
     assert snow[[2, 3, 4, 5]].max() < 0.04
     assert water[5] > 0.95

@@ -1,4 +1,4 @@
-"""Masks of masks: ice outside the inventory becomes unknown."""
+"""Masks of masks: ice outside the inventory and ground along its edge become unknown."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rasterio.crs import CRS
 
 from glacier_utils.errors import GlacierError
 from glacier_utils.raster.grid import Grid
-from glacier_utils.raster.mask import EdgeMask, IceOutsideMask, Mask
+from glacier_utils.raster.mask import CoveredMask, EdgeMask, IceOutsideMask, Mask, edge_distance
 
 GRID = Grid(CRS.from_epsg(32623), Affine(10, 0, 450_000, 0, -10, 6_780_000), 20, 30)
 
@@ -59,6 +59,25 @@ def test_no_polygon_changes_nothing(label):
     np.testing.assert_array_equal(IceOutsideMask(ArrayMask(label), shapely.Polygon()).read(), label)
 
 
-def test_label_rasters_tell_no_uncertainty(label):
+def test_ground_outside_the_coverage_becomes_unknown(label):
+    expected = label.copy()
+    expected[:8] = expected[:, 25:] = 255
+    mask = CoveredMask(ArrayMask(label), pixels(8, 0, 20, 25))
+    np.testing.assert_array_equal(mask.read(), expected)
+    assert (CoveredMask(ArrayMask(label), shapely.Polygon()).read() == 255).all()
+
+
+def test_the_edge_lies_between_the_pixels(label):
+    distance = edge_distance(label)
+    assert distance[7, 3:8].tolist() == [1.5, 0.5, 0.5, 1.5, 2.5]
+    assert np.isnan(distance[15:]).all()
+    assert np.isinf(edge_distance(np.zeros((2, 2), np.uint8))).all()
+    mask = EdgeMask(ArrayMask(label), 15)
+    np.testing.assert_array_equal(mask.read(), np.where(distance < 1.5, 255, label))
+    # An edge just outside a window reaches into it.
+    np.testing.assert_array_equal(mask.read(3, 2, 4, 3), mask.read()[3:7, 2:5])
+
+
+def test_label_rasters_state_no_uncertainty(label):
     with pytest.raises(GlacierError, match="no uncertainty of their own"):
         EdgeMask(ArrayMask(label), "own")
