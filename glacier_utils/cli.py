@@ -1,17 +1,22 @@
-"""The command ``glacier``: it reads its arguments and calls the package."""
+"""The command ``glacier``: it reads its arguments and calls the package.
+
+What a command needs is imported in its function: torch alone takes seconds, which
+``glacier --help`` or a wrong argument should not cost.
+"""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from glacier_utils.errors import GlacierError, plain
+from glacier_utils.errors import GlacierError, did_you_mean, plain
 
-# The rooms behind the commands are imported where they are used: torch alone takes seconds, which
-# `glacier --help` or a wrong argument should not cost.
+if TYPE_CHECKING:
+    from glacier_utils.datasets.dataset import Dataset
 
 
 def parser() -> argparse.ArgumentParser:
@@ -21,101 +26,85 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    sample = commands.add_parser("sample", help="make the synthetic sample with known truth")
-    sample.add_argument("--name", default="sample", help="folder under data/ (default: sample)")
-    sample.add_argument("--seed", type=_seed, default=0, help="another seed, another world")
-    sample.set_defaults(call=_sample)
+    def command(
+        name: str, call: Callable[[argparse.Namespace], int], text: str
+    ) -> Callable[..., argparse.Action]:
+        made = commands.add_parser(name, help=text)
+        made.set_defaults(call=call)
+        return made.add_argument
 
-    check = commands.add_parser("check", help="say what is in a dataset and what is wrong with it")
-    check.add_argument("dataset", metavar="DATASET", help="name under data/, folder or manifest")
-    check.set_defaults(call=_check)
+    add = command("sample", _sample, "make the synthetic sample with known truth")
+    add("--name", default="sample", help="folder under data/ (default: sample)")
+    add("--seed", type=_seed, default=0, help="another seed, another landscape")
 
-    run = commands.add_parser("run", help="execute the notebooks and write their reports")
-    run.add_argument("parameters", nargs="*", metavar="PARAMETERS.yaml", help="one run per file")
-    run.add_argument("--fresh", action="store_true", help="execute finished notebooks again too")
-    run.set_defaults(call=_run)
+    add = command("fetch", _fetch, "make a dataset out of a Sentinel-2 catalogue")
+    add("--bbox", nargs=4, type=float, required=True, metavar=("W", "S", "E", "N"),
+        help="the box in degrees: west south east north")  # fmt: skip
+    add("--dates", nargs="+", required=True, metavar="DATE",
+        help="months (2023-07: the best image of the month) or days (2023-07-24)")  # fmt: skip
+    add("--name", required=True, help="folder under data/")
+    add("--endpoint", metavar="URL", help="STAC API (default: Earth Search v1)")
+    add("--collection", help="in the catalogue (default: sentinel-2-l2a)")
+    add("--max-cloud", type=float, metavar="PERCENT", help="an item's (default: 60)")
+    add("--outlines", type=Path, metavar="FILE", help="GLIMS or RGI, cut to the box")
+    add("--crs", metavar="EPSG:CODE", help="of the grid (default: UTM of the box)")
 
-    listing = commands.add_parser("models", help="list the models, or describe one")
-    listing.add_argument("name", nargs="?", metavar="NAME", help="say what this model is")
-    listing.add_argument(
-        "--encoders", nargs="?", const="", metavar="TEXT", help="list encoders that contain TEXT"
-    )
-    listing.set_defaults(call=_models)
+    add = command("check", _check, "say what is in a dataset and what is wrong with it")
+    add("dataset", metavar="DATASET", help="name under data/, folder or manifest")
 
-    train = commands.add_parser("train", help="train one model on a dataset; again: goes on")
-    train.add_argument("dataset", metavar="DATASET", help="name under data/, folder or manifest")
-    train.add_argument("model", metavar="MODEL", help="see: glacier models")
-    train.add_argument("out", metavar="OUT", type=Path, help="folder for checkpoint and history")
-    train.add_argument("--dates", nargs="+", metavar="DATE", help="to learn from (default: all)")
-    train.add_argument(
-        "--set", dest="settings", action="append", default=[], metavar="NAME=VALUE",
-        help="a field of training settings: epochs=80, loss=focal, devices=2, strategy=ddp",
-    )  # fmt: skip
-    train.add_argument(
-        "--patch", dest="patches", action="append", default=[], metavar="NAME=VALUE",
-        help="how patches are cut: stride=64, block_m=960",
-    )  # fmt: skip
-    train.set_defaults(call=_train)
+    add = command("run", _run, "execute the notebooks and write their reports")
+    add("parameters", nargs="*", metavar="PARAMETERS.yaml", help="one run per file")
+    add("--fresh", action="store_true", help="execute finished notebooks again too")
 
-    predict = commands.add_parser("predict", help="map the glaciers in one scene or many")
-    predict.add_argument("checkpoint", metavar="CHECKPOINT", type=Path)
-    predict.add_argument(
-        "scenes", nargs="+", metavar="SCENE",
-        help="file, folder or pattern; a text file with one a line; a STAC item or search result",
-    )  # fmt: skip
-    predict.add_argument(
-        "out", metavar="OUT", type=Path, help="folder for the maps, or for one scene a GeoTIFF"
-    )
-    predict.add_argument(
-        "--with", dest="others", action="append", default=[], type=Path, metavar="CHECKPOINT",
-        help="a further model; the maps are the mean of all",
-    )  # fmt: skip
-    predict.add_argument("--window", type=int, help="largest window in pixels (default: 704)")
-    predict.add_argument("--overlap", type=int, default=64, help="overlap in pixels (default: 64)")
-    predict.add_argument("--flips", action="store_true", help="average over four mirror images")
-    predict.add_argument(
-        "--adapt", action="store_true", help="take batch statistics anew from each scene"
-    )
-    predict.add_argument("--date", default="", help="of the image (default: in its name)")
-    predict.add_argument(
-        "--min-area", type=float, default=0.01, metavar="KM2",
-        help="smaller glaciers get no outline (default: 0.01)",
-    )  # fmt: skip
-    predict.add_argument("--scale", type=float, help="reflectance = (DN + offset) / scale")
-    predict.add_argument("--offset", type=float, help="default for both: as in training")
-    predict.add_argument("--nodata", type=float, help="digital number of missing pixels")
-    predict.add_argument("--workers", type=int, metavar="N", help="scenes side by side, with Dask")
-    predict.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster to use instead")
-    predict.add_argument(
-        "--retries", type=int, default=2, help="further tries of a scene that fails (default: 2)"
-    )
-    predict.set_defaults(call=_predict)
+    add = command("models", _models, "list the models, or describe one")
+    add("name", nargs="?", metavar="NAME", help="say what this model is")
+    add("--encoders", nargs="?", const="", metavar="TEXT", help="list encoders that contain TEXT")
 
-    fetch = commands.add_parser("fetch", help="make a dataset out of a Sentinel-2 catalogue")
-    fetch.add_argument(
-        "--bbox", nargs=4, type=float, required=True, metavar=("W", "S", "E", "N"),
-        help="the box in degrees: west south east north",
-    )  # fmt: skip
-    fetch.add_argument(
-        "--dates", nargs="+", required=True, metavar="DATE",
-        help="months (2023-07: the best image of the month) or days (2023-07-24)",
-    )  # fmt: skip
-    fetch.add_argument("--name", required=True, help="folder under data/")
-    fetch.add_argument("--endpoint", metavar="URL", help="STAC API (default: Earth Search v1)")
-    fetch.add_argument("--collection", help="in the catalogue (default: sentinel-2-l2a)")
-    fetch.add_argument("--max-cloud", type=float, metavar="PERCENT", help="an item's (default: 60)")
-    fetch.add_argument("--outlines", type=Path, metavar="FILE", help="GLIMS or RGI, cut to the box")
-    fetch.add_argument("--crs", metavar="EPSG:CODE", help="of the grid (default: UTM of the box)")
-    fetch.set_defaults(call=_fetch)
+    add = command("train", _train, "train one model on a dataset; again: goes on")
+    add("dataset", metavar="DATASET", help="name under data/, folder or manifest")
+    add("model", metavar="MODEL", help="see: glacier models")
+    add("out", metavar="OUT", type=Path, help="folder for checkpoint and history")
+    add("--dates", nargs="+", metavar="DATE", help="to learn from (default: all)")
+    add("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE",
+        help="a field of training settings: epochs=80, loss=focal, devices=2")  # fmt: skip
+    add("--patch", dest="patches", action="append", default=[], metavar="NAME=VALUE",
+        help="how patches are cut: stride=64, block_m=960")  # fmt: skip
 
-    compare = commands.add_parser("compare", help="put the scores of runs side by side")
-    compare.add_argument("runs", nargs="+", metavar="RUN", help="name under reports/ or a folder")
-    compare.set_defaults(call=_compare)
+    add = command("predict", _predict, "map the glaciers in one scene or many")
+    add("checkpoint", metavar="CHECKPOINT", type=Path)
+    add("scenes", nargs="+", metavar="SCENE",
+        help="file, folder or pattern; a text file with one per line; a STAC item or search "
+        "result")  # fmt: skip
+    add("out", metavar="OUT", type=Path, help="folder for the maps, or for one scene a GeoTIFF")
+    add("--with", dest="others", action="append", default=[], type=Path, metavar="CHECKPOINT",
+        help="a further model; the maps are the mean of all")  # fmt: skip
+    add("--window", type=int, help="largest window in pixels (default: 704)")
+    add("--overlap", type=int, default=64, help="overlap in pixels (default: 64)")
+    add("--flips", action="store_true", help="average over four mirror images")
+    add("--date", default="", help="of the image (default: in its name)")
+    add("--min-area", dest="min_area_km2", type=float, default=0.01, metavar="KM2",
+        help="smaller glaciers get no outline (default: 0.01)")  # fmt: skip
+    add("--scale", type=float, help="reflectance = (DN + offset) / scale")
+    add("--offset", type=float, help="default for both: as in training")
+    add("--nodata", type=float, help="digital number of missing pixels")
+    add("--workers", type=int, metavar="N", help="scenes side by side, with Dask")
+    add("--scheduler", metavar="ADDRESS", help="of a Dask cluster to use instead")
+    add("--retries", type=int, default=2, help="further tries of a scene that fails (default: 2)")
+
+    add = command("compare", _compare, "put the scores of runs side by side")
+    add("runs", nargs="+", metavar="RUN", help="name under reports/ or a folder")
     return top
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return 0, 1 for a failure of ours, 2 for a mistake the user can mend."""
+    """Run one command.
+
+    Args:
+        arguments: Those of the command line (default: this process's own).
+
+    Returns:
+        Exit status: 0, 1 for a failure of the program, 2 for a mistake that the user can mend.
+    """
     options = parser().parse_args(arguments)
     try:
         return options.call(options)
@@ -123,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"glacier: {plain(error)}", file=sys.stderr)
         return 2
     except OSError as error:
-        # No permission, a full disk, a folder where a file should go: not ours to mend.
+        # No permission, a full disk, a folder where a file should go: for the user to mend.
         if error.filename is None or error.strerror is None:
             raise
         print(f"glacier: {error.filename}: {error.strerror}", file=sys.stderr)
@@ -137,6 +126,21 @@ def _seed(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 upwards")
     return int(text)
+
+
+def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Return those of the options that were given."""
+    values = {name: getattr(options, name) for name in names}
+    return {name: value for name, value in values.items() if value not in (None, "")}
+
+
+def _dataset(options: argparse.Namespace) -> Dataset:
+    """Open the dataset that was named; a path needs no project around it, a name does."""
+    from glacier_utils.datasets.dataset import open_dataset
+    from glacier_utils.workflow import runs
+
+    root = None if Path(options.dataset).exists() else runs.project_root()
+    return open_dataset(options.dataset, root=root)
 
 
 def _sample(options: argparse.Namespace) -> int:
@@ -153,14 +157,27 @@ def _sample(options: argparse.Namespace) -> int:
     return 0
 
 
-def _check(options: argparse.Namespace) -> int:
-    from glacier_utils.datasets import checks
-    from glacier_utils.datasets import dataset as dataset_module
+def _fetch(options: argparse.Namespace) -> int:
+    from glacier_utils.imagery.download import fetch
     from glacier_utils.workflow import runs
 
-    # A path needs no project around it, a name does.
-    root = None if Path(options.dataset).exists() else runs.project_root()
-    found = checks.survey(dataset_module.open_dataset(options.dataset, root=root), progress=True)
+    runs.check_name("dataset", options.name)
+    fetched = fetch(
+        runs.project_root() / "data" / options.name,
+        options.bbox,
+        options.dates,
+        progress=sys.stderr.isatty(),
+        **_given(options, "endpoint", "collection", "max_cloud", "outlines", "crs"),
+    )
+    print(*fetched.report, sep="\n")
+    print(f"{runs.relative(fetched.manifest)}: look at it with `glacier check {options.name}`")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from glacier_utils.datasets import checks
+
+    found = checks.survey(_dataset(options), progress=True)
     print(found.text())
     return found.status
 
@@ -205,27 +222,23 @@ def _models(options: argparse.Namespace) -> int:
 def _train(options: argparse.Namespace) -> int:
     import inspect
 
-    from glacier_utils.datasets import dataset as dataset_module
     from glacier_utils.datasets.patches import build_patches
     from glacier_utils.training.fitting import fit
     from glacier_utils.training.settings import make_settings
-    from glacier_utils.workflow import runs
 
     settings = make_settings(**_values("--set", options.settings))
     cut = _values("--patch", options.patches)
     known = set(inspect.signature(build_patches).parameters) - {"dataset", "folder", "progress"}
     if unknown := sorted(set(cut) - known):
-        raise GlacierError(f"--patch {unknown[0]}: known are {', '.join(sorted(known))}")
-    root = None if Path(options.dataset).exists() else runs.project_root()
-    dataset = dataset_module.open_dataset(options.dataset, root=root)
-    store = build_patches(dataset, progress=True, **cut)
+        raise GlacierError(f"--patch {unknown[0]}: {did_you_mean(unknown[0], sorted(known))}")
+    store = build_patches(_dataset(options), progress=True, **cut)
     done = fit(options.model, store, options.out, dates=options.dates, settings=settings)
     print(f"validation IoU {done.validation['iou']:.3f}, threshold {done.validation['threshold']}")
     print(done.checkpoint)
     return 0
 
 
-def _values(option: str, pairs: Sequence[str]) -> dict[str, object]:
+def _values(option: str, pairs: Sequence[str]) -> dict[str, Any]:
     """Read NAME=VALUE pairs, the values as YAML: numbers, true and false, lists, text."""
     import yaml
 
@@ -246,16 +259,16 @@ def _values(option: str, pairs: Sequence[str]) -> dict[str, object]:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from glacier_utils.prediction.acceleration import hold_little
+    from glacier_utils.prediction.memory import use_one_heap
 
-    hold_little()  # before torch is imported, which takes and frees a lot
+    use_one_heap()  # before torch is imported, which takes and frees a lot
     from glacier_utils.prediction.many_scenes import map_scenes
     from glacier_utils.prediction.scene_lists import list_scenes
     from glacier_utils.prediction.scenes import map_scene
 
     checkpoints = [options.checkpoint, *options.others]
-    names = ("window", "overlap", "flips", "adapt", "date", "scale", "offset", "nodata")
-    settings = {name: getattr(options, name) for name in names} | {"min_area_km2": options.min_area}
+    settings = _given(options, "window", "overlap", "flips", "date", "scale", "offset", "nodata",
+                      "min_area_km2")  # fmt: skip
     scenes = list_scenes(options.scenes)
     if options.out.suffix.lower() in (".tif", ".tiff"):
         # Before the work, not after it.
@@ -265,42 +278,16 @@ def _predict(options: argparse.Namespace) -> int:
             raise GlacierError(
                 f"{options.out}: is one file for {len(scenes)} scenes; name a folder"
             )
-        told = scenes[0].settings
-        given = {name: value for name, value in settings.items() if value not in (None, "")}
-        files = map_scene(checkpoints, scenes[0].images, options.out, progress=True, **told | given)
+        (scene,) = scenes
+        files = map_scene(
+            checkpoints, scene.images, options.out, progress=True, **scene.settings | settings
+        )
         print(*files.values(), sep="\n")
         return 0
-    done = map_scenes(
-        checkpoints,
-        scenes,
-        options.out,
-        workers=options.workers,
-        scheduler=options.scheduler,
-        retries=options.retries,
-        **settings,
-    )
+    how = {name: getattr(options, name) for name in ("workers", "scheduler", "retries")}
+    done = map_scenes(checkpoints, scenes, options.out, **how, **settings)
     print(*done.summary(), sep="\n")
     return done.status
-
-
-def _fetch(options: argparse.Namespace) -> int:
-    from glacier_utils.imagery.download import fetch
-    from glacier_utils.workflow import runs
-
-    runs.check_name("dataset", options.name)
-    names = ("endpoint", "collection", "max_cloud", "outlines", "crs")
-    given = {name: value for name in names if (value := getattr(options, name)) is not None}
-    fetched = fetch(
-        runs.project_root() / "data" / options.name,
-        options.bbox,
-        options.dates,
-        progress=sys.stderr.isatty(),
-        **given,
-    )
-    for line in fetched.report:
-        print(line)
-    print(f"{runs.relative(fetched.manifest)}: look at it with `glacier check {options.name}`")
-    return 0
 
 
 def _compare(options: argparse.Namespace) -> int:
@@ -314,7 +301,7 @@ def _compare(options: argparse.Namespace) -> int:
     for folder in folders:
         if not folder.is_dir():
             raise GlacierError(f"{folder}: no such run; see the folders in {root / 'reports'}")
-    table = runs.compare([runs.Run(folder) for folder in folders])
+    table = runs.compare_runs([runs.Run(folder) for folder in folders])
     print(table.round(3).to_string(index=False))
     return 0
 

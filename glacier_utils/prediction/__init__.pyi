@@ -1,5 +1,3 @@
-from .adaptation import adapt_to_source as adapt_to_source
-from .adaptation import predict_by_scene as predict_by_scene
 from .many_scenes import map_scenes as map_scenes
 from .mapper import (
     Mapper as Mapper,

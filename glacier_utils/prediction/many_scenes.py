@@ -1,20 +1,13 @@
-"""What became of each scene of a campaign, kept beside the products for the next start.
+"""Mapping many scenes: one task each, on one process or many, and their maps put together.
 
-Running tasks that fail one by one: in this process, on local workers, or on a Dask cluster.
-
-A task must not depend on where it runs, and must survive being started again after half of it was
-done: a worker may be lost at any moment.
-
-Mapping many scenes: one task each, on one process or many, and their maps put together.
-
-A scene that is finished is not mapped again unless its files, the checkpoint or the settings
-changed; one that fails stops no other.
+A scene whose files are there and whole (``scenes.finished``) is not mapped again; one that fails
+stops no other. What became of each is kept beside the maps. A task does not depend on where it
+runs, and may be started again after half of it was done: a worker may be lost at any moment.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import logging
 import os
@@ -24,26 +17,34 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from importlib.metadata import version
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import geopandas as gpd
 import pandas as pd
 from tqdm import tqdm
 
 from glacier_utils.errors import GlacierError, plain
-from glacier_utils.files import file_fingerprint, fingerprint, write_csv, write_json
-from glacier_utils.imagery.catalogue import is_web_address, public_address
-from glacier_utils.imagery.source import input_files
+from glacier_utils.files import fingerprint, write_csv, write_json
+from glacier_utils.models.checkpoint import load_checkpoint
+from glacier_utils.outlines.glims import write_glims
 from glacier_utils.outlines.reading import clean_text
-from glacier_utils.prediction.scene_lists import SceneRef, list_scenes
+from glacier_utils.prediction.mosaic import MappedScene, merge
+from glacier_utils.prediction.scene_lists import SceneRef, list_scenes, public_names
+from glacier_utils.prediction.scenes import checkpoint_hash, finished, map_scene
+from glacier_utils.prediction.stac import read_item
 from glacier_utils.raster.io import read_header
 from glacier_utils.raster.paths import is_virtual
 
-RECORD = "scenes.json"
-TABLE = "scenes.csv"
+RECORD, TABLE, OUTLINES = "scenes.json", "scenes.csv", "mosaic_outlines.gpkg"
 KINDS = ("probability", "class", "outlines", "item")
+_CONNECT_SECONDS = 8
+# What starts threads: each worker gets its part of the cores, not all of them.
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "GDAL_NUM_THREADS")
+_QUIET = ("distributed", "distributed.nanny", "distributed.worker", "distributed.scheduler",
+          "distributed.core", "distributed.comm", "distributed.client", "tornado",
+          "asyncio")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,185 @@ class Outcome:
     files: dict[str, Path] = field(default_factory=dict)
 
 
-def item_properties(item: Path | None) -> dict[str, Any]:
-    """Return the properties of a product's STAC item, none where it cannot be read."""
+@dataclass(frozen=True)
+class Campaign:
+    """What many scenes became: each scene in order, mosaics (kind -> VRTs) and merged outlines."""
+
+    folder: Path
+    scenes: list[Outcome]
+    mosaics: dict[str, list[Path]] = field(default_factory=dict)
+    outlines: Path | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def failed(self) -> list[Outcome]:
+        """The scenes that could not be mapped."""
+        return [scene for scene in self.scenes if scene.status == "failed"]
+
+    @property
+    def status(self) -> int:
+        """Exit status: 0 all mapped, 2 only mistakes of the user, 1 anything else."""
+        if not self.failed:
+            return 0
+        return 2 if all(scene.user_error for scene in self.failed) else 1
+
+    def summary(self) -> list[str]:
+        """Return a line of counts, a line for each failure and note, and where the mosaics are."""
+        counts = Counter(scene.status for scene in self.scenes)
+        order = ("mapped", "unchanged", "failed")
+        told = ", ".join(f"{counts[status]} {status}" for status in order if counts[status])
+        lines = [f"{len(self.scenes)} scenes: {told}; each stands in {self.folder / TABLE}"]
+        lines += [f"failed: {scene.name}: {scene.error}" for scene in self.failed]
+        lines += self.notes
+        made = [path for paths in self.mosaics.values() for path in paths]
+        lines += [str(path) for path in [*made, *([self.outlines] if self.outlines else [])]]
+        return lines
+
+
+@dataclass(frozen=True)
+class _Job:
+    """All that a worker needs for one scene; ``settings``: of ``map_scene``, with the name."""
+
+    scene: SceneRef
+    checkpoint: Path | list[Path]
+    folder: Path
+    settings: dict[str, Any]
+    map_one: Callable[..., Mapping[str, Path]]
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        images = self.scene.images
+        return self.checkpoint, images if isinstance(images, str) else list(images), self.folder
+
+
+def map_scenes(
+    checkpoint: str | Path | Sequence[str | Path],
+    scenes: str | Path | Iterable[str | Path | SceneRef],
+    out: str | Path,
+    *,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    retries: int = 2,
+    progress: bool = True,
+    map_one: Callable[..., Mapping[str, Path]] = map_scene,
+    **settings: Any,
+) -> Campaign:
+    """Map scenes into the folder ``out``, then put the maps of two or more together.
+
+    ``scenes.json`` and ``scenes.csv`` in the folder say what became of each scene; they are up to
+    date whenever a scene ends. The maps do not depend on how many workers there are.
+
+    Args:
+        checkpoint: a file, or several for an ensemble.
+        scenes: what ``scene_lists.list_scenes`` takes. Where they overlap the first counts, see
+            ``mosaic.merge``.
+        out: folder of the products, ``<name>_probability.tif`` and so on.
+        workers, scheduler, retries: as of ``run_tasks``. A mistake in a scene on the disk is not
+            tried again; one on the web may be the network's.
+        progress: show a bar.
+        map_one: in the place of ``scenes.map_scene``; importable where there are workers.
+        settings: further arguments of it. What is None or "" is left out; the others count before
+            what a list of scenes tells.
+
+    Raises:
+        GlacierError: before any work, a mistake in the arguments.
+    """
+    out = Path(out).absolute()
+    if out.exists() and not out.is_dir():
+        raise GlacierError(f"{out}: is a file; many scenes go into a folder, name one")
+    # One start decides for all: a path means the same to each worker, wherever it runs.
+    paths = [checkpoint] if isinstance(checkpoint, str | Path) else list(checkpoint)
+    paths = [Path(path).absolute() for path in paths]
+    if not paths:
+        raise GlacierError("no checkpoint is named; name one, or several for an ensemble")
+    settings = {key: value for key, value in settings.items() if value not in (None, "")}
+    found = list_scenes(scenes)
+    record = Record(out, [checkpoint_hash(path) for path in paths])
+    if map_one is map_scene:
+        for path in paths:
+            load_checkpoint(path)  # a mistake is told here, not once for each scene
+    jobs = []
+    for scene in found:
+        record.refuse_other(scene)
+        named = scene.settings | settings | {"name": scene.name}
+        jobs.append(_Job(_absolute(scene), paths, out, named, map_one))
+    out.mkdir(parents=True, exist_ok=True)
+    outcomes: dict[str, Outcome] = {}
+    for job in jobs:
+        if (outcome := _earlier(job, record)) is not None:
+            outcomes[outcome.name] = outcome
+    left = [job for job in jobs if job.scene.name not in outcomes]
+    if progress and len(left) == 1 and not workers and not scheduler:
+        # A bar of one step tells nothing; the scene's own does.
+        left[0].settings["progress"] = True
+    cluster = {"workers": min(workers, len(left)) if workers else workers, "scheduler": scheduler}
+    with tqdm(
+        total=len(left), desc="scenes", unit="scene", disable=not progress or len(left) < 2
+    ) as bar:
+        names = [job.scene.name for job in left]
+        ended = run_tasks(_attempt, left, names=names, retries=retries, **cluster) if left else ()
+        for position, result, error in ended:
+            outcome = _outcome(left[position], result, error)
+            outcomes[outcome.name] = outcome
+            record.add(outcome, left[position].scene)
+            bar.update()
+            if outcome.status == "failed" and not bar.disable:
+                bar.write(f"failed: {outcome.name}: {outcome.error}", file=sys.stderr)
+    ordered = [outcomes[scene.name] for scene in found]
+    record.write_table(ordered)
+    return _put_together(Campaign(out, ordered), record, settings)
+
+
+def _absolute(scene: SceneRef) -> SceneRef:
+    images = [scene.images] if isinstance(scene.images, str) else scene.images
+    images = tuple(image if is_virtual(image) else os.path.abspath(image) for image in images)
+    return replace(scene, images=images[0] if isinstance(scene.images, str) else images)
+
+
+def _earlier(job: _Job, record: Record) -> Outcome | None:
+    """Return what a scene became before, or why it cannot be read; None where it is to do."""
+    name = job.scene.name
     try:
-        return dict(json.loads(Path(item).read_text(encoding="utf-8"))["properties"])
-    except (OSError, TypeError, ValueError, KeyError):
-        return {}
+        files = finished(*job.arguments, **job.settings)
+    except GlacierError as error:
+        outcome = Outcome(name, "failed", error=plain(error), user_error=True)
+        record.add(outcome, job.scene)
+        return outcome
+    if files is None:
+        return None
+    outcome = Outcome(name, "unchanged", record.seconds(name), date=_date(job, files), files=files)
+    if not record.scenes.get(name, {}).get("files"):
+        record.add(replace(outcome, status="mapped"), job.scene)
+    return outcome
+
+
+def _date(job: _Job, files: Mapping[str, Path]) -> str:
+    about, _ = read_item(files["item"])
+    return str(job.settings.get("date") or about.get("glacier:image_date") or "")
+
+
+def _attempt(job: _Job) -> dict[str, Any]:
+    """Map one scene, in whatever process; return its files, or the mistake that stopped it."""
+    start = time.perf_counter()
+    try:
+        result = {"files": dict(job.map_one(*job.arguments, **job.settings))}
+    except GlacierError as error:
+        if job.scene.on_the_web:
+            raise
+        result = {"error": plain(error)}
+    return result | {"seconds": time.perf_counter() - start}
+
+
+def _outcome(job: _Job, result: Any, error: BaseException | None) -> Outcome:
+    name = job.scene.name
+    if error is not None:
+        known = isinstance(error, GlacierError) or type(error) is RuntimeError
+        text = str(error) if known else f"{type(error).__name__}: {error}"
+        return Outcome(name, "failed", 0.0, plain(text)[:500], isinstance(error, GlacierError))
+    if "error" in result:
+        return Outcome(name, "failed", result["seconds"], result["error"], True)
+    files = result["files"]
+    return Outcome(name, "mapped", result["seconds"], date=_date(job, files), files=files)
 
 
 class Record:
@@ -79,54 +253,41 @@ class Record:
         try:
             content = json.loads((folder / RECORD).read_text(encoding="utf-8"))
             self.scenes = {str(key): dict(value) for key, value in content["scenes"].items()}
-            self.mosaic = content.get("mosaic") or {}
+            self.mosaic = dict(content.get("mosaic") or {})
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            # Not there, or not ours: all is mapped anew.
-            self.scenes, self.mosaic = {}, {}
+            self.scenes, self.mosaic = {}, {}  # not there, or not ours
 
-    def refuse_other(self, name: str, source: list[str]) -> None:
+    def refuse_other(self, scene: SceneRef) -> None:
         """Do not overwrite the products of another scene of the same name."""
-        before = self.scenes.get(name, {})
-        if before.get("files") and before.get("source") != source:
+        before = self.scenes.get(scene.name, {})
+        if before.get("files") and before.get("source") != public_names(_absolute(scene).images):
             raise GlacierError(
-                f"{self.folder}: holds the map of another scene named {name} "
+                f"{self.folder}: holds the map of another scene named {scene.name} "
                 f"({plain(', '.join(map(str, before.get('source') or ['?']))[:200])}); choose "
                 "another folder, or remove that map and its line in scenes.json"
             )
 
-    def finished(self, name: str, key: str) -> Outcome | None:
-        """Return the earlier outcome of a scene whose products are there and still hold."""
-        before = self.scenes.get(name, {})
-        if before.get("key") != key or before.get("status") == "failed":
-            return None
-        try:
-            # Names alone: a record from elsewhere must not lead out of the folder.
-            files = {kind: self.folder / Path(path).name for kind, path in before["files"].items()}
-            seconds = float(before["seconds"])
-        except (KeyError, TypeError, ValueError, AttributeError):
-            return None
-        if not files or not all(path.is_file() for path in files.values()):
-            return None
-        return Outcome(name, "unchanged", seconds, date=str(before.get("date", "")), files=files)
+    def seconds(self, name: str) -> float:
+        """Return how long the scene took when it was mapped, 0 where nobody knows."""
+        seconds = self.scenes.get(name, {}).get("seconds")
+        return float(seconds) if isinstance(seconds, int | float) else 0.0
 
-    def add(self, outcome: Outcome, key: str, source: list[str]) -> None:
+    def add(self, outcome: Outcome, scene: SceneRef) -> None:
         """Note how a scene ended."""
         self.scenes[outcome.name] = {
             "status": outcome.status,
             "seconds": round(outcome.seconds, 2),
             "error": outcome.error,
             "date": outcome.date,
-            "source": source,
-            "key": key,
+            "source": public_names(scene.images),
             "files": {kind: _relative(path, self.folder) for kind, path in outcome.files.items()},
         }
         self.write()
 
     def write(self) -> None:
-        write_json(
-            self.folder / RECORD,
-            {"checkpoint_sha256": self.hashes, "mosaic": self.mosaic, "scenes": self.scenes},
-        )
+        """Write what is known, for the next start."""
+        content = {"checkpoint_sha256": self.hashes, "mosaic": self.mosaic, "scenes": self.scenes}
+        write_json(self.folder / RECORD, content)
 
     def write_table(self, outcomes: Sequence[Outcome]) -> None:
         """Write the scenes of this list as a table for people."""
@@ -144,12 +305,60 @@ def _relative(path: Path, folder: Path) -> str:
     return Path(os.path.relpath(path, folder)).as_posix()
 
 
-_CONNECT_SECONDS = 8
-# What starts threads: each worker gets its share of the cores, not all of them.
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "GDAL_NUM_THREADS")
-_QUIET = ("distributed", "distributed.nanny", "distributed.worker", "distributed.scheduler",
-          "distributed.core", "distributed.comm", "distributed.client", "tornado",
-          "asyncio")  # fmt: skip
+def _put_together(campaign: Campaign, record: Record, settings: Mapping[str, Any]) -> Campaign:
+    """Put the maps of all scenes that have one together, unless that was done before."""
+    out = campaign.folder
+    done = [one for one in campaign.scenes if one.status != "failed" and "class" in one.files]
+    if not done or len(campaign.scenes) < 2:
+        return campaign
+    items = [read_item(one.files["item"])[0] for one in done]
+    made_from = [
+        [one.name, item.get("glacier:inputs")] for one, item in zip(done, items, strict=True)
+    ]
+    key = fingerprint(made_from, 16)
+    before = record.mosaic
+    if before.get("key") != key or not all((out / name).is_file() for name in _listed(before)):
+        merged = merge(
+            [MappedScene(one.name, one.date, one.files) for one in done],
+            out,
+            outlines=settings.get("outlines", True),
+            min_area_km2=settings.get("min_area_km2", 0.0),
+        )
+        (out / OUTLINES).unlink(missing_ok=True)
+        if merged.glaciers is not None:
+            _write_outlines(merged.glaciers, out, items[0], done)
+        record.mosaic = before = {
+            "key": key,
+            "rasters": {kind: [p.name for p in paths] for kind, paths in merged.rasters.items()},
+            "outlines": OUTLINES if merged.glaciers is not None else None,
+            "notes": list(merged.notes),
+        }
+        record.write()
+    return replace(
+        campaign,
+        mosaics={kind: [out / p for p in paths] for kind, paths in before["rasters"].items()},
+        outlines=out / OUTLINES if before["outlines"] else None,
+        notes=list(before["notes"]),
+    )
+
+
+def _listed(mosaic: Mapping[str, Any]) -> list[str]:
+    names = [name for paths in mosaic.get("rasters", {}).values() for name in paths]
+    return [*names, *([OUTLINES] if mosaic.get("outlines") else [])]
+
+
+def _write_outlines(
+    glaciers: gpd.GeoDataFrame, out: Path, about: Mapping[str, Any], done: Sequence[Outcome]
+) -> None:
+    method = f"{about.get('glacier:model', '')}, mosaic of {len(done)} scenes"
+    write_glims(
+        glaciers,
+        out / OUTLINES,
+        source_date=None,  # each glacier has the date of its own scene
+        method=method.lstrip(", "),
+        model=about.get("glacier:checkpoint", ""),
+        uncertainty_m=read_header(done[0].files["class"]).grid.resolution,
+    )
 
 
 def run_tasks(
@@ -167,7 +376,7 @@ def run_tasks(
         task: an importable function, or one that can be pickled where workers are used.
         inputs: what it is called with, one at a time.
         names: of the tasks, as shown in Dask's own pages.
-        workers: number of processes of this machine, each with its share of the cores; None or 0
+        workers: number of processes of this machine, each with its part of the cores; None or 0
             runs one task after the other in this process.
         scheduler: address of a running Dask scheduler, such as tcp://10.0.0.5:8786; its workers
             need this package and the same paths.
@@ -264,13 +473,13 @@ def _client(workers: int | None, scheduler: str | None, retries: int) -> Iterato
         if scheduler:
             yield stack.enter_context(_connected(scheduler))
             return
-        share = str(max(1, _cores() // workers))
+        threads = str(max(1, _cores() // workers))
         folder = stack.enter_context(
             tempfile.TemporaryDirectory(prefix="glacier-", ignore_cleanup_errors=True)
         )
         stack.enter_context(
             dask.config.set({
-                "distributed.nanny.pre-spawn-environ": dict.fromkeys(_THREADS, share),
+                "distributed.nanny.pre-spawn-environ": dict.fromkeys(_THREADS, threads),
                 # A task that waits at a worker is blamed for its loss like the one that ran, so
                 # none waits there, and a few losses are forgiven.
                 "distributed.scheduler.worker-saturation": 1.0,
@@ -341,298 +550,3 @@ def _quiet() -> Iterator[None]:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-OUTLINES = "mosaic_outlines.gpkg"
-
-
-@dataclass(frozen=True)
-class Campaign:
-    """What many scenes became: each scene in order, mosaics (kind -> VRTs) and merged outlines."""
-
-    folder: Path
-    scenes: list[Outcome]
-    mosaics: dict[str, list[Path]] = field(default_factory=dict)
-    outlines: Path | None = None
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def failed(self) -> list[Outcome]:
-        """The scenes that could not be mapped."""
-        return [scene for scene in self.scenes if scene.status == "failed"]
-
-    @property
-    def status(self) -> int:
-        """Exit status: 0 all mapped, 2 only mistakes of the user, 1 anything else."""
-        if not self.failed:
-            return 0
-        return 2 if all(scene.user_error for scene in self.failed) else 1
-
-    def summary(self) -> list[str]:
-        """Return a line of counts, a line for each failure and note, and where the mosaics are."""
-        counts = Counter(scene.status for scene in self.scenes)
-        order = ("mapped", "unchanged", "failed")
-        told = ", ".join(f"{counts[status]} {status}" for status in order if counts[status])
-        lines = [f"{len(self.scenes)} scenes: {told}; each stands in {self.folder / TABLE}"]
-        lines += [f"failed: {scene.name}: {scene.error}" for scene in self.failed]
-        lines += self.notes
-        made = [path for paths in self.mosaics.values() for path in paths]
-        lines += [str(path) for path in [*made, *([self.outlines] if self.outlines else [])]]
-        return lines
-
-
-@dataclass(frozen=True)
-class _Job:
-    """All that a worker needs for one scene."""
-
-    scene: SceneRef
-    checkpoint: Any
-    folder: Path
-    settings: dict[str, Any]
-    map_one: Callable[..., Mapping[str, Path]] | None
-
-
-def map_scenes(
-    checkpoint: str | Path | Sequence[str | Path],
-    scenes: str | Path | Iterable[str | Path | SceneRef],
-    out: str | Path,
-    *,
-    workers: int | None = None,
-    scheduler: str | None = None,
-    retries: int = 2,
-    merged: bool = True,
-    progress: bool = True,
-    map_one: Callable[..., Mapping[str, Path]] | None = None,
-    **settings: Any,
-) -> Campaign:
-    """Map scenes into the folder ``out``, then put their maps together.
-
-    ``scenes.json`` and ``scenes.csv`` in the folder say what became of each scene; they are up to
-    date whenever a scene ends. The maps do not depend on how many workers there are.
-
-    Args:
-        checkpoint: a file, or several for an ensemble.
-        scenes: what ``scene_lists.list_scenes`` takes. Where they overlap the first counts, see
-            ``mosaic.merge``.
-        out: folder of the products, ``<name>_probability.tif`` and so on.
-        workers, scheduler, retries: as in ``many_scenes.run_tasks``. A mistake in a scene on the disk
-            is not tried again; one on the web may be the network's.
-        merged: put mosaics and one file of outlines beside the products of two scenes or more.
-        progress: show a bar.
-        map_one: in the place of ``scenes.map_scene``; importable where there are workers.
-        settings: further arguments of it. What is None or "" is left out; the others count before
-            what a list of scenes tells.
-
-    Raises:
-        GlacierError: before any work, a mistake in the arguments.
-    """
-    out = Path(out).absolute()
-    if out.exists() and not out.is_dir():
-        raise GlacierError(f"{out}: is a file; many scenes go into a folder, name one")
-    # One start decides for all: the folder means the same to each worker, wherever it runs.
-    checkpoint = _absolute_checkpoint(checkpoint)
-    settings = {key: value for key, value in settings.items() if value not in (None, "")}
-    found = list_scenes(scenes)
-    hashes = _checkpoint_hashes(checkpoint, check=map_one is None)
-    out.mkdir(parents=True, exist_ok=True)
-    record = Record(out, hashes)
-    jobs = [_job(scene, checkpoint, out, settings, map_one) for scene in found]
-    keys, outcomes = _finished(jobs, hashes, record)
-    left = [job for job in jobs if job.scene.name not in outcomes]
-    if progress and len(left) == 1 and not workers and not scheduler:
-        # A bar of one step tells nothing; the scene's own does.
-        left[0].settings["progress"] = True
-    cluster = {"workers": min(workers, len(left)) if workers else workers, "scheduler": scheduler}
-    with tqdm(
-        total=len(left), desc="scenes", unit="scene", disable=not progress or len(left) < 2
-    ) as bar:
-        names = [job.scene.name for job in left]
-        ended = run_tasks(_attempt, left, names=names, retries=retries, **cluster) if left else ()
-        for position, result, error in ended:
-            outcome = _outcome(left[position], result, error)
-            outcomes[outcome.name] = outcome
-            record.add(outcome, keys[outcome.name], _source(left[position].scene))
-            bar.update()
-            if outcome.status == "failed" and not bar.disable:
-                bar.write(f"failed: {outcome.name}: {outcome.error}", file=sys.stderr)
-    ordered = [outcomes[scene.name] for scene in found]
-    record.write_table(ordered)
-    if not merged or len(found) < 2:
-        return Campaign(out, ordered)
-    return _merged(out, ordered, record, keys, settings)
-
-
-def _finished(
-    jobs: Sequence[_Job], hashes: Sequence[str], record: Record
-) -> tuple[dict[str, str], dict[str, Outcome]]:
-    """Return the key of each scene, and the outcomes of those that need no work."""
-    for job in jobs:
-        record.refuse_other(job.scene.name, _source(job.scene))
-    keys: dict[str, str] = {}
-    outcomes: dict[str, Outcome] = {}
-    for job in jobs:
-        name = job.scene.name
-        try:
-            keys[name] = _key(job, hashes)
-        except GlacierError as error:
-            outcomes[name] = Outcome(name, "failed", 0.0, plain(error), True)
-            record.add(outcomes[name], "", _source(job.scene))
-            continue
-        before = record.finished(name, keys[name])
-        if before is not None:
-            outcomes[name] = before
-    return keys, outcomes
-
-
-def _absolute_checkpoint(checkpoint: Any) -> Any:
-    if isinstance(checkpoint, str | Path):
-        return Path(checkpoint).absolute()
-    paths = [Path(path).absolute() for path in checkpoint]
-    if not paths:
-        raise GlacierError("no checkpoint is named; name one, or several for an ensemble")
-    return paths
-
-
-def _checkpoint_hashes(checkpoint: Path | list[Path], *, check: bool) -> list[str]:
-    hashes = []
-    for path in [checkpoint] if isinstance(checkpoint, Path) else checkpoint:
-        if not path.is_file():
-            raise GlacierError(f"{path}: no such checkpoint; train a model first or check the path")
-        if check:
-            from glacier_utils.models.checkpoint import load_checkpoint
-
-            # Here, not once for each scene.
-            load_checkpoint(path)
-        with path.open("rb") as file:
-            hashes.append(hashlib.file_digest(file, "sha256").hexdigest())
-    return hashes
-
-
-def _job(
-    scene: SceneRef, checkpoint: Any, out: Path, settings: Mapping[str, Any], map_one: Any
-) -> _Job:
-    images = scene.images
-    images = _absolute(images) if isinstance(images, str) else tuple(map(_absolute, images))
-    here = SceneRef(scene.name, images, scene.date, scene.bands, scene.scale, scene.offset)
-    return _Job(here, checkpoint, out, {**scene.settings, **settings}, map_one)
-
-
-def _absolute(image: str) -> str:
-    return image if is_virtual(image) else os.path.abspath(image)
-
-
-def _source(scene: SceneRef) -> list[str]:
-    """Return where a scene comes from, without the signatures of web addresses."""
-    images = [scene.images] if isinstance(scene.images, str) else list(scene.images)
-    return [public_address(image) if is_web_address(image) else image for image in images]
-
-
-def _key(job: _Job, hashes: Sequence[str]) -> str:
-    """Return a hash of all that a scene's products are made from."""
-    images = job.scene.images if isinstance(job.scene.images, str) else list(job.scene.images)
-    files = [file_fingerprint(path) for path in input_files(images)]
-    # The signature of an address is another each time that a search is saved.
-    settings = {key: _unsigned(value) if key == "bands" else value
-                for key, value in job.settings.items()}  # fmt: skip
-    made_by = version("glacier-utils")
-    return fingerprint([_source(job.scene), files, list(hashes), settings, made_by], 16)
-
-
-def _unsigned(bands: Any) -> Any:
-    if isinstance(bands, Mapping):
-        return {key: _unsigned(value) for key, value in bands.items()}
-    return bands.partition("?")[0] if isinstance(bands, str) else bands
-
-
-def _attempt(job: _Job) -> dict[str, Any]:
-    """Map one scene, in whatever process; return its files, or the mistake that stopped it."""
-    map_one = job.map_one
-    if map_one is None:
-        from glacier_utils.prediction.scenes import map_scene as map_one
-    images = job.scene.images if isinstance(job.scene.images, str) else list(job.scene.images)
-    start = time.perf_counter()
-    try:
-        files = map_one(job.checkpoint, images, job.folder, name=job.scene.name, **job.settings)
-    except GlacierError as error:
-        if job.scene.on_the_web:
-            raise
-        return {"error": plain(error), "seconds": time.perf_counter() - start}
-    return {"files": {kind: Path(path) for kind, path in files.items()},
-            "seconds": time.perf_counter() - start}  # fmt: skip
-
-
-def _outcome(job: _Job, result: Any, error: BaseException | None) -> Outcome:
-    name = job.scene.name
-    if error is not None:
-        user = isinstance(error, GlacierError)
-        told = str(error) if user else f"{type(error).__name__}: {error}"
-        if type(error) is RuntimeError:
-            told = str(error)
-        return Outcome(name, "failed", 0.0, plain(told)[:500], user)
-    if "error" in result:
-        return Outcome(name, "failed", result["seconds"], result["error"], True)
-    files = result["files"]
-    about = item_properties(files.get("item"))
-    date = str(job.settings.get("date") or about.get("glacier:image_date") or "")
-    return Outcome(name, "mapped", result["seconds"], date=date, files=files)
-
-
-def _merged(
-    out: Path,
-    outcomes: list[Outcome],
-    record: Record,
-    keys: Mapping[str, str],
-    settings: Mapping[str, Any],
-) -> Campaign:
-    """Put the maps of all scenes that have one together, unless that was done before."""
-    from glacier_utils.prediction.mosaic import MappedScene, merge
-
-    done = [one for one in outcomes if one.status != "failed" and "class" in one.files]
-    if not done:
-        return Campaign(out, outcomes)
-    key = fingerprint([[one.name, keys[one.name]] for one in done], 16)
-    before = record.mosaic
-    if before.get("key") == key and all((out / path).is_file() for path in _listed(before)):
-        rasters = {
-            kind: [out / path for path in paths] for kind, paths in before["rasters"].items()
-        }
-        outlines = out / before["outlines"] if before.get("outlines") else None
-        return Campaign(out, outcomes, rasters, outlines, list(before.get("notes", [])))
-    limits = {name: settings[name] for name in ("min_area_km2", "max_hole_km2") if name in settings}
-    merged = merge(
-        [MappedScene(one.name, one.date, one.files) for one in done], out,
-        outlines=settings.get("outlines", True), **limits,
-    )  # fmt: skip
-    resolution = read_header(done[0].files["class"]).grid.resolution
-    outlines = _write_outlines(merged.glaciers, out, done, resolution)
-    record.mosaic = {
-        "key": key,
-        "rasters": {kind: [path.name for path in paths] for kind, paths in merged.rasters.items()},
-        "outlines": outlines.name if outlines else None,
-        "notes": list(merged.notes),
-    }
-    record.write()
-    return Campaign(out, outcomes, merged.rasters, outlines, list(merged.notes))
-
-
-def _listed(mosaic: Mapping[str, Any]) -> list[str]:
-    names = [name for paths in mosaic.get("rasters", {}).values() for name in paths]
-    return [*names, *([mosaic["outlines"]] if mosaic.get("outlines") else [])]
-
-
-def _write_outlines(
-    glaciers: Any, out: Path, done: Sequence[Outcome], resolution: float
-) -> Path | None:
-    from glacier_utils.outlines.glims import write_glims
-
-    path = out / OUTLINES
-    path.unlink(missing_ok=True)
-    if glaciers is None:
-        return None
-    about = item_properties(done[0].files.get("item"))
-    method = f"{about.get('glacier:model', '')}, mosaic of {len(done)} scenes"
-    # Each glacier has the date of its own scene.
-    return write_glims(
-        glaciers, path, source_date=None, method=method.lstrip(", "),
-        model=about.get("glacier:checkpoint", ""), uncertainty_m=resolution,
-    )  # fmt: skip

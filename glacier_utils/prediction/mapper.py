@@ -15,12 +15,7 @@ from tqdm import tqdm
 from glacier_utils.errors import GlacierError
 from glacier_utils.imagery.source import Source
 from glacier_utils.models.checkpoint import Segmenter
-from glacier_utils.prediction import acceleration
-from glacier_utils.prediction.acceleration import (
-    fold_batch_norm,
-    in_bf16,
-    with_doubled_convolutions,
-)
+from glacier_utils.prediction import acceleration, memory
 from glacier_utils.prediction.pooling import LocalPooling
 from glacier_utils.prediction.windows import LARGEST, Panel, fit_windows, panels
 
@@ -55,8 +50,8 @@ class Mapper:
             members' thresholds.
 
     Raises:
-        GlacierError: no model, models of different bands, one of per-scene normalisation that was
-            not fitted to a scene, an unknown precision.
+        GlacierError: no model, models of different bands, one of per-scene normalisation (which
+            is gone), an unknown precision.
     """
 
     def __init__(
@@ -77,10 +72,10 @@ class Mapper:
                     f"{', '.join(self.bands)} and {member.name} {', '.join(member.bands)}"
                 )
         for member in members:
-            if member.normalisation == "scene":
+            if getattr(member, "normalisation", "training") == "scene":
                 raise GlacierError(
-                    f"model {member.name} needs the mean and deviation of the scene it maps; fit "
-                    "it to the scene first (adaptation.adapt)"
+                    f"model {member.name} was trained with per-scene normalisation, which is gone; "
+                    "train it again"
                 )
         self.flips = flips
         self.name = " + ".join(member.name for member in members)
@@ -90,7 +85,7 @@ class Mapper:
         self._members = [
             (
                 member.eval().without_network(),
-                self._fast(fold_batch_norm(member.network, len(self.bands))),
+                self._fast(member.network),
                 None if member.bands == self.bands else band_order(self.bands, member.bands),
             )
             for member in members
@@ -99,8 +94,10 @@ class Mapper:
 
     def _fast(self, network: torch.nn.Module) -> torch.nn.Module:
         """Return the network in the form and format that it runs fastest in."""
-        network = with_doubled_convolutions(network, len(self.bands))
-        fast = in_bf16(network, len(self.bands)) if self.precision == "bf16" else None
+        bands = len(self.bands)
+        network = acceleration.fold_batch_norm(network, bands)
+        network = acceleration.with_doubled_convolutions(network, bands)
+        fast = acceleration.in_bf16(network, bands) if self.precision == "bf16" else None
         return network.to(memory_format=torch.channels_last) if fast is None else fast
 
     @torch.inference_mode()
@@ -177,20 +174,17 @@ def predict_scene(
     *,
     window: int | None = None,
     overlap: int = 64,
-    precision: str = "auto",
-    flips: bool = False,
     progress: bool = False,
 ) -> np.ndarray:
     """Predict a whole scene in overlapping windows, into memory.
 
     Args:
-        segmenter: the model with its normalisation, which is fitted to the scene where it was
-            trained so; or a ``Mapper``, which knows precision and flips itself.
+        segmenter: the model with its normalisation, or a ``Mapper``, for a number format, mirror
+            images and ensembles.
         source: the scene; its bands may be more than the model's and in another order.
         window: largest side of a window in pixels (see ``windows.fit_windows``), None as of
             ``Plan``; it may be larger than the patches of the training.
         overlap: pixels that neighbouring windows share at least, below ``window``.
-        precision, flips: as of ``Mapper``.
         progress: show a bar.
 
     Returns:
@@ -199,12 +193,8 @@ def predict_scene(
     Raises:
         GlacierError: a missing band, or an overlap that is not below the window.
     """
-    if not isinstance(segmenter, Mapper):
-        from glacier_utils.prediction.adaptation import adapt_to_source  # which predicts itself
-
-        segmenter = adapt_to_source(segmenter, source)
-        segmenter = Mapper(segmenter, precision=precision, flips=flips)
-    plan = Plan(segmenter, source, window=window, overlap=overlap)
+    mapper = segmenter if isinstance(segmenter, Mapper) else Mapper(segmenter)
+    plan = Plan(mapper, source, window=window, overlap=overlap)
     probability = np.empty(source.grid.shape, dtype=np.float32)
     with tqdm(total=probability.size, unit="px", unit_scale=True, disable=not progress) as bar:
         for block in plan.blocks():
@@ -289,7 +279,7 @@ class Plan:
         with _Reader(self.source, self._order, left, right, rows.starts[first], half) as reader:
             for number in range(first, len(rows.starts)):
                 start, end = rows.starts[number], ends[number]
-                acceleration.trim()
+                memory.release()
                 reader.advance(start, rows.size, end - start)
                 self._add_row(
                     total, reader, number, [(k, cols.starts[k] - left) for k in panel.windows]

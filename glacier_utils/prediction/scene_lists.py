@@ -21,7 +21,14 @@ import pandas as pd
 
 from glacier_utils.conventions import BANDS
 from glacier_utils.errors import GlacierError
-from glacier_utils.imagery.catalogue import ASSETS, Unusable, is_web_address, known_offset
+from glacier_utils.files import file_name
+from glacier_utils.imagery.catalogue import (
+    ASSETS,
+    Unusable,
+    is_web_address,
+    known_offset,
+    public_address,
+)
 from glacier_utils.outlines.reading import clean_text
 from glacier_utils.raster.paths import SUFFIXES, is_virtual, list_files, read_bytes
 
@@ -84,6 +91,12 @@ def list_scenes(named: str | Path | Iterable[str | Path | SceneRef]) -> list[Sce
     if not found:
         raise GlacierError("no scene is named; name files, folders, a .txt list or STAC JSON")
     return _named_apart(list(found.values()))
+
+
+def public_names(images: str | Path | Iterable[str | Path]) -> list[str]:
+    """Return where images come from, without the signatures of web addresses."""
+    names = [str(images)] if isinstance(images, str | Path) else list(map(str, images))
+    return [public_address(name) if is_web_address(name) else name for name in names]
 
 
 def read_scenes(path: str | Path) -> list[SceneRef]:
@@ -165,9 +178,6 @@ def _name_of(text: str) -> str:
 
 def _plain_name(text: str) -> str:
     """Return a name that is a plain file name everywhere; never empty, hidden or reserved."""
-    # Here, since that room brings all figures with it, and a worker needs none.
-    from glacier_utils.files import file_name
-
     name = re.sub(r"\s+", "_", file_name(clean_text(text, _LONGEST_NAME))).strip("._")
     return f"{name}_scene" if name.lower() in RESERVED else name or "scene"
 

@@ -1,10 +1,12 @@
-"""A map in the making: what is finished lies on the disk, from where an interrupted run goes on.
+"""From a scene to files that people can use: probability, class, outlines and what made them.
 
-From a scene to files that people can use: probability, class, outlines and what made them.
+A scene of any size is mapped in little memory: strip after strip goes into files of plain bytes in
+a folder beside the target, from where an interrupted run goes on, and these become the rasters. A
+file gets its name when it is whole, the item (STAC) last. What was made of what is told by hashes
+(``_keys``) in that folder, in the rasters' tags and in the item; ``finished`` says whether anything
+is left to do, for one scene as for many.
 
-A scene of any size is mapped in little memory; files get their names when they are whole.
-
-Large maps: what is written of a scene, and whether the files are whole.
+The second half reads such files back for figures, tables and checks.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import date as calendar_date
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -31,168 +34,37 @@ from rasterio.features import rasterize
 from tqdm import tqdm
 
 from glacier_utils.conventions import UNKNOWN, image_day
-from glacier_utils.datasets.dataset import Dataset, open_dataset
+from glacier_utils.datasets.dataset import open_dataset
 from glacier_utils.datasets.exploration import thumbnail, thumbnail_mask
 from glacier_utils.errors import GlacierError
 from glacier_utils.files import file_fingerprint, fingerprint, write_json
 from glacier_utils.imagery.clouds import cloud_mask
 from glacier_utils.imagery.reflectance import Reflectance
-from glacier_utils.imagery.source import Source, open_source
+from glacier_utils.imagery.source import Source, input_files, open_source
 from glacier_utils.metrics import classify
 from glacier_utils.models.checkpoint import Segmenter, load_checkpoint
 from glacier_utils.outlines.glims import probability_qml, write_glims, write_qml
 from glacier_utils.outlines.polygonization import trace_file
-from glacier_utils.prediction import acceleration
-from glacier_utils.prediction.acceleration import fold_batch_norm
-from glacier_utils.prediction.adaptation import adapt_to_source
+from glacier_utils.prediction import memory
+from glacier_utils.prediction.acceleration import fold_batch_norm, resolve
 from glacier_utils.prediction.mapper import Block, Mapper, Plan
-from glacier_utils.prediction.stac import CLASSES, SCALE, write_item
+from glacier_utils.prediction.scene_lists import public_names
+from glacier_utils.prediction.stac import CLASSES, SCALE, read_item, write_item
 from glacier_utils.raster.grid import Grid, Image
-from glacier_utils.raster.io import CACHE, Layer, cog_from_bytes, open_raster, write_raster
-from glacier_utils.raster.paths import local_file
-from glacier_utils.synthetic.sample import MirroredScene
-
-CLASS_COLOURMAP = {value: (*bytes.fromhex(colour), 255) for value, _, _, colour in CLASSES}
-_ROWS = 128  # written at a time
-# Bytes a pixel of the two maps while they are made and turned into files; overviews add a third.
-_BYTES_A_PIXEL = 2 * (1 + 1 / 3 + 1)
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-class Unfinished:
-    """The folder of a map in the making: bytes of probability and class, and how far they are.
-
-    It stays where the work breaks off, and goes when it is finished. Used as a context; the folder
-    lies beside ``target``.
-
-    Args:
-        target: one of the files that are made.
-        inputs: hash of all that the map is made from: work on others begins anew.
-        shape: rows and columns of the scene.
-
-    Raises:
-        GlacierError: on entering or in its methods, a disk without room.
-    """
-
-    def __init__(self, target: Path, inputs: str, shape: tuple[int, int]) -> None:
-        self.folder = target.with_name(f".{target.stem}.partial")
-        self.shape = shape
-        self._inputs = inputs
-        self._target = target
-        self._files = {kind: self.folder / f"{kind}.raw" for kind in ("probability", "class")}
-
-    def __enter__(self) -> Unfinished:
-        with self._room():
-            self.finished = self._resume()
-        return self
-
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        if kind is None:
-            shutil.rmtree(self.folder, ignore_errors=True)
-
-    @contextmanager
-    def _room(self) -> Iterator[None]:
-        """Say in a line that the disk is full."""
-        try:
-            yield
-        except OSError as error:
-            if error.errno not in _NO_ROOM:
-                raise
-            raise GlacierError(_no_room(self._target, self.shape)) from error
-
-    def fill(self, plan: Plan, progress: bool) -> None:
-        """Map what is missing; each block is on the disk before it counts as finished."""
-        bar = tqdm(
-            total=len(plan), initial=self.finished, desc="map", unit="strip", disable=not progress
-        )
-        with self._room(), bar, ThreadPoolExecutor(1, "write") as pool:
-            writing: Future | None = None
-            for number, block in enumerate(plan.blocks(self.finished), start=self.finished + 1):
-                if writing is not None:
-                    writing.result()
-                writing = pool.submit(self._write, block, plan.mapper.threshold, number)
-                del block  # or it would lie in memory until the next is finished
-                bar.update()
-            if writing is not None:
-                writing.result()
-        acceleration.trim()
-
-    def finish(self, files: Mapping[str, Path], grid: Grid, tags: Mapping[str, str]) -> None:
-        """Turn the bytes into the two GeoTIFFs, ``probability`` and ``class``, side by side."""
-        layers = {
-            "probability": Layer("probability", scale=SCALE, average=True, tags=tags),
-            "class": Layer("class", colours=CLASS_COLOURMAP, tags=tags),
-        }
-        # Around both: the one that is ready first would lift the limit for the other.
-        limit = rasterio.Env(GDAL_CACHEMAX=CACHE)
-        with self._room(), limit, ThreadPoolExecutor(len(layers)) as pool:
-            made = [
-                pool.submit(cog_from_bytes, self._files[kind], files[kind], grid, layer)
-                for kind, layer in layers.items()
-            ]
-            for one in made:
-                one.result()
-
-    def _resume(self) -> int:
-        """Return how many blocks are finished; begin anew where they are of other inputs."""
-        try:
-            state = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
-            size = self.shape[0] * self.shape[1]
-            if state["inputs"] == self._inputs and all(
-                path.stat().st_size == size for path in self._files.values()
-            ):
-                return int(state["blocks"])
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
-        free = shutil.disk_usage(self.folder).free
-        if free < _BYTES_A_PIXEL * self.shape[0] * self.shape[1]:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            raise GlacierError(_no_room(self._target, self.shape))
-        for path in self._files.values():
-            with open(path, "wb") as file:
-                file.truncate(self.shape[0] * self.shape[1])
-        return 0
-
-    def _write(self, block: Block, threshold: float, number: int) -> None:
-        """Write a block a few rows at a time: its numbers take several copies on their way."""
-        with ExitStack() as stack:
-            files = {
-                kind: stack.enter_context(open(path, "r+b")) for kind, path in self._files.items()
-            }
-            for start in range(0, len(block.probability), _ROWS):
-                part = block.probability[start : start + _ROWS]
-                valid = ~np.isnan(part)
-                steps = np.rint(np.where(valid, part, 0) / np.float32(SCALE))
-                maps = {
-                    "probability": np.where(valid, steps, UNKNOWN).astype(np.uint8),
-                    "class": classify(part, threshold),
-                }
-                for kind, values in maps.items():
-                    self._put(files[kind], values, block.row + start, block.col)
-        write_json(self.folder / "state.json", {"inputs": self._inputs, "blocks": number})
-
-    def _put(self, file: BinaryIO, values: np.ndarray, row: int, col: int) -> None:
-        width = self.shape[1]
-        lines = [values] if values.shape[1] == width else values
-        for number, line in enumerate(lines):
-            file.seek((row + number) * width + col)
-            file.write(line.tobytes())
-
-
-def _no_room(target: Path, shape: tuple[int, int]) -> str:
-    needed = _BYTES_A_PIXEL * shape[0] * shape[1] / 1e6
-    return (
-        f"{target.parent}: no room on this disk; the map needs about {needed:.0f} MB while it is "
-        "made. Make room and run again: it goes on where it stopped"
-    )
-
+from glacier_utils.raster.io import CACHE, open_raster, write_raster
+from glacier_utils.raster.paths import is_virtual, list_files, local_file
 
 # Changed whenever a scene mapped before must not go on, or pass as finished, with the present code.
-FORMAT = 3
+FORMAT = 4
+CLASS_COLOURMAP = {value: (*bytes.fromhex(colour), 255) for value, _, _, colour in CLASSES}
+# Larger scenes are not written a second time: a person opens their own file beside the maps.
+LARGEST_IMAGE = 4096
 _INPUTS = "INPUTS"  # tag of the rasters: a hash of all that they were made from
 _DATE_IN_NAME = re.compile(r"(?<!\d)(20\d\d)-?([01]\d)-?([0-3]\d)(?=T\d{6}|[^\d]|$)")
+_ROWS_WRITTEN, _ROWS_CHECKED = 128, 512  # at a time
+# Bytes per pixel of the two maps: as plain bytes, as a plain raster, and as file with overviews.
+_BYTES_PER_PIXEL = 2 * (1 + 1 + 4 / 3)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 Checkpoints = str | Path | Segmenter | Sequence[str | Path | Segmenter]
 
@@ -208,11 +80,9 @@ def map_scene(
     scale: float | None = None,
     offset: float | None = None,
     nodata: float | None = None,
-    bounds: Sequence[float] | None = None,
     window: int | None = None,
     overlap: int = 64,
     flips: bool = False,
-    adapt: bool = False,
     min_area_km2: float = 0.0,
     outlines: bool = True,
     progress: bool = False,
@@ -236,10 +106,7 @@ def map_scene(
         scale, offset, nodata: of the scene's numbers, reflectance = (DN + offset) / scale; None:
             as the scene's metadata or tags tell, else as in the training, else 10000, 0 and the
             file's own tag.
-        bounds: part of the scene, in its CRS.
         window, overlap, flips: as of ``mapper.Plan`` and ``Mapper``.
-        adapt: take the statistics in batch normalisations anew from windows of the scene
-            (``adaptation.adapt``). Models of per-scene normalisation are always fitted to it.
         min_area_km2: smaller predicted glaciers are left out of the outlines (not of the rasters).
         outlines: whether to draw outlines. Scenes without CRS never get any.
         progress: show a bar.
@@ -251,38 +118,172 @@ def map_scene(
 
     Raises:
         GlacierError: an unreadable checkpoint or scene, a missing band, a date that is none, a disk
-            without room.
+            without space.
     """
     if date:
         image_day(date)  # refuses what is none before the work, not after it
-    models = _models(checkpoint, fold=not adapt)
-    source = _source(scene, bands, bounds, models[0][1], scale, offset, nodata)
-    models = [(name, adapt_to_source(model, source, batch_norm=adapt)) for name, model in models]
+    settings = {"date": date, "bands": bands, "scale": scale, "offset": offset, "nodata": nodata,
+                "window": window, "overlap": overlap, "flips": flips,
+                "min_area_km2": min_area_km2, "outlines": outlines}  # fmt: skip
+    for_rasters, for_all = _keys(checkpoint, scene, settings)
+    files = product_files(out, name or _name(scene))
+    if done := _whole(files["item"], for_all):
+        return done
+    models = _models(checkpoint)
+    source = _open(scene, bands, models[0][1], scale, offset, nodata)
     mapper = Mapper([model for _, model in models], flips=flips)
     plan = Plan(mapper, source, window=window, overlap=overlap)
-    files = product_files(out, name or _name(source))
     date = date or date_in_name(source)
-    about = _about(models, source, plan, date) | ({"adapted": "batch statistics"} if adapt else {})
-    mapped = fingerprint([FORMAT, about, _image(source)])
-    inputs = fingerprint([mapped, outlines, min_area_km2])
+    about = _about(models, source, plan, date)
     del models  # the mapper has its own weights, in the number format of the passes
-    acceleration.trim(collect=True)
+    memory.release(collect=True)
     if not outlines or source.grid.crs is None:
         files.pop("outlines")
-    if _finished(files, inputs):
-        return files
-    if not _mapped(files, mapped):
-        tags = {key.upper(): _text(value) for key, value in about.items()} | {_INPUTS: mapped}
-        with Unfinished(files["probability"], mapped, source.grid.shape) as work:
+    if not _rasters_whole(files, for_rasters):
+        tags = {key.upper(): _text(value) for key, value in about.items()} | {_INPUTS: for_rasters}
+        with Unfinished(files["probability"], for_rasters, source.grid.shape) as work:
             work.fill(plan, progress)
             work.finish(files, source.grid, tags)
         write_qml(files["probability"], probability_qml())
     if "outlines" in files:
-        _write_outlines(files, source, about, date, min_area_km2, progress)
+        write_glims(
+            trace_file(files["class"], min_area_km2=min_area_km2, progress=progress),
+            files["outlines"],
+            source_date=date or None,
+            method=f"{about['model']}, threshold {about['threshold']:g}",
+            model=about["checkpoint"],
+            uncertainty_m=source.grid.resolution,  # a pixel: what the image can show
+        )
     made = {kind: path for kind, path in files.items() if kind != "item"}
-    properties = about | {"inputs": inputs}
+    properties = about | {"inputs": for_all}
     write_item(files["item"], grid=source.grid, date=date, assets=made, properties=properties)
     return files
+
+
+def finished(
+    checkpoint: Checkpoints,
+    scene: Any,
+    out: str | Path,
+    *,
+    name: str | None = None,
+    **settings: Any,
+) -> dict[str, Path] | None:
+    """Return the files of a scene if all of them are there and made of these inputs, else None.
+
+    Args:
+        checkpoint, scene, out, name: as of ``map_scene``.
+        settings: its other arguments; what is left out counts as its default.
+
+    Raises:
+        GlacierError: the scene or a checkpoint is not there.
+    """
+    item = product_files(out, name or _name(scene))["item"]
+    return _whole(item, inputs(checkpoint, scene, **settings))
+
+
+def inputs(checkpoint: Checkpoints, scene: Any, **settings: Any) -> str:
+    """Return the hash that the item of a scene bears, of all that its files are made from.
+
+    Args and errors are those of ``finished``.
+    """
+    return _keys(checkpoint, scene, settings)[1]
+
+
+def _whole(item: Path, for_all: str) -> dict[str, Path] | None:
+    """Return the files that an item names, if it bears this hash and none of them is gone."""
+    properties, assets = read_item(item)
+    files = assets | {"item": item}
+    there = all(path.is_file() for path in files.values())
+    return files if there and properties.get("glacier:inputs") == for_all else None
+
+
+def _rasters_whole(files: Mapping[str, Path], for_rasters: str) -> bool:
+    """Say whether both rasters are there and bear this hash."""
+    try:
+        for kind in ("probability", "class"):
+            with open_raster(files[kind]) as file:
+                if file.tags().get(_INPUTS) != for_rasters:
+                    return False
+    except GlacierError:
+        return False
+    return True
+
+
+def _keys(checkpoint: Checkpoints, scene: Any, settings: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the hash of all that the rasters are made from, and of all that the files are."""
+    settings = map_scene.__kwdefaults__ | settings | {"bands": _unsigned(settings.get("bands"))}
+    models = _listed(checkpoint)
+    device = models[0].mean.device if isinstance(models[0], Segmenter) else "cpu"
+    names = ("date", "bands", "scale", "offset", "nodata", "window", "overlap", "flips")
+    for_rasters = fingerprint([
+        FORMAT, [_model_key(model) for model in models], resolve("auto", device), _image_key(scene),
+        [settings[name] for name in names],
+    ])  # fmt: skip
+    return for_rasters, fingerprint([for_rasters, settings["outlines"], settings["min_area_km2"]])
+
+
+def _unsigned(bands: Any) -> Any:
+    """Take the signatures of web addresses away, which are others each time a search is saved."""
+    if isinstance(bands, Mapping):
+        return {key: _unsigned(value) for key, value in bands.items()}
+    return bands.partition("?")[0] if isinstance(bands, str) else bands
+
+
+def _listed(checkpoint: Checkpoints) -> list[str | Path | Segmenter]:
+    models = [checkpoint] if isinstance(checkpoint, str | Path | Segmenter) else list(checkpoint)
+    if not models:
+        raise GlacierError("no checkpoint is named; name one, or several for an ensemble")
+    return models
+
+
+def _model_key(model: str | Path | Segmenter) -> list[Any]:
+    if not isinstance(model, Segmenter):
+        return [_label(model)]  # the file holds all else
+    return [_label(model), model.bands, model.threshold, model.temperature, model.provenance]
+
+
+def _label(model: str | Path | Segmenter) -> str:
+    """Return the name of a model's file, or of the model, with a hash of what it holds."""
+    if isinstance(model, Segmenter):
+        weights = hashlib.sha256()
+        for key, value in model.state_dict().items():
+            weights.update(key.encode())
+            weights.update(value.cpu().contiguous().numpy().tobytes())
+        return f"{model.name} sha256:{weights.hexdigest()}"
+    return f"{Path(model).name} sha256:{checkpoint_hash(model)}"
+
+
+def checkpoint_hash(path: str | Path) -> str:
+    """Return the SHA-256 of a checkpoint's file.
+
+    Raises:
+        GlacierError: it is not there.
+    """
+    if not Path(path).is_file():
+        raise GlacierError(f"{path}: no such checkpoint; train a model first or check the path")
+    return _hash(Path(path), *file_fingerprint(path))
+
+
+@lru_cache(maxsize=16)
+def _hash(path: Path, *_: Any) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _image_key(scene: Any) -> list[Any]:
+    """Return what tells one image from another without reading its pixels."""
+    if not isinstance(scene, Source):
+        files = [file_fingerprint(path) for path in input_files(scene)]
+        return [files, [name for name in public_names(scene) if is_virtual(name)]]
+    local = [local_file(path) for path in scene.paths]
+    files = [
+        file_fingerprint(path) if path is not None and path.exists() else str(name)
+        for path, name in zip(local, scene.paths, strict=True)
+    ]
+    grid = scene.grid
+    where = None if grid.crs is None else str(grid.crs)
+    rule = getattr(scene.reflectance, "words", "")
+    return [files, scene.bands, rule, where, list(grid.transform)[:6], list(grid.shape)]
 
 
 def product_files(out: str | Path, name: str) -> dict[str, Path]:
@@ -318,31 +319,32 @@ def date_in_name(source: Source) -> str:
     return ""
 
 
-def _models(checkpoint: Checkpoints, *, fold: bool = True) -> list[tuple[str, Segmenter]]:
-    """Load the models; return the name and hash of each file with its model."""
-    given = [checkpoint] if isinstance(checkpoint, str | Path | Segmenter) else list(checkpoint)
+def _name(scene: Any) -> str:
+    """Return a name for the files of a scene: its file's, or its product's."""
+    paths = scene.paths if isinstance(scene, Source) else list_files(scene)
+    for part in (paths[0], *paths[0].parents):
+        if part.suffix.upper() == ".SAFE":
+            return part.stem
+    return paths[0].stem if len(paths) == 1 else paths[0].parent.name or paths[0].stem
+
+
+def _models(checkpoint: Checkpoints) -> list[tuple[str, Segmenter]]:
+    """Load the models; return each with its label."""
     models = []
-    for item in given:
+    for item in _listed(checkpoint):
         if isinstance(item, Segmenter):
-            weights = hashlib.sha256()
-            for key, value in item.state_dict().items():
-                weights.update(key.encode())
-                weights.update(value.cpu().contiguous().numpy().tobytes())
-            models.append((f"{item.name} sha256:{weights.hexdigest()}", item))
+            model = item
         else:
             model = load_checkpoint(item)
-            if fold:  # the weights before it are not needed again
-                model.network = fold_batch_norm(model.network, len(model.bands))
-            with open(item, "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            models.append((f"{Path(item).name} sha256:{digest}", model))
+            # The weights before it are not needed again.
+            model.network = fold_batch_norm(model.network, len(model.bands))
+        models.append((_label(item), model))
     return models
 
 
-def _source(
+def _open(
     scene: Any,
     bands: Sequence[str] | Mapping[str, Any] | None,
-    bounds: Sequence[float] | None,
     segmenter: Segmenter,
     scale: float | None,
     offset: float | None,
@@ -353,26 +355,14 @@ def _source(
         return scene
     given = {"scale": scale, "offset": offset, "nodata": nodata}
     given = {name: value for name, value in given.items() if value is not None}
-    trained = segmenter.provenance.get("reflectance") or {}
     bands = bands or segmenter.bands
-    source = open_source(
-        scene, bands=bands, reflectance=Reflectance(**given) if given else None, bounds=bounds
-    )
+    source = open_source(scene, bands=bands, reflectance=Reflectance(**given) if given else None)
     if source.reflectance_source == "default":
-        rule = Reflectance(**{**trained, **given})
-        source = open_source(scene, bands=bands, reflectance=rule, bounds=bounds)
+        trained = segmenter.provenance.get("reflectance") or {}
+        source = open_source(scene, bands=bands, reflectance=Reflectance(**{**trained, **given}))
     for line in source.warnings:
         logging.getLogger(__name__).warning(line)
     return source
-
-
-def _name(source: Source) -> str:
-    """Return a name for the files of a scene: its file's, or its product's."""
-    first = source.paths[0]
-    for part in (first, *first.parents):
-        if part.suffix.upper() == ".SAFE":
-            return part.stem
-    return first.stem if len(source.paths) == 1 else first.parent.name or first.stem
 
 
 def _about(
@@ -398,70 +388,141 @@ def _about(
     }
 
 
-def _image(source: Source) -> list[Any]:
-    """Return what tells one image from another without reading its pixels."""
-    local = [local_file(path) for path in source.paths]
-    files = [
-        file_fingerprint(path) if path is not None and path.exists() else str(name)
-        for path, name in zip(local, source.paths, strict=True)
-    ]
-    grid = source.grid
-    where = None if grid.crs is None else str(grid.crs)
-    return [files, source.bands, where, list(grid.transform)[:6], list(grid.shape)]
-
-
-def _finished(files: Mapping[str, Path], inputs: str) -> bool:
-    """Say whether all files are there and made of these inputs, as the item says."""
-    if not all(path.is_file() for path in files.values()):
-        return False
-    try:
-        content = json.loads(files["item"].read_text(encoding="utf-8"))
-        return content["properties"]["glacier:inputs"] == inputs
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def _mapped(files: Mapping[str, Path], inputs: str) -> bool:
-    """Say whether both rasters are there and made of these inputs, as their tags say."""
-    for kind in ("probability", "class"):
-        if not files[kind].is_file():
-            return False
-        try:
-            with open_raster(files[kind]) as file:
-                if file.tags().get(_INPUTS) != inputs:
-                    return False
-        except GlacierError:
-            return False
-    return True
-
-
-def _write_outlines(
-    files: Mapping[str, Path],
-    source: Source,
-    about: Mapping[str, Any],
-    date: str,
-    min_area_km2: float,
-    progress: bool,
-) -> None:
-    polygons = trace_file(files["class"], min_area_km2=min_area_km2, progress=progress)
-    write_glims(
-        polygons,
-        files["outlines"],
-        source_date=date or None,
-        method=f"{about['model']}, threshold {about['threshold']:g}",
-        model=about["checkpoint"],
-        uncertainty_m=source.grid.resolution,  # a pixel: what the image can show
-    )
-
-
 def _text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-# Larger scenes are not written a second time: a person opens their own file beside the maps.
-LARGEST_IMAGE = 4096
-FULL_TILE = "full_tile"
-_MOSAIC_ROWS = 512  # read at a time where a whole scene is looked through
+class Unfinished:
+    """The folder of a map in the making: bytes of probability and class, and how far they are.
+
+    It stays where the work breaks off, and goes when it is finished. Used as a context; the folder
+    lies beside ``target``.
+
+    Args:
+        target: one of the files that are made.
+        inputs: hash of all that the map is made from: work on others begins anew.
+        shape: rows and columns of the scene.
+
+    Raises:
+        GlacierError: on entering or in its methods, a disk without space.
+    """
+
+    def __init__(self, target: Path, inputs: str, shape: tuple[int, int]) -> None:
+        self.folder = target.with_name(f".{target.stem}.partial")
+        self.shape = shape
+        self._inputs = inputs
+        self._target = target
+        self._files = {kind: self.folder / f"{kind}.raw" for kind in ("probability", "class")}
+
+    def __enter__(self) -> Unfinished:
+        with self._full_disk():
+            self.finished = self._resume()
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        if kind is None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    @contextmanager
+    def _full_disk(self) -> Iterator[None]:
+        """Say in a line that the disk is full."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in _DISK_FULL:
+                raise
+            raise GlacierError(_no_space(self._target, self.shape)) from error
+
+    def fill(self, plan: Plan, progress: bool) -> None:
+        """Map what is missing; each block is on the disk before it counts as finished."""
+        bar = tqdm(
+            total=len(plan), initial=self.finished, desc="map", unit="strip", disable=not progress
+        )
+        with self._full_disk(), bar, ThreadPoolExecutor(1, "write") as pool:
+            writing: Future | None = None
+            for number, block in enumerate(plan.blocks(self.finished), start=self.finished + 1):
+                if writing is not None:
+                    writing.result()
+                writing = pool.submit(self._write, block, plan.mapper.threshold, number)
+                del block  # or it would lie in memory until the next is finished
+                bar.update()
+            if writing is not None:
+                writing.result()
+        memory.release()
+
+    def finish(self, files: Mapping[str, Path], grid: Grid, tags: Mapping[str, str]) -> None:
+        """Turn the bytes into the two GeoTIFFs, ``probability`` and ``class``, side by side."""
+        layers = {
+            "probability": {"scale": SCALE, "average": True},
+            "class": {"colormap": CLASS_COLOURMAP},
+        }
+        # Around both: the one that is ready first would lift the limit for the other.
+        limit = rasterio.Env(GDAL_CACHEMAX=CACHE)
+        with self._full_disk(), limit, ThreadPoolExecutor(len(layers)) as pool:
+            made = [
+                pool.submit(
+                    write_raster, files[kind], self._files[kind], grid,
+                    nodata=UNKNOWN, descriptions=[kind], tags=tags, **layer,
+                )
+                for kind, layer in layers.items()
+            ]  # fmt: skip
+            for one in made:
+                one.result()
+
+    def _resume(self) -> int:
+        """Return how many blocks are finished; begin anew where they are of other inputs."""
+        try:
+            state = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
+            size = self.shape[0] * self.shape[1]
+            if state["inputs"] == self._inputs and all(
+                path.stat().st_size == size for path in self._files.values()
+            ):
+                return int(state["blocks"])
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        free = shutil.disk_usage(self.folder).free
+        if free < _BYTES_PER_PIXEL * self.shape[0] * self.shape[1]:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise GlacierError(_no_space(self._target, self.shape))
+        for path in self._files.values():
+            with open(path, "wb") as file:
+                file.truncate(self.shape[0] * self.shape[1])
+        return 0
+
+    def _write(self, block: Block, threshold: float, number: int) -> None:
+        """Write a block a few rows at a time: its numbers take several copies on their way."""
+        with ExitStack() as stack:
+            files = {
+                kind: stack.enter_context(open(path, "r+b")) for kind, path in self._files.items()
+            }
+            for start in range(0, len(block.probability), _ROWS_WRITTEN):
+                part = block.probability[start : start + _ROWS_WRITTEN]
+                valid = ~np.isnan(part)
+                steps = np.rint(np.where(valid, part, 0) / np.float32(SCALE))
+                maps = {
+                    "probability": np.where(valid, steps, UNKNOWN).astype(np.uint8),
+                    "class": classify(part, threshold),
+                }
+                for kind, values in maps.items():
+                    self._put(files[kind], values, block.row + start, block.col)
+        write_json(self.folder / "state.json", {"inputs": self._inputs, "blocks": number})
+
+    def _put(self, file: BinaryIO, values: np.ndarray, row: int, col: int) -> None:
+        width = self.shape[1]
+        lines = [values] if values.shape[1] == width else values
+        for number, line in enumerate(lines):
+            file.seek((row + number) * width + col)
+            file.write(line.tobytes())
+
+
+def _no_space(target: Path, shape: tuple[int, int]) -> str:
+    needed = _BYTES_PER_PIXEL * shape[0] * shape[1] / 1e6
+    return (
+        f"{target.parent}: no space left on this disk; the map needs about {needed:.0f} MB while "
+        "it is made. Free some and run again: it goes on where it stopped"
+    )
 
 
 @dataclass(frozen=True)
@@ -481,16 +542,11 @@ class Product:
     mask: np.ndarray
     outlines: gpd.GeoDataFrame
 
-    @property
-    def valid(self) -> np.ndarray:
-        """Where the scene was mapped, bool [row, col]."""
-        return self.mask != 255
-
     def probability(self) -> np.ndarray:
         """Read the probability back: float32 [row, col], in steps of 0.004, nan if not mapped."""
         with rasterio.open(self.files["probability"]) as file:
             steps = file.read(1)
-        return np.where(steps == 255, np.nan, steps * np.float32(SCALE)).astype(np.float32)
+        return np.where(steps == UNKNOWN, np.nan, steps * np.float32(SCALE)).astype(np.float32)
 
 
 def write_products(
@@ -550,27 +606,23 @@ class LargeScene:
     cloud: np.ndarray | None = None
 
 
-def large_scene(name: str, data: Dataset, area: str, date: str) -> LargeScene | None:
-    """Return the scene that a parameter names.
+def large_scene(name: str) -> LargeScene:
+    """Return the first area and date of a dataset as a scene to be mapped.
 
     Args:
-        name: "" for none; ``full_tile`` for a scene of the size of a Sentinel-2 tile, made of the
-            area's image and its mirror images; else a dataset (name or path), whose first area and
-            date are taken.
-        data, area, date: the area to mirror.
+        name: of the dataset, or its path.
+
+    Raises:
+        GlacierError: there is no such dataset.
     """
-    if not name:
-        return None
-    if name == FULL_TILE:
-        return LargeScene(name, date, MirroredScene(data.source(area, date)))
-    other = open_dataset(name)
-    area = other.areas[0]
-    date = other.dates(area)[0]
-    source, classes = other.source(area, date), other.scene_classification(area, date)
+    data = open_dataset(name)
+    area = data.areas[0]
+    date = data.dates(area)[0]
+    source, classes = data.source(area, date), data.scene_classification(area, date)
     cloud = None
     if classes is not None:
         cloud = thumbnail_mask(cloud_mask(source, scl=classes)) > 0
-    return LargeScene(other.name, date, source, cloud)
+    return LargeScene(data.name, date, source, cloud)
 
 
 def known_rock(inventory: gpd.GeoDataFrame | None, grid: Grid) -> np.ndarray | None:
@@ -593,7 +645,7 @@ def seen_from_afar(scene: LargeScene, product: Product) -> tuple[Image, np.ndarr
     """Return the thumbnail of a scene, and its class map on it, unknown where there is cloud."""
     view = thumbnail(scene.source)
     mask = reduced(product.mask, view)
-    return view, mask if scene.cloud is None else np.where(scene.cloud, 255, mask)
+    return view, mask if scene.cloud is None else np.where(scene.cloud, UNKNOWN, mask)
 
 
 def product_table(products: Mapping[tuple[str, str], Product]) -> pd.DataFrame:
@@ -648,9 +700,9 @@ def check_products(products: Mapping[object, Product], sources: Mapping[object, 
 
 def _empty_alike(file: rasterio.DatasetReader, source: Source) -> bool:
     """Say whether a map has no data exactly where its image has none."""
-    for row in range(0, file.height, _MOSAIC_ROWS):
-        rows = min(_MOSAIC_ROWS, file.height - row)
+    for row in range(0, file.height, _ROWS_CHECKED):
+        rows = min(_ROWS_CHECKED, file.height - row)
         values = file.read(1, window=((row, row + rows), (0, file.width)))
-        if not np.array_equal(values == 255, ~source.read(row, 0, rows, file.width).valid):
+        if not np.array_equal(values == UNKNOWN, ~source.read(row, 0, rows, file.width).valid):
             return False
     return True

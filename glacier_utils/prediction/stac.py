@@ -7,6 +7,7 @@ processing 1.2, for which pystac has no class. What the project alone knows is n
 from __future__ import annotations
 
 import calendar
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -102,6 +103,23 @@ def write_item(
     for kind, file in assets.items():
         _add_asset(item, kind, Path(file), path, grid)
     return write_json(path, item.to_dict(include_self_link=False, transform_hrefs=False))
+
+
+def read_item(path: str | Path) -> tuple[dict[str, Any], dict[str, Path]]:
+    """Read the properties and the files of an item that ``write_item`` wrote.
+
+    Returns:
+        Properties, and kind -> file in the folder of the item (names alone count: an item from
+        elsewhere must not lead out of it); both empty where the item is missing or cannot be read.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        assets = content["assets"].items()
+        files = {kind: path.parent / Path(asset["href"]).name for kind, asset in assets}
+        return dict(content["properties"]), files
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}, {}
 
 
 def _footprint(grid: Grid) -> tuple[dict[str, Any] | None, list[float] | None]:

@@ -17,10 +17,10 @@ from glacier_utils.errors import GlacierError
 MULTIPLE = 32
 # The largest window where the user names none: a forward pass of a U-Net with a ResNet-18 over it
 # takes some 200 MB in float32 and half of it in bf16. Larger ones compute less twice, but what
-# their passes take goes back to the system and is taken anew (``acceleration.hold_little``).
+# their passes take goes back to the system and is taken anew (``memory.use_one_heap``).
 LARGEST = 704
-# The least share of its full weight that a window has along its own border, so that the pixels of
-# the frame's rim, which have no other window, have a weight at all.
+# What a window counts at least along its own border, as a fraction of its full weight, so that the
+# pixels of the frame's rim, which have no other window, have a weight at all.
 FLOOR = 1e-3
 
 
@@ -31,7 +31,7 @@ class Windows:
     Attributes:
         length: pixels of the axis.
         size: of every window.
-        overlap: pixels that neighbours share at least.
+        overlap: pixels that neighbours have in common at least.
         starts: first pixel of each window, rising; the last window ends with the axis.
     """
 
@@ -84,7 +84,7 @@ def fit_windows(length: int, window: int, overlap: int) -> Windows:
     Args:
         length: pixels of the axis.
         window: the largest size in pixels.
-        overlap: pixels that neighbours share at least, below the window.
+        overlap: pixels that neighbours have in common at least, below the window.
 
     Raises:
         GlacierError: an overlap that is negative or not below the window.

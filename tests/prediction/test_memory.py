@@ -11,12 +11,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from glacier_utils.prediction import acceleration
-from glacier_utils.training.module import Patches
+from glacier_utils.prediction import memory
 
 CODE = """
 import sys
-from glacier_utils import memory
+from glacier_utils.prediction import memory
 import numpy as np
 
 def resident():
@@ -25,12 +24,12 @@ def resident():
     return int(line.split()[1]) // 1024
 
 if sys.argv[1] == "set":
-    assert memory.hold_little()
+    assert memory.use_one_heap()
 blocks = [np.ones(10 * 2**17) for _ in range(20)]
 last = np.ones(2**13)  # above them in the heap, which cannot shrink
 before = resident()
 blocks.clear()
-memory.trim()
+memory.release()
 print(before - resident())
 """
 
@@ -47,11 +46,11 @@ def test_what_is_free_is_given_back():
 
 
 def test_elsewhere_nothing_is_touched(monkeypatch):
-    monkeypatch.setattr(acceleration, "_library", None)  # other tests may have asked for it
-    monkeypatch.setattr(acceleration.sys, "platform", "darwin")
-    assert not acceleration.hold_little()
-    assert acceleration._library is None
-    acceleration.trim(collect=True)  # in a process that asked for nothing, as here, it does nothing
+    monkeypatch.setattr(memory, "_library", None)  # other tests may have asked for it
+    monkeypatch.setattr(memory.sys, "platform", "darwin")
+    assert not memory.use_one_heap()
+    assert memory._library is None
+    memory.release(collect=True)  # in a process that asked for nothing, as here, it does nothing
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -60,6 +59,8 @@ def test_patches_read_from_a_file_do_not_stay_in_memory(tmp_path):
         lines = Path("/proc/self/status").read_text().splitlines()
         (line,) = (line for line in lines if line.startswith("RssFile"))
         return int(line.split()[1]) / 1024
+
+    from glacier_utils.training.module import Patches
 
     shape = {"images": (200, 4, 128, 128), "labels": (200, 128, 128)}
     for name, dtype in (("images", np.float32), ("labels", np.uint8)):

@@ -21,6 +21,7 @@ from rasterio.crs import CRS
 from glacier_utils.errors import GlacierError
 from glacier_utils.outlines.inventory import areas_km2
 from glacier_utils.outlines.rasterization import rasterise
+from glacier_utils.prediction import scenes
 from glacier_utils.prediction.many_scenes import map_scenes
 from glacier_utils.prediction.stac import write_item
 from glacier_utils.raster.grid import Grid
@@ -29,9 +30,11 @@ from glacier_utils.raster.io import read_header, write_raster
 ICE = shapely.affinity.scale(shapely.Point(501_700, 6_799_000).buffer(1, 64), 900, 400)
 
 
-def map_stub(checkpoint, scene, out, *, name, date="2023-08-24", outlines=True, **settings):
+def map_stub(checkpoint, scene, out, *, name, date=None, outlines=True, **settings):
     """Map a scene whose one band is the class; what its name says may go wrong."""
     path = Path(scene)
+    told = {} if date is None else {"date": date}
+    date = "2023-08-24" if date is None else date
     with (out.parent / "calls.txt").open("a") as calls:
         calls.write(f"{name}\n")
     if "bad" in name:
@@ -52,7 +55,10 @@ def map_stub(checkpoint, scene, out, *, name, date="2023-08-24", outlines=True, 
     write_raster(files["probability"], np.where(mask == 255, 255, mask * 250), grid, nodata=255)
     files["item"] = write_item(
         out / f"{name}.json", grid=grid, date=date, assets=dict(files),
-        properties={"image_date": date, "model": "stub"},
+        properties={
+            "image_date": date, "model": "stub",
+            "inputs": scenes.inputs(checkpoint, scene, outlines=outlines, **told | settings),
+        },
     )  # fmt: skip
     return files
 
@@ -132,13 +138,28 @@ def test_finished_scenes_are_not_mapped_again_unless_something_changed(tmp_path,
     assert run(window=256)[0] == ["w", "e"]
 
 
-def test_a_broken_record_maps_anew(tmp_path, checkpoint):
+def test_a_broken_record_is_made_anew_from_the_maps(tmp_path, checkpoint):
     scene = write_scene(tmp_path / "w.tif", 0)
+    record = tmp_path / "out" / "scenes.json"
     for text in ("{", '{"scenes": {"w": {"key": 1}}}', '{"scenes": []}', "[]"):
-        (tmp_path / "out").mkdir(exist_ok=True)
-        (tmp_path / "out" / "scenes.json").write_text(text)
+        record.parent.mkdir(exist_ok=True)
+        record.write_text(text)
+        map_scenes(checkpoint, [scene], tmp_path / "out", map_one=map_stub, progress=False)
+        assert json.loads(record.read_text())["scenes"]["w"]["files"]["class"] == "w_class.tif"
+    assert calls(tmp_path) == ["w"]
+    for text in ("{", "[]", '{"properties": {}, "assets": {"class": {"href": "../w.tif"}}}'):
+        (tmp_path / "out" / "w.json").write_text(text)
         map_scenes(checkpoint, [scene], tmp_path / "out", map_one=map_stub, progress=False)
     assert calls(tmp_path) == ["w"] * 4
+
+
+def test_maps_of_an_earlier_format_are_made_anew(tmp_path, checkpoint, monkeypatch):
+    scene = write_scene(tmp_path / "w.tif", 0)
+    for expected in (["w"], ["w"], ["w", "w"]):
+        if len(expected) == 2:
+            monkeypatch.setattr(scenes, "FORMAT", scenes.FORMAT + 1)
+        map_scenes(checkpoint, [scene], tmp_path / "out", map_one=map_stub, progress=False)
+        assert calls(tmp_path) == expected
 
 
 def test_one_failing_scene_stops_no_other(tmp_path, checkpoint):

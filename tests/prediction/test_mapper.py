@@ -49,7 +49,8 @@ def test_a_constant_prediction_is_constant_to_the_last_pixel(height, width, wind
 def test_where_windows_lie_does_not_matter(height, width, down, right):
     image = scene(height, width)
     stub = segmenter(FirstBand())
-    arguments = {"window": 24, "overlap": 8, "precision": "float32"}
+    arguments = {"window": 24, "overlap": 8}
+    stub = Mapper(stub, precision="float32")
     whole = predict_scene(stub, Scene(image), **arguments)
     part = predict_scene(stub, Scene(image[:, down:, right:]), **arguments)
     np.testing.assert_allclose(whole, sigmoid(image[0]), atol=2e-6)

@@ -1,0 +1,338 @@
+"""Faster passes: the same map as before, or the network left alone."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stubs import awake
+from torch import nn
+
+from glacier_utils.errors import GlacierError
+from glacier_utils.models import registry
+from glacier_utils.prediction import acceleration
+from glacier_utils.prediction.acceleration import (
+    DoubledBlock,
+    DoubledConv,
+    InBf16,
+    PackedConv,
+    PackedDoubledConv,
+    doubled_convolutions,
+    doubled_weight,
+    fold_batch_norm,
+    has_bf16,
+    in_bf16,
+    resolve,
+    with_doubled_convolutions,
+)
+
+
+def blocks(network: nn.Module, kind: str) -> list[nn.Module]:
+    return [module for module in network.modules() if type(module).__name__ == kind]
+
+
+def test_weights_are_sums_of_those_that_meet_the_same_pixel():
+    weight = torch.arange(1.0, 10.0).reshape(1, 1, 3, 3)
+    # Of a doubled pixel, the last row of weights meets the row before it, and so on.
+    expected = torch.zeros(4, 4)
+    sums = [[2], [1, 2], [0, 1], [0]]
+    for row, above in enumerate(sums):
+        for col, left in enumerate(sums):
+            expected[row, col] = sum(weight[0, 0, k, c] for k in above for c in left)
+    torch.testing.assert_close(doubled_weight(weight)[0, 0], expected)
+    assert doubled_weight(weight)[0, 0, 0].tolist() == [9, 17, 15, 7]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    height=st.integers(1, 7),
+    width=st.integers(1, 7),
+    channels=st.integers(1, 3),
+    beside=st.integers(0, 2),
+    bias=st.booleans(),
+)
+def test_the_same_as_doubling_joining_and_convolving(height, width, channels, beside, bias):
+    torch.manual_seed(0)
+    layer = nn.Conv2d(channels + beside, 2, 3, padding=1, bias=bias)
+    features = torch.randn(2, channels, height, width)
+    others = torch.randn(2, beside, 2 * height, 2 * width) if beside else None
+    joined = F.interpolate(features, scale_factor=2, mode="nearest")
+    joined = joined if others is None else torch.cat([joined, others], dim=1)
+    found = DoubledConv(layer, channels)(features, others)
+    torch.testing.assert_close(found, layer(joined).relu(), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["unet-resnet18", "unet-mobilenet_v2"])
+@pytest.mark.parametrize("size", [(64, 96), (50, 37), (20, 200)])
+def test_a_u_net_gives_the_same_logits(name, size):
+    network = fold_batch_norm(awake(registry.build(name, 4)), 4)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    made = with_doubled_convolutions(network, 4)
+    assert len(blocks(made, "DoubledBlock")) == 5
+    assert not blocks(network, "DoubledBlock")  # the original is left alone
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+    images = torch.randn(2, 4, *size)
+    torch.testing.assert_close(made(images), network(images), atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("unet-resnet18", {"decoder_attention_type": "scse"}),
+        ("unet-resnet18", {"decoder_interpolation": "bilinear"}),
+        ("unet-resnet18", {"decoder_use_norm": False}),
+        ("unet-resnet18", {}),  # batch normalisations not folded
+        ("fpn-resnet18", {}),
+        ("glaciernet", {}),
+    ],
+)
+def test_other_decoders_come_to_the_same_too(name, arguments):
+    network = awake(registry.build(name, 4, **arguments))
+    made = with_doubled_convolutions(network, 4)
+    changed = arguments == {"decoder_use_norm": False}  # which needs no folding
+    assert bool(blocks(made, "DoubledBlock")) == changed
+    assert (made is network) != changed
+    images = torch.randn(1, 4, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(made(images), network(images), atol=1e-3, rtol=1e-3)
+
+
+class UnetDecoderBlock(nn.Module):
+    """Has the name and the parts of a block that fits, but does something else."""
+
+    interpolation_mode = "nearest"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Sequential(nn.Conv2d(4, 1, 3, padding=1), nn.Identity(), nn.ReLU())
+        self.conv2 = self.attention1 = self.attention2 = nn.Identity()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.conv1(images)[:, 0]
+
+
+def test_a_network_that_would_come_to_something_else_is_left_alone():
+    network = nn.Sequential(UnetDecoderBlock()).eval()
+    with pytest.raises(TypeError):
+        DoubledBlock(network[0], 4)(torch.zeros(1, 4, 4, 4))
+    assert with_doubled_convolutions(network, 4) is network
+
+
+def test_training_has_the_same_loss_and_gradients():
+    torch.manual_seed(0)
+    # In double precision: in single, rounding alone moves gradients by a hundredth, and differently
+    # on each processor.
+    network = registry.build("unet-resnet18", 4).double()
+    images = torch.randn(2, 4, 64, 64, dtype=torch.float64)
+
+    def gradients() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        network.zero_grad()
+        loss = network(images).square().mean()
+        loss.backward()
+        return loss.detach(), {name: p.grad.clone() for name, p in network.named_parameters()}
+
+    names = list(network.state_dict())
+    usual, expected = gradients()
+    with doubled_convolutions(network):
+        assert list(network.state_dict()) == names
+        assert len([b for b in blocks(network, "UnetDecoderBlock") if "forward" in vars(b)]) == 5
+        loss, found = gradients()
+    torch.testing.assert_close(loss, usual, atol=0, rtol=1e-9)
+    for name, gradient in found.items():
+        scale = expected[name].abs().max()
+        assert (gradient - expected[name]).abs().max() <= 1e-9 * scale + 1e-12, name
+    assert not [b for b in blocks(network, "UnetDecoderBlock") if "forward" in vars(b)]
+
+
+def test_blocks_that_do_not_double_by_repeating_train_as_they_are():
+    network = registry.build("unet-resnet18", 4, decoder_attention_type="scse")
+    with doubled_convolutions(network):
+        changed = [b for b in blocks(network, "UnetDecoderBlock") if "forward" in vars(b)]
+        # The last block has nothing beside it, where smp leaves its first attention out.
+        assert len(changed) == 0
+
+
+def count(network: nn.Module) -> int:
+    return sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["unet-resnet18", "glaciernet", "segformer-mit_b0"])
+def test_the_folded_network_gives_the_same_logits(name):
+    network = awake(registry.build(name, 4))
+    before = count(network)
+    folded = fold_batch_norm(network, 4)
+    assert count(network) == before  # the original is left alone
+    assert count(folded) < before
+    if name != "segformer-mit_b0":
+        assert count(folded) == 0
+    images = torch.randn(2, 4, 96, 64)
+    expected = network(images)
+    torch.testing.assert_close(folded(images), expected, atol=2e-3, rtol=1e-3)
+
+
+def test_a_network_without_normalisation_comes_back_itself():
+    network = nn.Conv2d(4, 1, 1)
+    assert fold_batch_norm(network, 4) is network
+
+
+class Branching(nn.Module):
+    """A convolution whose output is used before its normalisation as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(4, 1, 3, padding=1)
+        self.normalisation = nn.BatchNorm2d(1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.convolution(images)
+        return (features + self.normalisation(features))[:, 0]
+
+
+class Twice(nn.Module):
+    """A convolution and a normalisation that are used two times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(4, 4, 3, padding=1)
+        self.normalisation = nn.BatchNorm2d(4)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        for _ in range(2):
+            images = self.normalisation(self.convolution(images))
+        return images[:, 0]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", [Branching, Twice])
+def test_what_cannot_be_folded_stays_right(kind):
+    network = awake(kind())
+    images = torch.randn(1, 4, 32, 32)
+    expected = network(images)
+    folded = fold_batch_norm(network, 4)
+    assert count(folded) == 1
+    torch.testing.assert_close(folded(images), expected)
+
+
+needs_bf16 = pytest.mark.skipif(not has_bf16(), reason="the processor has no bf16 instructions")
+
+
+def folded(name: str) -> nn.Module:
+    return with_doubled_convolutions(fold_batch_norm(awake(registry.build(name, 4)), 4), 4)
+
+
+@needs_bf16
+@torch.inference_mode()
+@pytest.mark.parametrize("name", ["unet-resnet18", "glaciernet", "unet-resnet34"])
+@pytest.mark.parametrize("size", [(64, 96), (50, 37)])
+def test_the_network_gives_the_same_map_as_with_autocast(name, size):
+    network = folded(name)
+    before = copy.deepcopy(network.state_dict())
+    made = in_bf16(network, 4)
+    assert isinstance(made, InBf16)
+    images = torch.randn(2, 4, *size)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        autocast = network(images).float().sigmoid()
+    exact = network(images).sigmoid()
+    found = made(images)
+    assert found.dtype == torch.float32
+    # No farther from the map in float32 than autocast is, but for the luck of rounding.
+    error, usual = ((one - exact).abs().mean() for one in (found.sigmoid(), autocast))
+    assert error < 1.5 * usual + 1e-4
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+@needs_bf16
+@torch.inference_mode()
+def test_what_follows_a_convolution_is_done_by_it():
+    made = in_bf16(folded("unet-resnet18"), 4)
+    fused = [m for m in made.modules() if isinstance(m, PackedConv)]
+    # The stem, the second of each of the decoder's blocks, and what lies beside doubled features.
+    assert len(fused) == 1 + 5 + 4
+    doubled = [m for m in made.modules() if isinstance(m, PackedDoubledConv)]
+    assert [m.beside is None for m in doubled] == [False] * 4 + [True]
+    blocks = [m for m in made.modules() if type(m).__name__ == "BasicBlock"]
+    assert all("forward" in vars(block) for block in blocks)
+    assert len(blocks) == 8
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=needs_bf16)])
+def test_packed_convolutions_do_sum_and_relu(dtype):
+    features = torch.randn(1, 8, 6, 6).to(dtype).contiguous(memory_format=torch.channels_last)
+    layer = nn.Conv2d(8, 8, 3, padding=1).to(dtype).to(memory_format=torch.channels_last)
+    packed = PackedConv(layer)
+    close = (
+        {"atol": 0.03, "rtol": 0.02} if dtype == torch.bfloat16 else {"atol": 1e-5, "rtol": 1e-5}
+    )
+    torch.testing.assert_close(packed(features), layer(features).relu(), **close)
+    expected = (layer(features).float() + features.float()).relu().to(dtype)
+    torch.testing.assert_close(packed(features, features), expected, **close)
+    doubled = DoubledConv(nn.Conv2d(16, 8, 3, padding=1), 8).to(dtype)
+    others = torch.randn(1, 8, 12, 12).to(dtype)
+    found = PackedDoubledConv(doubled)(features, others)
+    torch.testing.assert_close(found, doubled(features, others), **close)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("name", ["unet-resnet18", "glaciernet", "unet-resnet34"])
+def test_what_is_fused_comes_to_the_same_in_float32(name, monkeypatch):
+    network = folded(name)
+    monkeypatch.setattr(nn.Module, "bfloat16", lambda module: module)
+    made = InBf16(network).network
+    assert any(isinstance(m, PackedConv) for m in made.modules())
+    images = torch.randn(2, 4, 50, 37)
+    torch.testing.assert_close(made(images), network(images), atol=1e-3, rtol=1e-3)
+
+
+@needs_bf16
+@pytest.mark.parametrize("name", ["segformer-mit_b0", "threshold"])
+def test_networks_with_other_weights_are_left_to_autocast(name):
+    assert in_bf16(fold_batch_norm(registry.build(name, 4).eval(), 4), 4) is None
+
+
+class Wild(nn.Module):
+    """A network whose result depends on the rounding of its weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(4, 1, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.layer(images)[:, 0] * (1e4 if images.dtype == torch.bfloat16 else 1)
+
+
+@needs_bf16
+def test_a_network_that_comes_to_something_else_is_left_to_autocast():
+    assert in_bf16(Wild().eval(), 4) is None
+
+
+@torch.inference_mode()
+def test_a_processor_that_only_emulates_bf16_is_left_to_autocast(monkeypatch):
+    monkeypatch.setattr(acceleration, "has_bf16", lambda: False)
+    assert in_bf16(folded("glaciernet"), 4) is None
+
+
+@torch.inference_mode()
+def test_operators_that_refuse_leave_the_network_to_autocast(monkeypatch):
+    def refuse(layer):
+        raise RuntimeError("mkldnn_reorder_conv2d_weight: bf16 path needs the cpu support avx512bw")
+
+    monkeypatch.setattr(acceleration, "has_bf16", lambda: True)
+    monkeypatch.setattr(acceleration, "_packed", refuse)
+    assert in_bf16(folded("glaciernet"), 4) is None
+
+
+def test_bf16_is_taken_where_the_processor_has_instructions_for_it(monkeypatch):
+    for there in (True, False):
+        monkeypatch.setattr(acceleration, "has_bf16", lambda there=there: there)
+        assert resolve("auto") == ("bf16" if there else "float32")
+        assert (resolve("bf16"), resolve("float32")) == ("bf16", "float32")
+        assert resolve("auto", "mps") == "float32"
+    with pytest.raises(GlacierError, match="did you mean 'bf16'"):
+        resolve("bf61")
