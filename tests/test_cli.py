@@ -21,6 +21,7 @@ from glacier_utils.models import registry
 from glacier_utils.models.checkpoint import Segmenter, save_checkpoint
 from glacier_utils.workflow import runs
 
+COMMANDS = ("sample", "fetch", "check", "run", "models", "train", "predict", "compare")
 ICE, GROUND = 5000, 1200  # digital numbers of a scene in 10000 x reflectance
 
 
@@ -79,7 +80,7 @@ def test_help_is_there_at_once():
         "    print('status', end.code, 'imported', sorted(heavy))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    for command in ("sample", "check", "run", "models", "predict", "compare"):
+    for command in COMMANDS:
         assert f"\n    {command} " in done.stdout
     assert done.stdout.endswith("status 0 imported []\n")
 
@@ -105,7 +106,7 @@ def test_wrong_arguments_end_with_2(arguments, capsys):
     assert "glacier" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["sample", "check", "run", "models", "predict", "compare"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as end:
         cli.main([command, "--help"])
@@ -211,9 +212,6 @@ def test_run_refuses_a_parameter_that_no_notebook_has(project, capsys):
     assert not (project / "reports").exists()
 
 
-# predict
-
-
 # models
 
 
@@ -247,9 +245,12 @@ def test_models_lists_encoders_that_contain_a_text(capsys):
 
 
 def test_models_suggests_the_nearest(capsys):
-    assert "did you mean hedunet?" in fails(capsys, "models", "hednet")
+    assert "did you mean 'glaciernet'?" in fails(capsys, "models", "glacernet")
     assert "no encoder contains 'glacier'" in fails(capsys, "models", "--encoders", "glacier")
-    assert "not both" in fails(capsys, "models", "hedunet", "--encoders", "mit")
+    assert "not both" in fails(capsys, "models", "glaciernet", "--encoders", "mit")
+
+
+# predict
 
 
 def test_predict_maps_a_scene(project, checkpoint, scene, tmp_path, capsys):
@@ -347,6 +348,9 @@ def test_compare_names_a_run_that_is_not_there(project, capsys):
     assert "longer: no such run" in fails(capsys, "compare", "default", "longer")
     message = fails(capsys, "compare", "default")
     assert "spatial.csv: not there yet; run the earlier notebooks" in message
+
+
+# train
 
 
 def test_a_model_is_trained_on_the_command_line(make_dataset, tmp_path, capsys):
