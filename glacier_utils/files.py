@@ -13,12 +13,13 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from glacier_utils.errors import GlacierError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
 
 
 def project_root(start: str | Path | None = None) -> Path:
@@ -27,9 +28,11 @@ def project_root(start: str | Path | None = None) -> Path:
     Notebooks run in ``notebooks/``, the command line anywhere; both find the same project. The
     environment variable ``GLACIER_HOME`` overrides the search.
 
+    Args:
+        start: Where the search begins (default: the working directory).
+
     Raises:
-        GlacierError: no such folder lies above ``start`` (default: the working directory), or
-            ``GLACIER_HOME`` is none.
+        GlacierError: No such folder lies above ``start``, or ``GLACIER_HOME`` is none.
     """
     if home := os.environ.get("GLACIER_HOME"):
         if not Path(home).is_dir():
@@ -46,7 +49,12 @@ def project_root(start: str | Path | None = None) -> Path:
 
 
 def relative(path: str | Path, root: str | Path | None = None) -> str:
-    """Return ``path`` relative to the project where it lies inside it, else as it is."""
+    """Return ``path`` relative to the project where it lies inside it, else the absolute path.
+
+    Args:
+        path: A file or folder.
+        root: The project's folder (default: found from the working directory).
+    """
     path = Path(path).resolve()
     root = Path(root or project_root()).resolve()
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
@@ -59,6 +67,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     Works for a file or a folder. If the block raises, whatever lies under the temporary name is
     removed and ``path`` is left as it was. The temporary name keeps the suffix of ``path``, since
     many drivers choose their format by it.
+
+    Args:
+        path: The final name; its folder is made.
+
+    Yields:
+        The temporary path.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +107,12 @@ def write_csv(path: str | Path, table: pd.DataFrame) -> Path:
 
 
 def fingerprint(content: Any, length: int = 12) -> str:
-    """Return the first ``length`` hex digits of the SHA-256 of ``content`` as sorted JSON."""
+    """Return the first ``length`` hex digits of the SHA-256 of ``content`` as sorted JSON.
+
+    Example:
+        >>> fingerprint({"size": 128, "areas": ["train"], "band_m": 0.0})
+        'c2c5934422c4'
+    """
     text = json.dumps(_plain(content), sort_keys=True, ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
@@ -102,6 +121,16 @@ def file_fingerprint(path: str | Path) -> list[Any]:
     """Return name, size and time of a file: enough to notice that it was changed, at no cost."""
     stat = Path(path).stat()
     return [Path(path).name, stat.st_size, stat.st_mtime_ns]
+
+
+def file_name(name: str) -> str:
+    """Return ``name`` with an underscore for each character that some system keeps for itself.
+
+    Example:
+        >>> file_name("north/west?")
+        'north_west_'
+    """
+    return re.sub(r'[\x00-\x1f<>:"/\\|?*]', "_", name)
 
 
 def put_folder(new: Path, path: Path) -> None:
@@ -122,6 +151,17 @@ def put_folder(new: Path, path: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def release_pages(array: np.ndarray) -> None:
+    """Take what was read of a memory-mapped file off the memory of this process.
+
+    It stays in the system's cache; but counted as this process's own, it would grow with the file,
+    and with it what a job on a cluster is allowed to take. Does nothing to other arrays.
+    """
+    mapped = getattr(array, "_mmap", None)  # of np.memmap, which has no public name for it
+    if mapped is not None and hasattr(mapped, "madvise"):
+        mapped.madvise(mmap.MADV_DONTNEED)
+
+
 def _plain(content: Any) -> Any:
     """Turn NumPy scalars, paths, tuples and mappings into what JSON knows."""
     if isinstance(content, dict):
@@ -137,19 +177,3 @@ def _plain(content: Any) -> Any:
     if isinstance(content, str | int | float | bool) or content is None:
         return content
     return str(content)
-
-
-def file_name(name: str) -> str:
-    """Return ``name`` with an underscore for each character that some system keeps for itself."""
-    return re.sub(r'[\x00-\x1f<>:"/\\|?*]', "_", name)
-
-
-def release_pages(array: np.ndarray) -> None:
-    """Take what was read of a memory-mapped file off the memory of this process.
-
-    It stays in the system's cache; but counted as this process's own, it would grow with the file,
-    and with it what a job on a cluster is allowed to take. Does nothing to other arrays.
-    """
-    mapped = getattr(array, "_mmap", None)  # of np.memmap, which has no public name for it
-    if mapped is not None and hasattr(mapped, "madvise"):
-        mapped.madvise(mmap.MADV_DONTNEED)
