@@ -7,7 +7,6 @@ the same in all.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import subprocess
@@ -162,7 +161,7 @@ def _save_seconds(folder: Path, store: SimpleNamespace, settings: Settings) -> f
 
     module.SAVE_EVERY_S, every = 0, module.SAVE_EVERY_S
     module.History._save = timed
-    few = dataclasses.replace(settings, epochs=3)
+    few = settings.changed(epochs=3)
     fit(MODEL, store, folder / "saved", settings=few, progress=False)
     module.SAVE_EVERY_S = every
     return float(np.median(seconds))

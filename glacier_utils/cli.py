@@ -224,9 +224,9 @@ def _train(options: argparse.Namespace) -> int:
 
     from glacier_utils.datasets.patches import build_patches
     from glacier_utils.training.fitting import fit
-    from glacier_utils.training.settings import make_settings
+    from glacier_utils.training.settings import Settings
 
-    settings = make_settings(**_values("--set", options.settings))
+    settings = Settings(**_values("--set", options.settings))
     cut = _values("--patch", options.patches)
     known = set(inspect.signature(build_patches).parameters) - {"dataset", "folder", "progress"}
     if unknown := sorted(set(cut) - known):

@@ -26,10 +26,10 @@ from glacier_utils.evaluation import bootstrap, comparison
 from glacier_utils.files import atomic_path, fingerprint, write_csv, write_json
 from glacier_utils.models import registry
 from glacier_utils.models.checkpoint import load_checkpoint
-from glacier_utils.prediction.adaptation import predict_by_scene
+from glacier_utils.prediction.mapper import predict_patches
 from glacier_utils.synthetic.sample import make_sample
 from glacier_utils.training import fitting
-from glacier_utils.training.settings import Settings, change_settings
+from glacier_utils.training.settings import Settings
 from glacier_utils.workflow import runs
 from studies.self_training import self_train
 from studies.trials import BASE, BASES, STUDY, TRIALS, Trial
@@ -159,7 +159,7 @@ class _Work:
 
     def _key(self, trial: Trial) -> str:
         """Return a hash of all that a trial's result follows from."""
-        content = dataclasses.asdict(trial) | {"settings": dataclasses.asdict(self.settings)}
+        content = dataclasses.asdict(trial) | {"settings": self.settings.model_dump()}
         del content["what"], content["group"]
         below = trial.members or (() if trial.trains else (BASE,))
         keys = [self._key(other) for other in TRIALS if other.name in below]
@@ -183,20 +183,19 @@ class _Work:
             if trial.pseudo:
                 checkpoint = self._pseudo(trial, checkpoint)
         segmenter = load_checkpoint(checkpoint)
-        probability = predict_by_scene(segmenter, self.store, self.test, flips=trial.flips)
+        images, where = self.store.images, self.test
+        probability = predict_patches(segmenter, images, positions=where, flips=trial.flips)
         return probability, segmenter.threshold, registry.parameter_count(segmenter.network)
 
     def _settings(self, trial: Trial) -> Settings:
-        changed = change_settings(self.settings, trial.options)
-        return dataclasses.replace(changed, seed=self.seed + changed.seed)
+        changed = self.settings.changed(**trial.options)
+        return changed.changed(seed=self.seed + changed.seed)
 
     def _fit(self, trial: Trial) -> Path:
         settings, dates = self._settings(trial), [self.date]
         if trial.both_dates:
             dates = self.dates
-            settings = dataclasses.replace(
-                settings, epochs=max(1, round(settings.epochs / len(dates)))
-            )
+            settings = settings.changed(epochs=max(1, round(settings.epochs / len(dates))))
         fit = fitting.fit(
             trial.model, self.store, self.folder / _slug(trial.name) / "fit", dates=dates,
             settings=settings, progress=False,
@@ -211,8 +210,8 @@ class _Work:
 
     def _pseudo(self, trial: Trial, teacher: Path) -> Path:
         settings = self._settings(trial)
-        settings = dataclasses.replace(
-            settings, epochs=max(1, settings.epochs // 2), learning_rate=settings.learning_rate / 2
+        settings = settings.changed(
+            epochs=max(1, settings.epochs // 2), learning_rate=settings.learning_rate / 2
         )
         fit = self_train(
             teacher, self.store, self.test, self.folder / _slug(trial.name) / "fit",
@@ -354,7 +353,7 @@ def enough_steps(store: PatchStore, date: str) -> Settings:
     """Return the study's settings with epochs for as many steps as on a landscape."""
     patches = len(store.select(split="train", date=date))
     epochs = max(STUDY.epochs, -(-_STEPS * STUDY.batch_size // max(patches, 1)))
-    return dataclasses.replace(STUDY, epochs=epochs, patience=epochs)
+    return STUDY.changed(epochs=epochs, patience=epochs)
 
 
 def read_tables(folder: str | Path | None = None) -> dict[str, pd.DataFrame]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from glacier_utils.datasets.store import PatchStore
 from glacier_utils.errors import GlacierError
 from glacier_utils.files import file_fingerprint, fingerprint
 from glacier_utils.models.checkpoint import load_checkpoint
-from glacier_utils.prediction.adaptation import predict_by_scene
+from glacier_utils.prediction.mapper import predict_patches
 from glacier_utils.training import fitting
 from glacier_utils.training.settings import Settings
 
@@ -116,11 +115,11 @@ def self_train(
     if registry.is_pixel_model(teacher.name):
         raise GlacierError(f"self-training needs a network, {teacher.name} is fitted in one go")
     targets = np.asarray(targets)
-    probability = predict_by_scene(teacher, store, targets)
+    probability = predict_patches(teacher, store.images, positions=targets)
     student = pseudo_labelled(
         store, targets, probability, confident=confident, origin=file_fingerprint(checkpoint)
     )
-    settings = dataclasses.replace(settings or Settings(), weights=str(checkpoint))
+    settings = (settings or Settings()).changed(weights=str(checkpoint))
     dates = [dates] if isinstance(dates, str) else list(dates or set(store.index["date"]))
     # The targets' own dates are scenes of theirs only if the labelled patches learn from them too.
     if wrong := set(store.index["date"].to_numpy()[targets]) - set(dates):

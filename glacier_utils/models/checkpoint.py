@@ -23,18 +23,20 @@ class Segmenter(nn.Module):
     """A network together with bands, normalisation, threshold and temperature.
 
     Args:
-        name, arguments: of ``registry.build``.
+        name: of ``registry.build``.
         bands: names of the bands in the order in which the network takes them.
-        mean, std: of each band's reflectance over the training pixels.
+        mean: [band] of the reflectance of the training pixels.
+        std: [band] their standard deviation.
+        arguments: of ``registry.build``.
         threshold: probability from which a pixel is called glacier.
         temperature: the logits are divided by it, to calibrate the probabilities.
-        normalisation: "training", or "scene": then mean and std are to be those of the scene that
-            is mapped (``adaptation.adapt``).
         provenance: what it was trained on, JSON-able.
 
     Calling it turns reflectance [n, band, row, col], invalid pixels 0 in every band, into logits
     [n, row, col]; ``sigmoid`` of them is the probability.
     """
+
+    normalisation = "training"  # until prediction has let go of it
 
     def __init__(
         self,
@@ -46,7 +48,6 @@ class Segmenter(nn.Module):
         arguments: Mapping[str, Any] | None = None,
         threshold: float = 0.5,
         temperature: float = 1.0,
-        normalisation: str = "training",
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -55,12 +56,11 @@ class Segmenter(nn.Module):
         self.arguments = dict(arguments or {})
         self.threshold = float(threshold)
         self.temperature = float(temperature)
-        self.normalisation = normalisation
         self.provenance = dict(provenance or {})
         if not len(self.bands) == len(mean) == len(std):
             raise GlacierError(
                 f"model {name}: {len(self.bands)} bands, but {len(mean)} means and {len(std)} "
-                "deviations; give one of each a band"
+                "deviations; give one of each per band"
             )
         self.network = registry.build(name, len(self.bands), **self.arguments)
         self.register_buffer("mean", _column(mean))
@@ -80,6 +80,7 @@ class Segmenter(nn.Module):
         return made
 
     def forward(self, reflectance: torch.Tensor) -> torch.Tensor:
+        """Return logits [n, row, col] of reflectance [n, band, row, col]."""
         return self.network(self.normalise(reflectance)) / self.temperature
 
 
@@ -94,7 +95,6 @@ def save_checkpoint(path: str | Path, segmenter: Segmenter) -> Path:
         "std": segmenter.std.flatten().tolist(),
         "threshold": segmenter.threshold,
         "temperature": segmenter.temperature,
-        "normalisation": segmenter.normalisation,
         "provenance": _plain(segmenter.provenance),
         "weights": {key: value.cpu() for key, value in segmenter.network.state_dict().items()},
     }
@@ -109,7 +109,12 @@ def load_checkpoint(path: str | Path) -> Segmenter:
     Loaded with ``weights_only=True``: a file from elsewhere can run no code.
 
     Raises:
-        GlacierError: the file is missing, is no checkpoint, or does not fit the network.
+        GlacierError: the file is missing, is no checkpoint, does not fit the network, or used
+            something that is gone.
+
+    Example:
+        >>> segmenter = load_checkpoint("reports/default/models/glaciernet/checkpoint.pt")
+        ... # doctest: +SKIP
     """
     path = Path(path)
     if not path.is_file():
@@ -122,6 +127,11 @@ def load_checkpoint(path: str | Path) -> Segmenter:
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise GlacierError(f"{path}: not a checkpoint of this project (format {FORMAT})")
+    if content.get("normalisation", "training") != "training":
+        raise GlacierError(
+            f"{path}: it was trained with normalisation {content['normalisation']!r}, which went "
+            "in version 0.2.0; train it again, or map with version 0.1.0"
+        )
     try:
         settings = {key: content[key] for key in ("arguments", "threshold", "temperature")}
         segmenter = Segmenter(
@@ -129,11 +139,12 @@ def load_checkpoint(path: str | Path) -> Segmenter:
             content["bands"],
             content["mean"],
             content["std"],
-            normalisation=content.get("normalisation", "training"),
             provenance=content["provenance"],
             **settings,
         )
         segmenter.network.load_state_dict(content["weights"])
+    except GlacierError as error:
+        raise GlacierError(f"{path}: {error}") from error
     except KeyError as error:
         raise GlacierError(f"{path}: the checkpoint lacks {error}; train it again") from error
     except RuntimeError as error:

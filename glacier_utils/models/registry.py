@@ -2,7 +2,7 @@
 
 Every model is an ``nn.Module`` that turns normalised images [n, band, row, col] into logits
 [n, row, col]; the probability of glacier is their sigmoid. Names are the package's own
-(``threshold``, ``gradient_boosting``, ``hedunet`` ...) or ``decoder-encoder`` of
+(``threshold``, ``gradient_boosting``, ``glaciernet`` ...) or ``decoder-encoder`` of
 segmentation-models-pytorch, such as ``unet-resnet18`` or ``dpt-tu-vit_tiny_patch16_224``. Its
 encoders are its own and, with ``tu-`` before the name, those of timm.
 """
@@ -12,16 +12,21 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from glacier_utils.conventions import UNKNOWN
-from glacier_utils.errors import GlacierError
+from glacier_utils.errors import GlacierError, did_you_mean
 from glacier_utils.models.baselines import GradientBoosting, PixelModel, RandomForest, ThresholdRule
-from glacier_utils.models.networks import GlacierNet, HEDUNet
+from glacier_utils.models.networks import GlacierNet, Padded
+
+GONE = {
+    "hedunet": "HED-UNet went in version 0.2.0; choose unet-resnet18, which did better on every "
+    "glacier that both were tried on, or map with version 0.1.0",
+}
+"""Models of before, and what to do without them."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,8 @@ class Decoder:
     """A decoder of segmentation-models-pytorch.
 
     Args:
-        description, reference: as of ``Entry``.
+        description: as of ``Entry``.
+        reference: as of ``Entry``.
         encoder: one that it can take, small, to be named where another cannot be taken.
         settings: arguments that differ from the library's own.
         cells: rows and columns that it needs in the encoder's last features.
@@ -63,7 +69,7 @@ def build(name: str, bands: int, **arguments: Any) -> nn.Module:
     Args:
         name: one of ``names()``, or any ``decoder-encoder`` of segmentation-models-pytorch.
         bands: number of input bands.
-        arguments: passed to the builder (filters, trees, ``decoder_channels`` ...).
+        **arguments: passed to the builder (filters, trees, ``decoder_channels`` ...).
 
     Returns:
         A module: normalised float32 [n, band, row, col] -> logits [n, row, col], for any number of
@@ -72,6 +78,10 @@ def build(name: str, bands: int, **arguments: Any) -> nn.Module:
     Raises:
         GlacierError: an unknown name (the nearest one is suggested), or arguments that the model
             does not take.
+
+    Example:
+        >>> build("glaciernet", bands=4)(torch.zeros(2, 4, 50, 37)).shape
+        torch.Size([2, 50, 37])
     """
     entry = _entry(name)
     try:
@@ -106,17 +116,14 @@ def decoders() -> dict[str, str]:
 def encoders(text: str = "") -> list[str]:
     """Return the names of encoders that contain ``text``: the library's own, then timm's ``tu-``.
 
-    Not every decoder takes every encoder; ``build`` tells.
+    Not every decoder takes every encoder; ``build`` says so.
     """
     import segmentation_models_pytorch as smp
     import timm
 
     own = sorted(smp.encoders.get_encoder_names())
-    return [
-        name
-        for name in [*own, *(f"tu-{name}" for name in timm.list_models())]
-        if text.lower() in name.lower()
-    ]
+    known = [*own, *(f"tu-{name}" for name in timm.list_models())]
+    return [name for name in known if text.lower() in name.lower()]
 
 
 def is_pixel_model(name: str) -> bool:
@@ -132,103 +139,33 @@ def parameter_count(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-class Padded(nn.Module):
-    """A network that halves its input several times, made to take images of any size.
-
-    Rows and columns are added at the bottom and the right by reflection, up to a multiple of
-    ``multiple`` and to ``least``, and cut off the result. A single channel of the result is
-    dropped. In training a batch of one image is doubled for the network: batch normalisation of
-    features that have shrunk to one value needs a second.
-    """
-
-    def __init__(self, network: nn.Module, multiple: int, least: int = 1) -> None:
-        super().__init__()
-        self.network = network
-        self.multiple = multiple
-        self.least = least
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self._cut(self.network(self._widen(images)), images)
-
-    def _widen(self, images: torch.Tensor) -> torch.Tensor:
-        """Double a single image in training, and add rows and columns."""
-        if self.training and len(images) == 1:
-            images = torch.cat([images, images])
-        down, right = self._added(images)
-        # Reflection needs more pixels than it adds; a sliver repeats its last row instead.
-        for padding, count in (((0, 0, 0, down), -2), ((0, right, 0, 0), -1)):
-            if any(padding):
-                mode = "reflect" if max(padding) < images.shape[count] else "replicate"
-                images = F.pad(images, padding, mode=mode)
-        return images
-
-    def _added(self, images: torch.Tensor) -> list[int]:
-        """Return how many rows and columns are missing."""
-        wanted = [max(size, self.least) for size in images.shape[-2:]]
-        wanted = [size + -size % self.multiple for size in wanted]
-        return [new - old for new, old in zip(wanted, images.shape[-2:], strict=True)]
-
-    @staticmethod
-    def _cut(logits: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-        logits = logits[:, 0] if logits.ndim == 4 else logits
-        return logits[: len(images), : images.shape[-2], : images.shape[-1]]
-
-
-class PaddedWithEdges(Padded):
-    """A padded network that knows edges as well, such as ``HEDUNet``."""
-
-    def auxiliary_loss(self, labels: torch.Tensor) -> torch.Tensor:
-        """Return the loss beside that of the mask, of the last forward pass in ``train`` mode.
-
-        ``labels`` are uint8 [n, row, col]; what was added to the images is unknown.
-        """
-        down, right = self._added(labels)
-        labels = F.pad(labels, (0, right, 0, down), value=UNKNOWN)
-        # As the images were; a mean over both is that of the one.
-        return self.network.auxiliary_loss(labels.expand(2, -1, -1) if len(labels) == 1 else labels)
-
-    def edges(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the logits [n, row, col] of the glacier's edge, for figures."""
-        return self._cut(self.network.edges(self._widen(images)), images)
-
-
 def _glaciernet(bands: int, **arguments: Any) -> nn.Module:
     network = GlacierNet(bands, **arguments)
     return Padded(network, network.multiple)
 
 
-def _hedunet(bands: int, **arguments: Any) -> nn.Module:
-    network = HEDUNet(bands, **arguments)
-    return PaddedWithEdges(network, network.multiple)
+def _smp_network(decoder: str, encoder: str, bands: int, **arguments: Any) -> nn.Module:
+    """Build a network of segmentation-models-pytorch, and run it once."""
+    import segmentation_models_pytorch as smp  # takes seconds: only where a network is built
 
-
-def _smp_builder(name: str, encoder: str) -> Callable[..., nn.Module]:
-    def builder(bands: int, **arguments: Any) -> nn.Module:
-        import segmentation_models_pytorch as smp  # takes seconds: only where a network is built
-
-        decoder = DECODERS[name]
-        settings = {"encoder_weights": None, **decoder.settings, **arguments}
-        try:
-            network = smp.create_model(
-                name, encoder_name=encoder, in_channels=bands, classes=1, **settings
-            )
-            least = decoder.cells * network.encoder.output_stride
-            padded = Padded(network, max(32, network.encoder.output_stride), least)
-            _try(padded, bands)
-        # Whatever the library raises, in its constructors or in the first forward pass.
-        except Exception as error:
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            what = (
-                f"cannot be built with {arguments}"
-                if arguments
-                else f"the decoder {name} cannot take the encoder {encoder}"
-            )
-            works = f"{name}-{decoder.encoder}"
-            hint = f"; {works} works" if encoder != decoder.encoder else ""
-            raise GlacierError(f"model {name}-{encoder}: {what}: {reason}{hint}") from error
-        return padded
-
-    return builder
+    known = DECODERS[decoder]
+    settings = {"encoder_weights": None, **known.settings, **arguments}
+    try:
+        network = smp.create_model(
+            decoder, encoder_name=encoder, in_channels=bands, classes=1, **settings
+        )
+        stride = network.encoder.output_stride
+        padded = Padded(network, max(32, stride), known.cells * stride)
+        _try(padded, bands)
+    # Whatever the library raises, in its constructors or in the first forward pass.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        what = f"the decoder {decoder} cannot take the encoder {encoder}"
+        if arguments:
+            what = f"cannot be built with {arguments}"
+        hint = f"; {decoder}-{known.encoder} works" if encoder != known.encoder else ""
+        raise GlacierError(f"model {decoder}-{encoder}: {what}: {reason}{hint}") from error
+    return padded
 
 
 @torch.no_grad()
@@ -244,7 +181,7 @@ def _smp_entry(name: str, description: str = "") -> Entry:
     decoder, _, encoder = name.partition("-")
     known = DECODERS[decoder]
     text = f"{known.description}, with the encoder {encoder}"
-    return Entry(_smp_builder(decoder, encoder), description or text, known.reference)
+    return Entry(partial(_smp_network, decoder, encoder), description or text, known.reference)
 
 
 DECODERS: dict[str, Decoder] = {
@@ -339,13 +276,6 @@ REGISTRY: dict[str, Entry] = {
         "(2020): GlacierNet: A deep-learning approach for debris-covered glacier mapping. IEEE "
         "Access 8, 83495-83510.",
     ),
-    "hedunet": Entry(
-        _hedunet,
-        "HED-UNet-style U-Net that learns mask and edge at every level and combines them by "
-        "attention (after Heidler et al. 2021), few filters",
-        "Heidler, K., Mou, L., Baumhoer, C., Dietz, A., Zhu, X. X. (2021): HED-UNet: Combined "
-        "segmentation and edge detection for monitoring the Antarctic coastline. IEEE TGRS 60.",
-    ),
     "unet-resnet18": _smp_entry(
         "unet-resnet18", "U-Net (Ronneberger et al. 2015) with a ResNet-18 encoder"
     ),
@@ -359,6 +289,8 @@ def _entry(name: str) -> Entry:
     """Find a model by name; the library of networks is only imported where it is needed."""
     if name in REGISTRY:
         return REGISTRY[name]
+    if name in GONE:
+        raise GlacierError(f"model {name!r}: {GONE[name]}")
     decoder, _, encoder = str(name).partition("-")
     known = encoders()
     # timm's names may go on with the tag of their weights.
@@ -368,10 +300,9 @@ def _entry(name: str) -> Entry:
         # One that begins like it, or is spelt like it; a decoder alone gets one that works.
         near = [one for one in known if encoder and one.startswith((encoder, f"tu-{encoder}"))]
         near = near or difflib.get_close_matches(encoder, known, n=1, cutoff=0.5)
-        near = [f"{decoder}-{near[0] if near else DECODERS[decoder].encoder}"]
+        hint = f"did you mean '{decoder}-{near[0] if near else DECODERS[decoder].encoder}'?"
     else:
         named = [*names(), *(f"{one}-{of.encoder}" for one, of in DECODERS.items())]
         named += [f"{one}-{encoder}" for one in DECODERS if encoder in known]
-        near = difflib.get_close_matches(str(name), named, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names())}"
+        hint = did_you_mean(name, named)
     raise GlacierError(f"no model is called {name!r}: {hint}")

@@ -32,4 +32,3 @@ from .fitting import (
     summary as summary,
 )
 from .settings import Settings as Settings
-from .settings import make_settings as make_settings

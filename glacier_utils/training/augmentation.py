@@ -1,4 +1,4 @@
-"""Augmentation of whole batches at once, in torch.
+"""Augmentation of whole batches at once, in torch, and crops that grow during a training.
 
 Every operation is called as ``operation(images, labels, generator, bands)`` and returns new images
 and labels: ``images`` reflectance float32 [n, band, row, col], on the CPU or a GPU; ``labels``
@@ -7,36 +7,35 @@ uint8 [n, row, col]; ``generator`` a CPU generator, from which alone all random 
 become it, except what is turned in from outside, whose label is 255.
 
 Operations that know what a band measures leave bands of other names than blue, green, red, nir,
-swir16 and swir22 as they are. Those with a ``probability`` change that share of the images.
+swir16 and swir22 as they are. Those with a ``probability`` change that fraction of the images.
 
-Crops that grow during a training: most of it sees parts of patches, its end whole ones.
-
-A convolution does not know the size of its image, so the early epochs, which learn colours and
-textures, need no whole patch: a crop of half its side has a quarter of the pixels. Each crop lies
-elsewhere, which adds to the augmentation. The last epochs see whole patches, so that context and
-the running statistics of normalisation are those of use. (Progressive learning of Tan and Le 2021,
-EfficientNetV2, ICML, with crops in place of smaller images, since the size of a pixel has a meaning
-here, and without their growing regularisation.)
+Crops: a convolution does not know the size of its image, so the early epochs, which learn colours
+and textures, need no whole patch: a crop of half its side has a quarter of the pixels. Each crop
+lies elsewhere, which adds to the augmentation. The last epochs see whole patches, so that context
+and the running statistics of normalisation are those of use. (Progressive learning of Tan and Le
+2021, EfficientNetV2, ICML, with crops in place of smaller images, since the size of a pixel has a
+meaning here, and without their growing regularisation.)
 """
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, interpolate
 
-from glacier_utils.conventions import BANDS
-from glacier_utils.errors import GlacierError
+from glacier_utils.conventions import BANDS, UNKNOWN
+from glacier_utils.errors import GlacierError, did_you_mean
 
-Tensor = torch.Tensor
 Pair = tuple[Tensor, Tensor]
 
+STEP = 32  # px that crops grow by: encoders halve five times
+WHOLE = 0.25  # fraction of the epochs, at the end, that see whole patches
 FLOOR = 1e-4  # reflectance of one count: a dark valid pixel must not turn into an invalid one
 
-# A band: veil relative to the blue; reflectance of snow; of shadowed relative to sunlit snow.
+# Per band: veil relative to the blue; reflectance of snow; of shadowed relative to sunlit snow.
 # Veil: (490 nm / wavelength)^2, between thin aerosol and clean air. Snow and shadow: medians of
 # Sentinel-2 surface reflectance on four glaciers (R. Aberle 2023, doi 10.5281/zenodo.10616385);
 # shortwave infrared, which those points lack, by the usual values of coarse summer snow.
@@ -77,12 +76,8 @@ def operations(recipe: str | Sequence[str]) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for part in (str(part).strip() for part in parts):
         if part not in RECIPES and part not in OPERATIONS:
-            known = [*RECIPES, *(name for name in OPERATIONS if name not in RECIPES)]
-            near = difflib.get_close_matches(part, known, n=1, cutoff=0)
-            raise GlacierError(
-                f"augmentation {part!r}: unknown, do you mean {near[0]!r}? "
-                f"There are {', '.join(known)}"
-            )
+            known = dict.fromkeys([*RECIPES, *OPERATIONS])
+            raise GlacierError(f"augmentation {part!r}: unknown; {did_you_mean(part, known)}")
         found |= dict.fromkeys(RECIPES.get(part, (part,)))
     return tuple(found)
 
@@ -113,31 +108,26 @@ def symmetry(array: Tensor, number: int) -> Tensor:
 
 
 def gain(
-    images: Tensor,
-    generator: torch.Generator,
-    *,
-    brightness: float = 0.1,
-    band: float = 0.03,
-) -> Tensor:
+    images: Tensor, labels: Tensor, generator: torch.Generator, bands: Sequence[str] = BANDS
+) -> Pair:
     """Multiply each image by a random gain and each of its bands by another, log-normally.
 
-    ``brightness`` and ``band`` are the deviations of the logarithms: some 10 % for sun and haze,
-    3 % for colour. It takes no labels; the operation of this name passes them on.
+    The deviations of the logarithms are 0.1 for the image (sun and haze) and 0.03 for a band
+    (colour).
     """
-    count, bands = images.shape[:2]
-    whole = torch.randn(count, 1, 1, 1, generator=generator) * brightness
-    single = torch.randn(count, bands, 1, 1, generator=generator) * band
-    return images * (whole + single).exp().to(images.device)
+    whole = torch.randn(len(images), 1, 1, 1, generator=generator) * 0.1
+    single = torch.randn(*images.shape[:2], 1, 1, generator=generator) * 0.03
+    return images * (whole + single).exp().to(images.device), labels
 
 
 def offset(
     images: Tensor, labels: Tensor, generator: torch.Generator, bands: Sequence[str] = BANDS
 ) -> Pair:
-    """Add a veil of haze and a small error a band: what atmospheric correction leaves.
+    """Add a veil of haze and a small error per band: what atmospheric correction leaves.
 
     The veil v is r + v (1 - r): it lifts dark ground and hardly changes snow. In the blue v is
     uniform in -0.015..0.04 (negative: overcorrected), in the other bands less, with the square of
-    the wavelength. The error a band is normal with a deviation of 0.003. Reflectance stays above
+    the wavelength. The error is normal with a deviation of 0.003. Reflectance stays above
     0.
     """
     veil, known = _optics(images, bands, 0, 0.0)
@@ -178,16 +168,16 @@ def scale(
     chosen = chosen.to(images.device)
     old, old_labels = images[chosen], labels[chosen]
     with torch.autocast(images.device.type, enabled=False):  # bf16 would round to quarter pixels
-        grid = F.affine_grid(rows, [len(chosen), 1, height, width], align_corners=False)
+        grid = affine_grid(rows, [len(chosen), 1, height, width], align_corners=False)
     layers = torch.cat([old, _valid(old).to(old.dtype)], dim=1)
-    new = F.grid_sample(layers, grid, mode="bilinear", align_corners=False)
-    share = new[:, -1:]  # of the four pixels' weight that is valid
-    valid = share >= 0.5
-    images[chosen] = torch.where(valid, new[:, :-1] / share.clamp(min=0.5), 0.0)
-    # Outside is 0 to grid_sample, and 255 to us.
-    shifted = (old_labels.to(old.dtype) - 255)[:, None]
-    near = F.grid_sample(shifted, grid, mode="nearest", align_corners=False)[:, 0] + 255
-    labels[chosen] = torch.where(valid[:, 0], near.round().to(labels.dtype), 255)
+    new = grid_sample(layers, grid, mode="bilinear", align_corners=False)
+    weight = new[:, -1:]  # of the valid ones among the four pixels
+    valid = weight >= 0.5
+    images[chosen] = torch.where(valid, new[:, :-1] / weight.clamp(min=0.5), 0.0)
+    # Outside is 0 to grid_sample, and unknown to us.
+    shifted = (old_labels.to(old.dtype) - UNKNOWN)[:, None]
+    near = grid_sample(shifted, grid, mode="nearest", align_corners=False)[:, 0] + UNKNOWN
+    labels[chosen] = torch.where(valid[:, 0], near.round().to(labels.dtype), UNKNOWN)
     return images, labels
 
 
@@ -227,11 +217,11 @@ def shadow(
 
     One side is the smooth line of the ridge, the other the jagged skyline that it casts, at a
     random place and angle, over some 15 to 40 % of the patch. The sun's disk blurs the edge by
-    about a pixel. Shadow keeps a share of the light a band: that of shadowed to sunlit snow, to a
-    power uniform in 0.8..1.7, for sky light is blue and its share varies: 0.40 to 0.65 in the
-    blue, 0.15 to 0.41 in the near infrared.
+    about a pixel. Of the light in each band shadow keeps what shadowed has of sunlit snow, to a
+    power uniform in 0.8..1.7, for sky light is blue and its part varies: 0.40 to 0.65 in the blue,
+    0.15 to 0.41 in the near infrared.
     """
-    share, known = _optics(images, bands, 2, 1.0)
+    kept, known = _optics(images, bands, 2, 1.0)
     chosen = _choose(len(images), probability, generator)
     count = len(chosen)
     power = _uniform(count, 0.8, 1.7, generator).view(-1, 1, 1, 1)
@@ -250,7 +240,7 @@ def shadow(
     pixel = 2 / max(shape)
     inside = torch.minimum(across - ridge, skyline - across) / (0.7 * pixel)
     depth = torch.sigmoid(inside)[:, None]
-    light = share ** power.to(device)
+    light = kept ** power.to(device)
     chosen = chosen.to(device)
     images[chosen] = images[chosen] * (1 - depth * (1 - light) * known)
     return images, labels
@@ -289,7 +279,7 @@ def snow(
     green, nir = old[:, list(bands).index("green")], old[:, list(bands).index("nir")]
     # Single dark pixels are shaded ground; snow thins out towards the others.
     water = ((green > nir) & (nir < 0.08)).to(old.dtype)
-    water = F.avg_pool2d(water, 5, 1, 2, count_include_pad=False)
+    water = avg_pool2d(water, 5, 1, 2, count_include_pad=False)
     land = valid * (1 - 2 * water).clamp(min=0)
     # The light on the ground, by its brightness; that of rock at most, lest ice darken the rest.
     brightness = ((green + nir) / 2).clamp(0, 0.25)
@@ -305,19 +295,13 @@ def snow(
     return images, labels
 
 
-def _gain(
-    images: Tensor, labels: Tensor, generator: torch.Generator, bands: Sequence[str] = BANDS
-) -> Pair:
-    return gain(images, generator), labels
-
-
 OPERATIONS: dict[str, Callable[..., Pair]] = {
     "symmetries": symmetries,
     "scale": scale,
     "snow": snow,
     "shadow": shadow,
     "offset": offset,
-    "gain": _gain,
+    "gain": gain,
     "band_dropout": band_dropout,
 }
 """In the order in which nature and sensor apply them."""
@@ -391,12 +375,8 @@ def _noise(count: int, shape: Sequence[int], generator: torch.Generator) -> Tens
     for cells, weight in ((4, 0.5), (11, 0.35), (32, 0.2)):
         grid = torch.randn(count, 1, cells, cells, generator=generator) * weight
         if count:
-            total += F.interpolate(grid, shape, mode="bicubic", align_corners=False)
+            total += interpolate(grid, shape, mode="bicubic", align_corners=False)
     return total[:, 0]
-
-
-STEP = 32  # px: encoders halve five times
-WHOLE = 0.25  # share of the epochs, at the end, that see whole patches
 
 
 def side_of_epoch(epoch: int, epochs: int, *, smallest: int, size: int) -> int:
@@ -419,9 +399,7 @@ def side_of_epoch(epoch: int, epochs: int, *, smallest: int, size: int) -> int:
     return sides[epoch * len(sides) // growing] if epoch < growing else size
 
 
-def crop(
-    images: torch.Tensor, labels: torch.Tensor, side: int, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
+def crop(images: Tensor, labels: Tensor, side: int, generator: torch.Generator) -> Pair:
     """Cut one square of ``side`` pixels out of each image, anywhere in it, label alike.
 
     Args:
@@ -450,10 +428,10 @@ def crop(
     )
 
 
-def check(smallest: int) -> None:
-    """Raise GlacierError unless ``smallest`` is 0 or a multiple of 32 px above it."""
-    if smallest < 0 or smallest % STEP:
+def check_smallest_crop(side: int) -> None:
+    """Raise GlacierError unless ``side`` is 0 or a multiple of 32 px above it."""
+    if side < 0 or side % STEP:
         raise GlacierError(
-            f"settings: smallest_crop is {smallest}, must be 0 (whole patches) or a multiple of "
+            f"settings: smallest_crop is {side}, must be 0 (whole patches) or a multiple of "
             f"{STEP} px"
         )

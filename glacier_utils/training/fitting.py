@@ -1,11 +1,12 @@
-"""Training: from a patch store to a checkpoint, for networks and for pixel baselines.
+"""Fitting models: from a patch store to checkpoints, and the table of models that are compared.
 
-Several models side by side: training them all, and the table that the later notebooks read.
+`fit` makes one checkpoint, of a network or a pixel baseline. `fit_all` and `fit_again` fit several
+models side by side; `summary` puts them into the table that the later notebooks read, and
+`best_network`, `best_baseline`, `checkpoint` and `by_dates` find models in it.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import re
@@ -13,10 +14,10 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,38 +29,49 @@ from glacier_utils.conventions import UNKNOWN
 from glacier_utils.datasets.store import PatchStore
 from glacier_utils.errors import GlacierError
 from glacier_utils.evaluation import calibration
-from glacier_utils.files import file_fingerprint, fingerprint, put_folder, write_csv, write_json
+from glacier_utils.files import (
+    file_fingerprint,
+    fingerprint,
+    project_root,
+    put_folder,
+    relative,
+    release_pages,
+    write_csv,
+    write_json,
+)
 from glacier_utils.imagery import clouds
 from glacier_utils.models import pretrained, registry
+from glacier_utils.models.baselines import PixelModel
 from glacier_utils.models.checkpoint import Segmenter, save_checkpoint
 from glacier_utils.models.losses import bce_dice
-from glacier_utils.prediction.adaptation import scene_changes
 from glacier_utils.prediction.mapper import predict_patches
-from glacier_utils.training.module import Patches
-from glacier_utils.training.settings import STATE, Settings
-from glacier_utils.workflow import runs
+from glacier_utils.training.settings import Settings
 
-if TYPE_CHECKING:
-    from glacier_utils.datasets.store import PatchStore
-    from glacier_utils.training.module import Change
+BOTH, OTHER = "-both", "-other"
+"""They end the names of models that learned from both dates, or from the other date alone."""
 
-
+HISTORY = (
+    "epoch", "train_loss", "validation_loss", "validation_iou", "learning_rate", "seconds"
+)  # fmt: skip
+SCORES = ("iou", "f1", "precision", "recall")
 # Surface reflectance is stored in ten thousands (Sentinel-2) or finer; 255 is a picture.
 _CALIBRATED = 1000
 _VALIDATED_AT_ONCE = 64  # patches, which bounds the memory
-HISTORY = (
-    "epoch",
-    "train_loss",
-    "validation_loss",
-    "validation_iou",
-    "learning_rate",
-    "seconds",
-)
+_STATE = "state.ckpt"  # the file of a training that is under way
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What a fit left behind: ``validation`` holds scores, loss, threshold and patch counts."""
+    """What a fit left behind.
+
+    Args:
+        checkpoint: the file.
+        history: a row per epoch.
+        validation: scores, loss, threshold, temperature and patch counts.
+        seconds: that it took.
+        parameters: the numbers that it set.
+        reused: whether it was there already.
+    """
 
     checkpoint: Path
     history: pd.DataFrame
@@ -82,7 +94,7 @@ def fit(
     """Train one model on the training patches of a store; validation patches pick its state.
 
     Test patches are never read. The folder appears when the fit is finished, with checkpoint.pt,
-    history.csv (a row an epoch; ``seconds`` since the start) and fit.json. A finished fit is
+    history.csv (a row per epoch; ``seconds`` since the start) and fit.json. A finished fit is
     reused where store, model, arguments, settings, dates and versions are the same; one that was
     interrupted goes on after the last epoch whose state was saved (``.<folder>.<key>.partial``) and
     comes to the same weights as if nothing had happened.
@@ -91,15 +103,21 @@ def fit(
     writes, all return the same.
 
     Args:
-        name, arguments: of ``registry.build``.
+        name: of ``registry.build``.
         store: patches with splits ``train`` and ``validation``.
         folder: of this fit alone.
         dates: which dates to train and validate on; None takes all.
         settings: defaults to ``Settings()``.
+        arguments: of ``registry.build``.
         progress: show a bar.
 
     Raises:
         GlacierError: an unknown model or date, or too few patches.
+
+    Example:
+        >>> from glacier_utils import datasets
+        >>> store = datasets.open_store("data/sample/patches/0123456789ab")  # doctest: +SKIP
+        >>> fit("unet-resnet18", store, "reports/mine/models/unet")  # doctest: +SKIP
     """
     folder = _target(Path(folder))
     settings = settings or Settings()
@@ -108,12 +126,12 @@ def fit(
     identity = {
         "model": name,
         "arguments": arguments,
-        "settings": asdict(settings),
+        "settings": settings.model_dump(),
         "dates": dates,
         "store": store.key,
         "versions": _versions(),
+        "start": _start_of(name, store, settings),
     }
-    identity["start"] = _start_of(name, store, settings)
     key = fingerprint(identity)
     partial = folder.with_name(f".{folder.name}.{key}.partial")
     if _first_process() and _finished(partial, key) is not None:  # killed while it was renamed
@@ -125,30 +143,23 @@ def fit(
     train, validation = _positions(store, dates)
     started = time.perf_counter()
     with _partial(partial, folder), _reproducible(settings):
+        statistics = store.statistics["mean"], store.statistics["std"]
+        provenance = _provenance(store, identity)
         segmenter = Segmenter(
-            name,
-            store.bands,
-            *_statistics(store),
-            arguments=arguments,
-            normalisation=settings.normalisation,
-            provenance=_provenance(store, identity),
+            name, store.bands, *statistics, arguments=arguments, provenance=provenance
         )
         segmenter.provenance["weights"] = _start(segmenter, store, settings)
-        change = None
-        if settings.normalisation == "scene":
-            change = scene_changes(store, segmenter)
         if registry.is_pixel_model(name):
-            history = _fit_pixels(segmenter, store, train, settings, change)
+            history = _fit_pixels(segmenter, store, train, settings)
         else:
             # Lightning takes seconds to import, which prediction and the baselines do not need.
             from glacier_utils.training.module import train_network
 
             history = train_network(
-                segmenter, store, train, validation, settings, partial, change=change,
-                progress=progress,
-            )  # fmt: skip
+                segmenter, store, train, validation, settings, partial / _STATE, progress=progress
+            )
         if _first_process():
-            scores = _validate(segmenter, store, validation, settings, change)
+            scores = _validate(segmenter, store, validation, settings)
             if history.empty:  # a pixel model: one row, so that every history reads alike
                 row = (1, math.nan, scores["loss"], scores["iou"], math.nan, _since(started))
                 history = pd.DataFrame([row], columns=HISTORY)
@@ -165,12 +176,12 @@ def fit(
             }
             write_json(partial / "fit.json", content)
             # Not before: until here a process that is killed goes on from the state.
-            (partial / STATE).unlink(missing_ok=True)
+            (partial / _STATE).unlink(missing_ok=True)
             put_folder(partial, folder)
         _wait_for_first_process()
     finished = _finished(folder, key)
     assert finished is not None
-    return Fit(**(vars(finished) | {"reused": False}))
+    return replace(finished, reused=False)
 
 
 def _target(folder: Path) -> Path:
@@ -224,12 +235,12 @@ def _partial(partial: Path, folder: Path) -> Iterator[None]:
                 shutil.rmtree(left, ignore_errors=True)
         partial.mkdir(parents=True, exist_ok=True)
         for left in partial.iterdir():
-            if left.name != STATE:
+            if left.name != _STATE:
                 left.unlink() if left.is_file() else shutil.rmtree(left)
     try:
         yield
     finally:
-        if _first_process() and partial.is_dir() and not (partial / STATE).is_file():
+        if _first_process() and partial.is_dir() and not (partial / _STATE).is_file():
             shutil.rmtree(partial, ignore_errors=True)
 
 
@@ -261,70 +272,63 @@ def choose_threshold(
 
 
 def _fit_pixels(
-    segmenter: Segmenter,
-    store: PatchStore,
-    train: np.ndarray,
-    settings: Settings,
-    change: Change | None,
+    segmenter: Segmenter, store: PatchStore, train: np.ndarray, settings: Settings
 ) -> pd.DataFrame:
     """Fit a pixel baseline to a sample of known training pixels; return an empty history."""
     mean, std = (buffer.flatten().numpy() for buffer in (segmenter.mean, segmenter.std))
-    if hasattr(segmenter.network, "prepare"):  # indices of bands need reflectance
-        segmenter.network.prepare(segmenter.bands, mean, std)
-    pixels, labels = sample_pixels(
-        segmenter, Patches(store, change), train, settings.pixels, settings.seed
-    )
-    segmenter.network.fit(
-        pixels, labels, bands=segmenter.bands, mean=mean, std=std, seed=settings.seed
-    )
+    segmenter.network.prepare(segmenter.bands, mean, std)
+    pixels, labels = sample_pixels(segmenter, store, train, settings.pixels, settings.seed)
+    segmenter.network.fit(pixels, labels, seed=settings.seed)
     return pd.DataFrame(columns=HISTORY)
 
 
 def sample_pixels(
-    segmenter: Segmenter, patches: Patches, positions: np.ndarray, count: int, seed: int
+    segmenter: Segmenter, store: PatchStore, positions: np.ndarray, count: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw known pixels evenly from patches: features float32 [n, feature], labels uint8 [n].
+    """Draw known pixels evenly from patches.
 
-    Features are the normalised bands, or what the network makes of them and their neighbourhood
-    (``neighbourhood_features``). At most ``count`` pixels; a patch gives at most its equal share,
-    so that memory stays bounded.
+    At most ``count`` pixels; a patch gives at most its equal part, so that memory stays bounded.
+
+    Args:
+        segmenter: of a pixel baseline, prepared.
+        store: the patches.
+        positions: of those to draw from.
+        count: of pixels.
+        seed: of the drawing.
+
+    Returns:
+        Features float32 [n, feature], as of ``PixelModel.pixel_features``, and labels uint8 [n].
     """
+    network = segmenter.network
+    assert isinstance(network, PixelModel)
     generator = np.random.default_rng(seed)
-    share = -(-count // len(positions))
-    neighbourhood = getattr(segmenter.network, "neighbourhood_features", None)
+    part = -(-count // len(positions))
     features, labels = [], []
     for position in positions:
-        images, label = patches[np.array([position])]
-        label = label.numpy().ravel()
+        image, label = store.images[[position]], np.ravel(store.labels[position])
         known = np.flatnonzero(label != UNKNOWN)
-        chosen = np.sort(generator.permutation(known)[:share])
+        chosen = np.sort(generator.permutation(known)[:part])
         with torch.inference_mode():
-            values = segmenter.normalise(images)
-            values = values if neighbourhood is None else neighbourhood(values)
+            values = network.pixel_features(segmenter.normalise(torch.from_numpy(image)))
         features.append(values[0].flatten(1).numpy()[:, chosen].T)
         labels.append(label[chosen])
+        release_pages(store.images)
+        release_pages(store.labels)
     return np.concatenate(features), np.concatenate(labels)
 
 
 def _validate(
-    segmenter: Segmenter,
-    store: PatchStore,
-    positions: np.ndarray,
-    settings: Settings,
-    change: Change | None,
+    segmenter: Segmenter, store: PatchStore, positions: np.ndarray, settings: Settings
 ) -> dict[str, Any]:
     """Choose temperature and threshold on the validation patches, and score them, pooled.
 
     Both are set in the segmenter.
     """
     segmenter.eval()
-    patches = Patches(store, change)
-    trained_so, segmenter.normalisation = segmenter.normalisation, "training"  # changed already
     maps = []
     for part in np.array_split(positions, -(-len(positions) // _VALIDATED_AT_ONCE)):
-        images, _ = patches[part]
-        maps.append(predict_patches(segmenter, images.numpy(), precision=settings.precision))
-    segmenter.normalisation = trained_so
+        maps.append(predict_patches(segmenter, store.images[part], precision=settings.precision))
+        release_pages(store.images)
     probability, labels = np.concatenate(maps), np.asarray(store.labels[positions])
     segmenter.temperature = calibration.fit_temperature(*calibration.histogram(probability, labels))
     logits = torch.logit(torch.from_numpy(probability), eps=1e-6) / segmenter.temperature
@@ -354,11 +358,6 @@ def _positions(store: PatchStore, dates: list[str]) -> tuple[np.ndarray, np.ndar
     return train, validation
 
 
-def _statistics(store: PatchStore) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and deviation [band] of the training pixels."""
-    return np.asarray(store.statistics["mean"]), np.asarray(store.statistics["std"])
-
-
 def _provenance(store: PatchStore, identity: dict[str, Any]) -> dict[str, Any]:
     """Say what a checkpoint was trained on, and how the numbers there become reflectance."""
     told = {name: store.parameters.get(name) for name in ("dataset", "reflectance")}
@@ -385,7 +384,7 @@ def _finished(folder: Path, key: str) -> Fit | None:
 
 
 @contextmanager
-def _reproducible(settings: Settings):
+def _reproducible(settings: Settings) -> Iterator[None]:
     """Seed torch and set its threads for the time of a fit; put both back afterwards."""
     threads = torch.get_num_threads()
     with torch.random.fork_rng():
@@ -407,11 +406,6 @@ def _since(started: float) -> float:
     return round(time.perf_counter() - started, 2)
 
 
-SCORES = ("iou", "f1", "precision", "recall")
-# They end the names of models that were trained on both dates, or on the other date alone.
-BOTH, OTHER = "-both", "-other"
-
-
 def fit_all(
     names: Sequence[str],
     seeds: Sequence[int],
@@ -422,18 +416,23 @@ def fit_all(
     settings: Settings | None = None,
     progress: bool = True,
 ) -> dict[str, Fit]:
-    """Train every model, the networks once a seed, each into a folder of its own.
+    """Train every model, the networks once per seed, each into a folder of its own.
 
     Args:
         names: from `registry.names`, or any ``decoder-encoder``.
         seeds: the first gives the folder ``<model>``, each other one ``<model>-seed<n>``.
             The threshold is not random and is fitted once.
+        store: the patches.
+        folder: that holds all the folders.
+        dates: which dates to train and validate on.
+        settings: defaults to ``Settings()``; each fit has its own seed.
+        progress: show bars.
 
     Returns:
         folder name -> fit, in order.
 
     Raises:
-        GlacierError: no model or no seed, or what `fitting.fit` raises.
+        GlacierError: no model or no seed, or what `fit` raises.
     """
     if not names or not seeds:
         raise GlacierError("models and seeds: name at least one of each")
@@ -449,7 +448,7 @@ def fit_all(
                 store,
                 Path(folder) / key,
                 dates=dates,
-                settings=dataclasses.replace(settings, seed=seed),
+                settings=settings.changed(seed=seed),
                 progress=progress,
             )
     return fits
@@ -471,8 +470,12 @@ def fit_again(
     Args:
         name: of the model.
         suffix: `BOTH` or `OTHER`, which ends the name of the folder.
+        store: the patches.
+        folder: that holds all the folders.
         dates: those of `fit_all`, which set the number of steps.
         others: the dates to learn from; where they are the same nothing is trained.
+        settings: those of `fit_all`.
+        progress: show a bar.
 
     Returns:
         ``<model><suffix>`` -> fit, or nothing.
@@ -481,7 +484,7 @@ def fit_again(
         return {}
     # More dates make longer epochs.
     epochs = max(1, settings.epochs * len(dates) // len(others))
-    settings = dataclasses.replace(settings, epochs=epochs)
+    settings = settings.changed(epochs=epochs)
     key = f"{name}{suffix}"
     target = Path(folder) / key
     return {key: fit(name, store, target, dates=others, settings=settings, progress=progress)}
@@ -491,7 +494,7 @@ def summary(fits: Mapping[str, Fit]) -> pd.DataFrame:
     """Put fits into one table.
 
     Returns:
-        A row a fit: model (its key), architecture (the name that scores are listed under: that of
+        A row per fit: model (its key), architecture (the name that scores are listed under: that of
         the registry, with `BOTH` or `OTHER` behind it), kind (``network`` or ``baseline``), dates,
         seed, parameters, epochs, seconds, validation_iou and the other scores, threshold,
         temperature, checkpoint (relative to the project).
@@ -513,7 +516,7 @@ def summary(fits: Mapping[str, Fit]) -> pd.DataFrame:
                 **{f"validation_{name}": fit.validation[name] for name in SCORES},
                 "threshold": fit.validation["threshold"],
                 "temperature": fit.validation["temperature"],
-                "checkpoint": runs.relative(fit.checkpoint),
+                "checkpoint": relative(fit.checkpoint),
             }
         )
     return pd.DataFrame(rows)
@@ -556,7 +559,7 @@ def checkpoint(table: pd.DataFrame, model: str) -> Path:
     rows = table[table["model"] == model]
     if rows.empty:
         raise GlacierError(f"model {model!r}: not trained in this run; see metrics/models.csv")
-    return runs.project_root() / rows["checkpoint"].iloc[0]
+    return project_root() / rows["checkpoint"].iloc[0]
 
 
 def by_dates(table: pd.DataFrame, model: str) -> dict[str, Path]:

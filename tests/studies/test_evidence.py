@@ -1,12 +1,11 @@
 """The study: how trials are run, compared and read."""
 
-import dataclasses
 
 import pandas as pd
 import pytest
 
 from glacier_utils.errors import GlacierError
-from glacier_utils.training.settings import Settings, change_settings
+from glacier_utils.training.settings import Settings
 from studies import evidence, trials
 from studies.__main__ import main
 
@@ -64,7 +63,7 @@ def test_trials_are_unique_and_every_one_can_be_set_up():
     names = [trial.name for trial in trials.TRIALS]
     assert len(set(names)) == len(names)
     for trial in trials.TRIALS:
-        change_settings(trials.STUDY, trial.options)
+        trials.STUDY.changed(**trial.options)
         assert set(trial.members) <= set(names)
         assert all(names.index(member) < names.index(trial.name) for member in trial.members)
     assert len([t for t in trials.TRIALS if t.group == "network"]) >= 6
@@ -94,7 +93,7 @@ def test_a_study_of_a_few_trials_runs_and_is_not_run_twice(tmp_path, monkeypatch
     ]
     asked = {
         "date": "2023-08", "dates": ["2023-07", "2023-08"], "seed": 1, "trials": chosen,
-        "settings": dataclasses.replace(QUICK, epochs=4), "progress": False,
+        "settings": QUICK.changed(epochs=4), "progress": False,
     }  # fmt: skip
     first = evidence.run_trials(patches, tmp_path / "study", **asked)
     assert set(first["trial"]) == {trial.name for trial in chosen}

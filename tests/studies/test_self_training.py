@@ -1,6 +1,5 @@
 """Self-training: what it learns from, and that no label of the test area is read."""
 
-import dataclasses
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ from stubs import Store
 
 from glacier_utils.errors import GlacierError
 from glacier_utils.models.checkpoint import load_checkpoint
-from glacier_utils.prediction import adaptation
+from glacier_utils.prediction.mapper import predict_patches
 from glacier_utils.training.fitting import fit
 from glacier_utils.training.settings import Settings
 from studies.self_training import pseudo_labelled, self_train
@@ -43,7 +42,7 @@ def test_no_training_strategy_reads_test_labels(tmp_path, options):
     for labels in ("true", "wrong"):
         result = fit(
             "glaciernet", store(labels), tmp_path / labels, arguments=SMALL,
-            settings=dataclasses.replace(QUICK, **options), progress=False,
+            settings=QUICK.changed(**options), progress=False,
         )  # fmt: skip
         segmenter = load_checkpoint(result.checkpoint)
         numbers = [segmenter.threshold, segmenter.temperature]
@@ -61,14 +60,14 @@ def test_self_training_reads_no_test_labels(tmp_path):
         targets = here.select(split="test", date="2023-08")
         teacher = fit(
             "glaciernet", here, tmp_path / labels / "teacher", arguments=SMALL,
-            settings=dataclasses.replace(QUICK, epochs=8), progress=False,
+            settings=QUICK.changed(epochs=8), progress=False,
         ).checkpoint  # fmt: skip
         student = self_train(
             teacher, here, targets, tmp_path / labels / "student", settings=QUICK,
             dates="2023-08", confident=0.6, progress=False,
         ).checkpoint  # fmt: skip
         maps = [
-            adaptation.predict_by_scene(load_checkpoint(path), here, targets, flips=flips)
+            predict_patches(load_checkpoint(path), here.images, positions=targets, flips=flips)
             for path in (teacher, student)
             for flips in (False, True)
         ]

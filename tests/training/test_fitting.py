@@ -1,22 +1,22 @@
+"""Fits: what they leave behind, when they are reused; several models and the table of them."""
+
 import json
 import os
 import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from stubs import Store
 
 from glacier_utils.errors import GlacierError
+from glacier_utils.models import registry
 from glacier_utils.models.checkpoint import Segmenter, load_checkpoint
-from glacier_utils.prediction.acceleration import resolve
 from glacier_utils.prediction.mapper import predict_patches
 from glacier_utils.training import fitting
 from glacier_utils.training.fitting import choose_threshold, fit, sample_pixels
-from glacier_utils.training.module import Batches, Patches
 from glacier_utils.training.settings import Settings
 
 QUICK = Settings(epochs=3, batch_size=3, learning_rate=1e-2, threads=1)
@@ -26,55 +26,6 @@ SMALL = {"filters": [4, 8]}
 def quick_fit(folder, store=None, **changes):
     arguments = {"arguments": SMALL, "settings": QUICK, "progress": False} | changes
     return fit("glaciernet", store or Store(), folder, **arguments)
-
-
-# ---- batches
-
-
-@settings(deadline=None)
-@given(st.integers(2, 60), st.integers(2, 20), st.integers(0, 5))
-def test_batches_hold_every_patch_once_and_never_one_alone(count, batch_size, epoch):
-    batches = Batches(np.arange(count), batch_size, seed=1, epoch=lambda: epoch)
-    parts = list(batches)
-    assert len(parts) == len(batches)
-    assert sorted(np.concatenate(parts)) == list(range(count))
-    assert min(map(len, parts)) >= 2
-    assert max(map(len, parts)) <= batch_size + 1
-    assert all(np.array_equal(a, b) for a, b in zip(parts, batches, strict=True))
-
-
-def test_the_order_changes_from_epoch_to_epoch():
-    first, second = (
-        np.concatenate(list(Batches(np.arange(40), 8, seed=1, epoch=lambda epoch=epoch: epoch)))
-        for epoch in (0, 1)
-    )
-    assert not np.array_equal(first, second)
-
-
-@settings(deadline=None)
-@given(st.integers(4, 60), st.integers(2, 20), st.integers(2, 4), st.integers(0, 5))
-def test_several_processes_share_every_batch(count, batch_size, world, epoch):
-    shares = [
-        list(Batches(np.arange(count), batch_size, 1, rank=rank, world=world, epoch=lambda: epoch))
-        for rank in range(world)
-    ]
-    alone = list(Batches(np.arange(count), batch_size, 1, epoch=lambda: epoch))
-    assert len({len(share) for share in shares}) == 1 or count < world
-    joined = [np.sort(np.concatenate(parts)) for parts in zip(*shares, strict=False)]
-    assert sorted(np.concatenate(joined)) == list(range(count))
-    if len(joined) == len(alone):
-        assert all(np.array_equal(one, two) for one, two in zip(joined, alone, strict=True))
-
-
-def test_patches_are_drawn_by_their_weights():
-    weights = np.array([0.0, 1.0, 3.0, 0.0])
-    drawn = np.concatenate([
-        np.concatenate(list(Batches(np.array([7, 5, 3, 1]), 2, 0, weights=weights,
-                                    epoch=lambda epoch=epoch: epoch)))
-        for epoch in range(400)
-    ])  # fmt: skip
-    assert set(drawn) == {5, 3}
-    assert (drawn == 3).mean() == pytest.approx(0.75, abs=0.04)
 
 
 # ---- fit
@@ -129,28 +80,6 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path, 
         weights.append(load_checkpoint(result.checkpoint).state_dict())
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
     assert not all(torch.equal(weights[0][key], weights[2][key]) for key in weights[0])
-
-
-def test_crops_grow_to_whole_patches_and_validation_sees_these_alone(tmp_path, monkeypatch):
-    from glacier_utils.models import losses
-    from glacier_utils.training import module
-
-    sides = {"train": [], "validation": []}
-    train, validate = losses.Loss.__call__, losses.bce_dice
-    monkeypatch.setattr(
-        losses.Loss, "__call__",
-        lambda this, logits, labels: sides["train"].append(labels.shape[-1])
-        or train(this, logits, labels),
-    )  # fmt: skip
-    monkeypatch.setattr(
-        module, "bce_dice",
-        lambda logits, labels: sides["validation"].append(labels.shape[-1])
-        or validate(logits, labels),
-    )  # fmt: skip
-    chosen = Settings(epochs=4, batch_size=100, threads=1, smallest_crop=32)
-    quick_fit(tmp_path / "fit", Store(size=96), settings=chosen)
-    assert sides["train"] == [32, 32, 64, 96]
-    assert set(sides["validation"]) == {96}
 
 
 def test_the_callers_random_numbers_and_threads_are_left_alone(tmp_path):
@@ -241,22 +170,14 @@ def test_user_mistakes(tmp_path, changes, message):
     assert not list(tmp_path.iterdir())
 
 
-def test_settings_are_checked():
-    with pytest.raises(GlacierError, match="epochs is 0"):
-        Settings(epochs=0)
-    with pytest.raises(GlacierError, match="precision 'half'"):
-        Settings(precision="half")
-    assert resolve("auto") in ("bf16", "float32")
-
-
 def test_pixels_are_sampled_from_known_ones_only():
     store = Store()
     segmenter = Segmenter("random_forest", store.bands, [0] * 4, [1] * 4)
     train = store.select(split="train")
-    pixels, labels = sample_pixels(segmenter, Patches(store), train, 600, seed=0)
+    pixels, labels = sample_pixels(segmenter, store, train, 600, seed=0)
     assert pixels.shape == (600, 4)
     assert set(labels) == {0, 1}
-    few, _ = sample_pixels(segmenter, Patches(store), train, 10**6, seed=0)
+    few, _ = sample_pixels(segmenter, store, train, 10**6, seed=0)
     assert len(few) == (store.labels[store.select(split="train")] != 255).sum()
 
 
@@ -296,14 +217,157 @@ def test_a_neighbours_training_is_left_alone(tmp_path):
     assert other.is_dir()
 
 
-def test_sampling_without_weights_is_told(tmp_path):
-    store = Store()
-    store.index["weight"] = 0.0
-    with pytest.raises(GlacierError, match="balanced: the training patches have no weights"):
-        quick_fit(tmp_path / "fit", store, settings=Settings(epochs=1, threads=1, balanced=True))
+# ---- several models
 
 
-def test_a_network_of_outlines_refuses_to_leave_them_out(tmp_path):
-    with pytest.raises(GlacierError, match="hedunet learns the outline itself"):
-        fit("hedunet", Store(), tmp_path / "fit", settings=Settings(noise="ignore_band"),
-            progress=False)  # fmt: skip
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project's folder, which the relative paths of checkpoints start from."""
+    monkeypatch.setenv("GLACIER_HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def fits(monkeypatch):
+    """Record what would be trained."""
+    monkeypatch.setattr(registry, "describe", lambda name: name)
+    calls = []
+
+    def fit(name, store, folder, *, dates, settings, progress):
+        calls.append((name, folder.name, settings.seed, settings.epochs, list(dates)))
+        return folder.name
+
+    monkeypatch.setattr(fitting, "fit", fit)
+    return calls
+
+
+def table(*rows: tuple, dates: str = "2023-08") -> pd.DataFrame:
+    known = pd.DataFrame(rows, columns=["model", "kind", "seed", "validation_iou"])
+    return known.assign(dates=dates)
+
+
+MODELS = (
+    ("threshold", "baseline", 0, 0.5),
+    ("random_forest", "baseline", 0, 0.6),
+    ("random_forest-seed1", "baseline", 1, 0.65),
+    ("unet", "network", 0, 0.7),
+    ("unet-seed1", "network", 1, 0.9),
+    ("segformer", "network", 0, 0.8),
+)
+
+
+def test_networks_train_once_a_seed_and_the_threshold_once(fits, tmp_path):
+    settings = Settings(epochs=7)
+    found = fitting.fit_all(
+        ["threshold", "unet-resnet18"], [3, 4], None, tmp_path, dates=["2023-08"], settings=settings
+    )
+    assert list(found) == ["threshold", "unet-resnet18", "unet-resnet18-seed4"]
+    assert fits == [
+        ("threshold", "threshold", 3, 7, ["2023-08"]),
+        ("unet-resnet18", "unet-resnet18", 3, 7, ["2023-08"]),
+        ("unet-resnet18", "unet-resnet18-seed4", 4, 7, ["2023-08"]),
+    ]
+
+
+@pytest.mark.parametrize(("names", "seeds"), [([], [0]), (["threshold"], [])])
+def test_no_model_or_no_seed_is_an_error(names, seeds, tmp_path):
+    with pytest.raises(GlacierError, match="name at least one of each"):
+        fitting.fit_all(names, seeds, None, tmp_path, dates=["2023-08"])
+
+
+def test_an_unknown_name_is_noticed_before_anything_trains(fits, tmp_path, monkeypatch):
+    def describe(name):
+        if name != "threshold":
+            raise GlacierError(f"model {name!r}: not known")
+
+    monkeypatch.setattr(registry, "describe", describe)
+    with pytest.raises(GlacierError, match="'treshold': not known"):
+        fitting.fit_all(["threshold", "treshold"], [0], None, tmp_path, dates=["2023-08"])
+    assert fits == []
+
+
+def test_a_second_training_takes_as_many_steps_on_more_dates(fits, tmp_path):
+    dates, others = ["2023-08"], ["2023-07", "2023-08"]
+    settings = Settings(epochs=7)
+    store, folder = None, tmp_path
+    found = fitting.fit_again(
+        "unet", "-both", store, folder, dates=dates, others=others, settings=settings
+    )
+    found |= fitting.fit_again(
+        "unet", "-other", store, folder, dates=dates, others=others[:1], settings=settings
+    )
+    assert list(found) == ["unet-both", "unet-other"]
+    assert fits == [("unet", "unet-both", 0, 3, others), ("unet", "unet-other", 0, 7, others[:1])]
+    for same in (others[::-1], []):
+        assert not fitting.fit_again(
+            "unet", "-both", store, folder, dates=others, others=same, settings=settings
+        )
+    assert len(fits) == 2
+
+
+def test_a_model_of_both_dates_has_a_name_of_its_own_and_is_not_compared(project):
+    dates = ["2023-08"]
+    found = fitting.fit_all(
+        ["threshold"], [0], Store(), project / "models", dates=dates, progress=False
+    )
+    other = dict(zip(["threshold-both"], found.values(), strict=True))
+    summary = fitting.summary(found | other)
+    assert summary["architecture"].tolist() == ["threshold", "threshold-both"]
+    assert summary["dates"].tolist() == ["2023-08", "2023-08"]
+    summary.loc[1, ["dates", "validation_iou"]] = ["2023-07 2023-08", 1.1]
+    assert fitting.best_network(summary) == "threshold"
+    chosen = fitting.by_dates(summary, "threshold")
+    assert list(chosen) == ["threshold, 2023-08", "threshold, 2023-07 + 2023-08"]
+    assert list(fitting.by_dates(summary.iloc[:1], "threshold")) == ["threshold, 2023-08"]
+
+
+def test_summary_leads_back_to_the_checkpoint(project):
+    found = fitting.fit_all(
+        ["threshold"], [0], Store(), project / "models", dates=["2023-08"], progress=False
+    )
+    summary = fitting.summary(found)
+    row = summary.iloc[0]
+    assert (row["model"], row["architecture"], row["kind"], row["seed"]) == (
+        "threshold", "threshold", "baseline", 0,
+    )  # fmt: skip
+    assert row["checkpoint"] == "models/threshold/checkpoint.pt"
+    assert row["validation_iou"] > 0.9
+    assert row["epochs"] == 1
+    assert row["parameters"] == 3
+    path = fitting.checkpoint(summary, "threshold")
+    assert path == project / "models/threshold/checkpoint.pt"
+    assert load_checkpoint(path).threshold == row["threshold"]
+    # The later notebooks read the table from a file.
+    summary.to_csv(project / "models.csv", index=False)
+    assert fitting.checkpoint(pd.read_csv(project / "models.csv"), "threshold") == path
+
+
+def test_a_model_that_was_not_trained_is_an_error(project):
+    known = table(*MODELS).assign(checkpoint="a.pt")
+    with pytest.raises(GlacierError, match="'unets': not trained in this run"):
+        fitting.checkpoint(known, "unets")
+
+
+def test_overview_describes_each_model():
+    names = registry.names()
+    found = fitting.overview(names)
+    assert found["model"].tolist() == names
+    assert found["what it is"].str.len().gt(10).all()
+
+
+def test_best_models_are_chosen_among_the_first_seed():
+    known = table(*MODELS)
+    assert fitting.best_network(known) == "segformer"
+    assert fitting.best_baseline(known) == "random_forest"
+
+
+def test_best_models_where_a_kind_is_missing():
+    known = table(*MODELS)
+    assert fitting.best_network(known[known["kind"] == "baseline"]) == "random_forest"
+    assert fitting.best_baseline(known[known["kind"] == "network"]) == "unet"
+
+
+def test_an_undefined_score_is_never_the_best():
+    known = table(("unet", "network", 0, float("nan")), ("segformer", "network", 0, 0.1))
+    assert fitting.best_network(known) == "segformer"
+    assert fitting.best_network(known.iloc[:1]) == "unet"

@@ -1,6 +1,6 @@
-"""Trainings that are killed and go on, and trainings in several processes."""
+"""Batches, the learning rate, trainings that are killed and go on or run in several processes."""
 
-import dataclasses
+import math
 import os
 import signal
 import subprocess
@@ -12,12 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from stubs import Store
 
 from glacier_utils.errors import GlacierError
 from glacier_utils.models.checkpoint import load_checkpoint
 from glacier_utils.training import module
 from glacier_utils.training.fitting import fit
+from glacier_utils.training.module import Batches, schedule
 from glacier_utils.training.settings import Settings
 
 TESTS = Path(__file__).parents[1]
@@ -39,9 +42,9 @@ def script(body: str) -> list[str]:
     head = f"""
     import sys
     sys.path.insert(0, {str(TESTS)!r})
-    from glacier_utils import history, loop
-    from glacier_utils.training import fit
-    from test_resume import MODEL, SETTINGS, store
+    from glacier_utils.training import fitting, module
+    from glacier_utils.training.fitting import fit
+    from training.test_module import MODEL, SETTINGS, store
     """
     return [sys.executable, "-c", textwrap.dedent(head) + textwrap.dedent(body)]
 
@@ -52,6 +55,159 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(one[key], other[key]) for key in one)
+
+
+# ---- batches
+
+
+@settings(deadline=None)
+@given(st.integers(2, 60), st.integers(2, 20), st.integers(0, 5))
+def test_batches_hold_every_patch_once_and_never_one_alone(count, batch_size, epoch):
+    batches = Batches(np.arange(count), batch_size, seed=1, epoch=lambda: epoch)
+    parts = list(batches)
+    assert len(parts) == len(batches)
+    assert sorted(np.concatenate(parts)) == list(range(count))
+    assert min(map(len, parts)) >= 2
+    assert max(map(len, parts)) <= batch_size + 1
+    assert all(np.array_equal(a, b) for a, b in zip(parts, batches, strict=True))
+
+
+def test_the_order_changes_from_epoch_to_epoch():
+    first, second = (
+        np.concatenate(list(Batches(np.arange(40), 8, seed=1, epoch=lambda epoch=epoch: epoch)))
+        for epoch in (0, 1)
+    )
+    assert not np.array_equal(first, second)
+
+
+@settings(deadline=None)
+@given(st.integers(4, 60), st.integers(2, 20), st.integers(2, 4), st.integers(0, 5))
+def test_several_processes_share_every_batch(count, batch_size, processes, epoch):
+    shares = [
+        list(
+            Batches(
+                np.arange(count),
+                batch_size,
+                1,
+                rank=rank,
+                processes=processes,
+                epoch=lambda: epoch,
+            )
+        )
+        for rank in range(processes)
+    ]
+    alone = list(Batches(np.arange(count), batch_size, 1, epoch=lambda: epoch))
+    assert len({len(share) for share in shares}) == 1 or count < processes
+    joined = [np.sort(np.concatenate(parts)) for parts in zip(*shares, strict=False)]
+    assert sorted(np.concatenate(joined)) == list(range(count))
+    if len(joined) == len(alone):
+        assert all(np.array_equal(one, two) for one, two in zip(joined, alone, strict=True))
+
+
+def test_patches_are_drawn_by_their_weights():
+    weights = np.array([0.0, 1.0, 3.0, 0.0])
+    drawn = np.concatenate([
+        np.concatenate(list(Batches(np.array([7, 5, 3, 1]), 2, 0, weights=weights,
+                                    epoch=lambda epoch=epoch: epoch)))
+        for epoch in range(400)
+    ])  # fmt: skip
+    assert set(drawn) == {5, 3}
+    assert (drawn == 3).mean() == pytest.approx(0.75, abs=0.04)
+
+
+def test_crops_grow_to_whole_patches_and_validation_sees_these_alone(tmp_path, monkeypatch):
+    from glacier_utils.models import losses
+
+    sides = {"train": [], "validation": []}
+    train, validate = losses.Loss.__call__, losses.bce_dice
+    monkeypatch.setattr(
+        losses.Loss, "__call__",
+        lambda this, logits, labels: sides["train"].append(labels.shape[-1])
+        or train(this, logits, labels),
+    )  # fmt: skip
+    monkeypatch.setattr(
+        module, "bce_dice",
+        lambda logits, labels: sides["validation"].append(labels.shape[-1])
+        or validate(logits, labels),
+    )  # fmt: skip
+    chosen = Settings(epochs=4, batch_size=100, threads=1, smallest_crop=32)
+    fit("glaciernet", Store(size=96), tmp_path / "fit", settings=chosen, progress=False,
+        arguments={"filters": [4, 8]})  # fmt: skip
+    assert sides["train"] == [32, 32, 64, 96]
+    assert set(sides["validation"]) == {96}
+
+
+def test_sampling_without_weights_is_told(tmp_path):
+    store = Store()
+    store.index["weight"] = 0.0
+    with pytest.raises(GlacierError, match="balanced: the training patches have no weights"):
+        fit(MODEL, store, tmp_path / "fit", progress=False,
+            settings=Settings(epochs=1, threads=1, balanced=True))  # fmt: skip
+
+
+# ---- learning rate
+
+
+def rates(chosen, steps):
+    """The learning rate of each step, and the one that is left at the end."""
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimiser = torch.optim.AdamW([weight], chosen.learning_rate)
+    scheduler = schedule(optimiser, chosen, steps)
+    found = []
+    for _ in range(steps + 1):
+        found.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        scheduler.step()
+    return np.array(found)
+
+
+def formula(chosen, steps):
+    """The rates of version 0.1, which wrote them out."""
+    own = steps * chosen.averaging_from() // chosen.epochs if chosen.average else steps
+
+    def half_cosine(part):
+        return 0.5 * (1 + math.cos(math.pi * min(part, 1.0)))
+
+    def fraction(step):
+        if chosen.average and step >= own:
+            return 0.1
+        if chosen.schedule == "constant":
+            return 1.0
+        done = step / max(own - 1, 1)
+        if chosen.schedule == "cosine":
+            return max(half_cosine(done), 1e-5)
+        if done < 0.2:
+            return 0.04 + 0.96 * (1 - half_cosine(done / 0.2))
+        return max(half_cosine((done - 0.2) / 0.8), 4e-6)
+
+    return chosen.learning_rate * np.array([fraction(step) for step in range(steps + 1)])
+
+
+@pytest.mark.parametrize("name", ["one_cycle", "cosine", "constant"])
+@pytest.mark.parametrize("average", [0.0, 0.3])
+@pytest.mark.parametrize("steps", [2, 3, 10, 100, 497])
+def test_the_learning_rate_of_each_step_is_that_of_version_0_1(name, average, steps):
+    chosen = Settings(epochs=10, schedule=name, average=average)
+    np.testing.assert_allclose(rates(chosen, steps), formula(chosen, steps), rtol=1e-11)
+
+
+def test_in_long_trainings_only_the_last_steps_differ_by_a_hundred_thousandth():
+    for name in ("one_cycle", "cosine"):
+        chosen = Settings(epochs=10, schedule=name, learning_rate=1.0)
+        found, expected = rates(chosen, 2000), formula(chosen, 2000)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(found[:1980], expected[:1980], rtol=1e-9)
+
+
+def test_the_rate_stays_while_weights_are_averaged():
+    chosen = Settings(epochs=10, average=0.3, schedule="one_cycle", learning_rate=1.0)
+    found = rates(chosen, 100)
+    np.testing.assert_allclose(found[70:], 0.1)
+    assert found[69] < 1e-4
+    assert 10 <= found.argmax() <= 18
+
+
+# ---- what is killed goes on
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +221,7 @@ def undisturbed(tmp_path_factory) -> Path:
 # epoch, and between the two renames that put a new fit in the place of an old one.
 MOMENTS = {
     "a save": "os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)",
-    "validation": "training._validate = lambda *_: os.kill(os.getpid(), signal.SIGKILL)",
+    "validation": "fitting._validate = lambda *_: os.kill(os.getpid(), signal.SIGKILL)",
     "the rename": """
         replace = os.replace
         def second(one, other):
@@ -76,6 +232,7 @@ MOMENTS = {
 }
 
 
+@pytest.mark.slow
 def test_a_training_killed_at_any_moment_comes_to_the_same_weights(tmp_path, undisturbed):
     folder = tmp_path / "fit"
     folder.mkdir()
@@ -84,9 +241,8 @@ def test_a_training_killed_at_any_moment_comes_to_the_same_weights(tmp_path, und
     def work(moment: str = "") -> subprocess.Popen:
         body = f"""
         import os, signal
-        from glacier_utils import training
         FOLDER = {str(folder)!r}
-        history.SAVE_EVERY_S = 0
+        module.SAVE_EVERY_S = 0
         {textwrap.indent(textwrap.dedent(moment), " " * 8).strip()}
         fit(MODEL, store(), FOLDER, settings=SETTINGS, progress=False)
         """
@@ -117,6 +273,7 @@ def _state_time(folder: Path) -> float:
         return -1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 5, 7])
 def test_a_training_broken_off_in_a_step_goes_on_from_the_last_epoch(
     tmp_path, undisturbed, monkeypatch, step
@@ -190,20 +347,20 @@ def test_an_interruption_is_one_and_leaves_the_state(tmp_path, monkeypatch):
 # ---- several processes
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_network(tmp_path):
     folder = tmp_path / "fit"
     work = script(f"""
-    import dataclasses, torch
-    several = dataclasses.replace(
-        SETTINGS, epochs=30, batch_size=4, learning_rate=2e-2, accelerator="cpu", devices=2,
+    import torch
+    several = SETTINGS.changed(
+        epochs=30, batch_size=4, learning_rate=2e-2, accelerator="cpu", devices=2,
         strategy="ddp", average=0.0, augmentation="none", balanced=False, patience=30,
     )
     result = fit("glaciernet", store(), {str(folder)!r}, settings=several,
                  arguments={{"filters": [4, 8]}}, progress=False)
-    # An encoder with weights that nothing uses, and heads that only their own loss reaches.
-    for name in ("unet-efficientnet-b0", "hedunet"):
-        few = dataclasses.replace(several, epochs=1)
-        fit(name, store(), {str(tmp_path)!r} + "/" + name, settings=few, progress=False)
+    # An encoder with weights that nothing uses.
+    fit("unet-efficientnet-b0", store(), {str(tmp_path)!r} + "/b0", progress=False,
+        settings=several.changed(epochs=1))
     # A file each: on one stream their lines would run into each other.
     told = [torch.distributed.get_world_size(), result.validation["iou"], len(result.history)]
     with open({str(tmp_path)!r} + f"/rank{{torch.distributed.get_rank()}}", "w") as file:
@@ -221,18 +378,17 @@ def test_two_processes_train_one_network(tmp_path):
     assert first[0] == "2"
     assert float(first[1]) > 0.8
     assert load_checkpoint(folder / "checkpoint.pt").provenance["settings"]["devices"] == 2
-    made = ["fit", "hedunet", "rank0", "rank1", "several.py", "unet-efficientnet-b0"]
+    made = ["b0", "fit", "rank0", "rank1", "several.py"]
     assert sorted(path.name for path in tmp_path.iterdir()) == made
 
 
 def test_fewer_patches_than_processes_are_refused(tmp_path):
-    many = dataclasses.replace(SETTINGS, devices=5, strategy="ddp")
+    many = SETTINGS.changed(devices=5, strategy="ddp")
     with pytest.raises(GlacierError, match="too few for 5 processes"):
         fit(MODEL, store(), tmp_path / "fit", settings=many, progress=False)
 
 
 def test_what_lightning_does_not_have_is_told(tmp_path):
-    wrong = {"strategy": "hope"}
     with pytest.raises(GlacierError, match="settings: "):
-        fit(MODEL, store(), tmp_path / "fit", settings=dataclasses.replace(SETTINGS, **wrong),
+        fit(MODEL, store(), tmp_path / "fit", settings=SETTINGS.changed(strategy="hope"),
             progress=False)  # fmt: skip

@@ -177,7 +177,8 @@ def test_a_damaged_package_ends_in_one_line(monkeypatch, tmp_path):
 
 
 def onnx_file(path, dims, raw, data_type=1, name="layer.weight", location=0):
-    model = pretrained._message_class()()
+    onnx = pytest.importorskip("onnx")
+    model = onnx.ModelProto()
     tensor = model.graph.initializer.add(
         name=name, data_type=data_type, raw_data=raw, data_location=location
     )
@@ -198,9 +199,9 @@ def test_initialisers_are_read_as_written(tmp_path, number, dtype):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        ({"dims": [3], "raw": b"\0" * 8}, "does not fit its 8 bytes"),
-        ({"dims": [-1], "raw": b"\0" * 8}, "does not fit"),
-        ({"dims": [2**62, 2**62], "raw": b"\0" * 8}, "does not fit"),
+        ({"dims": [3], "raw": b"\0" * 8}, "cannot be read"),
+        ({"dims": [-1], "raw": b"\0" * 8}, "has the values of"),
+        ({"dims": [2**62, 2**62], "raw": b"\0" * 8}, "cannot be read"),
         ({"dims": [1], "raw": b"\0" * 8, "data_type": 7}, "float16, float32 or float64"),
         ({"dims": [2], "raw": b"\0" * 8, "location": 1}, "not kept in the file"),
     ],
@@ -293,7 +294,7 @@ def test_imagenets_colours_go_to_their_own_bands(monkeypatch):
         asked.append((name, bands, arguments))
         return trained.network
 
-    monkeypatch.setattr(pretrained.models, "build", build)
+    monkeypatch.setattr(pretrained.registry, "build", build)
     assert start(model, "imagenet") == "imagenet: encoder resnet18"
     assert asked == [("unet-resnet18", 4, {"encoder_weights": "imagenet"})]
     found = model.network.network.encoder
