@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export JUPYTER_PREFER_ENV_PATH := 1
 
-.PHONY: run test lab notebooks bench lock clean
+.PHONY: run check test test-fast lab notebooks bench lock clean
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -20,11 +20,22 @@ run: $(STAMP)
 	$(BIN)/glacier sample
 	$(BIN)/glacier run
 
-test: $(STAMP)
+# The same checks run before a commit with pre-commit, see CONTRIBUTING.md.
+check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --quiet
+	$(BIN)/mypy
+
+test: check
 	$(BIN)/python -m pytest tests notebooks --nbval --nbval-current-env --nbval-cell-timeout=1800 \
-		--numprocesses=auto --maxprocesses=4 --no-loadscope-reorder
+		--numprocesses=auto --maxprocesses=4 --no-loadscope-reorder --cov --cov-report=
+	@echo "coverage of glacier_utils: $$($(BIN)/coverage report --format=total) %"
+
+# A few minutes: without the notebooks, real imagery and whatever takes long.
+test-fast: $(STAMP)
+	$(BIN)/ruff check .
+	GLACIER_REAL_DATA= $(BIN)/python -m pytest tests -m "not slow" --numprocesses=auto --maxprocesses=4
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab notebooks

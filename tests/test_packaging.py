@@ -79,13 +79,14 @@ def test_the_lock_holds_what_the_dependencies_need():
 
 def test_whatever_the_code_imports_is_a_direct_dependency():
     imported = set()
-    for path in (p for folder in ("glacier_utils", "tests") for p in (ROOT / folder).rglob("*.py")):
+    folders = ("glacier_utils", "tests", "benchmarks", "studies", "tools")
+    for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 imported |= {name.name.split(".")[0] for name in node.names}
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 imported.add(node.module.split(".")[0])
-    own = {"glacier_utils", "benchmarks", *(path.stem for path in (ROOT / "tests").rglob("*.py"))}
+    own = {*folders, *(path.stem for path in (ROOT / "tests").rglob("*.py"))}
     declared = {canonicalize_name(requirement.name) for requirement in DIRECT}
     providers = packages_distributions()
     undeclared = {
@@ -125,8 +126,27 @@ def test_ci_runs_what_make_test_runs():
     assert script.stat().st_mode & 0o111, "not executable"
     assert lines(".ci/run")[-1].split()[-2:] == ["make", "test"]
     assert "pip install" not in script.read_text(encoding="utf-8")
-    (recipe,) = (line for line in lines("Makefile") if "pytest" in line)
-    assert "pytest tests notebooks --nbval" in recipe
+    recipe = (ROOT / "Makefile").read_text(encoding="utf-8").partition("\ntest: check\n")[2]
+    assert recipe.startswith("\t$(BIN)/python -m pytest tests notebooks --nbval")
+
+
+def test_the_workflow_calls_what_ci_runs_on_each_python():
+    text = (ROOT / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8")
+    (job,) = yaml.safe_load(text)["jobs"].values()
+    assert job["steps"][-1]["run"] == ".ci/run"
+    named = [f"Programming Language :: Python :: {v}" for v in job["strategy"]["matrix"]["python"]]
+    classifiers = PROJECT["project"]["classifiers"]
+    assert named == [c for c in classifiers if c.startswith("Programming Language :: Python :: 3.")]
+
+
+def test_a_commit_is_checked_as_make_does():
+    text = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    (repository,) = yaml.safe_load(text)["repos"]
+    assert repository["repo"] == "local"  # the versions that requirements.lock pins, no others
+    hooks = {hook["entry"].removeprefix(".venv/bin/") for hook in repository["hooks"]}
+    recipe = (ROOT / "Makefile").read_text(encoding="utf-8").partition("\ncheck: ")[2]
+    steps = [line for line in recipe.partition("\n\n")[0].splitlines() if "$(BIN)/" in line]
+    assert hooks == {step.strip().removeprefix("$(BIN)/") for step in steps}
 
 
 def test_the_lock_is_what_is_installed():
@@ -138,12 +158,18 @@ def test_the_lock_is_what_is_installed():
     assert printed == (ROOT / "requirements.lock").read_text(encoding="utf-8")
 
 
-def test_the_wheel_holds_every_module_and_the_command(tmp_path):
-    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "glacier_utils").rglob("*.py")}
+def test_exact_versions_stand_in_the_lock_alone():
+    # What reads one format of a foreign file may exclude the next version, but pins none.
+    assert [str(need) for need in DIRECT if "==" in str(need.specifier)] == []
+
+
+def test_the_wheel_holds_the_whole_package_and_the_command(tmp_path):
     copy = tmp_path / "source"
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "glacier_utils", copy / "glacier_utils", ignore=ignored)
-    shutil.copy(ROOT / "pyproject.toml", copy)
+    files = {p.relative_to(copy).as_posix() for p in copy.rglob("*") if p.is_file()}
+    for name in ("pyproject.toml", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
     (copy / "README.md").write_text("# The project's README\n")
     code = f"from setuptools import build_meta; build_meta.build_wheel({str(tmp_path)!r})"
     subprocess.run([sys.executable, "-c", code], cwd=copy, capture_output=True, check=True)
@@ -152,11 +178,17 @@ def test_the_wheel_holds_every_module_and_the_command(tmp_path):
         names = archive.namelist()
         (entries,) = (name for name in names if name.endswith("entry_points.txt"))
         assert "glacier = glacier_utils.cli:main" in archive.read(entries).decode()
-    assert {name for name in names if name.endswith(".py")} == modules
-    assert {name.split("/")[0].split("-")[0] for name in names} == {"glacier_utils"}
+    assert {name for name in names if not name.split("/")[0].endswith(".dist-info")} == files
+    assert {"glacier_utils/py.typed", "glacier_utils/raster/__init__.pyi"} <= files
 
 
-def test_the_package_has_one_version():
+def test_the_project_has_one_version():
     import glacier_utils
 
-    assert glacier_utils.__version__ == PROJECT["project"]["version"] == version("glacier-utils")
+    released = PROJECT["project"]["version"]
+    assert glacier_utils.__version__ == released == version("glacier-utils")
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == released
+    assert f"\n## [{released}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    code = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "glacier_utils").rglob("*.py"))
+    assert released not in code.replace(f"version {released}", "")
