@@ -7,7 +7,7 @@ import os
 import torch
 
 from benchmarks import scenes, tiling, training
-from glacier_utils.effort import greenland_estimate
+from benchmarks.effort import greenland_estimate
 from glacier_utils.files import write_json
 from glacier_utils.workflow import runs
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,7 @@ from rasterio.windows import Window
 from scipy import ndimage
 
 from glacier_utils.models import checkpoint
-from glacier_utils.prediction import acceleration
-from glacier_utils.prediction.acceleration import hold_little
+from glacier_utils.prediction import acceleration, memory
 from glacier_utils.prediction.mapper import Mapper
 from glacier_utils.prediction.scenes import map_scene
 from glacier_utils.raster.grid import Grid
@@ -44,7 +44,7 @@ PROFILE = {
 }  # fmt: skip
 
 
-def scenes(side: int = TILE) -> dict[str, float]:
+def scenes(side: int = TILE) -> dict[str, float | str]:
     """Return rates, ratios and peaks of memory of mapping a full tile (a smaller one in tests).
 
     scene_share_of_bare: pixels of the tile per second, from the GeoTIFF to both maps as
@@ -54,6 +54,9 @@ def scenes(side: int = TILE) -> dict[str, float]:
     scene_over_usual_way: the same over the usual way (see ``_usual``).
     scene_peak_four_tiles_mb: of a scene of two by two tiles, whose uppermost and lowest tenth hold
     data: the rest is read and left out, so that the measurement takes no longer than a tile.
+    packed_bf16_over_autocast: rate of the network as ``acceleration.in_bf16`` makes it over that of
+    the same one under autocast, where the processor has AVX512-BF16; below 1.3 the packing, which
+    relies on private operators of torch, is not worth its lines.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -64,6 +67,7 @@ def scenes(side: int = TILE) -> dict[str, float]:
         own = _part("own", folder, str(min(OWN_WINDOW, side)))["rate"]
         tile = _part("tile", folder)
         usual = _part("usual", folder, str(min(USUAL_SIDE, side)))
+        packed = _packed_over_autocast(folder, min(OWN_WINDOW, side))
         four = _part("four", folder)
         outlines = _part("outlines", folder, str(side))
     rate = side**2 / tile["seconds"]
@@ -77,6 +81,7 @@ def scenes(side: int = TILE) -> dict[str, float]:
         "scene_full_tile_s": round(tile["seconds"], 1),
         "scene_peak_mb": tile["peak_mb"],
         "scene_peak_four_tiles_mb": four["peak_mb"],
+        "packed_bf16_over_autocast": packed,
         "scene_outlines_s": round(outlines["seconds"], 1),
         "scene_outlines_peak_mb": outlines["peak_mb"],
     }
@@ -132,7 +137,7 @@ def _bare(folder: Path, windows: str, side: str) -> dict[str, float]:
 
 def _own(folder: Path, side: str) -> dict[str, float]:
     """Run the network that maps the scene, with normalisation, on one window again and again."""
-    hold_little()
+    memory.use_one_heap()
     mapper = Mapper(checkpoint.load_checkpoint(folder / "model.pt"))
     images = np.random.default_rng(0).random((1, 4, int(side), int(side)), np.float32)
     times = []
@@ -143,8 +148,34 @@ def _own(folder: Path, side: str) -> dict[str, float]:
     return {"rate": images[:, 0].size / min(times)}
 
 
+def _packed_over_autocast(folder: Path, side: int) -> float | str:
+    if not torch.cpu.get_capabilities().get("avx512_bf16", False):
+        return "skipped: the processor has no AVX512-BF16"
+    packed, autocast = (_part(part, folder, str(side))["rate"] for part in ("packed", "autocast"))
+    return round(packed / autocast, 2)
+
+
+def _in_bf16(folder: Path, side: str, *, packed: bool) -> dict[str, float]:
+    """Run the network as it is rewritten for mapping in bf16, packed or under autocast."""
+    memory.use_one_heap()
+    network = checkpoint.load_checkpoint(folder / "model.pt").network
+    network = acceleration.fold_batch_norm(network, len(BANDS))
+    network = acceleration.with_doubled_convolutions(network, len(BANDS))
+    in_bf16 = acceleration.in_bf16(network, len(BANDS)) if packed else None
+    network = in_bf16 or network.to(memory_format=torch.channels_last)
+    image = torch.rand(1, len(BANDS), int(side), int(side))
+    image = image.contiguous(memory_format=torch.channels_last)
+    times = []
+    with torch.inference_mode(), acceleration.autocast("cpu", "bf16"):
+        for _ in range(8):
+            start = time.perf_counter()
+            network(image)
+            times.append(time.perf_counter() - start)
+    return {"rate": image[:, 0].numel() / min(times)}
+
+
 def _map(folder: Path, name: str) -> dict[str, float]:
-    hold_little()  # as `glacier predict` does
+    memory.use_one_heap()  # as `glacier predict` does
     start = time.perf_counter()
     map_scene(
         folder / "model.pt", folder / f"{name}.tif", folder / name, overlap=OVERLAP,
@@ -209,8 +240,8 @@ def _outlines(folder: Path, side: str) -> dict[str, float]:
     write_raster(folder / "class.tif", ice.astype(np.uint8), grid, nodata=255)
     # A process of its own again: the map was made in this one.
     code = (
-        "import sys, time; from glacier_utils.tracing import trace_file\n"
-        "start = time.perf_counter(); count = len(trace_file(sys.argv[1]))\n"
+        "import sys, time; from glacier_utils.outlines import polygonize_file\n"
+        "start = time.perf_counter(); count = len(polygonize_file(sys.argv[1]))\n"
         "from benchmarks.scenes import peak_mb\n"
         "print(time.perf_counter() - start, count, peak_mb())"
     )
@@ -234,6 +265,8 @@ def _main(work: str, folder: str, *arguments: str) -> None:
     parts = {
         "bare": _bare,
         "own": _own,
+        "packed": partial(_in_bf16, packed=True),
+        "autocast": partial(_in_bf16, packed=False),
         "tile": _tile,
         "four": _four,
         "usual": _usual,

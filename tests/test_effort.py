@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from glacier_utils.effort import GREENLAND_TILES, greenland_estimate
+from benchmarks.effort import GREENLAND_TILES, greenland_estimate
 from glacier_utils.errors import GlacierError
 
 

@@ -50,8 +50,7 @@ class Mapper:
             members' thresholds.
 
     Raises:
-        GlacierError: no model, models of different bands, one of per-scene normalisation (which
-            is gone), an unknown precision.
+        GlacierError: no model, models of different bands, an unknown precision.
     """
 
     def __init__(
@@ -70,12 +69,6 @@ class Mapper:
                 raise GlacierError(
                     f"an ensemble needs one set of bands, but {members[0].name} takes "
                     f"{', '.join(self.bands)} and {member.name} {', '.join(member.bands)}"
-                )
-        for member in members:
-            if getattr(member, "normalisation", "training") == "scene":
-                raise GlacierError(
-                    f"model {member.name} was trained with per-scene normalisation, which is gone; "
-                    "train it again"
                 )
         self.flips = flips
         self.name = " + ".join(member.name for member in members)

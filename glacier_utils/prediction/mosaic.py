@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import os
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from scipy.sparse.csgraph import connected_components
 from glacier_utils.errors import GlacierError
 from glacier_utils.files import file_name, write_text
 from glacier_utils.outlines.inventory import areas_km2
+from glacier_utils.outlines.polygonization import polygonize_file
 from glacier_utils.outlines.reading import polygonal, unwrapped
 from glacier_utils.raster.grid import Grid, same_crs
 from glacier_utils.raster.io import crs_name, open_raster, read_header
@@ -233,8 +234,6 @@ def merge(
     outlines: bool = True,
     margin: int = MARGIN,
     min_area_km2: float = 0.0,
-    max_hole_km2: float = 0.0,
-    trace: Callable[..., gpd.GeoDataFrame] | None = None,
 ) -> Mosaics:
     """Write ``mosaic_<kind>.vrt`` into ``folder`` and outline the glaciers of all scenes together.
 
@@ -247,9 +246,7 @@ def merge(
             the order in which they come.
         outlines: also outline the glaciers.
         margin: as in ``mosaic.write_vrt``.
-        min_area_km2, max_hole_km2: as in ``polygonization.trace``; applied to whole glaciers, after
-            joining what the edges of scenes cut.
-        trace: in the place of ``polygonization.trace_file``, for a class raster.
+        min_area_km2: smaller glaciers are left out, after joining what the edges of scenes cut.
     """
     folder = Path(folder)
     groups, notes = _by_crs(scenes)
@@ -264,13 +261,11 @@ def merge(
     _remove_others(folder, rasters)
     if not outlines or not groups:
         return Mosaics(rasters, None, notes)
-    if trace is None:
-        from glacier_utils.outlines.polygonization import trace_file as trace
     alone = len(groups) == 1
     # What is small in one zone may be the end of a large glacier in the next.
-    limits = {"min_area_km2": min_area_km2 if alone else 0.0, "max_hole_km2": max_hole_km2}
-    traced = [trace(path, **limits) for path in rasters["class"]]
-    glaciers = traced[0] if alone else _across(traced, rasters["class"])
+    least = min_area_km2 if alone else 0.0
+    polygons = [polygonize_file(path, min_area_km2=least) for path in rasters["class"]]
+    glaciers = polygons[0] if alone else _across(polygons, rasters["class"])
     glaciers = glaciers[["geometry"]].assign(area_km2=areas_km2(glaciers.geometry))
     if not alone:
         glaciers = glaciers[~(glaciers.area_km2 < min_area_km2)]

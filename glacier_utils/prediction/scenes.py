@@ -43,8 +43,8 @@ from glacier_utils.imagery.reflectance import Reflectance
 from glacier_utils.imagery.source import Source, input_files, open_source
 from glacier_utils.metrics import classify
 from glacier_utils.models.checkpoint import Segmenter, load_checkpoint
-from glacier_utils.outlines.glims import probability_qml, write_glims, write_qml
-from glacier_utils.outlines.polygonization import trace_file
+from glacier_utils.outlines.glims import write_glims, write_probability_style
+from glacier_utils.outlines.polygonization import polygonize_file
 from glacier_utils.prediction import memory
 from glacier_utils.prediction.acceleration import fold_batch_norm, resolve
 from glacier_utils.prediction.mapper import Block, Mapper, Plan
@@ -144,10 +144,10 @@ def map_scene(
         with Unfinished(files["probability"], for_rasters, source.grid.shape) as work:
             work.fill(plan, progress)
             work.finish(files, source.grid, tags)
-        write_qml(files["probability"], probability_qml())
+        write_probability_style(files["probability"])
     if "outlines" in files:
         write_glims(
-            trace_file(files["class"], min_area_km2=min_area_km2, progress=progress),
+            polygonize_file(files["class"], min_area_km2=min_area_km2, progress=progress),
             files["outlines"],
             source_date=date or None,
             method=f"{about['model']}, threshold {about['threshold']:g}",
@@ -586,7 +586,7 @@ def write_products(
         )
     with rasterio.open(files["class"]) as file:
         mask = file.read(1)
-    outlines = trace_file(files["class"], min_area_km2=min_area_km2)
+    outlines = polygonize_file(files["class"], min_area_km2=min_area_km2)
     return Product(files, source.grid, mask, outlines)
 
 

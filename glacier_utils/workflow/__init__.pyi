@@ -2,9 +2,11 @@ from .area_page import mapped as mapped
 from .area_page import write_swipe_map as write_swipe_map
 from .notebooks import run_all as run_all
 from .runs import compare_runs as compare_runs
+from .runs import full_tile as full_tile
 from .runs import open_data as open_data
 from .runs import open_run as open_run
 from .runs import project_root as project_root
 from .runs import rounded as rounded
 from .summaries import spatial_conclusions as spatial_conclusions
 from .summaries import temporal_conclusions as temporal_conclusions
+from .summaries import temporal_statements as temporal_statements

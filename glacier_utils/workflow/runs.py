@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.figure
 import matplotlib.pyplot as plt
@@ -33,6 +33,9 @@ from glacier_utils.files import (
     write_json,
     write_text,
 )
+
+if TYPE_CHECKING:
+    from glacier_utils.prediction.scenes import LargeScene
 
 FIGURE_DPI = 110
 PACKAGES = (
@@ -226,6 +229,14 @@ def open_data(name: str, root: str | Path | None = None) -> dataset_module.Datas
     if (root / name).is_file() or (root / name / dataset_module.MANIFEST).is_file():
         return dataset_module.open_dataset(root / name)
     return dataset_module.open_dataset(name, root=root)
+
+
+def full_tile(data: dataset_module.Dataset, area: str, date: str) -> LargeScene:
+    """Return an area of the size of a Sentinel-2 tile, made of its image and its mirror images."""
+    from glacier_utils.prediction.scenes import LargeScene
+    from glacier_utils.synthetic.sample import MirroredScene
+
+    return LargeScene("full_tile", date, MirroredScene(data.source(area, date)))
 
 
 def provenance() -> dict[str, Any]:

@@ -20,7 +20,7 @@ from rasterio.crs import CRS
 
 from glacier_utils.errors import GlacierError
 from glacier_utils.outlines.inventory import areas_km2
-from glacier_utils.outlines.rasterization import rasterise
+from glacier_utils.outlines.rasterization import rasterize
 from glacier_utils.prediction import scenes
 from glacier_utils.prediction.many_scenes import map_scenes
 from glacier_utils.prediction.stac import write_item
@@ -83,7 +83,7 @@ def write_scene(path: Path, col: int, row: int = 0) -> Path:
     transform = Affine(10, 0, 500_000 + 10 * col, 0, -10, 6_800_000 - 10 * row)
     grid = Grid(CRS.from_epsg(32623), transform, 200, 200)
     table = gpd.GeoDataFrame({"kind": ["glacier"]}, geometry=[ICE], crs=32623)
-    return write_raster(path, rasterise(table, grid).astype(np.uint8), grid, nodata=255)
+    return write_raster(path, rasterize(table, grid).astype(np.uint8), grid, nodata=255)
 
 
 def calls(folder: Path) -> list[str]:

@@ -19,7 +19,7 @@ from rasterio.crs import CRS
 
 from glacier_utils.errors import GlacierError
 from glacier_utils.outlines.inventory import areas_km2
-from glacier_utils.outlines.rasterization import rasterise
+from glacier_utils.outlines.rasterization import rasterize
 from glacier_utils.prediction.mosaic import MappedScene, merge, write_vrt
 from glacier_utils.prediction.scenes import CLASS_COLOURMAP
 from glacier_utils.raster.grid import Grid
@@ -174,7 +174,7 @@ def scene(
 ) -> MappedScene:
     """Write the products of a scene that was mapped without an error."""
     table = gpd.GeoDataFrame(geometry=ice.to_crs(grid.crs.to_wkt())).assign(kind="glacier")
-    mask = rasterise(table, grid)
+    mask = rasterize(table, grid)
     if missing is not None:
         mask[rasterio.features.rasterize([missing], grid.shape, transform=grid.transform) == 1] = (
             255
@@ -221,7 +221,7 @@ def test_a_glacier_across_two_scenes_is_one_and_counts_once(tmp_path):
     grid = utm(0, 0, 200, 340)
     with rasterio.open(merged.rasters["class"][0]) as file:
         mosaic = file.read(1)
-    burnt = rasterise(glaciers.assign(kind="glacier"), grid)
+    burnt = rasterize(glaciers.assign(kind="glacier"), grid)
     np.testing.assert_array_equal(burnt == 1, mosaic == 1)
 
 
@@ -236,7 +236,7 @@ def test_where_scenes_disagree_outlines_and_mosaic_take_the_same_one(tmp_path):
     assert len(merged.glaciers) == 1
     with rasterio.open(merged.rasters["class"][0]) as file:
         mosaic = file.read(1) == 1
-    burnt = rasterise(merged.glaciers.assign(kind="glacier"), utm(0, 0, 200, 340)) == 1
+    burnt = rasterize(merged.glaciers.assign(kind="glacier"), utm(0, 0, 200, 340)) == 1
     np.testing.assert_array_equal(burnt, mosaic)
     np.testing.assert_allclose(merged.glaciers.area_km2.sum(), mosaic.sum() * 1e-4, rtol=0.01)
     # Not both: that would be the larger area.

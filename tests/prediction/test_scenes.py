@@ -26,7 +26,8 @@ from glacier_utils.datasets.exploration import thumbnail
 from glacier_utils.errors import GlacierError
 from glacier_utils.models import checkpoint as checkpoint_module
 from glacier_utils.models.checkpoint import Segmenter, save_checkpoint
-from glacier_utils.outlines.rasterization import rasterise, read_outlines
+from glacier_utils.outlines.inventory import read_outlines
+from glacier_utils.outlines.rasterization import rasterize
 from glacier_utils.prediction import scenes
 from glacier_utils.prediction.mapper import Mapper, Plan, predict_scene
 from glacier_utils.prediction.scenes import CLASS_COLOURMAP, date_in_name, map_scene, product_files
@@ -130,7 +131,7 @@ def test_the_outlines_are_those_of_the_class_map(tmp_path):
     files = map_scene(segmenter(FirstBand()), source, tmp_path, name="test", date="2023-08")
     outlines = read_outlines(files["outlines"])
     np.testing.assert_array_equal(
-        rasterise(outlines, source.grid)[source.valid], (source.reflectance[0] > 0)[source.valid]
+        rasterize(outlines, source.grid)[source.valid], (source.reflectance[0] > 0)[source.valid]
     )
     assert outlines["source_date"].iloc[0].isoformat().startswith("2023-08-15")
     # 0.06 km2 are below the least area: the rasters keep it, the outlines do not.

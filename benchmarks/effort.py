@@ -72,7 +72,7 @@ def greenland_estimate(
     Raises:
         GlacierError: the benchmarks cannot be read or do not hold a rate.
     """
-    seconds = _seconds_a_tile(benchmarks)
+    seconds = _seconds_per_tile(benchmarks)
     rows = [
         {"workers": number, "cores": number * cores,
          "hours": dates * math.ceil(tiles / number) * seconds / 3600}
@@ -97,7 +97,7 @@ def _words(hours: float) -> str:
     return f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.0f} min"
 
 
-def _seconds_a_tile(benchmarks: str | Path | Mapping[str, float]) -> float:
+def _seconds_per_tile(benchmarks: str | Path | Mapping[str, float]) -> float:
     where = "benchmarks"
     if not isinstance(benchmarks, Mapping):
         where = str(benchmarks)
