@@ -14,10 +14,8 @@ import pytest
 import rasterio
 
 from glacier_utils import cli
-from glacier_utils.datasets import exploration
 from glacier_utils.datasets.dataset import open_dataset
 from glacier_utils.imagery.clouds import CLOUD, cloud_mask
-from glacier_utils.plotting import maps, style
 from glacier_utils.workflow import notebooks, runs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -83,10 +81,7 @@ def test_one_date_has_nothing_to_compare(real_data, finished):
 
 
 def test_a_real_scene_without_outlines_is_checked_and_masked(real_data, capsys):
-    """Nuuk: 1830 x 1830 px of West Greenland, a third under cloud, with a scene classification.
-
-    Leaves the comparison of the two cloud masks in reports/nuuk.
-    """
+    """Nuuk: 1830 x 1830 px of West Greenland, a third cloud, with a scene classification."""
     assert cli.main(["check", "nuuk"]) == 0
     assert "1830x1830" in capsys.readouterr().out
     data = open_dataset("nuuk", root=ROOT)
@@ -100,12 +95,6 @@ def test_a_real_scene_without_outlines_is_checked_and_masked(real_data, capsys):
     assert cloud.sum() * source.grid.pixel_area_km2 == pytest.approx(1953, rel=0.02)
     # Most of the classification's cloud, but far from all of it.
     assert (network.read()[cloud] == CLOUD).mean() > 0.6
-    run = runs.open_run("nuuk", root=ROOT)
-    view = exploration.thumbnail(source)
-    masks = {"scene classification": scl, "ukis-csmask": network}
-    codes = {name: exploration.thumbnail_mask(mask) for name, mask in masks.items()}
-    picture = style.composite(view.reflectance, view.bands, valid=view.valid)
-    run.save_figure(maps.cloud_comparison(picture, codes, view.grid.bounds), "clouds")
 
 
 def test_a_real_tile_of_another_region_goes_through_the_notebook_of_mosaics(real_data, finished):

@@ -1,4 +1,4 @@
-"""Images of any form as reflectance: SAFE folders, band files, scenes; clouds; public catalogues."""
+"""Images of any form as reflectance: products, band files, scenes; clouds; public catalogues."""
 
 import lazy_loader
 

@@ -542,7 +542,7 @@ def _write_date(
         nodata=0, descriptions=["scene_classification"], tags=tags,
     )  # fmt: skip
     rule = Reflectance(offset=OFFSET, nodata=0)
-    finding = check_offset(open_source(path, bands=BANDS, reflectance=rule), claimed=rule)
+    finding = check_offset(open_source(path, bands=BANDS, reflectance=rule))
     known = int((image.classes > 0).sum())
     cloud = int(np.isin(image.classes, _CLOUD).sum())
     return {

@@ -2,7 +2,7 @@
 
 Sentinel-2 products since processing baseline 04.00 (25 January 2022) are stored with 1000 added,
 reflectance = (number - 1000) / 10000; older ones and many catalogues' copies are not. Metadata may
-be lost, wrong, or true of the file before somebody changed it. Dark water and deep shadow tell:
+be lost, wrong, or true of the file before somebody changed it. Dark water and deep shadow show it:
 their reflectance in the near infrared is next to nothing, whoever claims what.
 """
 
@@ -16,11 +16,10 @@ import numpy as np
 from glacier_utils.imagery.reflectance import Reflectance
 from glacier_utils.imagery.source import Source
 from glacier_utils.raster.grid import Grid
-from glacier_utils.raster.io import open_raster
 
 CANDIDATES = (0.0, -1000.0, 1000.0)  # per scale of 10000; the last where 1000 was taken off twice
 _SCALES = (10000.0, 1.0)  # of numbers that can come from a Sentinel-2 product
-_SIDE = 256  # px, of the windows
+_SIDE, _WINDOWS = 256, 36  # px and number of the windows that are read
 
 # The limits below were set on nuuk (water, no offset), the two dates of athabasca (shadows that
 # were corrected too far, down to -0.06 in red and near infrared) and surfaces measured on glaciers.
@@ -28,8 +27,8 @@ _SIDE = 256  # px, of the windows
 _DARK_PERCENT = 1
 # The darkest pixels of a scene with water or shadow, where the offset is right.
 _DARK = (-0.05, 0.05)
-# No surface is as dark as that; up to this share may be corrected too far.
-_IMPOSSIBLE, _IMPOSSIBLE_SHARE = -0.07, 0.002
+# No surface is as dark as that; up to this fraction may be corrected too far.
+_IMPOSSIBLE, _IMPOSSIBLE_FRACTION = -0.07, 0.002
 # Water and shadow at their own floor in all bands: not below 0, not bright, and many alike. The
 # darkest of bare ice or rock thin out: nir of bare ice 0.03 from its 0.05th to its 2nd percentile.
 _FLOOR = (-0.02, 0.10)
@@ -37,7 +36,7 @@ _SHARP_PERCENT, _SHARP = (0.05, 2), 0.02
 # From the 1st to the 99th percentile: 8-bit numbers taken for reflectance x 10000 span 0.025.
 _SPREAD = (0.03, 3.0)
 # So many pixels with exactly the greatest number are saturated, not bright.
-_SATURATED_SHARE = 0.005
+_SATURATED = 0.005
 
 
 @dataclass(frozen=True)
@@ -58,129 +57,86 @@ class OffsetFinding:
     message: str
 
 
-def check_offset(
-    source: Source, *, claimed: Reflectance | None = None, limit: int = 36
-) -> OffsetFinding:
-    """Compare the values of an image with the offset claimed for it.
+def check_offset(source: Source) -> OffsetFinding:
+    """Compare the values of an image with the offset claimed for it (``source.reflectance``).
+
+    Reads at most 36 windows of 256 x 256 px, spread over the frame.
 
     Args:
         source: the image, on its own grid: warping evens out the darkest values.
-        claimed: the rule that ``source`` applies; by default what it says of itself.
-        limit: number of windows of 256 x 256 px to read, spread over the frame.
     """
-    claimed = claimed or _claimed(source)
+    claimed = source.reflectance or Reflectance()
     name = f"{source.paths[0]}: " if source.paths else ""
-    unit = claimed.scale / 10000
 
-    def finding(ok: bool | None, fits: float | None, text: str) -> OffsetFinding:
-        return OffsetFinding(ok, claimed.offset, fits, name + text)
+    def undecided(why: str) -> OffsetFinding:
+        text = f"{name}offset {claimed.offset:g} cannot be judged{why}"
+        return OffsetFinding(None, claimed.offset, None, text)
 
     if claimed.scale not in _SCALES:
-        return finding(
-            None, None, f"offset {claimed.offset:g} cannot be judged: with a scale of "
-            f"{claimed.scale:g} these are not the numbers of a Sentinel-2 product"
-        )  # fmt: skip
-    values = _sample(source, limit)
+        return undecided(
+            f": with a scale of {claimed.scale:g} these are not the numbers of a Sentinel-2 product"
+        )
+    values = _sample(source)
     if values.shape[1] < 1000:
-        return finding(
-            None, None, f"offset {claimed.offset:g} cannot be judged on {values.shape[1]} valid "
-            "pixels"
-        )  # fmt: skip
+        return undecided(f" on {values.shape[1]} valid pixels")
     spread = float(np.ptp(np.percentile(values, (1, 99))))
     if not _SPREAD[0] < spread < _SPREAD[1]:
-        return finding(
-            None, None, f"offset {claimed.offset:g} cannot be judged: the reflectances span "
-            f"{spread:.2g}, too little or too much to know that `scale` is right"
-        )  # fmt: skip
-
-    # What shift of reflectance each other offset means.
-    shifts = {
-        offset * unit: (offset * unit - claimed.offset) / claimed.scale
-        for offset in CANDIDATES
-        if offset * unit != claimed.offset
-    }
-    seen = _Dark.of(values, source.bands)
-    tail = _saturation(values)
-    if seen.impossible > _IMPOSSIBLE_SHARE or seen.level < _DARK[0]:
-        fits = next((o for o, s in shifts.items() if _DARK[0] <= seen.level + s <= _DARK[1]), None)
-        return finding(
-            False, fits, f"the values contradict offset {claimed.offset:g}{_stated_by(source)}: "
-            f"{seen.impossible:.1%} of the pixels would be darker than {_IMPOSSIBLE:g} in "
-            f"{seen.band}; {_remedy(fits)}{tail}"
-        )  # fmt: skip
-    if seen.level <= _DARK[1]:
-        return finding(
-            True, claimed.offset, f"offset {claimed.offset:g} fits: the darkest "
-            f"{_DARK_PERCENT} % of the pixels reach {seen.level:.2f} in {seen.band}{tail}"
-        )  # fmt: skip
-    fits = next((o for o, s in shifts.items() if seen.is_floor(s)), None)
-    if fits is not None:
-        return finding(
-            False, fits, f"the values contradict offset {claimed.offset:g}{_stated_by(source)}: "
-            f"many pixels are equally dark, but at {seen.level:.2f} in {seen.band} and at "
-            f"{seen.levels.max():.2f} or below in all bands, which for water and shadow is too "
-            f"bright; {_remedy(fits)}{tail}"
-        )  # fmt: skip
-    fits = _by_saturation(values, shifts)
-    if fits is not None:
-        return finding(
-            False, fits, f"the values contradict offset {claimed.offset:g}{_stated_by(source)}: "
-            f"they are cut off at {values.max():.2f} instead of 1; {_remedy(fits)}{tail}"
-        )  # fmt: skip
-    return finding(
-        None, None, f"offset {claimed.offset:g} cannot be judged: no dark water or shadow (the "
-        f"darkest {_DARK_PERCENT} % reach {seen.level:.2f} in {seen.band}){tail}"
-    )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _Dark:
-    """The dark end of the values, in reflectance as claimed.
-
-    Blue, lit by haze and corrected too far the most, is asked only whether it is dark at all.
-    """
-
-    band: str
-    level: float
-    levels: np.ndarray
-    spread: float
-    impossible: float
-
-    @classmethod
-    def of(cls, values: np.ndarray, bands: tuple[str, ...]) -> _Dark:
-        """Look at reflectance [band, pixel]."""
-        levels = np.percentile(values, _DARK_PERCENT, axis=1)
-        asked = [n for n, band in enumerate(bands) if band != "blue"] or list(range(len(bands)))
-        darkest = min(asked, key=lambda n: levels[n])
-        low, high = np.percentile(values[darkest], _SHARP_PERCENT)
-        impossible = float((values[asked] < _IMPOSSIBLE).any(axis=0).mean())
-        return cls(bands[darkest], float(levels[darkest]), levels, float(high - low), impossible)
-
-    def is_floor(self, shift: float) -> bool:
-        """Say whether, shifted, this is the floor of water or shadow."""
-        levels = self.levels + shift
-        return (
-            self.spread <= _SHARP
-            and self.level + shift <= _DARK[1]
-            and levels.min() >= _FLOOR[0]
-            and levels.max() <= _FLOOR[1]
+        return undecided(
+            f": the reflectances span {spread:.2g}, too little or too much to know that `scale` is "
+            "right"
         )
 
+    # What shift of reflectance each other offset means.
+    offsets = [offset * claimed.scale / 10000 for offset in CANDIDATES]
+    shifts = {o: (o - claimed.offset) / claimed.scale for o in offsets if o != claimed.offset}
+    # Blue, lit by haze and corrected too far the most, is asked only whether it is dark at all.
+    asked = [n for n, band in enumerate(source.bands) if band != "blue"] or [0]
+    levels = np.percentile(values, _DARK_PERCENT, axis=1)
+    darkest = min(asked, key=lambda n: levels[n])
+    band, level = source.bands[darkest], float(levels[darkest])
+    impossible = float((values[asked] < _IMPOSSIBLE).any(axis=0).mean())
+    saturated = float((values == values.max(axis=1, keepdims=True)).any(axis=0).mean())
+    tail = f"; {saturated:.1%} of the pixels are saturated" if saturated > _SATURATED else ""
 
-def _claimed(source: Source) -> Reflectance:
-    """Return the rule of the first band; the default where nobody knows."""
-    scaling = getattr(source, "_scaling", None)
-    if scaling is None:
-        return getattr(source, "reflectance", None) or Reflectance()
-    if scaling.per_band[0] is not None:
-        return scaling.per_band[0]
-    with open_raster(source.paths[0]) as dataset:
-        return scaling.of(0, dataset, source._per_band[0][1])
+    def contradicted(fits: float | None, why: str) -> OffsetFinding:
+        by = source.reflectance_source
+        by = "" if by in ("", "default", "manifest") else f" ({by})"
+        text = f"{name}the values contradict offset {claimed.offset:g}{by}: {why}; {_remedy(fits)}"
+        return OffsetFinding(False, claimed.offset, fits, text + tail)
 
-
-def _stated_by(source: Source) -> str:
-    by = getattr(source, "reflectance_source", "")
-    return "" if by in ("", "default", "manifest") else f" ({by})"
+    if impossible > _IMPOSSIBLE_FRACTION or level < _DARK[0]:
+        fits = next((o for o, s in shifts.items() if _DARK[0] <= level + s <= _DARK[1]), None)
+        return contradicted(
+            fits,
+            f"{impossible:.1%} of the pixels would be darker than {_IMPOSSIBLE:g} in {band}",
+        )
+    if level <= _DARK[1]:
+        text = (
+            f"{name}offset {claimed.offset:g} fits: the darkest {_DARK_PERCENT} % of the pixels "
+            f"reach {level:.2f} in {band}{tail}"
+        )
+        return OffsetFinding(True, claimed.offset, claimed.offset, text)
+    low, high = np.percentile(values[darkest], _SHARP_PERCENT)
+    if high - low <= _SHARP:
+        for fits, shift in shifts.items():
+            floor = level + shift <= _DARK[1] and _FLOOR[0] <= levels.min() + shift
+            if floor and levels.max() + shift <= _FLOOR[1]:
+                return contradicted(
+                    fits,
+                    f"many pixels are equally dark, but at {level:.2f} in {band} and at "
+                    f"{levels.max():.2f} or below in all bands, which for water and shadow is too "
+                    "bright",
+                )
+    # Values that are all cut off at one number were cut off at 1.
+    top = float(values.max())
+    if (values == top).any(axis=0).mean() > _SATURATED and abs(top - 1) >= 1e-3:
+        fits = next((o for o, shift in shifts.items() if abs(top + shift - 1) < 1e-3), None)
+        if fits is not None:
+            return contradicted(fits, f"they are cut off at {top:.2f} instead of 1")
+    return undecided(
+        f": no dark water or shadow (the darkest {_DARK_PERCENT} % reach {level:.2f} in {band})"
+        f"{tail}"
+    )
 
 
 def _remedy(fits: float | None) -> str:
@@ -194,36 +150,22 @@ def _remedy(fits: float | None) -> str:
     return f"offset {fits:g} fits ({why[int(np.sign(fits))]}): state it in `reflectance`"
 
 
-def _saturation(values: np.ndarray) -> str:
-    top = values.max(axis=1, keepdims=True)
-    share = float((values == top).any(axis=0).mean())
-    return f"; {share:.1%} of the pixels are saturated" if share > _SATURATED_SHARE else ""
-
-
-def _by_saturation(values: np.ndarray, shifts: dict[float, float]) -> float | None:
-    """Return the offset with which values that are all cut off at one number were cut at 1."""
-    top = float(values.max())
-    if (values == top).any(axis=0).mean() <= _SATURATED_SHARE or abs(top - 1) < 1e-3:
-        return None
-    return next((o for o, shift in shifts.items() if abs(top + shift - 1) < 1e-3), None)
-
-
-def _sample(source: Source, limit: int) -> np.ndarray:
+def _sample(source: Source) -> np.ndarray:
     """Return the valid reflectance [band, pixel] of windows spread over the frame."""
     found = []
-    for window in _windows(source.grid, limit):
+    for window in _windows(source.grid):
         image = source.read(*window)
         found.append(image.reflectance[:, image.valid])
     return np.concatenate(found, axis=1)
 
 
-def _windows(grid: Grid, limit: int) -> Iterator[tuple[int, int, int, int]]:
+def _windows(grid: Grid) -> Iterator[tuple[int, int, int, int]]:
     rows, cols = range(0, grid.height, _SIDE), range(0, grid.width, _SIDE)
     corners = [(row, col) for row in rows for col in cols]
-    if len(corners) > limit:
+    if len(corners) > _WINDOWS:
         # Spread both ways, and never across the blocks of 512 or 1024 px that files decode whole.
-        down = min(len(rows), max(1, round((limit * len(rows) / len(cols)) ** 0.5)))
-        across = min(len(cols), max(1, limit // down))
+        down = min(len(rows), max(1, round((_WINDOWS * len(rows) / len(cols)) ** 0.5)))
+        across = min(len(cols), max(1, _WINDOWS // down))
         rows, cols = (
             [line[round(place)] for place in np.linspace(0, len(line) - 1, count)]
             for line, count in ((rows, down), (cols, across))

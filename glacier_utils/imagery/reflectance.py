@@ -121,7 +121,7 @@ def choose_scaling(
         tuple(rules),
         stated.nodata,
         ", ".join(dict.fromkeys(sources)),
-        first or rules[0],
+        rules[0] or first,
         tuple(dict.fromkeys(warnings)),
     )
 

@@ -7,11 +7,13 @@ baseline 04.00 (25 January 2022) on, reflectance = (number + ADD_OFFSET) / QUANT
 from __future__ import annotations
 
 import re
-import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from xml.parsers import expat
+from xml.etree.ElementTree import Element, ParseError
+
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import fromstring
 
 from glacier_utils.errors import GlacierError
 from glacier_utils.raster.paths import PRODUCT_FILES, exists, files_below, is_virtual, read_bytes
@@ -137,39 +139,33 @@ def scene_classification_path(product: str | Path) -> Path | None:
     return min(found, key=lambda item: item.name, default=None)
 
 
-def _parse(path: Path) -> ET.Element:
+def _parse(path: Path) -> Element:
     """Parse XML of strangers: no DOCTYPE, so no entities that blow up or reach for files."""
-    data = read_bytes(path)
-
-    def refuse(*_: object) -> None:
+    try:
+        return fromstring(read_bytes(path), forbid_dtd=True)
+    except DefusedXmlException as error:
         raise GlacierError(
             f"{path}: declares a DOCTYPE, which product metadata never do; fetch it again from "
             "the archive"
-        )
-
-    guard = expat.ParserCreate()
-    guard.StartDoctypeDeclHandler = guard.EntityDeclHandler = refuse
-    try:
-        guard.Parse(data, True)
-        return ET.fromstring(data)
-    except (expat.ExpatError, ET.ParseError, ValueError, LookupError) as error:
+        ) from error
+    except (ParseError, ValueError, LookupError) as error:
         raise GlacierError(
             f"{path}: is not readable XML ({error}); fetch the metadata again"
         ) from error
 
 
-def _named(root: ET.Element, name: str) -> Iterator[tuple[ET.Element, str]]:
+def _named(root: Element, name: str) -> Iterator[tuple[Element, str]]:
     """Give every element of a name, whatever its namespace, with its text."""
     for item in root.iter():
         if item.tag.rpartition("}")[2] == name:
             yield item, (item.text or "").strip()
 
 
-def _text(root: ET.Element, name: str) -> str:
+def _text(root: Element, name: str) -> str:
     return next((text for _, text in _named(root, name)), "")
 
 
-def _nodata(root: ET.Element, path: Path) -> float | None:
+def _nodata(root: Element, path: Path) -> float | None:
     for item, _ in _named(root, "Special_Values"):
         if _text(item, "SPECIAL_VALUE_TEXT").upper() == "NODATA":
             return _number(_text(item, "SPECIAL_VALUE_INDEX"), path)

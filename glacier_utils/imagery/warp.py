@@ -8,10 +8,8 @@ from pathlib import Path
 
 import numpy as np
 from affine import Affine
-from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
-from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
@@ -142,7 +140,7 @@ def _window_in(own: Grid, target: Grid, margin: int = 0) -> tuple[int, int, int,
         try:
             # Straight edges become curves.
             bounds = transform_bounds(target.crs, own.crs, *bounds, densify_pts=21)
-        except (RasterioError, CPLE_BaseError):
+        except Exception:  # rasterio's own, and GDAL's, whose class it does not make public
             return None
     if not all(map(math.isfinite, bounds)):
         return None
@@ -223,9 +221,8 @@ class _WarpedSource(_OnGrid, Source):
     ) -> None:
         super().__init__(source.grid, grid)
         self.bands, self.paths, self.tiles = source.bands, source.paths, list(tiles)
-        self.warnings = list(getattr(source, "warnings", ()))
-        self.reflectance_source = getattr(source, "reflectance_source", "")
-        self.reflectance = getattr(source, "reflectance", None)
+        self.warnings = list(source.warnings)
+        self.reflectance, self.reflectance_source = source.reflectance, source.reflectance_source
         self._source = source
 
     def read(

@@ -7,7 +7,6 @@ import importlib.util
 import math
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from affine import Affine
@@ -21,8 +20,8 @@ from glacier_utils.imagery import clouds
 from glacier_utils.imagery.clouds import cloud_fractions, cloud_mask, describe, unfit
 from glacier_utils.imagery.reflectance import Reflectance
 from glacier_utils.imagery.source import Source, open_source
-from glacier_utils.outlines.rasterization import OutlineMask, read_outlines
-from glacier_utils.plotting.maps import cloud_comparison, difference
+from glacier_utils.outlines.inventory import read_outlines
+from glacier_utils.outlines.rasterization import OutlineMask
 from glacier_utils.raster.grid import Grid, Image
 from glacier_utils.raster.mask import Mask, open_mask
 
@@ -316,19 +315,6 @@ def test_fractions_stay_within_bounds(codes):
     if assessed:
         clear = 1 - shares["cloud"] - shares["shadow"]
         assert clear == pytest.approx(assessed.count(0) / len(assessed))
-
-
-def test_difference_of_two_masks():
-    one = np.array([0, 1, 1, 2, 255, 1], np.uint8)
-    other = np.array([2, 1, 0, 1, 0, 255], np.uint8)
-    assert difference(one, other).tolist() == [0, 1, 2, 3, 4, 4]
-    picture, masks = np.zeros((2, 3, 3)), {"SCL": one.reshape(2, 3), "csmask": other.reshape(2, 3)}
-    figure = cloud_comparison(picture, masks, (0, 0, 3000, 2000))
-    titles = [ax.get_title() for ax in figure.axes]
-    assert titles == ["true colour", "SCL", "csmask", "difference"]
-    legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert legend[-2:] == ["cloud in SCL only", "cloud in csmask only"]
-    plt.close(figure)
 
 
 # --- real imagery (figures measured once, held to bounds)
