@@ -299,8 +299,7 @@ def schedule(
         first = lr_scheduler.CosineAnnealingLR(optimiser, max(own - 1, 1))
     else:
         first = lr_scheduler.ConstantLR(optimiser, 1.0, total_iters=steps + 1)
-    ends = [max(own - 1, 1), own if settings.average else steps + 1]
-    return lr_scheduler.SequentialLR(optimiser, [first, *parts], ends)
+    return lr_scheduler.SequentialLR(optimiser, [first, *parts], [max(own - 1, 1), own])
 
 
 class Task(lightning.LightningModule):

@@ -149,7 +149,7 @@ def test_sampling_without_weights_is_told(tmp_path):
 
 
 def rates(chosen, steps):
-    """The learning rate of each step, and the one that is left at the end."""
+    """The learning rate of each step, and the one that is set after the last."""
     weight = torch.nn.Parameter(torch.zeros(1))
     optimiser = torch.optim.AdamW([weight], chosen.learning_rate)
     scheduler = schedule(optimiser, chosen, steps)
@@ -169,7 +169,7 @@ def formula(chosen, steps):
         return 0.5 * (1 + math.cos(math.pi * min(part, 1.0)))
 
     def fraction(step):
-        if chosen.average and step >= own:
+        if step >= own:
             return 0.1
         if chosen.schedule == "constant":
             return 1.0
