@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -50,7 +51,8 @@ def parser() -> argparse.ArgumentParser:
     add("--crs", metavar="EPSG:CODE", help="of the grid (default: UTM of the box)")
 
     add = command("check", _check, "say what is in a dataset and what is wrong with it")
-    add("dataset", metavar="DATASET", help="name under data/, folder or manifest")
+    add("dataset", nargs="?", metavar="DATASET", help="name under data/, folder or manifest")
+    add("--schema", action="store_true", help="print dataset.yaml's JSON schema, for editors")
 
     add = command("run", _run, "execute the notebooks and write their reports")
     add("parameters", nargs="*", metavar="PARAMETERS.yaml", help="one run per file")
@@ -175,8 +177,13 @@ def _fetch(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from glacier_utils.datasets import checks
+    from glacier_utils.datasets import checks, manifest
 
+    if options.schema:
+        print(json.dumps(manifest.manifest_schema(), indent=2))
+        return 0
+    if options.dataset is None:
+        raise GlacierError("check: name a DATASET, or give --schema")
     found = checks.survey(_dataset(options), progress=True)
     print(found.text())
     return found.status

@@ -152,6 +152,13 @@ def test_check_names_a_dataset_that_is_not_there(project, make_dataset, capsys):
     assert "has no dataset.yaml" in fails(capsys, "check", project)
 
 
+def test_check_prints_the_schema_for_editors(capsys):
+    assert cli.main(["check", "--schema"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    assert schema["required"] == ["areas"]
+    assert "name a DATASET, or give --schema" in fails(capsys, "check")
+
+
 def test_check_names_a_broken_manifest(project, make_dataset, capsys):
     manifest = make_dataset(patches=(1, 1), size=8) / "dataset.yaml"
     manifest.write_text("areas: {train: ")

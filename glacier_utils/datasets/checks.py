@@ -37,8 +37,7 @@ from glacier_utils.datasets.exploration import MIN_AREA_KM2, find_suspicious
 from glacier_utils.errors import GlacierError, plain
 from glacier_utils.imagery.reflectance import Reflectance
 from glacier_utils.imagery.source import Source
-from glacier_utils.outlines.inventory import resolve_overlaps, select_analyses
-from glacier_utils.outlines.rasterization import read_outlines
+from glacier_utils.outlines.inventory import read_outlines, resolve_overlaps, select_analyses
 from glacier_utils.raster.grid import Grid, same_crs
 from glacier_utils.raster.io import crs_name, open_raster
 from glacier_utils.raster.mask import Mask

@@ -17,10 +17,10 @@ from glacier_utils.errors import GlacierError
 from glacier_utils.files import file_fingerprint, fingerprint
 from glacier_utils.imagery.offset import OffsetFinding, check_offset
 from glacier_utils.imagery.safe import scene_classification_path
-from glacier_utils.imagery.source import Source, input_files, open_source
+from glacier_utils.imagery.source import Source, band_names, input_files, open_source
 from glacier_utils.imagery.warp import describe_mismatch, open_map, warp_mask, warp_source
-from glacier_utils.outlines.inventory import resolve_overlaps, select_analyses
-from glacier_utils.outlines.rasterization import OutlineMask, read_outlines
+from glacier_utils.outlines.inventory import read_outlines, resolve_overlaps, select_analyses
+from glacier_utils.outlines.rasterization import OutlineMask
 from glacier_utils.outlines.reading import read_polygons
 from glacier_utils.raster.grid import Grid
 from glacier_utils.raster.mask import CoveredMask, EdgeMask, IceOutsideMask, Mask, open_mask
@@ -85,7 +85,7 @@ class Dataset:
     def __init__(self, manifest: Manifest) -> None:
         self.name = manifest.name
         self.folder = manifest.path.parent
-        self.bands = manifest.bands
+        self.bands = band_names(manifest.bands)
         self.areas = tuple(manifest.areas)
         self.manifest = manifest.content
         self._manifest = manifest
@@ -254,7 +254,7 @@ class Dataset:
                 self._own[key] = open_source(
                     entry.images,
                     bands=entry.bands,
-                    reflectance=entry.reflectance,
+                    reflectance=entry.reflectance.rule,
                     bounds=settings.bounds if cut else None,
                     resolution=self._manifest.resolution,
                 )

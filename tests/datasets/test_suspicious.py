@@ -14,7 +14,8 @@ from rasterio.crs import CRS
 from glacier_utils.datasets.dataset import open_dataset
 from glacier_utils.datasets.exploration import find_suspicious, suspicious_ice
 from glacier_utils.imagery.source import Source
-from glacier_utils.outlines.rasterization import OutlineMask, rasterise, read_outlines
+from glacier_utils.outlines.inventory import read_outlines
+from glacier_utils.outlines.rasterization import OutlineMask, rasterize
 from glacier_utils.raster.grid import Grid, Image
 from glacier_utils.raster.mask import IceOutsideMask, Mask
 
@@ -116,7 +117,7 @@ def test_windows_make_no_difference(ice, hole, outline, window, least):
     whole = suspicious_ice(image, label, min_area_km2=least)
     scene = Arrays(image, label)
     found = find_suspicious(scene, scene.mask, min_area_km2=least, window=window)
-    burnt = rasterise(found.assign(kind="glacier"), image.grid)
+    burnt = rasterize(found.assign(kind="glacier"), image.grid)
     np.testing.assert_array_equal(burnt == 1, whole)
     assert found.area_km2.sum() == pytest.approx(whole.sum() * 0.01)
     assert found.area_km2.is_monotonic_decreasing
