@@ -57,8 +57,8 @@ _INSTALL = "pip install -e '.[cloud]'"
 # A pixel's class depends on the whole of its tiles. So larger frames are cut into blocks of whole
 # steps, each read with what its tiles reach beyond it: the classes are those of the whole frame.
 _STEP = 204
-_BLOCK = 9 * _STEP  # a Sentinel-2 tile has four of them at 30 m; needs 0.8 GB
-_BLOCKS_KEPT = 16  # of 3 MB
+_BLOCK = 6 * _STEP  # a Sentinel-2 tile has nine of them at 30 m; one needs 0.8 GB
+_BLOCKS_KEPT = 16  # of 1.5 MB
 _ROWS = 256  # working pixels that are read at a time
 
 # Sen2Cor's scene classification; every other class (topographic shadow, vegetation, bare ground,

@@ -1,39 +1,29 @@
-"""Which file and which band of it holds red, green, blue and near infrared.
+"""Images of any kind as reflectance with validity, read a window at a time.
 
-Any raster source as reflectance with validity, read a window at a time.
+An image is one scene, a folder of patches on one lattice, one file per band, or a Sentinel-2
+product. Which file and which band of it holds red, green, blue and near infrared is found by names,
+or told by a mapping; how its numbers become reflectance is chosen in ``imagery.reflectance``.
 """
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from glacier_utils.conventions import UNKNOWN
-from glacier_utils.errors import GlacierError
+from glacier_utils.errors import GlacierError, did_you_mean
 from glacier_utils.imagery.reflectance import Reflectance, Scaling, choose_scaling
 from glacier_utils.imagery.safe import band_of, find_metadata
-from glacier_utils.raster.grid import Grid, Image, same_crs
-from glacier_utils.raster.io import (
-    Header,
-    KeptOpen,
-    crs_name,
-    index_of,
-    open_raster,
-    read_headers,
-    write_raster,
-)
+from glacier_utils.raster.grid import Grid, Image
+from glacier_utils.raster.io import Header, KeptOpen, crs_name, index_of, open_raster, read_headers
 from glacier_utils.raster.lattice import Frame, Placed, lay_out, off_pixels
-from glacier_utils.raster.mask import Mask, open_mask
 from glacier_utils.raster.paths import exists, list_files, local_file
 
 # Tokens of file names, best first: Sentinel-2 numbers (Landsat 8 and 9 share 2, 3 and 4) and words.
@@ -46,20 +36,121 @@ TOKENS = {
 }
 
 
-@dataclass(frozen=True)
-class BandFiles:
-    """Where the bands are.
+# Where a band lies: its file, None where it is in every file; and its number in there from 1, 0
+# where nobody says.
+_Place = tuple[Path | None, int]
 
-    Either ``files`` are alike, each holding the bands at ``numbers`` (a scene, or patches), or
-    ``files`` are one a band, in band order, each read at its number (``separate`` is True).
-    ``numbers`` counts from 1; None takes the bands in the order of the file, which must then have
-    exactly that many.
+
+class Source(ABC):
+    """An image of any kind; pixels are read only where asked for.
+
+    Attributes:
+        bands: their names, in the order of the arrays.
+        grid: of the frame.
+        paths: the files that it is made of.
+        tiles: (row, col, height, width) of the files of a patch folder in sorted order, in pixels
+            of the frame; with `bounds` they may stick out of it. Empty for scenes.
+        warnings: a line for each contradiction between those who say how numbers become
+            reflectance.
+        reflectance: the rule that turned the numbers of the first band into reflectance, None
+            where there were no numbers.
+        reflectance_source: where scale and offset come from: "product metadata MTD_MSIL2A.xml",
+            "manifest" (whatever the caller states), "file tags" or "default".
     """
 
     bands: tuple[str, ...]
-    files: tuple[Path, ...]
-    numbers: tuple[int, ...] | None
-    separate: bool
+    grid: Grid
+    paths: list[Path]
+    tiles: list[tuple[int, int, int, int]]
+    # Sources that wrap or make images need not set these.
+    warnings: Sequence[str] = ()
+    reflectance: Reflectance | None = None
+    reflectance_source: str = "default"
+
+    @abstractmethod
+    def read(
+        self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
+    ) -> Image:
+        """Read a window; what lies outside the frame or between the files is invalid."""
+
+    @contextmanager
+    def kept_open(self, width: int | None = None) -> Iterator[Source]:
+        """Give the source for reading windows of these columns from top to bottom, in one thread.
+
+        Sources of files keep them open, and what they have decoded of them.
+
+        Args:
+            width: columns that will be read, where it is not all of them.
+        """
+        yield self
+
+
+def open_source(
+    images: str | Path | Sequence[str | Path],
+    *,
+    bands: Sequence[str] | Mapping[str, Any],
+    reflectance: Reflectance | None = None,
+    bounds: Sequence[float] | None = None,
+    resolution: float | None = None,
+) -> Source:
+    """Open patches, a scene, band files or a Sentinel-2 product as one image; reads no pixels.
+
+    Numbers become reflectance by the metadata of the product that a band file belongs to; else by
+    ``reflectance``; else by the scale and offset that the file tags its bands with (as catalogues'
+    COGs do); else by the defaults of ``Reflectance``. A ``reflectance`` with the default scale and
+    offset counts as one that states neither.
+
+    Args:
+        images: what ``paths.list_files`` takes: a file, a folder, a SAFE folder, a zip archive, a
+            pattern, a web address, a GDAL path, or a list of these.
+        bands: names in the order of the file's bands, or of band files that are recognised by their
+            names; or a mapping from name to band number, to file pattern, or to
+            {file: pattern, band: number}.
+        reflectance: how numbers become reflectance, where nothing better is known.
+        bounds: (xmin, ymin, xmax, ymax) in the image's CRS, snapped to whole pixels: the frame.
+        resolution: m per pixel of images without georeference.
+
+    Raises:
+        GlacierError: files that are missing, do not belong together, or lack bands.
+    """
+    names = band_names(bands)
+    files, places = _find_bands(names, bands, list_files(images))
+    separate = places[0][0] is not None
+    count = 1 if separate else None if places[0][1] else len(names)
+    headers = [header for path in dict.fromkeys(files) for header in read_headers(path, count)]
+    if separate:
+        _check_one_frame(headers, files)
+    places = _number(names, places, headers)
+    scaling = choose_scaling(headers, places, reflectance)
+    grid, placed = lay_out(headers[:1] if separate else headers, resolution)
+    patches = not separate and len(placed) > 1
+    if bounds is not None:
+        grid, placed = Frame(grid, placed).crop(bounds)
+        if not placed:
+            raise GlacierError(f"bounds: {list(bounds)} lie in a gap between the patches")
+        if patches:
+            # A patch of a stack is in the file that its path lies under.
+            inside = {path for item in placed for path in (item.path, item.path.parent)}
+            files = [path for path in files if path in inside]
+    source = _RasterSource(names, grid, placed, places, scaling, count)
+    source.paths = list(dict.fromkeys(files))
+    source.tiles = [(one.row, one.col, one.height, one.width) for one in placed if patches]
+    return source
+
+
+def input_files(images: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Return the files on the disk that ``images`` is read from: a change in one changes the image.
+
+    Besides the rasters: archives that they are in, metadata of products, indices of stacks. Images
+    on the web are left out.
+    """
+    files = list_files(images)
+    found = {local_file(path) for path in files}
+    for path in files:
+        metadata = find_metadata(path) if band_of(path) else None
+        beside = index_of(path) if path.suffix.lower() == ".npy" else None
+        found |= {local_file(item) for item in (metadata, beside) if item and exists(item)}
+    return sorted(found - {None})
 
 
 def band_names(bands: Sequence[str] | Mapping[str, Any]) -> tuple[str, ...]:
@@ -94,9 +185,8 @@ def _check_where(name: str, where: Any) -> None:
     if isinstance(where, Mapping):
         unknown = [key for key in where if key not in ("file", "band")]
         if unknown:
-            near = difflib.get_close_matches(str(unknown[0]), ["file", "band"], 1, 0.3)
-            hint = f"; did you mean {near[0]!r}?" if near else "; known are file and band"
-            raise GlacierError(f"bands: {name}: unknown key {unknown[0]!r}{hint}")
+            hint = did_you_mean(unknown[0], ["file", "band"])
+            raise GlacierError(f"bands: {name}: unknown key {unknown[0]!r}; {hint}")
         good = isinstance(where.get("file"), str) and _is_number(where.get("band", 1))
     else:
         good = isinstance(where, str) or _is_number(where)
@@ -111,25 +201,24 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def find_bands(images: Any, bands: Sequence[str] | Mapping[str, Any]) -> BandFiles:
-    """Find the files of the bands, by names alone: nothing is opened.
+def _find_bands(
+    names: Sequence[str], bands: Sequence[str] | Mapping[str, Any], files: list[Path]
+) -> tuple[list[Path], list[_Place]]:
+    """Choose files and say where the bands lie, by names alone: nothing is opened.
+
+    The places are either all in files of their own, or none is.
 
     Raises:
         GlacierError: nothing matches, or more than one file where there must be one.
     """
-    names = band_names(bands)
-    files = list_files(images)
     if isinstance(bands, Mapping):
         if all(isinstance(where, int) for where in bands.values()):
-            return BandFiles(names, tuple(files), tuple(bands.values()), False)
+            return files, [(None, number) for number in bands.values()]
         found = [_by_pattern(name, where, files) for name, where in bands.items()]
-        return BandFiles(
-            names, tuple(path for path, _ in found), tuple(number for _, number in found), True
-        )
-    named = _by_tokens(names, files)
-    if named is not None:
-        return BandFiles(names, tuple(named), None, True)
-    return BandFiles(names, tuple(files), None, False)
+        return [path for path, _ in found], [*found]
+    if (named := _by_tokens(names, files)) is not None:
+        return named, [(path, 0) for path in named]
+    return files, [(None, 0) for _ in names]
 
 
 def _by_pattern(name: str, where: Any, files: Sequence[Path]) -> tuple[Path, int]:
@@ -196,142 +285,11 @@ def _some(files: Sequence[Path], limit: int = 4) -> str:
     return names + (f" and {len(files) - limit} more" if len(files) > limit else "")
 
 
-__all__ = [
-    "UNKNOWN",
-    "Grid",
-    "Image",
-    "Mask",
-    "Reflectance",
-    "Source",
-    "input_files",
-    "open_mask",
-    "open_source",
-    "same_crs",
-    "write_raster",
-]
-
-
-class Source(ABC):
-    """An image of any kind; pixels are read only where asked for.
-
-    ``reflectance`` is the rule that turned the numbers of the first band into reflectance, None
-    where there were no numbers; ``reflectance_source`` says where scale and offset come from:
-    "product metadata MTD_MSIL2A.xml", "manifest" (whatever the caller states), "file tags" or
-    "default";
-    ``warnings`` has a line for each contradiction between these.
-    """
-
-    bands: tuple[str, ...]
-    grid: Grid
-    paths: list[Path]
-    # (row, col, height, width) of the files of a patch folder in sorted order, in pixels of the
-    # frame; with `bounds` they may stick out of it. Empty for scenes.
-    tiles: list[tuple[int, int, int, int]]
-    # Sources that wrap or make images need not set these.
-    warnings: Sequence[str] = ()
-    reflectance: Reflectance | None = None
-    reflectance_source: str = "default"
-
-    @abstractmethod
-    def read(
-        self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
-    ) -> Image:
-        """Read a window; what lies outside the frame or between the files is invalid."""
-
-    @contextmanager
-    def kept_open(self, width: int | None = None) -> Iterator[Source]:
-        """Give the source for reading windows of these columns from top to bottom, in one thread.
-
-        Sources of files keep them open, and what they have decoded of them.
-        """
-        yield self
-
-
-def open_source(
-    images: str | Path | Sequence[str | Path],
-    *,
-    bands: Sequence[str] | Mapping[str, Any],
-    reflectance: Reflectance | None = None,
-    bounds: Sequence[float] | None = None,
-    resolution: float | None = None,
-) -> Source:
-    """Open patches, a scene, band files or a Sentinel-2 product as one image; reads no pixels.
-
-    Numbers become reflectance by the metadata of the product that a band file belongs to; else by
-    ``reflectance``; else by the scale and offset that the file tags its bands with (as catalogues'
-    COGs do); else by the defaults of ``Reflectance``. A ``reflectance`` with the default scale and
-    offset counts as one that states neither.
-
-    Args:
-        images: what ``paths.list_files`` takes: a file, a folder, a SAFE folder, a zip archive, a
-            pattern, a web address, a GDAL path, or a list of these.
-        bands: names in the order of the file's bands, or of band files that are recognised by their
-            names; or a mapping from name to band number, to file pattern, or to
-            {file: pattern, band: number}.
-        reflectance: how numbers become reflectance, where nothing better is known.
-        bounds: (xmin, ymin, xmax, ymax) in the image's CRS, snapped to whole pixels: the frame.
-        resolution: m per pixel of images without georeference.
-
-    Raises:
-        GlacierError: files that are missing, do not belong together, or lack bands.
-    """
-    found = find_bands(images, bands)
-    count = 1 if found.separate else len(found.bands) if found.numbers is None else None
-    headers = [
-        header for path in dict.fromkeys(found.files) for header in read_headers(path, count)
-    ]
-    if found.separate:
-        grid, placed, per_band = _band_files(found, headers, resolution)
-    else:
-        per_band = [(None, number) for number in _numbers(found, headers[0])]
-        grid, placed = lay_out(headers, resolution)
-    scaling = choose_scaling(headers, per_band, reflectance)
-    source = _RasterSource(found.bands, grid, placed, per_band, scaling, found.files, count)
-    return source if bounds is None else source.cropped(bounds)
-
-
-def input_files(images: str | Path | Sequence[str | Path]) -> list[Path]:
-    """Return the files on the disk that ``images`` is read from: a change in one changes the image.
-
-    Besides the rasters: archives that they are in, metadata of products, indices of stacks. Images
-    on the web are left out.
-    """
-    files = list_files(images)
-    found = {local_file(path) for path in files}
-    for path in files:
-        metadata = find_metadata(path) if band_of(path) else None
-        beside = index_of(path) if path.suffix.lower() == ".npy" else None
-        found |= {local_file(item) for item in (metadata, beside) if item and exists(item)}
-    return sorted(found - {None})
-
-
-def _numbers(found: BandFiles, header: Header) -> tuple[int, ...]:
-    """Return the band numbers to read from each of several files that are alike."""
-    if found.numbers is None:
-        if header.count != len(found.bands):
-            raise GlacierError(
-                f"{header.path}: has {header.count} band(s), {len(found.bands)} are wanted "
-                f"({', '.join(found.bands)}); pick them by number, as in bands: {{red: 4}}, or, "
-                "for one file a band, by pattern, as in bands: {red: '*_B04.tif'}"
-            )
-        return tuple(range(1, header.count + 1))
-    if max(found.numbers) > header.count:
-        raise GlacierError(
-            f"{header.path}: has {header.count} band(s), but band {max(found.numbers)} is asked "
-            "for; correct the numbers in `bands`"
-        )
-    return found.numbers
-
-
-def _band_files(
-    found: BandFiles, headers: Sequence[Header], resolution: float | None
-) -> tuple[Grid, list[Placed], list[tuple[Path | None, int]]]:
-    """Check that the files of the bands show the same frame; return it and where each band is."""
-    grid, placed = lay_out(headers[:1], resolution)
+def _check_one_frame(headers: Sequence[Header], files: Sequence[Path]) -> None:
+    """Check that the files of the bands show the same frame."""
     first = headers[0]
-    by_path = {header.path: header for header in headers}
     for header in headers:
-        if header.path not in found.files:
+        if header.path not in files:
             raise GlacierError(
                 f"{header.path.parent}: is a stack of one band; a stack of patches holds all "
                 "bands, [n, band, row, col]"
@@ -348,26 +306,39 @@ def _band_files(
                 f"{header.path}: its frame ({_frame(header.grid)}) is not that of "
                 f"{first.path.name} ({_frame(first.grid)}); all bands must lie on one grid"
             )
-    per_band = []
-    for index, (name, path) in enumerate(zip(found.bands, found.files, strict=True)):
-        number = found.numbers[index] if found.numbers else 0
-        count = by_path[path].count
-        if number > count:
-            raise GlacierError(
-                f"{path}: has {count} band(s), but band {number} is asked for as {name}; "
-                "correct the number in `bands`"
-            )
-        if number == 0 and count > 1:
-            raise GlacierError(
-                f"{path}: has {count} bands; say which one is {name} with "
-                f"{{file: {path.name}, band: NUMBER}}"
-            )
-        per_band.append((path, number or 1))
-    return grid, placed, per_band
 
 
 def _frame(grid: Grid) -> str:
     return f"{grid.width} x {grid.height} px of {grid.transform.a:g}, CRS {crs_name(grid)}"
+
+
+def _number(
+    names: Sequence[str], places: Sequence[_Place], headers: Sequence[Header]
+) -> list[_Place]:
+    """Return the places of the bands with a number each, checked against what the files hold."""
+    first = headers[0]
+    if places[0] == (None, 0):
+        if first.count != len(names):
+            raise GlacierError(
+                f"{first.path}: has {first.count} band(s), {len(names)} are wanted "
+                f"({', '.join(names)}); pick them by number, as in bands: {{red: 4}}, or, "
+                "for one file a band, by pattern, as in bands: {red: '*_B04.tif'}"
+            )
+        return [(None, number) for number in range(1, first.count + 1)]
+    counts = {header.path: header.count for header in headers}
+    for name, (path, number) in zip(names, places, strict=True):
+        path = path or first.path
+        if number > counts[path]:
+            raise GlacierError(
+                f"{path}: has {counts[path]} band(s), but band {number} is asked for as {name}; "
+                "correct the number in `bands`"
+            )
+        if number == 0 and counts[path] > 1:
+            raise GlacierError(
+                f"{path}: has {counts[path]} bands; say which one is {name} with "
+                f"{{file: {path.name}, band: NUMBER}}"
+            )
+    return [(path, number or 1) for path, number in places]
 
 
 class _RasterSource(Frame, Source):
@@ -378,9 +349,8 @@ class _RasterSource(Frame, Source):
         bands: tuple[str, ...],
         grid: Grid,
         placed: Sequence[Placed],
-        per_band: Sequence[tuple[Path | None, int]],
+        places: Sequence[_Place],
         scaling: Scaling,
-        paths: Sequence[Path],
         count: int | None,
     ) -> None:
         super().__init__(grid, placed)
@@ -390,19 +360,11 @@ class _RasterSource(Frame, Source):
         self.reflectance_source = scaling.source
         self._scaling = scaling
         self._count = count
-        self.paths = list(dict.fromkeys(paths))
         self._open = open_raster
-        self._per_band = list(per_band)
-        # Band positions by file, so that a file with several of them is opened once.
-        self._by_file: dict[Path | None, list[int]] = {}
-        for index, (path, _) in enumerate(self._per_band):
-            self._by_file.setdefault(path, []).append(index)
-        separate = None not in self._by_file
-        self.tiles = (
-            [(item.row, item.col, item.height, item.width) for item in self.placed]
-            if not separate and len(self.placed) > 1
-            else []
-        )
+        # (position, number) of the bands by file, so that one with several of them is opened once.
+        self._by_file: dict[Path | None, list[tuple[int, int]]] = {}
+        for position, (path, number) in enumerate(places):
+            self._by_file.setdefault(path, []).append((position, number))
 
     @contextmanager
     def kept_open(self, width: int | None = None) -> Iterator[Source]:
@@ -411,22 +373,6 @@ class _RasterSource(Frame, Source):
         with KeptOpen(width) as files:
             source._open = files.open
             yield source
-
-    def cropped(self, bounds: Sequence[float]) -> _RasterSource:
-        """Return the part inside ``bounds``."""
-        grid, placed = self.crop(bounds)
-        if not placed:
-            raise GlacierError(f"bounds: {list(bounds)} lie in a gap between the patches")
-        # A patch of a stack is in the file that its path lies under.
-        kept = {path for item in placed for path in (item.path, item.path.parent)}
-        paths = [path for path in self.paths if path in kept] if self.tiles else self.paths
-        source = _RasterSource(
-            self.bands, grid, placed, self._per_band, self._scaling, paths, self._count
-        )
-        # One patch left of several is still a patch.
-        if self.tiles:
-            source.tiles = [(item.row, item.col, item.height, item.width) for item in placed]
-        return source
 
     def read(
         self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
@@ -455,16 +401,12 @@ class _RasterSource(Frame, Source):
         empty = np.zeros(values.shape, bool)
         alone = np.zeros(len(self.bands), bool)
         whole_numbers = True
-        for path, positions in self._by_file.items():
+        for path, places in self._by_file.items():
             with self._open(path or item.path, self._count) as dataset:
-                numbers = [self._per_band[position][1] for position in positions]
-                stored = dataset.read(numbers, window=window)
-                rules = [
-                    self._scaling.of(position, dataset, number)
-                    for position, number in zip(positions, numbers, strict=True)
-                ]
+                stored = dataset.read([number for _, number in places], window=window)
+                rules = [self._scaling.of(position, dataset, number) for position, number in places]
             whole_numbers &= stored.dtype.kind in "ui"
-            for position, band, rule in zip(positions, stored, rules, strict=True):
+            for (position, _), band, rule in zip(places, stored, rules, strict=True):
                 if rule.nodata is not None:
                     empty[position] = band == rule.nodata
                     alone[position] = not rule.can_be(rule.nodata)

@@ -224,7 +224,7 @@ def reference(image):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Your input image is smaller")
 @pytest.mark.parametrize(
-    ("shape", "steps"), [((300, 330), 9), ((110, 420), 1)], ids=["one block", "three blocks"]
+    ("shape", "steps"), [((300, 330), 6), ((110, 420), 1)], ids=["one block", "three blocks"]
 )
 def test_blocks_say_what_the_class_says_of_the_whole(monkeypatch, shape, steps):
     monkeypatch.setattr(clouds, "_BLOCK", steps * clouds._STEP)
