@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class GlacierError(Exception):
@@ -37,3 +39,21 @@ def did_you_mean(value: object, known: Iterable[str], *, none: str = "there is n
     if near := difflib.get_close_matches(str(value), names, n=1):
         return f"did you mean {near[0]!r}?"
     return f"known are {', '.join(names)}" if names else none
+
+
+@contextmanager
+def quiet_loggers(names: Iterable[str], level: int = logging.CRITICAL + 1) -> Iterator[None]:
+    """Keep libraries from logging what users are told already, as long as the block lasts.
+
+    Args:
+        names: of the loggers.
+        level: what is below it is not logged; by default nothing is.
+    """
+    before = {logger: logger.level for logger in map(logging.getLogger, names)}
+    for logger in before:
+        logger.setLevel(level)
+    try:
+        yield
+    finally:
+        for logger, own in before.items():
+            logger.setLevel(own)

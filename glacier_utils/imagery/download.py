@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,7 +31,7 @@ from rasterio.warp import transform_bounds
 from tqdm import tqdm
 
 from glacier_utils.conventions import BANDS, image_day
-from glacier_utils.errors import GlacierError
+from glacier_utils.errors import GlacierError, quiet_loggers
 from glacier_utils.files import atomic_path, write_json, write_text
 from glacier_utils.imagery import catalogue
 from glacier_utils.imagery.catalogue import (
@@ -195,7 +194,7 @@ def load_best(
     found, broken = list(found), []
     while len(broken) < _TRIES and (ranked := rank(found, box)):
         try:
-            with rasterio.Env(**_GDAL), _quiet():
+            with rasterio.Env(**_GDAL), quiet_loggers(("odc", "rasterio")):
                 return _load(ranked[0], grid, tell), broken
         except _Broken as problem:
             broken.append(str(problem))
@@ -294,20 +293,6 @@ def _read(item: Candidate, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
         np.stack([loaded[band].values[0] for band in BANDS]),
         loaded["scl"].values[0],
     )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the libraries from logging what is reported here already."""
-    loggers = [logging.getLogger(name) for name in ("odc", "rasterio")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _reason(error: Exception) -> str:

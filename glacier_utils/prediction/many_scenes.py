@@ -25,7 +25,7 @@ import geopandas as gpd
 import pandas as pd
 from tqdm import tqdm
 
-from glacier_utils.errors import GlacierError, plain
+from glacier_utils.errors import GlacierError, plain, quiet_loggers
 from glacier_utils.files import fingerprint, write_csv, write_json
 from glacier_utils.models.checkpoint import load_checkpoint
 from glacier_utils.outlines.glims import write_glims
@@ -469,7 +469,8 @@ def _client(workers: int | None, scheduler: str | None, retries: int) -> Iterato
             "leave them out to map one scene after the other"
         ) from error
     with ExitStack() as stack:
-        stack.enter_context(_quiet())
+        # What matters is told by the results.
+        stack.enter_context(quiet_loggers(_QUIET))
         if scheduler:
             yield stack.enter_context(_connected(scheduler))
             return
@@ -532,20 +533,6 @@ async def _answers(address: str) -> None:
 
     comm = await connect(address, timeout=_CONNECT_SECONDS)
     await comm.close()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the cluster's own reports from the user: what matters is told by the results."""
-    loggers = [logging.getLogger(name) for name in _QUIET]
-    before = [one.level for one in loggers]
-    for one in loggers:
-        one.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        for one, level in zip(loggers, before, strict=True):
-            one.setLevel(level)
 
 
 def _cores() -> int:

@@ -33,7 +33,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
 from glacier_utils.conventions import UNKNOWN
-from glacier_utils.errors import GlacierError
+from glacier_utils.errors import GlacierError, quiet_loggers
 from glacier_utils.files import release_pages
 from glacier_utils.models.checkpoint import Segmenter
 from glacier_utils.models.losses import Loss, bce_dice
@@ -146,19 +146,12 @@ def _trainer(**settings: Any) -> lightning.Trainer:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep Lightning from announcing hardware and giving advice that does not apply here."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
+    names = ("lightning.pytorch", "lightning.fabric")
+    with warnings.catch_warnings(), quiet_loggers(names, logging.ERROR):
         warnings.filterwarnings("ignore", module=r"lightning\..*")
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*isinstance.*treespec.*")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+        yield
 
 
 @contextmanager
