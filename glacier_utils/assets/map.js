@@ -1,24 +1,25 @@
 "use strict";
-// What the map needs beyond Leaflet: a swipe over panes, a legend that follows the layers, pop-ups.
+// The interactive map, from what stands in the page's element "content": layers in panes of their
+// own, a swipe over panes, a legend that follows the layers, pop-ups.
 // Texts come from third parties: they are only ever set as text, never as HTML.
-const glacierMap = (() => {
+(() => {
   const element = (tag, className, parent, text) => {
     const made = L.DomUtil.create(tag, className || "", parent);
     if (text !== undefined) made.textContent = text;
     return made;
   };
 
-  function swipe(map, options, middle) {
+  function swipe(map, panes, labels, middle) {
     // Below the pop-ups, which a control of the map would cover.
     const pane = map.createPane("swipe");
     const holder = element("div", "swipe", pane);
     const line = element("div", "swipe-line", holder);
-    options.labels.forEach((label) => element("span", "", line, label));
+    labels.forEach((label) => element("span", "", line, label));
     const range = element("input", "swipe-range", holder);
     const value = (1000 * middle.x) / map.getSize().x;
     Object.assign(range, {type: "range", min: 0, max: 1000, step: 1, value});
     range.setAttribute(
-      "aria-label", `Swipe: ${options.labels[0]} on the left, ${options.labels[1]} on the right`);
+      "aria-label", `Swipe: ${labels[0]} on the left, ${labels[1]} on the right`);
     L.DomEvent.disableClickPropagation(range);
     const update = () => {
       const size = map.getSize();
@@ -28,8 +29,8 @@ const glacierMap = (() => {
       const cut = start.x + across;
       // Panes have no size of their own; `clip`, unlike `clip-path`, never asks for one.
       const rect = (west, east) => `rect(${start.y}px, ${east}px, ${end.y}px, ${west}px)`;
-      options.left.forEach((name) => { map.getPane(name).style.clip = rect(start.x, cut); });
-      options.right.forEach((name) => { map.getPane(name).style.clip = rect(cut, end.x); });
+      panes.left.forEach((name) => { map.getPane(name).style.clip = rect(start.x, cut); });
+      panes.right.forEach((name) => { map.getPane(name).style.clip = rect(cut, end.x); });
       L.DomUtil.setPosition(holder, start);
       Object.assign(holder.style, {width: `${size.x}px`, height: `${size.y}px`});
       line.style.left = `${across}px`;
@@ -61,13 +62,13 @@ const glacierMap = (() => {
     return section;
   }
 
-  function legend(map, options, narrow) {
+  function legend(map, sections, notes, narrow) {
     const control = L.control({position: "bottomright"});
     control.onAdd = () => {
       const box = element("details", "legend");
       box.open = !narrow;
       element("summary", "", box, "Legend");
-      const parts = options.legend.map((part) => [part.layer, legendPart(box, part)]);
+      const parts = sections.map(([layer, part]) => [layer, legendPart(box, part)]);
       const update = () => parts.forEach(([layer, section]) => {
         section.hidden = !map.hasLayer(layer);
       });
@@ -75,7 +76,7 @@ const glacierMap = (() => {
       map.on("layeradd layerremove", update).on("resize", fit);
       update();
       fit();
-      options.notes.forEach((note) => element("p", "", box, note));
+      notes.forEach((note) => element("p", "", box, note));
       L.DomEvent.disableClickPropagation(box).disableScrollPropagation(box);
       return box;
     };
@@ -111,27 +112,66 @@ const glacierMap = (() => {
     L.popup({maxWidth: 300}).setLatLng(event.latlng).setContent(content).openOn(map);
   }
 
-  function describe(map, feature, layer, about) {
-    drawn.set(layer, {feature, about});
-    layer.on("click", (event) => describeAll(map, event));
-    layer.on("mouseover", () => layer.setStyle({weight: 4}));
-    layer.on("mouseout", () => layer.setStyle({weight: 2}));
+  function outlines(map, pane, part, name) {
+    return L.geoJSON(part.features, {
+      pane,
+      smoothFactor: 0.5,
+      style: (feature) => ({
+        color: part.colour, weight: 2, opacity: 1, fillOpacity: 0,
+        dashArray: feature.properties.rock ? "2 5" : null,
+      }),
+      onEachFeature: (feature, layer) => {
+        drawn.set(layer, {feature, about: {layer: name, labels: part.labels}});
+        layer.on("click", (event) => describeAll(map, event));
+        layer.on("mouseover", () => layer.setStyle({weight: 4}));
+        layer.on("mouseout", () => layer.setStyle({weight: 2}));
+      },
+    });
   }
 
-  function start(map, options) {
+  // The parts of a layer, each in a pane that keeps its place in the pile, whenever it is shown.
+  function group(map, layer, place, bounds, panes) {
+    return L.featureGroup(layer.parts.map((part) => {
+      const pane = `layer-${place}-${part.side}`;
+      Object.assign(map.createPane(pane).style, {zIndex: 300 + place, pointerEvents: "none"});
+      if (part.side !== "both") panes[part.side].push(pane);
+      if (part.features) return outlines(map, pane, part, layer.name);
+      return L.imageOverlay(
+        part.image, bounds, {pane, alt: layer.name, className: part.sharp ? "pixelated" : ""});
+    }));
+  }
+
+  // Leaflet takes the names in its layer switch and its attributions for HTML.
+  const escaped = (text) => element("span", "", null, text).innerHTML;
+
+  function start(options) {
+    const map = L.map("map", {zoomSnap: 0.25, maxZoom: 20, center: [0, 0], zoom: 1});
     const narrow = map.getSize().x < 700;
     map.attributionControl.setPrefix("Leaflet");
-    if (options.attribution) map.attributionControl.addAttribution(options.attribution);
+    if (options.attribution) map.attributionControl.addAttribution(escaped(options.attribution));
     L.control.scale({metric: true, imperial: false, maxWidth: 150}).addTo(map);
+    const switched = L.control.layers(null, null, {collapsed: narrow}).addTo(map);
+    const panes = {left: [], right: []};
+    const sections = [];
+    // The switch and the legend list the topmost first.
+    options.layers.map((layer, place) => [layer, place]).reverse().forEach(([layer, place]) => {
+      const made = group(map, layer, place, options.bounds, panes);
+      if (layer.shown) made.addTo(map);
+      switched.addOverlay(made, escaped(layer.name));
+      sections.push([made, layer.legend]);
+    });
+    const {url, attribution, name} = options.basemap;
+    const tiles = L.tileLayer(url, {attribution, maxZoom: 20, maxNativeZoom: 17});
+    switched.addOverlay(tiles, escaped(name));
     // Beside the list of layers and the legend where there is room.
     map.fitBounds(
       options.bounds, {animate: false, paddingBottomRight: narrow ? [0, 0] : [260, 0]});
     map.setMinZoom(Math.floor(map.getZoom()) - 2);
     map.setMaxBounds(L.latLngBounds(options.bounds).pad(1));
     const middle = map.latLngToContainerPoint(L.latLngBounds(options.bounds).getCenter());
-    if (options.swipe) swipe(map, options.swipe, middle);
-    legend(map, options, narrow);
+    if (panes.left.length) swipe(map, panes, options.dates, middle);
+    legend(map, sections, options.notes, narrow);
   }
 
-  return {start, describe};
+  start(JSON.parse(document.getElementById("content").textContent));
 })();

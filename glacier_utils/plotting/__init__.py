@@ -1,4 +1,4 @@
-"""Figures and interactive maps from arrays and tables."""
+"""How it looks: figures and interactive maps, from arrays and tables, never from files."""
 
 import lazy_loader
 

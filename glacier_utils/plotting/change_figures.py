@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import matplotlib.dates as mdates
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from glacier_utils.change.transition import CAUSES, NO_CAUSE
-from glacier_utils.plotting import style as style_module
-from glacier_utils.plotting.charts import palette, plain
+from glacier_utils.conventions import UNKNOWN
+from glacier_utils.plotting.charts import BESIDE, interval_dots, lines_figure
+from glacier_utils.plotting.maps import Bounds, code_maps
+from glacier_utils.plotting.style import escape_math, legend_below, model_lines, palette, panels
 
 CAUSE_COLOURS = {
     "mapped alike": "#efece4",
@@ -28,17 +29,21 @@ CAUSE_COLOURS = {
     "rest": "#d55e00",
     "unknown": "#7f7f7f",
 }
+_MOST_GLACIERS = 30  # drawn per area
 
 
 def area_series(table: pd.DataFrame, known: Mapping[str, float] | None = None) -> Figure:
-    """Show the mapped area over time with its intervals, a panel an area, a colour a model.
+    """Show the mapped area over time with its intervals, a panel per area, a colour per model.
 
     The thin bar is the whole interval, the thick one the outline's part of it (buffer method).
     Dates are set at their place in time where they can be read as such.
 
     Args:
-        table: of ``series.area_table``, any number of dates.
+        table: of `series.area_table`, any number of dates.
         known: area -> true area in km2, drawn as a line.
+
+    Returns:
+        The figure.
     """
     areas = list(dict.fromkeys(table["area"]))
     colours = palette(list(dict.fromkeys(table["model"])))
@@ -47,11 +52,10 @@ def area_series(table: pd.DataFrame, known: Mapping[str, float] | None = None) -
     timed = bool(days.notna().all())
     places = mdates.date2num(days) if timed else np.arange(len(dates))
     step = np.diff(places).min() if len(places) > 1 else 1.0
-    figure, axes = plt.subplots(
-        1, len(areas), figsize=(3.4 * len(areas) + 1.2, 4.2), squeeze=False, layout="constrained"
-    )
-    for ax, area in zip(axes[0], areas, strict=True):
-        for shift, (model, colour) in zip(_spread(len(colours)), colours.items(), strict=True):
+    figure, axes = panels(len(areas), len(areas), (3.4, 4.2), (1.2, 0))
+    shifts = np.linspace(-0.15, 0.15, len(colours)) if len(colours) > 1 else [0.0]
+    for ax, area in zip(axes, areas, strict=True):
+        for shift, (model, colour) in zip(shifts, colours.items(), strict=True):
             own = table[(table["area"] == area) & (table["model"] == model)].sort_values("date")
             x = places[[dates.index(date) for date in own["date"]]] + shift * step
             middle, buffer = own["area_km2"].to_numpy(), own["buffer_km2"].to_numpy()
@@ -62,45 +66,47 @@ def area_series(table: pd.DataFrame, known: Mapping[str, float] | None = None) -
             ax.axhline(known[area], color="0.3", linestyle="--", linewidth=1)
         ax.set_xticks(places, dates, rotation=0 if len(dates) < 4 else 45)
         ax.set_xlim(places[0] - 0.5 * step, places[-1] + 0.5 * step)
-        ax.set(title=plain(area), ylim=(0, None))
+        ax.set(title=escape_math(area), ylim=(0, None))
         sns.despine(ax=ax)
-    axes[0, 0].set_ylabel("mapped glacier area (km²)")
-    handles = [Line2D([], [], color=c, marker="o", label=plain(m)) for m, c in colours.items()]
-    if known:
-        handles.append(Line2D([], [], color="0.3", linestyle="--", label="truth"))
-    _legend(figure, handles)
+    axes[0].set_ylabel("mapped glacier area (km²)")
+    truth = [Line2D([], [], color="0.3", linestyle="--", label="truth")] if known else []
+    legend_below(figure, [*model_lines(colours), *truth], columns=2)
     return figure
 
 
 def cause_maps(
     causes: Mapping[str, np.ndarray],
     changes: Mapping[str, np.ndarray],
-    bounds: Mapping[str, style_module.Bounds],
-    **kwargs,
+    bounds: Mapping[str, Bounds],
 ) -> Figure:
     """Show where the maps of two dates differ, in the colour of the cause.
 
     Args:
-        causes: title -> codes of ``transition.causes``.
-        changes: the same titles -> codes of ``transition.transition``, for what is unknown.
+        causes: title -> codes of `transition.causes`.
+        changes: the same titles -> codes of `transition.transition`, for what is unknown.
         bounds: the same titles -> (xmin, ymin, xmax, ymax) in m.
-        kwargs: of ``style.code_maps``.
+
+    Returns:
+        The figure.
     """
     shown = {
-        title: np.where(changes[title] == 255, 255, codes).astype(np.uint8)
+        title: np.where(changes[title] == UNKNOWN, UNKNOWN, codes).astype(np.uint8)
         for title, codes in causes.items()
     }
     present = [code for code in CAUSES if any((codes == code).any() for codes in shown.values())]
     names = ["mapped alike", *(CAUSES[code] for code in present), "unknown"]
     colours = {name: CAUSE_COLOURS[name] for name in names}
-    return style_module.code_maps(shown, bounds, colours, (NO_CAUSE, *present, 255), **kwargs)
+    return code_maps(shown, bounds, colours, (NO_CAUSE, *present, UNKNOWN))
 
 
 def cause_bars(table: pd.DataFrame) -> Figure:
     """Show what changed by cause: for each area what was lost to the left, gained to the right.
 
     Args:
-        table: of ``series.explain_all``: area, direction, cause, area_km2.
+        table: of `series.explain`: area, direction, cause, area_km2.
+
+    Returns:
+        The figure.
     """
     areas = list(dict.fromkeys(table["area"]))
     figure, ax = plt.subplots(figsize=(8, 0.6 * len(areas) + 1.5), layout="constrained")
@@ -114,56 +120,51 @@ def cause_bars(table: pd.DataFrame) -> Figure:
             style = {"color": CAUSE_COLOURS[cause], "edgecolor": "white"}
             there = table.loc[table["cause"] == cause, "area_km2"].sum() > 0
             label = cause if sign < 0 and there else None
-            ax.barh([plain(area) for area in areas], values, left=left, label=label, **style)
+            ax.barh([escape_math(area) for area in areas], values, left=left, label=label, **style)
             left += values
     ax.axvline(0, color="0.2", linewidth=0.8)
     ax.invert_yaxis()
     ax.xaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
     ax.set_xlabel("mapped on the first date only  ←  area (km²)  →  mapped on the last date only")
     if ax.get_legend_handles_labels()[0]:
-        ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8)
+        ax.legend(fontsize=8, **BESIDE)
     sns.despine(ax=ax, left=True)
     return figure
 
 
-def glacier_changes(table: pd.DataFrame, *, most: int = 30) -> Figure:
-    """Show the change of each glacier with its interval, the largest glaciers on top.
+def glacier_changes(table: pd.DataFrame) -> Figure:
+    """Show the change of each glacier with its interval, the 30 largest of each area on top.
 
     Args:
-        table: of ``series.glacier_table``, one model and one date.
-        most: as many glaciers an area are drawn.
+        table: of `series.glacier_table`, one model and one date.
+
+    Returns:
+        The figure.
     """
-    areas = list(dict.fromkeys(table["area"]))
     parts = {
-        area: table[table["area"] == area].nlargest(most, "reference_km2", keep="first")
-        for area in areas
+        area: own.nlargest(_MOST_GLACIERS, "reference_km2", keep="first")
+        for area, own in table.groupby("area", sort=False)
     }
-    rows = max(len(part) for part in parts.values())
-    figure, axes = plt.subplots(
-        1,
-        len(areas),
-        figsize=(5.2 * len(areas), 0.2 * rows + 1.5),
-        squeeze=False,
-        layout="constrained",
-    )
-    for ax, (area, own) in zip(axes[0], parts.items(), strict=True):
+    tall = 0.2 * max(len(own) for own in parts.values()) + 1.5
+    figure, axes = panels(len(parts), len(parts), (5.2, tall))
+    for ax, (area, own) in zip(axes, parts.items(), strict=True):
         heights = np.arange(len(own))
         colours = ["#d55e00" if changed else "#0072b2" for changed in own["changed"]]
         ax.hlines(heights, own["change_low"], own["change_high"], colors=colours)
         ax.scatter(own["change_km2"], heights, c=colours, s=14, zorder=3)
         names = own["name"].where(own["name"].astype(bool), own["glacier_id"])
         labels = [
-            f"{plain(name)}, {size:.2f}"
+            f"{escape_math(name)}, {size:.2f}"
             for name, size in zip(names, own["reference_km2"], strict=True)
         ]
         ax.set_yticks(heights, labels, fontsize=7)
         ax.axvline(0, color="0.3", linewidth=0.8)
         ax.invert_yaxis()
         shown = f", {int(own['changed'].sum())} of {len(own)} beyond their interval"
-        ax.set_title(plain(area) + shown, fontsize=10)
+        ax.set_title(escape_math(area) + shown, fontsize=10)
         ax.set_xlabel("change of mapped area (km²), 95 % interval")
         sns.despine(ax=ax)
-    axes[0, 0].set_ylabel("glacier, area of the label (km²)")
+    axes[0].set_ylabel("glacier, area of the label (km²)")
     return figure
 
 
@@ -171,11 +172,14 @@ def robustness_matrix(table: pd.DataFrame, *, reference: str) -> Figure:
     """Show the IoU of every model (rows) on every area and date (columns) with its interval.
 
     Args:
-        table: of ``series.robustness``.
+        table: of `series.robustness`.
         reference: which of its references is shown.
+
+    Returns:
+        The figure.
     """
     own = table[table["reference"] == reference]
-    own = own.assign(where=(own["area"] + "\n" + own["date"]).map(plain))
+    own = own.assign(where=(own["area"] + "\n" + own["date"]).map(escape_math))
     models, places = (list(dict.fromkeys(own[name])) for name in ("model", "where"))
     wide, low, high = (
         own.pivot(index="model", columns="where", values=name).loc[models, places]
@@ -188,8 +192,8 @@ def robustness_matrix(table: pd.DataFrame, *, reference: str) -> Figure:
     figure, ax = plt.subplots(
         figsize=(1.35 * len(places) + 3.4, 0.75 * len(models) + 1.7), layout="constrained"
     )
-    bar = {"label": f"IoU by the {reference} (1)"}
-    wide.index = [plain(name) for name in models]
+    bar = {"label": f"IoU against the {reference} (1)"}
+    wide.index = [escape_math(name) for name in models]
     sns.heatmap(wide, annot=np.array(text), fmt="", cmap="crest", cbar_kws=bar, ax=ax)
     ax.set(xlabel="tested on", ylabel="trained on")
     ax.tick_params(axis="y", rotation=0)
@@ -197,85 +201,54 @@ def robustness_matrix(table: pd.DataFrame, *, reference: str) -> Figure:
 
 
 def false_change(table: pd.DataFrame) -> Figure:
-    """Show which share of unchanged ground is mapped differently on two dates, with intervals.
+    """Show which part of unchanged ground is mapped differently on two dates, with intervals.
 
     Args:
-        table: of ``series.steadiness``.
+        table: of `series.repeatability`.
+
+    Returns:
+        The figure.
     """
-    table = table.assign(pair=table["before"] + " to " + table["after"])
+    table = table.assign(
+        pair=table["before"] + " to " + table["after"],
+        low=table["changed"] + table["same"] - table["same_high"],
+        high=table["changed"] + table["same"] - table["same_low"],
+    )
     cases = list(dict.fromkeys(zip(table["area"], table["pair"], strict=True)))
     grounds = list(dict.fromkeys(table["ground"]))
     colours = palette(list(dict.fromkeys(table["model"])))
-    figure, axes = plt.subplots(
-        1,
-        len(cases),
-        figsize=(3.6 * len(cases) + 1.4, 0.55 * len(grounds) + 1.8),
-        sharey=True,
-        squeeze=False,
-        layout="constrained",
-    )
-    for ax, (area, pair) in zip(axes[0], cases, strict=True):
-        for shift, (model, colour) in zip(_spread(len(colours)), colours.items(), strict=True):
-            here = (table["area"] == area) & (table["pair"] == pair)
-            own = table[here & (table["model"] == model)]
-            heights = [grounds.index(name) + shift for name in own["ground"]]
-            ends = [own["same_high"] - own["same"], own["same"] - own["same_low"]]
-            ax.errorbar(
-                100 * own["changed"],
-                heights,
-                xerr=100 * np.nan_to_num(np.clip(ends, 0, None)),
-                fmt="o",
-                color=colour,
-                capsize=3,
-            )
-        ax.set_title(f"{plain(area)}, {pair}", fontsize=10)
+    size = (3.6, 0.55 * len(grounds) + 1.8)
+    figure, axes = panels(len(cases), len(cases), size, (1.4, 0), sharey=True)
+    for ax, (area, pair) in zip(axes, cases, strict=True):
+        own = table[(table["area"] == area) & (table["pair"] == pair)]
+        interval_dots(ax, own, "ground", ("changed", "low", "high"), rows=grounds, group="model",
+                      colours=colours, scale=100)  # fmt: skip
+        ax.set_title(f"{escape_math(area)}, {pair}", fontsize=10)
         ax.set(xlabel="mapped differently (% of the ground)", xlim=(0, None))
-        sns.despine(ax=ax)
-    axes[0, 0].set_yticks(range(len(grounds)), grounds)
-    axes[0, 0].set_ylim(len(grounds) - 0.5, -0.5)
-    handles = [Line2D([], [], color=c, marker="o", label=plain(m)) for m, c in colours.items()]
-    _legend(figure, handles)
+    legend_below(figure, model_lines(colours), columns=2)
     return figure
 
 
-def prices(table: pd.DataFrame, *, reference: str) -> Figure:
-    """Show what other dates of training cost or gain, with the line of no difference.
+def date_costs(table: pd.DataFrame, *, reference: str) -> Figure:
+    """Show what other dates of training cost or gain, beside the line of no difference.
 
     Args:
-        table: of ``series.price``.
+        table: of `series.cost_of_dates`.
         reference: which of its references is shown.
+
+    Returns:
+        The figure.
     """
     own = table[table["reference"] == reference]
-    places = list(dict.fromkeys(own["area"] + ", " + own["date"]))
+    own = own.assign(place=own["area"] + ", " + own["date"])
     colours = palette(list(dict.fromkeys(own["model"])))
-    figure, ax = plt.subplots(figsize=(7.5, 0.55 * len(places) + 1.7), layout="constrained")
-    for shift, (model, colour) in zip(_spread(len(colours)), colours.items(), strict=True):
-        rows = own[own["model"] == model]
-        heights = [places.index(f"{row.area}, {row.date}") + shift for row in rows.itertuples()]
-        ends = [rows["difference"] - rows["low"], rows["high"] - rows["difference"]]
-        ax.errorbar(rows["difference"], heights, xerr=ends, fmt="o", color=colour, capsize=3)
+    figure, ax = lines_figure(own["place"].nunique(), extra=1.7)
+    values = ("difference", "low", "high")
+    interval_dots(ax, own, "place", values, group="model", colours=colours)
     ax.axvline(0, color="0.4", linewidth=0.8)
-    ax.set_yticks(range(len(places)), [plain(place) for place in places])
-    ax.set_ylim(len(places) - 0.5, -0.5)
-    against = plain(own["against"].iloc[0]) if len(own) else ""
-    ax.set_xlabel(f"difference of IoU from {against} (1), 95 % interval\nby the {reference}")
-    handles = [Line2D([], [], color=c, marker="o", label=plain(m)) for m, c in colours.items()]
-    _legend(figure, handles)
-    _note_sides(ax)
-    sns.despine(ax=ax)
-    return figure
-
-
-def _note_sides(ax: Axes) -> None:
+    against = escape_math(own["against"].iloc[0]) if len(own) else ""
+    ax.set_xlabel(f"difference of IoU from {against} (1), 95 % interval\nagainst the {reference}")
+    legend_below(figure, model_lines(colours), columns=2)
     for x, text, side in ((0.0, "worse", "left"), (1.0, "better", "right")):
         ax.text(x, 1.01, text, transform=ax.transAxes, ha=side, fontsize=8, color="0.4")
-
-
-def _spread(count: int) -> Sequence[float]:
-    return np.linspace(-0.15, 0.15, count) if count > 1 else [0.0]
-
-
-def _legend(figure: Figure, handles: list) -> None:
-    if handles:
-        columns = min(2, len(handles))
-        figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
+    return figure

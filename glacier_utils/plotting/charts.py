@@ -1,4 +1,4 @@
-"""Graphs: every figure without a place in it. Tables in, a Matplotlib figure out."""
+"""Graphs: figures without a place in them. Tables in, a Matplotlib figure out."""
 
 from __future__ import annotations
 
@@ -8,109 +8,145 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
+from glacier_utils.conventions import BANDS
 from glacier_utils.errors import GlacierError
+from glacier_utils.plotting.style import (
+    CLASS_COLOURS,
+    escape_math,
+    legend_below,
+    palette,
+    panels,
+)
 
-# Okabe & Ito (2008): eight colours that stay apart for readers with any common colour blindness.
-OKABE_ITO = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442", "#000000")
 CLASS_LINES = {"glacier": "#0072b2", "not glacier": "#d55e00"}
-BAND_ORDER = ("blue", "green", "red", "nir")
+BAND_ORDER = (*BANDS[2::-1], *BANDS[3:])  # by wavelength
+BESIDE = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "frameon": False}
+"""Where a legend stands to the right of its axes."""
+_FAR_APART = 30  # largest over smallest loss
 
 
-def palette(names: Sequence[str]) -> dict[str, str]:
-    """Give each name a colour, the same one wherever the names come in the same order."""
-    return {name: OKABE_ITO[i % len(OKABE_ITO)] for i, name in enumerate(names)}
+def interval_dots(
+    ax: Axes,
+    table: pd.DataFrame,
+    row: str,
+    values: tuple[str, str, str],
+    *,
+    rows: Sequence[str] | None = None,
+    group: str | None = None,
+    colours: Mapping[str | None, str] | None = None,
+    scale: float = 1.0,
+) -> None:
+    """Draw values with their intervals as dots, a line per name, from top to bottom.
+
+    Args:
+        ax: the axes.
+        table: a row per dot; an interval that is nan is not drawn.
+        row: the column whose values name the lines.
+        values: the columns of the value and of the ends of its interval.
+        rows: names of the lines from the top; default those of the table in their order.
+        group: the column that gives the colour; dots of one line stand a little apart.
+        colours: value of ``group`` -> colour, the only key being None without a ``group``; default
+            `style.palette`.
+        scale: factor of what is drawn, such as 100 for per cent.
+    """
+    rows = list(dict.fromkeys(table[row])) if rows is None else list(rows)
+    if colours is None:
+        colours = palette(list(dict.fromkeys(table[group])) if group else [None])
+    parts = {name: table[table[group] == name] if group else table for name in colours}
+    shifts = np.linspace(-0.15, 0.15, len(parts)) if len(parts) > 1 else [0.0]
+    for shift, (name, part) in zip(shifts, parts.items(), strict=True):
+        middle, low, high = (scale * part[column].to_numpy(float) for column in values)
+        ax.errorbar(
+            middle,
+            [rows.index(value) + shift for value in part[row]],
+            xerr=np.abs([low - middle, high - middle]),
+            fmt="o",
+            color=colours[name],
+            capsize=3,
+            label=None if name is None else escape_math(name),
+        )
+    ax.set_yticks(range(len(rows)), [escape_math(name) for name in rows])
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    sns.despine(ax=ax)
 
 
-def plain(text: str) -> str:
-    """Return a user's name so that Matplotlib writes it as it is: two ``$`` make no formula."""
-    return str(text).replace("$", r"\$")
-
-
-def _bands(pixels: pd.DataFrame, bands: Sequence[str]) -> list[str]:
-    """Return the bands in order of wavelength where that is known."""
-    return [b for b in BAND_ORDER if b in bands] + [b for b in bands if b not in BAND_ORDER]
+def lines_figure(count: int, *, extra: float = 1.3) -> tuple[Figure, Axes]:
+    """Return a figure with one axes for ``count`` lines, ``extra`` inches higher than they are."""
+    return plt.subplots(figsize=(7.5, 0.55 * count + extra), layout="constrained")
 
 
 def band_histograms(pixels: pd.DataFrame, bands: Sequence[str]) -> Figure:
     """Show the reflectance of each class and band, a row per area, a line style per date.
 
     Args:
-        pixels: from `exploration.sample_pixels`: area, date, class and a column a band.
+        pixels: from `exploration.sample_pixels`: area, date, class and a column per band.
         bands: the bands to show.
+
+    Returns:
+        The figure.
     """
     areas = list(dict.fromkeys(pixels["area"]))
-    dates = sorted(set(pixels["date"]))
-    ordered = _bands(pixels, bands)
-    figure, axes = plt.subplots(
-        len(areas),
-        len(ordered),
-        figsize=(2.7 * len(ordered) + 1, 2.3 * len(areas) + 0.7),
-        sharex="col",
-        squeeze=False,
-        layout="constrained",
+    styles = dict(zip(sorted(set(pixels["date"])), ("-", "--", ":", "-.") * 5, strict=False))
+    ordered = _by_wavelength(bands)
+    figure, axes = panels(
+        len(areas) * len(ordered), len(ordered), (2.7, 2.3), (1, 0.7), sharex="col"
     )
     tops = {band: np.nanpercentile(pixels[band], 99.5) for band in ordered}
-    for row, area in enumerate(areas):
-        for column, band in enumerate(ordered):
-            ax = axes[row, column]
-            for name, colour in CLASS_LINES.items():
-                for date, style in zip(dates, ("-", "--", ":", "-.") * 5, strict=False):
-                    chosen = pixels.query("area == @area and date == @date")
-                    values = chosen.loc[chosen["class"] == name, band]
-                    if len(values) > 20:
-                        counts, edges = np.histogram(
-                            values, bins=60, range=(0, tops[band]), density=True
-                        )
-                        ax.plot(
-                            (edges[1:] + edges[:-1]) / 2,
-                            counts,
-                            style,
-                            color=colour,
-                            linewidth=1.3,
-                            label=f"{name}, {date}",
-                        )
-            ax.set_yticks([])
-            if row == 0:
-                ax.set_title(band, fontsize=10)
-            if column == 0:
-                ax.set_ylabel(f"{plain(area)}\ndensity", fontsize=9)
-            if row == len(areas) - 1:
-                ax.set_xlabel("reflectance (1)", fontsize=9)
-            sns.despine(ax=ax, left=True)
+    for ax, (area, band) in zip(
+        axes, [(area, band) for area in areas for band in ordered], strict=True
+    ):
+        for name, colour in CLASS_LINES.items():
+            for date, style in styles.items():
+                chosen = pixels.query("area == @area and date == @date and `class` == @name")
+                if len(chosen) <= 20:
+                    continue
+                counts, edges = np.histogram(
+                    chosen[band], bins=60, range=(0, tops[band]), density=True
+                )
+                middles = (edges[1:] + edges[:-1]) / 2
+                line = {"color": colour, "linewidth": 1.3, "label": f"{name}, {date}"}
+                ax.plot(middles, counts, style, **line)
+        ax.set_yticks([])
+        if area == areas[0]:
+            ax.set_title(band, fontsize=10)
+        if band == ordered[0]:
+            ax.set_ylabel(f"{escape_math(area)}\ndensity", fontsize=9)
+        if area == areas[-1]:
+            ax.set_xlabel("reflectance (1)", fontsize=9)
+        sns.despine(ax=ax, left=True)
     # A class may be too rare for a line in one area and not in another.
-    lines = {line.get_label(): line for ax in axes.flat for line in ax.get_lines()}
-    figure.legend(
-        handles=list(lines.values()),
-        loc="outside lower center",
-        ncols=min(4, max(1, len(lines))),
-        frameon=False,
-    )
+    lines = {line.get_label(): line for ax in axes for line in ax.get_lines()}
+    legend_below(figure, list(lines.values()), columns=4)
     return figure
 
 
 def class_balance(balance: pd.DataFrame) -> Figure:
-    """Show the share of each class per area and date as stacked bars.
+    """Show the fraction of each class per area and date as stacked bars.
 
     Args:
-        balance: area, date, glacier, not glacier, unknown (shares that add up to 1).
+        balance: area, date, glacier, not glacier, unknown (fractions that add up to 1).
+
+    Returns:
+        The figure.
     """
-    colours = {"glacier": "#56b4e9", "not glacier": "#d8d2c4", "unknown": "#7f7f7f"}
-    names = (balance["area"] + " " + balance["date"]).map(plain)
+    names = (balance["area"] + " " + balance["date"]).map(escape_math)
     figure, ax = plt.subplots(figsize=(7, 0.45 * len(balance) + 1.2), layout="constrained")
     left = np.zeros(len(balance))
-    for name, colour in colours.items():
-        share = 100 * balance[name].to_numpy()
-        ax.barh(names, share, left=left, color=colour, label=name, edgecolor="white")
-        for y, (start, width) in enumerate(zip(left, share, strict=True)):
-            if width > 4:
-                ax.text(start + width / 2, y, f"{width:.0f}", ha="center", va="center", fontsize=9)
-        left += share
+    for name in ("glacier", "not glacier", "unknown"):
+        width = 100 * balance[name].to_numpy()
+        bars = ax.barh(
+            names, width, left=left, color=CLASS_COLOURS[name], label=name, edgecolor="white"
+        )
+        ax.bar_label(bars, [f"{w:.0f}" if w > 4 else "" for w in width], label_type="center",
+                     fontsize=9)  # fmt: skip
+        left += width
     ax.invert_yaxis()
-    ax.set(xlim=(0, 100), xlabel="share of pixels (%)")
-    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    ax.set(xlim=(0, 100), xlabel="pixels (%)")
+    ax.legend(**BESIDE)
     sns.despine(ax=ax)
     return figure
 
@@ -120,23 +156,28 @@ def shift_heatmap(table: pd.DataFrame, value: str, *, label: str) -> Figure:
 
     Args:
         table: from `exploration.domain_shift`: class, band and the column ``value``.
+        value: the column to show.
         label: text of the colour bar, with the unit.
+
+    Returns:
+        The figure.
 
     Raises:
         GlacierError: the table is empty.
     """
     wide = table.pivot(index="class", columns="band", values=value)
-    wide = wide[_bands(table, list(wide.columns))]
+    wide = wide[_by_wavelength(list(wide.columns))]
     if wide.empty:
         raise GlacierError("the two groups have no class in common: there is no shift to show")
     top = float(np.nanmax(np.abs(wide.to_numpy()), initial=0.0)) or 1.0
+    signed = (wide < 0).any().any()
     figure, ax = plt.subplots(figsize=(6.4, 0.6 * len(wide) + 1.4), layout="constrained")
     sns.heatmap(
         wide,
         annot=True,
         fmt=".2f",
-        cmap="vlag" if (wide < 0).any().any() else "crest",
-        vmin=-top if (wide < 0).any().any() else 0,
+        cmap="vlag" if signed else "crest",
+        vmin=-top if signed else 0,
         vmax=top,
         cbar_kws={"label": label},
         ax=ax,
@@ -146,14 +187,14 @@ def shift_heatmap(table: pd.DataFrame, value: str, *, label: str) -> Figure:
     return figure
 
 
-_APART = 30  # largest over smallest loss
-
-
 def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
     """Show loss and validation IoU over the epochs; losses far apart on a logarithmic axis.
 
     Args:
         histories: model -> history with epoch, train_loss, validation_loss, validation_iou.
+
+    Returns:
+        The figure.
     """
     colours = palette(list(histories))
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
@@ -171,7 +212,7 @@ def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
     # Running statistics of normalisation start far off: a first validation loss of 80 would leave
     # nothing to see of all others.
     losses = losses[np.isfinite(losses)]
-    if len(losses) and losses.min() > 0 and losses.max() > _APART * losses.min():
+    if len(losses) and losses.min() > 0 and losses.max() > _FAR_APART * losses.min():
         left.set_yscale("log")
         left.yaxis.set_major_formatter("{x:g}")
         left.yaxis.set_minor_formatter(NullFormatter())
@@ -182,68 +223,49 @@ def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def score_intervals(
-    table: pd.DataFrame, *, score: str = "iou", group: str = "reference", label: str = "IoU (1)"
-) -> Figure:
-    """Show a score per model with its interval, one mark per group.
+def score_intervals(table: pd.DataFrame, *, label: str = "IoU (1)") -> Figure:
+    """Show the IoU per model with its interval, a dot per reference.
 
     Args:
-        table: model, ``group``, ``score``, ``<score>_low``, ``<score>_high``.
-        group: the column that gives colour, for example reference or date.
+        table: model, reference, iou, iou_low, iou_high.
+        label: of the axis.
+
+    Returns:
+        The figure.
     """
-    models = list(dict.fromkeys(table["model"]))
-    groups = list(dict.fromkeys(table[group]))
-    colours = palette(groups)
-    figure, ax = plt.subplots(figsize=(7.5, 0.55 * len(models) + 1.3), layout="constrained")
-    for offset, name in zip(np.linspace(-0.15, 0.15, len(groups)), groups, strict=True):
-        rows = table[table[group] == name]
-        positions = [
-            models.index(model) + (offset if len(groups) > 1 else 0) for model in rows["model"]
-        ]
-        spread = np.abs(
-            rows[[f"{score}_low", f"{score}_high"]].to_numpy().T - rows[score].to_numpy()
-        )
-        ax.errorbar(
-            rows[score],
-            positions,
-            xerr=spread,
-            fmt="o",
-            color=colours[name],
-            capsize=3,
-            label=name,
-        )
-    ax.set_yticks(range(len(models)), models)
-    ax.invert_yaxis()
+    figure, ax = lines_figure(table["model"].nunique())
+    interval_dots(ax, table, "model", ("iou", "iou_low", "iou_high"), group="reference")
     ax.set_xlabel(f"{label}, with 95 % interval")
     ax.grid(axis="x", alpha=0.3)
-    ax.legend(title=group, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    sns.despine(ax=ax)
+    ax.legend(title="reference", **BESIDE)
     return figure
 
 
 def differences(table: pd.DataFrame) -> Figure:
-    """Show paired differences of the IoU, a row a pair of models, and the line of no difference.
+    """Show paired differences of the IoU, a line per pair of models, beside that of none.
 
     Args:
-        table: of ``comparison.differences``: model, against, reference, difference, low, high.
+        table: of `comparison.differences`: model, against, reference, difference, low, high.
+
+    Returns:
+        The figure.
     """
-    pairs = table.assign(
-        model=table["model"] + " − " + table["against"],
-        iou=table["difference"],
-        iou_low=table["low"],
-        iou_high=table["high"],
-    )
-    figure = score_intervals(pairs, label="difference of IoU (1)")
+    pairs = table.assign(model=table["model"] + " − " + table["against"])
+    names = {"difference": "iou", "low": "iou_low", "high": "iou_high"}
+    figure = score_intervals(pairs.rename(columns=names), label="difference of IoU (1)")
     figure.axes[0].axvline(0, color="0.4", linewidth=0.8)
     return figure
 
 
 def precision_recall(curves: Mapping[str, pd.DataFrame], points: Mapping[str, tuple]) -> Figure:
-    """Show precision against recall.
+    """Show precision against recall, over lines of equal IoU.
 
     Args:
         curves: legend text -> threshold, precision, recall.
         points: the same keys -> (recall, precision) at the model's own threshold.
+
+    Returns:
+        The figure.
     """
     colours = palette(list(curves))
     figure, ax = plt.subplots(figsize=(5.6, 4.6), layout="constrained")
@@ -257,22 +279,25 @@ def precision_recall(curves: Mapping[str, pd.DataFrame], points: Mapping[str, tu
         precision = 1 / (1 / iou + 1 - 1 / recall)
         shown = (precision > 0) & (precision <= 1)
         ax.plot(recall[shown], precision[shown], ":", color="#999", linewidth=0.9)
-        ax.annotate(f"IoU {iou}", (1.0, 1 / (1 / iou)), fontsize=7, color="#777", ha="right")
+        ax.annotate(f"IoU {iou}", (1.0, iou), fontsize=7, color="#777", ha="right")
     ax.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="recall (1)", ylabel="precision (1)")
     ax.legend(frameon=False, fontsize=8, loc="lower left")
     sns.despine(ax=ax)
     return figure
 
 
-def patch_scores(table: pd.DataFrame, *, score: str = "iou") -> Figure:
-    """Show the spread of a score over patches.
+def patch_scores(table: pd.DataFrame) -> Figure:
+    """Show how the IoU spreads over patches.
 
     Args:
-        table: model, patch and ``score``; patches where it is undefined are left out.
+        table: model, patch and iou; patches where it is undefined are left out.
+
+    Returns:
+        The figure.
     """
     models = list(dict.fromkeys(table["model"]))
-    figure, ax = plt.subplots(figsize=(7.5, 0.55 * len(models) + 1.2), layout="constrained")
-    values = [table.loc[table["model"] == model, score].dropna().to_numpy() for model in models]
+    figure, ax = lines_figure(len(models), extra=1.2)
+    values = [table.loc[table["model"] == model, "iou"].dropna().to_numpy() for model in models]
     ax.boxplot(
         values,
         positions=range(len(models)),
@@ -290,7 +315,7 @@ def patch_scores(table: pd.DataFrame, *, score: str = "iou") -> Figure:
         ax.plot(scores, heights, "o", color="#0072b2", markersize=3, alpha=0.5)
     ax.set_yticks(range(len(models)), models)
     ax.invert_yaxis()
-    ax.set_xlabel(f"{'IoU' if score == 'iou' else score} of a patch (1)")
+    ax.set_xlabel("IoU of a patch (1)")
     sns.despine(ax=ax)
     return figure
 
@@ -300,13 +325,14 @@ def transition_matrices(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
     Args:
         tables: title -> a 2 x 2 table in km2, rows the earlier date, columns the later.
+
+    Returns:
+        The figure.
     """
-    figure, axes = plt.subplots(
-        1, len(tables), figsize=(3.6 * len(tables), 3.1), squeeze=False, layout="constrained"
-    )
-    for ax, (title, table) in zip(axes[0], tables.items(), strict=True):
+    figure, axes = panels(len(tables), len(tables), (3.6, 3.1))
+    for ax, (title, table) in zip(axes, tables.items(), strict=True):
         sns.heatmap(table, annot=True, fmt=".2f", cmap="crest", cbar=False, ax=ax, square=True)
-        ax.set_title(f"{plain(title)} (km²)", fontsize=10)
+        ax.set_title(f"{escape_math(title)} (km²)", fontsize=10)
         ax.tick_params(axis="y", rotation=90)
     return figure
 
@@ -316,6 +342,9 @@ def seam_profile(profiles: Mapping[str, pd.DataFrame]) -> Figure:
 
     Args:
         profiles: title -> distance_px, jump (mean absolute difference of neighbours).
+
+    Returns:
+        The figure.
     """
     colours = palette(list(profiles))
     figure, ax = plt.subplots(figsize=(6.5, 3.2), layout="constrained")
@@ -329,3 +358,8 @@ def seam_profile(profiles: Mapping[str, pd.DataFrame]) -> Figure:
     ax.legend(frameon=False)
     sns.despine(ax=ax)
     return figure
+
+
+def _by_wavelength(bands: Sequence[str]) -> list[str]:
+    """Return the bands in order of wavelength where that is known."""
+    return [b for b in BAND_ORDER if b in bands] + [b for b in bands if b not in BAND_ORDER]

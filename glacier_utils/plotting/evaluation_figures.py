@@ -1,13 +1,11 @@
-"""Graphs of how sure a score is and of what a probability is worth.
+"""Figures of the evaluation: calibration, intervals, single glaciers, labels, seams, clean-up.
 
-Figures of single glaciers and of the label's part in the error. Tables in, a figure out.
-
-Graphs of seams and of clean-up. Tables in, a Matplotlib figure out.
+Tables in, a Matplotlib figure out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,24 +17,26 @@ from matplotlib.ticker import MaxNLocator
 
 from glacier_utils.evaluation import calibration
 from glacier_utils.evaluation.bootstrap import LEVEL, correlation_length
-from glacier_utils.evaluation.error_analysis import windows
 from glacier_utils.evaluation.per_glacier import NONE, SIZES
-from glacier_utils.plotting.charts import palette, plain
-from glacier_utils.plotting.gallery import patch_gallery
-from glacier_utils.plotting.style import error_codes, pictures
-from glacier_utils.raster.grid import Image
+from glacier_utils.plotting.charts import BESIDE, interval_dots
+from glacier_utils.plotting.style import escape_math, palette, panels
 
 STAGE_COLOURS = {"before": "#d55e00", "after": "#0072b2"}
+_CEILING = "#444444"
+_MOST_CELLS = 12  # of a heat map
 
 
 def reliability(
     histograms: Mapping[str, Mapping[str, calibration.Histograms]], *, bins: int = 15
 ) -> Figure:
-    """Show what share of the pixels is glacier, by the probability stated, and how many there are.
+    """Show which fraction of the pixels is glacier, by the probability stated, and how many.
 
     Args:
         histograms: model -> stage (``before``, ``after`` of temperature scaling) -> histograms.
         bins: classes of equal width; the expected calibration error in the legend is over them.
+
+    Returns:
+        The figure.
     """
     columns = min(3, len(histograms))
     rows = -(-len(histograms) // columns)
@@ -68,12 +68,12 @@ def reliability(
             lower.stairs(
                 np.maximum(counts / max(counts.sum(), 1), 1e-4), edges, color=colour, linewidth=1.2
             )
-        upper.set(title=plain(name), xlim=(0, 1), ylim=(0, 1))
+        upper.set(title=escape_math(name), xlim=(0, 1), ylim=(0, 1))
         upper.legend(frameon=False, fontsize=8, loc="upper left")
         lower.set(yscale="log", ylim=(1e-3, 1), xlabel="probability of glacier (1)")
         if column == 0:
-            upper.set_ylabel("share that is glacier (1)")
-            lower.set_ylabel("share of pixels")
+            upper.set_ylabel("fraction that is glacier (1)")
+            lower.set_ylabel("fraction of pixels")
         for ax in (upper, lower):
             ax.set_visible(True)
             ax.tick_params(labelbottom=ax is lower)
@@ -82,21 +82,24 @@ def reliability(
 
 
 def risk_coverage(curves: Mapping[str, pd.DataFrame]) -> Figure:
-    """Show error and IoU of the surest pixels, by the share of pixels kept.
+    """Show error and IoU of the surest pixels, by the fraction of pixels kept.
 
     Args:
         curves: model -> `calibration.risk_coverage`. The area under the left curve stands in the
             legend (AURC). Drawn from 20 % on: a model's surest pixels are often of one class, whose
             IoU says nothing.
+
+    Returns:
+        The figure.
     """
     colours = palette(list(curves))
     figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 3.9), layout="constrained")
     for name, curve in curves.items():
-        label = f"{plain(name)}, AURC {calibration.area_under_risk(curve):.3f}"
+        label = f"{escape_math(name)}, AURC {calibration.area_under_risk(curve):.3f}"
         curve = curve[curve["coverage"] >= 0.2]
-        share = 100 * curve["coverage"]
-        left.plot(share, 100 * curve["risk"], color=colours[name], label=label)
-        right.plot(share, curve["iou"], color=colours[name])
+        kept = 100 * curve["coverage"]
+        left.plot(kept, 100 * curve["risk"], color=colours[name], label=label)
+        right.plot(kept, curve["iou"], color=colours[name])
     left.set(ylabel="pixels in error (%)", ylim=(0, None))
     right.set(ylabel="IoU of the pixels kept (1)", ylim=(None, 1))
     for ax in (left, right):
@@ -112,7 +115,10 @@ def correlograms(curves: Mapping[str, pd.DataFrame], side_m: float | None = None
 
     Args:
         curves: model -> `bootstrap.correlogram`; dots mark the correlation length.
-        side_m: of the blocks.
+        side_m: of the blocks, None not drawn.
+
+    Returns:
+        The figure.
     """
     colours = palette(list(curves))
     figure, ax = plt.subplots(figsize=(7.6, 3.9), layout="constrained")
@@ -124,7 +130,7 @@ def correlograms(curves: Mapping[str, pd.DataFrame], side_m: float | None = None
             curve["distance_m"][shown] / 1000,
             curve["correlation"][shown],
             color=colours[name],
-            label=f"{plain(name)}, {text}",
+            label=f"{escape_math(name)}, {text}",
         )
         ax.plot(length / 1000, LEVEL, "o", color=colours[name], clip_on=False)
     ax.axhline(LEVEL, color="0.4", linewidth=0.8, linestyle=":")
@@ -139,72 +145,41 @@ def correlograms(curves: Mapping[str, pd.DataFrame], side_m: float | None = None
         ylim=(None, 1),
     )
     ax.xaxis.set_major_formatter("{x:g}")
-    ax.legend(title=f"falls below {LEVEL:g} at", frameon=False, fontsize=8,
-              loc="upper left", bbox_to_anchor=(1.0, 1.0))  # fmt: skip
+    ax.legend(title=f"falls below {LEVEL:g} at", fontsize=8, **BESIDE)
     sns.despine(ax=ax)
     return figure
 
 
-def ranking(table: pd.DataFrame, *, score: str = "iou", label: str = "IoU (1)") -> Figure:
+def ranking(table: pd.DataFrame, *, label: str = "IoU (1)") -> Figure:
     """Show the models from best to worst, with their intervals and the ranks they may have.
 
     Args:
-        table: of `bootstrap.ranking`: model, ``score``, low, high, rank.
+        table: of `bootstrap.ranking`: model, iou, low, high, rank.
+        label: of the axis.
+
+    Returns:
+        The figure.
     """
     figure, ax = plt.subplots(figsize=(7.5, 0.5 * len(table) + 1.2), layout="constrained")
-    places = np.arange(len(table))
-    spread = np.abs(table[["low", "high"]].to_numpy().T - table[score].to_numpy())
-    ax.errorbar(table[score], places, xerr=spread, fmt="o", color="#0072b2", capsize=3)
-    for place, rank in zip(places, table["rank"], strict=True):
+    interval_dots(ax, table, "model", ("iou", "low", "high"))
+    for place, rank in enumerate(table["rank"]):
         ax.text(1.01, place, f"rank {rank}", transform=ax.get_yaxis_transform(), va="center",
                 fontsize=9)  # fmt: skip
-    ax.set_yticks(places, [plain(name) for name in table["model"]])
-    ax.set_ylim(len(table) - 0.5, -0.5)
     ax.set_xlabel(f"{label}, with 95 % interval; ranks by paired differences")
     ax.grid(axis="x", alpha=0.3)
-    sns.despine(ax=ax)
     return figure
 
 
-def coverage(tables: Mapping[str, pd.DataFrame], *, level: float = 0.95) -> Figure:
-    """Show how often intervals hold the truth, a row a trial, a colour a kind of interval.
+def areas(table: pd.DataFrame) -> Figure:
+    """Show the predicted against the reference's area of each glacier, a panel per model.
 
     Args:
-        tables: trial -> `coverage.coverage`.
-    """
-    methods = list(dict.fromkeys(m for table in tables.values() for m in table["method"]))
-    colours = palette(methods)
-    figure, ax = plt.subplots(figsize=(7.5, 0.5 * len(tables) + 1.3), layout="constrained")
-    for shift, method in zip(np.linspace(-0.12, 0.12, len(methods)), methods, strict=True):
-        rows = [
-            (place + shift * (len(methods) > 1), row)
-            for place, table in enumerate(tables.values())
-            for _, row in table[table["method"] == method].iterrows()
-        ]
-        values = 100 * np.array([row["coverage"] for _, row in rows], float)
-        ends = 100 * np.array([[row["low"], row["high"]] for _, row in rows], float).T
-        ax.errorbar(values, [place for place, _ in rows], xerr=np.abs(ends - values), fmt="o",
-                    color=colours[method], capsize=3, label=method)  # fmt: skip
-    ax.axvline(100 * level, color="0.4", linewidth=0.9, linestyle=":")
-    ax.set_yticks(range(len(tables)), [plain(name) for name in tables])
-    ax.set_ylim(len(tables) - 0.5, -0.5)
-    ax.set_xlabel(f"intervals of {100 * level:.0f} % that hold the truth (%)")
-    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    sns.despine(ax=ax)
-    return figure
+        table: of `per_glacier.scores_per_glacier`, against one reference. The bars are the area
+            with the outline moved by one pixel, and along the axis of the reference its outline's
+            own uncertainty. A triangle on the axis: next to nothing of the glacier was found.
 
-
-_CEILING = "#444444"
-_RIGHT = (1.0, 1.0)
-
-
-def areas(table: pd.DataFrame, *, columns: int = 3) -> Figure:
-    """Show the predicted against the reference's area of each glacier, a panel a model.
-
-    Args:
-        table: of ``per_glacier.per_glacier``, by one reference. The bars are the area with the outline
-            moved by one pixel, and along the axis of the reference its outline's own uncertainty. A
-            triangle on the axis: next to nothing of the glacier was found.
+    Returns:
+        The figure.
 
     Raises:
         ValueError: the reference holds no glacier.
@@ -216,7 +191,7 @@ def areas(table: pd.DataFrame, *, columns: int = 3) -> Figure:
     # A glacier of which next to nothing was found has no place but the axis itself.
     low = 0.3 * own["area_km2"].min()
     high = 1.6 * max(own["area_km2"].max(), own["predicted_km2"].max())
-    figure, axes = _panels(len(models), columns, 3.1)
+    figure, axes = panels(len(models), 3, (3.1, 3.1), (0.6, 0.5))
     colours = {False: "#0072b2", True: "#e69f00"}
     for ax, model in zip(axes, models, strict=True):
         rows = own[own["model"] == model]
@@ -242,7 +217,7 @@ def areas(table: pd.DataFrame, *, columns: int = 3) -> Figure:
                 label="cut by the frame" if cut else "whole",
             )  # fmt: skip
         ax.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high), aspect="equal")
-        ax.set_title(plain(model), fontsize=10)
+        ax.set_title(escape_math(model), fontsize=10)
         ax.set_xlabel("area in the reference (km²)")
         ax.set_ylabel("predicted area (km²)")
         sns.despine(ax=ax)
@@ -251,88 +226,90 @@ def areas(table: pd.DataFrame, *, columns: int = 3) -> Figure:
 
 
 def size_classes(table: pd.DataFrame, *, reference: str = "labels") -> Figure:
-    """Show the median IoU by class of size with the geometric ceiling beside, a mark a model.
+    """Show the median IoU by class of size with the geometric ceiling beside, a mark per model.
 
     Args:
-        table: of ``label_bias.ceiling_by_size``; the ceilings are those of the same glaciers, by the
+        table: of `label_bias.ceiling_by_size`; the ceilings are those of the same glaciers, at the
             offset given there.
+        reference: which of its references is shown.
+
+    Returns:
+        The figure.
     """
     own = table[table["reference"] == reference]
-    models, classes = (
-        list(dict.fromkeys(own["model"])),
-        [s for s in SIZES if s in set(own["size_class"])],
-    )
-    colours = palette(models)
+    classes = [size for size in SIZES if size in set(own["size_class"])]
+    colours = palette(list(dict.fromkeys(own["model"])))
     figure, ax = plt.subplots(figsize=(7.6, 3.8), layout="constrained")
-    shifts = np.linspace(-0.28, 0.28, len(models)) if len(models) > 1 else [0.0]
-    for shift, model in zip(shifts, models, strict=True):
+    shifts = np.linspace(-0.28, 0.28, len(colours)) if len(colours) > 1 else [0.0]
+    for shift, (model, colour) in zip(shifts, colours.items(), strict=True):
         rows = own[own["model"] == model].set_index("size_class").reindex(classes)
         x = np.arange(len(classes)) + shift
-        ax.plot(x, rows["iou_median"], "o", color=colours[model], label=plain(model))
+        ax.plot(x, rows["iou_median"], "o", color=colour, label=escape_math(model))
         ax.plot(x, rows["ceiling_median"], "_", color=_CEILING, markersize=11, markeredgewidth=1.8)
-        ax.vlines(
-            x, rows["iou_median"], rows["ceiling_median"], color=colours[model], linewidth=0.7
-        )
+        ax.vlines(x, rows["iou_median"], rows["ceiling_median"], color=colour, linewidth=0.7)
     ax.plot([], [], "_", color=_CEILING, markersize=11, markeredgewidth=1.8,
             label="geometric ceiling\nat the offset observed")  # fmt: skip
     numbers = own.groupby("size_class", observed=True)["glaciers"].first()
     names = [f"{name} km²\n{numbers[name]} glaciers" for name in classes]
     ax.set_xticks(range(len(classes)), names)
-    ax.set(ylim=(0, 1.02), ylabel="median IoU of a glacier (1)", title=f"by the {plain(reference)}")
+    title = f"against the {escape_math(reference)}"
+    ax.set(ylim=(0, 1.02), ylabel="median IoU of a glacier (1)", title=title)
     ax.grid(axis="y", alpha=0.3)
-    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=_RIGHT)
+    ax.legend(fontsize=8, **BESIDE)
     sns.despine(ax=ax)
     return figure
 
 
 def band_curves(table: pd.DataFrame) -> Figure:
-    """Show the IoU by the width of the ignore band, a line a model, a panel a reference.
+    """Show the IoU by the width of the ignore band, a line per model, a panel per reference.
 
     Args:
-        table: of ``label_bias.band_curve``.
+        table: of `label_bias.band_curve`.
+
+    Returns:
+        The figure.
     """
     references = list(dict.fromkeys(table["reference"]))
     colours = palette(list(dict.fromkeys(table["model"])))
-    figure, axes = plt.subplots(
-        1, len(references), figsize=(3.7 * len(references) + 1.9, 3.6), sharey=True,
-        squeeze=False, layout="constrained",
-    )  # fmt: skip
-    for ax, reference in zip(axes[0], references, strict=True):
+    count = len(references)
+    figure, axes = panels(count, count, (3.7, 3.6), (1.9, 0), sharey=True)
+    for ax, reference in zip(axes, references, strict=True):
         rows = table[table["reference"] == reference]
         for model, part in rows.groupby("model", sort=False):
             ax.plot(part["band_m"], part["iou"], "o-", markersize=3.5, color=colours[model],
-                    label=plain(model))  # fmt: skip
+                    label=escape_math(model))  # fmt: skip
         ax.set(xlabel="ignore band on either side of the edge (m)",
-               title=f"by the {plain(reference)}")  # fmt: skip
+               title=f"against the {escape_math(reference)}")  # fmt: skip
         ax.grid(alpha=0.3)
         sns.despine(ax=ax)
-    axes[0, 0].set_ylabel("IoU (1)")
-    axes[0, -1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=_RIGHT)
+    axes[0].set_ylabel("IoU (1)")
+    axes[-1].legend(fontsize=8, **BESIDE)
     return figure
 
 
-def label_age(table: pd.DataFrame, effect: pd.DataFrame, *, columns: int = 3) -> Figure:
-    """Show each glacier's IoU against the age of its outline, a panel a model.
+def label_age(table: pd.DataFrame, effect: pd.DataFrame) -> Figure:
+    """Show each glacier's IoU against the age of its outline, a panel per model.
 
     Args:
-        table: of ``per_glacier.per_glacier``, by one reference.
-        effect: of ``label_bias.age_effect``, whose rank correlation stands in the titles.
+        table: of `per_glacier.scores_per_glacier`, against one reference.
+        effect: of `label_bias.age_effect`, whose rank correlation stands in the titles.
+
+    Returns:
+        The figure.
     """
     own = table[table["listed"]].dropna(subset=["age_years", "iou"])
     models = list(dict.fromkeys(table["model"]))
-    figure, axes = _panels(len(models), columns, 2.7)
+    figure, axes = panels(len(models), 3, (2.7, 2.7), (0.6, 0.5))
     for ax, model in zip(axes, models, strict=True):
         rows = own[own["model"] == model]
         size = 12 + 60 * np.sqrt(rows["area_km2"] / max(own["area_km2"].max(), 1e-9))
         ax.scatter(rows["age_years"], rows["iou"], s=size, color="#0072b2", alpha=0.55, linewidth=0)
         known = effect[(effect["model"] == model) & effect["reference"].isin(rows["reference"])]
-        rho = known["rho"].iloc[0] if len(known) else np.nan
-        said = (
-            ""
-            if np.isnan(rho)
-            else f"\nrho {rho:+.2f} ({known['low'].iloc[0]:+.2f} to {known['high'].iloc[0]:+.2f})"
+        found = "".join(
+            f"\nrho {row.rho:+.2f} ({row.low:+.2f} to {row.high:+.2f})"
+            for row in known.head(1).dropna(subset=["rho"]).itertuples()
         )
-        ax.set_title(plain(model) + said, fontsize=9)
+        ax.set_title(escape_math(model) + found, fontsize=9)
         ax.set(ylim=(0, 1.02), xlabel="age of the outline (years)", ylabel="IoU of a glacier (1)")
         ax.margins(x=0.08)
         ax.grid(alpha=0.3)
@@ -344,8 +321,11 @@ def error_bars(tables: pd.DataFrame) -> Figure:
     """Show the errors of models by the surface they lie on: misses left, false alarms right.
 
     Args:
-        tables: of ``error_analysis.causes`` with the column model. The per cent beside a bar is the
+        tables: of `error_analysis.causes` with the column model. The per cent beside a bar is the
             part of that surface that is mapped wrongly.
+
+    Returns:
+        The figure.
     """
     models = list(dict.fromkeys(tables["model"]))
     colours = palette(models)
@@ -361,7 +341,7 @@ def error_bars(tables: pd.DataFrame) -> Figure:
         for place, model in enumerate(models):
             rows = part[part["model"] == model].set_index("surface").reindex(surfaces)
             y = np.arange(len(surfaces)) + (place - (len(models) - 1) / 2) * height
-            ax.barh(y, rows["km2"], height * 0.92, color=colours[model], label=plain(model))
+            ax.barh(y, rows["km2"], height * 0.92, color=colours[model], label=escape_math(model))
             for at, km2, right in zip(y, rows["km2"], rows["right"], strict=True):
                 if np.isfinite(right):
                     ax.annotate(f"{100 * (1 - right):.0f} %", (km2, at), (3, 0), va="center",
@@ -371,147 +351,79 @@ def error_bars(tables: pd.DataFrame) -> Figure:
         ax.margins(x=0.12)
         ax.set_xlabel(label)
         sns.despine(ax=ax)
-    axes[1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=_RIGHT)
+    axes[1].legend(fontsize=8, **BESIDE)
     return figure
 
 
 def labels_and_truth(table: pd.DataFrame, *, own: float | None = None) -> Figure:
-    """Show each model's IoU by labels and by truth, and the difference with its interval.
+    """Show each model's IoU against labels and truth, and the difference with its interval.
 
     Args:
-        table: of ``label_bias.labels_against_truth``.
+        table: of `label_bias.labels_against_truth`.
         own: IoU of the labels against the truth, drawn as a line.
+
+    Returns:
+        The figure.
     """
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(9.5, 0.5 * len(table) + 1.6), sharey=True, layout="constrained"
     )
     y = np.arange(len(table))
     left.hlines(y, table["labels"], table["truth"], color="0.6", linewidth=1.2)
-    left.plot(table["labels"], y, "o", color="#0072b2", label="by the labels")
-    left.plot(table["truth"], y, "D", color="#d55e00", label="by the truth")
+    left.plot(table["labels"], y, "o", color="#0072b2", label="against the labels")
+    left.plot(table["truth"], y, "D", color="#d55e00", label="against the truth")
     if own is not None:
-        left.axvline(
-            own, color=_CEILING, linestyle=":", label="the labels themselves, by the truth"
-        )
-    left.set_yticks(y, [plain(name) for name in table["model"]])
-    left.invert_yaxis()
+        style = {"color": _CEILING, "linestyle": ":"}
+        left.axvline(own, label="the labels themselves, against the truth", **style)
     left.set_xlabel("IoU (1)")
     figure.legend(*left.get_legend_handles_labels(), frameon=False, fontsize=8, ncols=3,
                   loc="outside lower center")  # fmt: skip
-    spread = [table["difference"] - table["low"], table["high"] - table["difference"]]
-    right.errorbar(table["difference"], y, xerr=spread, fmt="o", color="0.2", capsize=3)
+    values = ("difference", "low", "high")
+    interval_dots(right, table, "model", values, colours={None: "0.2"})
     right.axvline(0, color="0.4", linewidth=0.8)
-    right.set_xlabel("IoU by truth minus IoU by labels (1),\nwith 95 % interval")
+    right.set_xlabel("IoU against truth minus IoU against labels (1),\nwith 95 % interval")
     for ax in (left, right):
         ax.grid(axis="x", alpha=0.3)
         sns.despine(ax=ax)
     return figure
 
 
-def disagreement_gallery(
-    table: pd.DataFrame,
-    image: Image,
-    mask: np.ndarray,
-    reference: np.ndarray,
-    *,
-    count: int = 12,
-    size: int = 128,
-    columns: int = 6,
-) -> Figure:
-    """Show the largest disagreements: the image, and below it hits, misses and false alarms.
-
-    Args:
-        table: of ``error_analysis.disagreements``.
-        image, mask, reference: what it was made from.
-        count: how many at most.
-        size: side of a window in px.
-
-    Raises:
-        ValueError: there is none to show.
-    """
-    if table.empty:
-        raise ValueError("there is no disagreement to show")
-    rows = table.iloc[:count]
-    parts = windows(rows, (image.reflectance, mask, reference), size)
-    metres = size * image.grid.resolution
-    wide = f"{metres / 1000:.1f} km" if np.isfinite(metres) else f"{size} px"
-    return patch_gallery(
-        pictures([part[0] for part in parts], image.bands),
-        disagreement_titles(rows),
-        codes=[error_codes(part[1], part[2]) for part in parts],
-        columns=columns,
-        note=f"the {len(rows)} largest of {len(table)} disagreements, windows of {wide}",
-    )
-
-
-def disagreement_titles(table: pd.DataFrame) -> Sequence[str]:
-    """Return two lines for each row of ``disagreements``: kind and km2, and the probable reason."""
-    lines = [f"{row.kind}, {row.km2:.2f} km²\n{row.reason}?" for row in table.itertuples()]
-    if "map_right" in table:
-        share = table["map_right"]
-        lines = [
-            f"{line} map right {100 * part:.0f} %" for line, part in zip(lines, share, strict=True)
-        ]
-    return lines
-
-
-def _panels(count: int, columns: int, side: float):
-    columns = max(1, min(columns, count))
-    rows = -(-count // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(side * columns + 0.6, side * rows + 0.5), squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
-    for ax in axes.ravel()[count:]:
-        ax.remove()
-    return figure, list(axes.ravel()[:count])
-
-
-MOST_CELLS = 12
-
-
 def error_by_distance(
-    curves: Mapping[str, pd.DataFrame],
-    gain: pd.DataFrame | None = None,
-    *,
-    resolution_m: float | None = None,
+    curves: Mapping[str, pd.DataFrame], gain: pd.DataFrame, *, resolution_m: float
 ) -> Figure:
     """Show error against the distance from the border of windows, with 95 % intervals.
 
     Args:
-        curves: title -> table of ``seams.error_by_distance``, such as before and after.
-        gain: of ``seams.gain_by_distance`` for the first two curves: a panel of its own.
+        curves: title -> table of `seams.error_by_distance`, before and after.
+        gain: of `seams.gain_by_distance` for the two.
         resolution_m: side of a pixel, for a second axis in metres.
+
+    Returns:
+        The figure.
     """
     colours = palette(list(curves))
-    count = 2 if gain is None else 3
-    figure, axes = plt.subplots(
-        1, count, figsize=(8 if gain is None else 10.5, 3.9), layout="constrained"
-    )
-    panels = {"brier": ("Brier score (1)", 1), "wrong": ("pixels of the wrong class (%)", 100)}
-    for ax, (error, (label, factor)) in zip(axes, panels.items(), strict=False):
+    figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.9), layout="constrained")
+    errors = {"brier": ("Brier score (1)", 1), "wrong": ("pixels of the wrong class (%)", 100)}
+    for ax, (error, (label, factor)) in zip(axes, errors.items(), strict=False):
         for name, curve in curves.items():
             low, high = (factor * curve[f"{error}_{end}"] for end in ("low", "high"))
             _curve(ax, curve["distance_px"], factor * curve[error], low, high, colours[name],
-                   plain(name))  # fmt: skip
+                   escape_math(name))  # fmt: skip
         ax.set_ylabel(label)
         ax.set_ylim(bottom=0)
-    if gain is not None:
-        columns = (1000 * gain[name] for name in ("gain", "low", "high"))
-        _curve(axes[2], gain["distance_px"], *columns, "0.25", "")
-        axes[2].axhline(0, color="0.4", linewidth=0.8)
-        one, other = [plain(name) for name in curves][:2]
-        axes[2].set_ylabel(f"Brier score x 1000, {one}\nminus {other}", fontsize=9)
+    columns = (1000 * gain[name] for name in ("gain", "low", "high"))
+    _curve(axes[2], gain["distance_px"], *columns, "0.25", "")
+    axes[2].axhline(0, color="0.4", linewidth=0.8)
+    one, other = [escape_math(name) for name in curves][:2]
+    axes[2].set_ylabel(f"Brier score x 1000, {one}\nminus {other}", fontsize=9)
     for ax in axes:
         ax.set_xlabel("distance from patch border (px)")
         ax.grid(alpha=0.3)
-        if resolution_m is not None:
-            above = ax.secondary_xaxis(
-                "top",
-                functions=(lambda px: px * resolution_m, lambda metre: metre / resolution_m),
-            )
-            above.set_xlabel("distance (m)", fontsize=9)
-            above.tick_params(labelsize=8)
+        above = ax.secondary_xaxis(
+            "top", functions=(lambda px: px * resolution_m, lambda metre: metre / resolution_m)
+        )
+        above.set_xlabel("distance (m)", fontsize=9)
+        above.tick_params(labelsize=8)
         sns.despine(ax=ax)
     pixels = pd.concat([curve["pixels"] for curve in curves.values()])
     handles, labels = axes[0].get_legend_handles_labels()
@@ -524,7 +436,15 @@ def error_by_distance(
     return figure
 
 
-def _curve(ax: Axes, x, middle, low, high, colour: str, label: str) -> None:
+def _curve(
+    ax: Axes,
+    x: pd.Series,
+    middle: pd.Series,
+    low: pd.Series,
+    high: pd.Series,
+    colour: str,
+    label: str,
+) -> None:
     ax.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
     ax.plot(x, middle, "o-", color=colour, markersize=3, linewidth=1.2, label=label)
 
@@ -533,14 +453,17 @@ def window_effects(table: pd.DataFrame) -> Figure:
     """Show what window size and overlap do to error, seams and time, as four heat maps.
 
     Args:
-        table: of ``seams.effect_of_windows``, at most 12 combinations of size and overlap.
+        table: of `seams.effect_of_windows`, at most 12 combinations of size and overlap.
+
+    Returns:
+        The figure.
 
     Raises:
         ValueError: more combinations than can be read.
     """
     shape = table["window_px"].nunique(), table["overlap_px"].nunique()
-    if np.prod(shape) > MOST_CELLS:
-        raise ValueError(f"{shape[0]} x {shape[1]} cells: at most {MOST_CELLS} can be read")
+    if np.prod(shape) > _MOST_CELLS:
+        raise ValueError(f"{shape[0]} x {shape[1]} cells: at most {_MOST_CELLS} can be read")
     most = 1000 * table["excess"].abs().max()
     most = most if most > 0 else 1.0
     panels = (
@@ -549,7 +472,7 @@ def window_effects(table: pd.DataFrame) -> Figure:
          "0 is none", "{:+.1f}", 1000, {"cmap": "vlag", "vmin": -most, "vmax": most}),
         ("seam_jump", "jump across borders over that\nelsewhere (1), 1 is best", "{:.2f}", 1,
          {"cmap": "cividis_r"}),
-        ("s_per_mpx", "time (s a million px),\nlower is better", "{:.2f}", 1,
+        ("s_per_mpx", "time (s per million px),\nlower is better", "{:.2f}", 1,
          {"cmap": "cividis_r"}),
     )  # fmt: skip
     figure, axes = plt.subplots(
@@ -560,14 +483,14 @@ def window_effects(table: pd.DataFrame) -> Figure:
     for ax, (column, title, form, factor, colours) in zip(axes.flat, panels, strict=True):
         wide = factor * table.pivot(values=column, **keys)
         text = table.assign(text=[_cell(row, column, form, factor) for _, row in table.iterrows()])
-        said = text.pivot(values="text", **keys).where(tried, "–")
+        shown = text.pivot(values="text", **keys).where(tried, "–")
         ax.set_facecolor("#eeeeee")
         sns.heatmap(
-            wide, annot=said.where(wide.notna(), ""), fmt="", cbar=False, ax=ax, linewidths=1.5,
+            wide, annot=shown.where(wide.notna(), ""), fmt="", cbar=False, ax=ax, linewidths=1.5,
             annot_kws={"fontsize": 9}, **colours,
         )  # fmt: skip
         for row, place in np.argwhere(wide.isna().to_numpy()):
-            ax.text(place + 0.5, row + 0.5, said.iloc[row, place], ha="center", va="center",
+            ax.text(place + 0.5, row + 0.5, shown.iloc[row, place], ha="center", va="center",
                     fontsize=9, color="0.35")  # fmt: skip
         ax.set_title(title, fontsize=10)
         ax.set_xlabel("overlap (px)", fontsize=9)
@@ -587,37 +510,34 @@ def _cell(row: pd.Series, column: str, form: str, factor: float) -> str:
 
 def _rounded(form: str, value: float) -> str:
     """Format a number; no minus before a zero."""
-    said = form.format(value)
-    return said.replace("-", "+") if float(said) == 0 else said
+    text = form.format(value)
+    return text.replace("-", "+") if float(text) == 0 else text
 
 
 def cleanup_effects(table: pd.DataFrame) -> Figure:
     """Show what each choice of clean-up does to scores, boundary and regions, as dots.
 
     Args:
-        table: a row a choice, the first one the map as it was, drawn as a line to compare with:
-            choice, iou, precision, recall, boundary_median_m, area_km2, regions; also changed_px
-            where there is one.
+        table: a row per choice, the first one the map as it was, drawn as a line to compare with:
+            choice, iou, precision, recall, boundary_median_m, area_km2, regions, changed_px.
+
+    Returns:
+        The figure.
     """
-    panels = {
+    columns_shown = {
         "score (1)": {"iou": "IoU", "precision": "precision", "recall": "recall"},
         "median distance of\nthe outlines (m)": {"boundary_median_m": ""},
         "mapped area (km²)": {"area_km2": ""},
         "regions": {"regions": ""},
         "pixels changed": {"changed_px": ""},
     }
-    panels = {
-        label: {name: text for name, text in columns.items() if name in table}
-        for label, columns in panels.items()
-    }
-    panels = {label: columns for label, columns in panels.items() if columns}
     figure, axes = plt.subplots(
-        1, len(panels), figsize=(10.5, 0.42 * len(table) + 1.7), sharey=True, squeeze=False,
-        width_ratios=[1.7, *[1] * (len(panels) - 1)], layout="constrained",
+        1, len(columns_shown), figsize=(10.5, 0.42 * len(table) + 1.7), sharey=True, squeeze=False,
+        width_ratios=[1.7, *[1] * (len(columns_shown) - 1)], layout="constrained",
     )  # fmt: skip
     y = np.arange(len(table))
     marks = {"iou": ("#0072b2", "o"), "precision": ("#d55e00", "^"), "recall": ("#009e73", "s")}
-    for ax, (label, columns) in zip(axes[0], panels.items(), strict=True):
+    for ax, (label, columns) in zip(axes[0], columns_shown.items(), strict=True):
         for name, text in columns.items():
             colour, mark = marks.get(name, ("0.2", "o"))
             values = table[name].to_numpy(float)
@@ -629,7 +549,7 @@ def cleanup_effects(table: pd.DataFrame) -> Figure:
         ax.margins(x=0.14)
         ax.grid(axis="x", alpha=0.3)
         sns.despine(ax=ax)
-    axes[0, 0].set_yticks(y, [plain(name) for name in table["choice"]], fontsize=9)
+    axes[0, 0].set_yticks(y, [escape_math(name) for name in table["choice"]], fontsize=9)
     axes[0, 0].set_ylim(len(table) - 0.5, -0.5)
     figure.legend(
         *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False,

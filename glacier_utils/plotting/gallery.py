@@ -1,7 +1,4 @@
-"""Patches as pictures: galleries with their class codes, and a scene taken apart.
-
-Pictures of what augmentation does to images and labels.
-"""
+"""Patches as pictures: with their class codes, after augmentation, and a scene taken apart."""
 
 from __future__ import annotations
 
@@ -17,19 +14,27 @@ from matplotlib.figure import Figure
 
 from glacier_utils.conventions import UNKNOWN
 from glacier_utils.errors import GlacierError
-from glacier_utils.plotting.charts import plain
+from glacier_utils.evaluation.error_analysis import windows
 from glacier_utils.plotting.style import (
-    BANDS_TRUE,
     CLASS_COLOURS,
     ERROR_COLOURS,
     OUTLINE_COLOUR,
+    PAIR_CODES,
     class_legend,
-    code_panel,
     composite,
+    draw_codes,
+    error_codes,
+    escape_math,
     pictures,
     shared_limits,
 )
+from glacier_utils.raster.grid import Image
 from glacier_utils.training.augmentation import OPERATIONS, SOMETIMES, augment, operations
+
+_MOST_DROPPED = 12
+_MOST_DISAGREEMENTS = 12
+_GAP = 0.12  # between patches taken apart, as a part of a patch
+_RECIPES = (*OPERATIONS, "strong")
 
 
 def patch_gallery(
@@ -38,7 +43,7 @@ def patch_gallery(
     *,
     codes: Sequence[np.ndarray] | None = None,
     colours: Mapping[str, str] = ERROR_COLOURS,
-    values: Sequence[int] = (0, 1, 2, 3, 255),
+    values: Sequence[int] = PAIR_CODES,
     columns: int = 6,
     note: str = "",
 ) -> Figure:
@@ -46,9 +51,15 @@ def patch_gallery(
 
     Args:
         pictures: [row, col, 3] each.
-        titles: a line a patch.
+        titles: a line per patch.
         codes: uint8 [row, col] each, drawn with ``colours`` in the order of ``values``.
+        colours: class name -> colour.
+        values: the codes; the last one also stands for every code not named.
+        columns: how many side by side at most.
         note: written above the figure, for example the patches' size on the ground.
+
+    Returns:
+        The figure.
     """
     columns = max(1, min(columns, len(pictures)))
     bands = 1 if codes is None else 2
@@ -60,37 +71,36 @@ def patch_gallery(
         squeeze=False,
         layout="constrained",
     )
-    for ax in axes.ravel():
+    for ax in axes.flat:
         ax.axis("off")
     for position, (picture, title) in enumerate(zip(pictures, titles, strict=True)):
         row, column = divmod(position, columns)
         axes[row * bands, column].imshow(picture)
-        axes[row * bands, column].set_title(plain(title), fontsize=8)
+        axes[row * bands, column].set_title(escape_math(title), fontsize=8)
         if codes is not None:
-            code_panel(axes[row * bands + 1, column], codes[position], colours, values)
+            draw_codes(axes[row * bands + 1, column], codes[position], colours, values)
     if codes is not None:
         class_legend(figure, colours)
     if note:
-        figure.suptitle(plain(note), fontsize=9)
+        figure.suptitle(escape_math(note), fontsize=9)
     return figure
 
 
 def dropped_patches(
-    index: pd.DataFrame,
-    images: np.ndarray,
-    labels: np.ndarray,
-    bands: Sequence[str],
-    *,
-    count: int = 12,
+    index: pd.DataFrame, images: np.ndarray, labels: np.ndarray, bands: Sequence[str]
 ) -> Figure:
-    """Show patches that are dropped, or that a user's override kept, each with its reason.
+    """Show up to twelve patches that are dropped, or that a user's override kept, with the reason.
+
+    Every kind of reason has its turn before one comes twice.
 
     Args:
         index: of a patch store, with area, date, row, col, split, reason.
-        images, labels: of the store, [n, band, row, col] and [n, row, col]; only what is shown is
-            read.
+        images: of the store, [n, band, row, col]; only what is shown is read.
+        labels: of the store, [n, row, col].
         bands: names of the images' bands.
-        count: how many at most. Every kind of reason has its turn before one comes twice.
+
+    Returns:
+        The figure.
 
     Raises:
         ValueError: there is none to show.
@@ -102,33 +112,72 @@ def dropped_patches(
     # "unknown 83 % > 50 %" and "dropped by override: fog" are of the kinds before the particulars.
     kinds = reasons[shown].str.extract(r"^([^\d:]*)", expand=False)
     turn = kinds.groupby(kinds).cumcount().sort_values(kind="stable")
-    positions = index.index.get_indexer(turn.index[:count])
-    rows = index.iloc[positions]
+    positions = index.index.get_indexer(turn.index[:_MOST_DROPPED])
     titles = [
         f"{row.area} {row.date}\nrow {row.row}, col {row.col}\n{textwrap.fill(row.reason, 26)}"
-        for row in rows[["area", "date", "row", "col", "reason"]].itertuples()
+        for row in index.iloc[positions].itertuples()
     ]
     return patch_gallery(
         pictures([images[position] for position in positions], bands),
         titles,
         codes=[labels[position] for position in positions],
         colours=CLASS_COLOURS,
-        values=(0, 1, 255),
+        values=(0, 1, UNKNOWN),
         columns=4,
         note=f"{len(positions)} of {int(shown.sum())} patches dropped, or kept by an override",
     )
 
 
-def exploded(picture: np.ndarray, *, patch_size: int, gap: float = 0.12) -> Figure:
+def disagreement_gallery(
+    table: pd.DataFrame, image: Image, mask: np.ndarray, reference: np.ndarray, *, size: int = 128
+) -> Figure:
+    """Show the twelve largest disagreements: images, and below them hits, misses, false alarms.
+
+    Args:
+        table: of `error_analysis.disagreements`.
+        image: what it was made from.
+        mask: prediction that it was made from, [row, col].
+        reference: that it was made from, [row, col].
+        size: side of a window in px.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: there is none to show.
+    """
+    if table.empty:
+        raise ValueError("there is no disagreement to show")
+    rows = table.iloc[:_MOST_DISAGREEMENTS]
+    titles = [f"{row.kind}, {row.km2:.2f} km²\n{row.reason}?" for row in rows.itertuples()]
+    if "map_right" in rows:
+        titles = [
+            f"{title} map right {100 * part:.0f} %"
+            for title, part in zip(titles, rows["map_right"], strict=True)
+        ]
+    parts = windows(rows, (image.reflectance, mask, reference), size)
+    metres = size * image.grid.resolution
+    wide = f"{metres / 1000:.1f} km" if np.isfinite(metres) else f"{size} px"
+    return patch_gallery(
+        pictures([part[0] for part in parts], image.bands),
+        titles,
+        codes=[error_codes(part[1], part[2]) for part in parts],
+        note=f"the {len(rows)} largest of {len(table)} disagreements, windows of {wide}",
+    )
+
+
+def exploded(picture: np.ndarray, *, patch_size: int) -> Figure:
     """Show a picture as the patches it was cut into, with gaps between them.
 
     Args:
         picture: [row, col, 3].
         patch_size: side of a patch in px.
-        gap: width of a gap as a part of a patch.
+
+    Returns:
+        The figure.
     """
     step = max(1, patch_size // 64)
-    tile, space = -(-patch_size // step), max(1, round(gap * patch_size / step))
+    tile, space = -(-patch_size // step), max(1, round(_GAP * patch_size / step))
     rows, cols = (-(-length // patch_size) for length in picture.shape[:2])
     canvas = np.ones((rows * (tile + space), cols * (tile + space), 3), dtype=np.float32)
     for row in range(rows):
@@ -149,36 +198,30 @@ def augmentation_gallery(
     images: np.ndarray | Sequence[np.ndarray],
     labels: np.ndarray | Sequence[np.ndarray],
     bands: Sequence[str],
-    *,
-    recipes: Sequence[str] = (*OPERATIONS, "strong"),
-    titles: Sequence[str] = (),
-    shown: Sequence[str] = BANDS_TRUE,
-    seed: int = 0,
 ) -> Figure:
     """Show images as they are and after each augmentation, with the label's outline.
 
-    Operations that training applies to some images only are shown on every image; recipes of
-    several operations are shown as training sees them. All panels have one stretch.
+    Operations that training applies to some images only are shown on every image; the recipe
+    ``strong`` is shown as training sees it. All panels have one stretch.
 
     Args:
-        images, labels: of one shape, reflectance [n, band, row, col] and codes [n, row, col], for
-            example some of a patch store.
+        images: reflectance [n, band, row, col], for example some of a patch store.
+        labels: codes [n, row, col].
         bands: names of the images' bands.
-        recipes: a column each, as `augmentation.operations` takes them.
-        titles: a line an image, written beside its row.
-        shown: the bands to show as red, green, blue.
-        seed: of the random numbers; a column's do not depend on the other columns.
+
+    Returns:
+        The figure.
 
     Raises:
-        GlacierError: no images, or an unknown name in ``recipes`` or ``shown``.
+        GlacierError: no images.
     """
     if not len(images):
         raise GlacierError("augmentation: no image to show; choose some patches")
     images = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))
     labels = torch.from_numpy(np.ascontiguousarray(labels, dtype=np.uint8))
     columns = {"original": (images, labels)}
-    for recipe in recipes:
-        columns[recipe] = _changed(recipe, images, labels, bands, seed)
+    for recipe in _RECIPES:
+        columns[recipe] = _changed(recipe, images, labels, bands)
     height, width = images.shape[-2:]
     figure, axes = plt.subplots(
         len(images),
@@ -191,28 +234,27 @@ def augmentation_gallery(
     for row, original in enumerate(images.numpy()):
         for ax, (name, (changed, codes)) in zip(axes[row], columns.items(), strict=True):
             picture = changed[row].numpy()
-            ax.imshow(composite(picture, bands, shown, limits=limits), interpolation="nearest")
+            ax.imshow(composite(picture, bands, limits=limits), interpolation="nearest")
             _outline(ax, codes[row].numpy())
             ax.set(xticks=[], yticks=[])
             if row == 0:
-                ax.set_title(plain(name), fontsize=9)
+                ax.set_title(escape_math(name), fontsize=9)
             if name == "band_dropout":
                 lost = [
-                    b
-                    for b, one, two in zip(bands, original, picture, strict=True)
+                    band
+                    for band, one, two in zip(bands, original, picture, strict=True)
                     if (one != two).any()
                 ]
-                ax.set_xlabel(plain(f"without {', '.join(lost) or 'change'}"), fontsize=8)
-        if row < len(titles):
-            axes[row, 0].set_ylabel(plain(titles[row]), fontsize=8)
+                ax.set_xlabel(escape_math(f"without {', '.join(lost) or 'change'}"), fontsize=8)
     return figure
 
 
 def _changed(
-    recipe: str, images: torch.Tensor, labels: torch.Tensor, bands: Sequence[str], seed: int
+    recipe: str, images: torch.Tensor, labels: torch.Tensor, bands: Sequence[str]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Apply a recipe; a single operation to every image."""
-    generator = torch.Generator().manual_seed(seed)
+    # One seed per column, so that it does not depend on the others.
+    generator = torch.Generator().manual_seed(0)
     names = operations(recipe)
     if len(names) == 1 and names[0] in SOMETIMES:
         return OPERATIONS[names[0]](images, labels, generator, bands, probability=1.0)

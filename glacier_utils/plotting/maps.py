@@ -1,14 +1,13 @@
-"""Map sheets: large maps with a detail, a scale bar and an arrow to the north; matched glaciers.
+"""Maps: every figure with a place in it. Arrays and tables in, a Matplotlib figure out.
 
-Arrays and tables in, a Matplotlib figure out. The arrow shows the grid's north, the direction of
-rising northing; true north may differ by some degrees.
-
-Cloud masks as pictures. Arrays in, a Matplotlib figure out.
+Axes are in km of the maps' CRS, bounds are (xmin, ymin, xmax, ymax) in m. The arrow on large maps
+shows the grid's north, the direction of rising northing; true north may differ by some degrees.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import cycle
 
 import geopandas as gpd
 import matplotlib.pyplot as plt
@@ -24,18 +23,34 @@ from scipy import ndimage
 
 from glacier_utils.conventions import UNKNOWN
 from glacier_utils.errors import GlacierError
-from glacier_utils.imagery.clouds import CLOUD
-from glacier_utils.plotting.charts import plain
 from glacier_utils.plotting.style import (
+    BANDS_FALSE,
+    BANDS_TRUE,
+    CHANGE_COLOURS,
     CLASS_COLOURS,
+    ERROR_COLOURS,
     OUTLINE_COLOUR,
-    Bounds,
+    PAIR_CODES,
     class_legend,
-    code_panel,
-    extent_km,
-    map_axes,
+    composite,
+    draw_codes,
+    error_codes,
+    escape_math,
+    legend_below,
+    panels,
+    shared_limits,
 )
+from glacier_utils.raster.grid import Image
 
+Bounds = tuple[float, float, float, float]
+
+SPLIT_COLOURS = {
+    "train": "#0072b2",
+    "validation": "#e69f00",
+    "buffer": "#cccccc",
+    "test": "#009e73",
+    "dropped": "#000000",
+}
 KIND_COLOURS = {
     "one-to-one": "#0072b2",
     "merged": "#e69f00",
@@ -44,46 +59,275 @@ KIND_COLOURS = {
     "fragment": "#999999",
     "new": "#f0e442",
 }
-MISSED_COLOUR = "#d55e00"
-DETAIL_COLOUR = "#d55e00"
+_MISSED_COLOUR = "#d55e00"
+_DETAIL_COLOUR = "#d55e00"
+_DETAIL = 0.2  # side of the detail over the map's shorter side
+_OPACITY = 0.4  # of the class over a picture
 _DRAWN = 2000  # px along the longer side: more than a page can show
 _LINES = (OUTLINE_COLOUR, "#cc79a7", "#009e73")
 
 
-def over(picture: np.ndarray, mask: np.ndarray, *, alpha: float = 0.4) -> np.ndarray:
+def extent_km(bounds: Bounds) -> tuple[float, float, float, float]:
+    """Turn bounds in metres into Matplotlib's extent (left, right, bottom, top) in km."""
+    xmin, ymin, xmax, ymax = bounds
+    return xmin / 1000, xmax / 1000, ymin / 1000, ymax / 1000
+
+
+def map_axes(ax: Axes, title: str = "", *, labels: bool = True, size: float = 8) -> None:
+    """Give an axes what a map needs: equal axes in km, a title, a scale bar.
+
+    Args:
+        ax: the axes.
+        title: a user's text.
+        labels: name the axes.
+        size: of the numbers, in points.
+    """
+    ax.set_aspect("equal")
+    ax.set_title(escape_math(title), fontsize=10)
+    ax.ticklabel_format(useOffset=False, style="plain")
+    ax.tick_params(labelsize=size)
+    ax.locator_params(nbins=5)
+    if labels:
+        ax.set_xlabel("easting (km)", fontsize=9)
+        ax.set_ylabel("northing (km)", fontsize=9)
+    ax.add_artist(
+        ScaleBar(1, "km", location="lower right", box_alpha=0.8, font_properties={"size": 8})
+    )
+
+
+def scenes(
+    pictures: Mapping[str, np.ndarray],
+    bounds: Bounds | Mapping[str, Bounds],
+    *,
+    outlines: gpd.GeoDataFrame | Mapping[str, gpd.GeoDataFrame] | None = None,
+) -> Figure:
+    """Show pictures as maps side by side.
+
+    Args:
+        pictures: title -> [row, col, 3], from `style.composite`.
+        bounds: in m, one for all or one per title.
+        outlines: drawn on top, internal rock dotted, in the maps' CRS; one for all or one per
+            title.
+
+    Returns:
+        The figure.
+    """
+    figure, axes = _map_panels(pictures, bounds)
+    for ax, title, extent in axes:
+        picture = pictures[title]
+        ax.imshow(picture, extent=extent, interpolation="none" if picture.shape[0] < 600 else None)
+        own = outlines.get(title) if isinstance(outlines, Mapping) else outlines
+        if own is not None:
+            _draw_outlines(ax, own)
+        ax.set(xlim=extent[:2], ylim=extent[2:])
+        map_axes(ax, title)
+    return figure
+
+
+def area_scenes(
+    views: Mapping[str, Image], area: str, outlines: gpd.GeoDataFrame | None = None
+) -> Figure:
+    """Show an area in true and in false colour, a row per date, all with one stretch.
+
+    Args:
+        views: date -> image, for example from `exploration.thumbnail`.
+        area: its name, for the titles.
+        outlines: drawn on top, in the images' CRS.
+
+    Returns:
+        The figure.
+    """
+    limits = shared_limits([image.reflectance for image in views.values()])
+    pictures, bounds = {}, {}
+    for date, image in views.items():
+        for name, shown in (("true colour", BANDS_TRUE), ("false colour", BANDS_FALSE)):
+            title = f"{area}, {date}, {name}"
+            bounds[title] = image.grid.bounds
+            pictures[title] = composite(
+                image.reflectance, image.bands, shown, valid=image.valid, limits=limits
+            )
+    return scenes(pictures, bounds, outlines=outlines)
+
+
+def code_maps(
+    maps: Mapping[str, np.ndarray],
+    bounds: Bounds | Mapping[str, Bounds],
+    colours: Mapping[str, str],
+    values: Sequence[int],
+) -> Figure:
+    """Show maps of class codes in fixed colours with one legend.
+
+    Args:
+        maps: title -> uint8 codes [row, col].
+        bounds: in m, one for all or one per title.
+        colours: class name -> colour, in the order of ``values``.
+        values: the codes; the last one also stands for every code not named.
+
+    Returns:
+        The figure.
+    """
+    figure, axes = _map_panels(maps, bounds)
+    for ax, title, extent in axes:
+        draw_codes(ax, maps[title], colours, values, extent)
+        map_axes(ax, title)
+    class_legend(figure, colours)
+    return figure
+
+
+def label_maps(maps: Mapping[str, np.ndarray], bounds: Bounds | Mapping[str, Bounds]) -> Figure:
+    """Show label maps of 0, 1, 255; arguments as `code_maps`."""
+    return code_maps(maps, bounds, CLASS_COLOURS, (0, 1, UNKNOWN))
+
+
+def error_maps(
+    predictions: Mapping[str, np.ndarray],
+    labels: np.ndarray,
+    bounds: Bounds | Mapping[str, Bounds],
+) -> Figure:
+    """Show hits, misses and false alarms of masks against labels [row, col]; see `code_maps`."""
+    codes = {title: error_codes(mask, labels) for title, mask in predictions.items()}
+    return code_maps(codes, bounds, ERROR_COLOURS, PAIR_CODES)
+
+
+def change_maps(maps: Mapping[str, np.ndarray], bounds: Bounds | Mapping[str, Bounds]) -> Figure:
+    """Show codes of `transition.transition`; arguments as `code_maps`."""
+    return code_maps(maps, bounds, CHANGE_COLOURS, PAIR_CODES)
+
+
+def probability_maps(
+    maps: Mapping[str, np.ndarray],
+    bounds: Bounds | Mapping[str, Bounds],
+    *,
+    label: str = "glacier probability",
+    limits: tuple[float, float] = (0, 1),
+    cmap: str = "cividis",
+    panel: float = 4.6,
+) -> Figure:
+    """Show continuous maps with one colour bar; nan is drawn grey.
+
+    Args:
+        maps: title -> values [row, col].
+        bounds: in m, one for all or one per title.
+        label: of the colour bar, with the unit.
+        limits: ends of the colour bar.
+        cmap: name of a Matplotlib colour map.
+        panel: width of a map in inches.
+
+    Returns:
+        The figure.
+    """
+    figure, axes = _map_panels(maps, bounds, panel)
+    colours = plt.get_cmap(cmap).with_extremes(bad=CLASS_COLOURS["unknown"])
+    for ax, title, extent in axes:
+        style = {"cmap": colours, "vmin": limits[0], "vmax": limits[1]}
+        drawn = ax.imshow(maps[title], extent=extent, **style)
+        map_axes(ax, title)
+    figure.colorbar(drawn, ax=[ax for ax, *_ in axes], label=label, shrink=0.7)
+    return figure
+
+
+def split_map(index: gpd.GeoDataFrame, pictures: Mapping[str, tuple[np.ndarray, Bounds]]) -> Figure:
+    """Show where each part of the split lies, over a picture of each area.
+
+    Args:
+        index: the patch store's index, one date of it.
+        pictures: area -> (picture [row, col, 3], bounds in m).
+
+    Returns:
+        The figure.
+    """
+    figure, axes = panels(len(pictures), 2, (5.2, 5.15))
+    for ax, (area, (picture, bounds)) in zip(axes, pictures.items(), strict=True):
+        ax.imshow(picture, extent=extent_km(bounds))
+        own = index[index["area"] == area]
+        for split, rows in own.groupby("split"):
+            boxes, colour = _in_km(rows), SPLIT_COLOURS[split]
+            boxes.plot(ax=ax, facecolor=colour, alpha=0.35, aspect=None)
+            boxes.boundary.plot(ax=ax, color=colour, linewidth=1.0, aspect=None)
+        counts = own["split"].value_counts()
+        text = ", ".join(f"{n} {name}" for name, n in counts.items())
+        map_axes(ax, f"{area}: {text}")
+    present = {name: c for name, c in SPLIT_COLOURS.items() if name in set(index["split"])}
+    class_legend(figure, present)
+    return figure
+
+
+def area_overview(
+    tiles: Mapping[str, gpd.GeoDataFrame], outlines: gpd.GeoDataFrame | None = None
+) -> Figure:
+    """Show where the areas and their patches lie, in one map.
+
+    Args:
+        tiles: area -> patch boxes in a CRS in metres; all are drawn in that of the first.
+        outlines: glaciers, in any CRS.
+
+    Returns:
+        The figure.
+    """
+    figure, ax = plt.subplots(figsize=(9, 5), layout="constrained")
+    colours = dict(zip(tiles, cycle(("#0072b2", "#d55e00", "#009e73", "#cc79a7")), strict=False))
+    crs = next(iter(tiles.values())).crs
+    if outlines is not None:
+        if crs is not None:
+            outlines = outlines.to_crs(crs)
+        glaciers = outlines[outlines["kind"] == "glacier"] if "kind" in outlines else outlines
+        _in_km(glaciers).plot(ax=ax, color=CLASS_COLOURS["glacier"], aspect=None)
+    for area, boxes in tiles.items():
+        placed = _in_km(boxes if boxes.crs is None or crs is None else boxes.to_crs(crs))
+        placed.boundary.plot(ax=ax, color=colours[area], linewidth=0.7, aspect=None)
+        xmin, _, _, ymax = placed.total_bounds
+        ax.annotate(
+            f"{escape_math(area)} ({len(boxes)} patches)",
+            (xmin, ymax),
+            xytext=(0, 4),
+            textcoords="offset points",
+            color=colours[area],
+            weight="bold",
+            # Outlines may go on beyond the patches, under the name.
+            path_effects=[patheffects.withStroke(linewidth=3, foreground="white")],
+        )
+    ax.margins(0.08)
+    map_axes(ax)
+    if outlines is not None:
+        class_legend(figure, {"glacier outlines": CLASS_COLOURS["glacier"]})
+    return figure
+
+
+def over(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Lay the glacier class over a picture, and grey where the class is unknown.
 
     Args:
-        picture: of ``style.composite``, float [row, col, 3] in 0..1.
+        picture: of `style.composite`, float [row, col, 3] in 0..1.
         mask: uint8 [row, col]: 0, 1, 255.
-        alpha: weight of the class colour.
+
+    Returns:
+        A picture of the same shape, float32.
     """
     result = np.array(picture, np.float32)
-    for value, name in ((1, "glacier"), (255, "unknown")):
+    for value, name in ((1, "glacier"), (UNKNOWN, "unknown")):
+        colour = np.float32(to_rgb(CLASS_COLOURS[name]))
         where = mask == value
-        result[where] = (1 - alpha) * result[where] + alpha * np.float32(
-            to_rgb(CLASS_COLOURS[name])
-        )
+        result[where] = (1 - _OPACITY) * result[where] + _OPACITY * colour
     return result
 
 
-def detail(mask: np.ndarray, bounds: Bounds, *, share: float = 0.2) -> Bounds:
+def detail(mask: np.ndarray, bounds: Bounds) -> Bounds:
     """Choose the part of a map to look at closely: a square that holds most of the ice's edge.
 
     Args:
         mask: uint8 [row, col]: 0, 1, 255.
         bounds: of the map in m.
-        share: side of the square over the map's shorter side.
 
     Returns:
-        (xmin, ymin, xmax, ymax) in m, inside the map; the middle where there is no edge.
+        (xmin, ymin, xmax, ymax) in m, inside the map, a fifth of its shorter side wide; in the
+        middle where there is no edge.
     """
     edge = np.zeros(mask.shape, np.float32)
     ice = mask == 1
     ground = mask == 0
     edge[1:] += (ice[1:] & ground[:-1]) | (ground[1:] & ice[:-1])
     edge[:, 1:] += (ice[:, 1:] & ground[:, :-1]) | (ground[:, 1:] & ice[:, :-1])
-    side = max(1, round(share * min(mask.shape)))
+    side = max(1, round(_DETAIL * min(mask.shape)))
     height, width = mask.shape
     row, col = (height - side) // 2, (width - side) // 2
     if edge.any():
@@ -103,127 +347,89 @@ def large_map(
     bounds: Bounds,
     *,
     title: str = "",
-    outlines: gpd.GeoDataFrame | Mapping[str, gpd.GeoDataFrame] | None = None,
+    outlines: Mapping[str, gpd.GeoDataFrame] | None = None,
     inset: Bounds | None = None,
     locator: Mapping[str, Bounds] | None = None,
     classes: bool = False,
-    north: bool = True,
 ) -> Figure:
     """Show one area at one date as a large map, with a detail beside it.
 
     Args:
-        picture: [row, col, 3] in 0..1, of ``style.composite`` or ``over``.
-        bounds: (xmin, ymin, xmax, ymax) of the map in m.
-        outlines: drawn on top, in the map's CRS; several by their names in the legend.
-        inset: bounds in m of the detail, drawn from all pixels; ``detail`` chooses one.
+        picture: [row, col, 3] in 0..1, of `style.composite` or `over`.
+        bounds: of the map in m.
+        title: of the map.
+        outlines: name in the legend -> outlines to draw on top, in the map's CRS.
+        inset: bounds in m of the detail, drawn from all pixels; `detail` chooses one.
         locator: areas -> bounds in the same CRS, drawn as boxes with this map's filled.
-        classes: the picture is one of ``over``: say so in the legend.
-        north: draw the arrow; False for images without georeference.
+        classes: the picture is one of `over`: say so in the legend.
+
+    Returns:
+        The figure.
 
     Raises:
         GlacierError: the detail lies outside the map.
     """
-    tables = _named(outlines)
+    outlines = dict(outlines or {})
     beside = [name for name, given in (("detail", inset), ("locator", locator)) if given]
     wide = 10.5 if beside else 8.5
     across = 0.68 * wide if beside else wide
-    ratio = float(np.clip((bounds[3] - bounds[1]) / (bounds[2] - bounds[0]), 0.4, 1.6))
-    figure = plt.figure(
-        figsize=(wide, max((across - 0.9) * ratio + 1.3, 5.0)), layout="constrained"
-    )
+    height = max((across - 0.9) * _ratio(bounds, 1.6) + 1.3, 5.0)
+    figure = plt.figure(figsize=(wide, height), layout="constrained")
     grid = figure.add_gridspec(
         max(len(beside), 1), 2 if beside else 1, width_ratios=[2.3, 1] if beside else [1]
     )
     main = figure.add_subplot(grid[:, 0])
-    _draw(main, picture, bounds, tables)
-    map_axes(main, title, scale_bar=True)
-    if north:
-        north_arrow(main)
+    _draw(main, picture, bounds, outlines)
+    map_axes(main, title)
+    _north_arrow(main)
     for row, name in enumerate(beside):
         ax = figure.add_subplot(grid[row, 1])
         if name == "detail":
-            _detail(main, ax, picture, bounds, inset, tables)
-            map_axes(ax, f"detail, {_size(inset)}", labels=False, scale_bar=True)
-            ax.tick_params(labelsize=7)
+            _detail(main, ax, picture, bounds, inset, outlines)
         else:
             _locate(ax, locator, bounds)
-    _legend(figure, tables, classes)
+    _map_legend(figure, outlines, classes)
     return figure
 
 
-def large_maps(
-    pictures: Mapping[str, np.ndarray],
-    bounds: Bounds | Mapping[str, Bounds],
-    *,
-    outlines: Mapping[str, gpd.GeoDataFrame | Mapping[str, gpd.GeoDataFrame]] | None = None,
-    insets: Mapping[str, Bounds] | None = None,
-    classes: bool = True,
-    north: bool = True,
-    columns: int = 2,
-) -> Figure:
-    """Show several areas and dates as maps with a detail in a corner each.
+def large_maps(pictures: Mapping[str, np.ndarray], bounds: Bounds | Mapping[str, Bounds]) -> Figure:
+    """Show several areas and dates as large maps in two columns.
 
     Args:
-        pictures: title -> [row, col, 3], of ``over`` or ``style.composite``.
-        bounds: in m, one for all or one a title.
-        outlines, insets: a title, as in ``large_map``; titles may be missing.
-        classes, north: as in ``large_map``.
+        pictures: title -> [row, col, 3] of `over`.
+        bounds: in m, one for all or one per title.
 
-    Raises:
-        GlacierError: a detail lies outside its map.
+    Returns:
+        The figure.
     """
     boxes = {name: bounds if isinstance(bounds, tuple) else bounds[name] for name in pictures}
-    columns = max(1, min(columns, len(pictures)))
-    rows = -(-len(pictures) // columns)
-    ratio = max(np.clip((box[3] - box[1]) / (box[2] - box[0]), 0.4, 1.6) for box in boxes.values())
-    panel = 10.5 / columns
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(10.5, rows * ((panel - 0.8) * ratio + 0.75) + 0.35), squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
-    for ax in axes.ravel()[len(pictures) :]:
-        ax.axis("off")
-    known: dict[str, gpd.GeoDataFrame] = {}
-    for ax, (name, picture) in zip(axes.flat, pictures.items(), strict=False):
-        tables = _named((outlines or {}).get(name))
-        known |= tables
-        _draw(ax, picture, boxes[name], tables, 0.6)
-        map_axes(ax, name, scale_bar=True)
-        if north:
-            north_arrow(ax)
-        part = (insets or {}).get(name)
-        if part:
-            corner = _free_corner(boxes[name], part)
-            small = ax.inset_axes([corner[0], corner[1], 0.36, 0.36], anchor=corner[2])
-            _detail(ax, small, picture, boxes[name], part, tables)
-            small.set_aspect("equal")
-            small.set(xticks=[], yticks=[])
-            _scale(small, 6.5)
-    _legend(figure, known, classes)
+    ratio = max(_ratio(box, 1.6) for box in boxes.values())
+    panel = 10.5 / min(2, len(pictures))
+    figure, axes = panels(len(pictures), 2, (panel, (panel - 0.8) * ratio + 0.75), margin=(0, 0.35))
+    for ax, (name, picture) in zip(axes, pictures.items(), strict=True):
+        _draw(ax, picture, boxes[name], {})
+        map_axes(ax, name)
+        _north_arrow(ax)
+    _map_legend(figure, {}, classes=True)
     return figure
 
 
 def matches_map(
-    polygons: gpd.GeoDataFrame,
-    glaciers: gpd.GeoDataFrame,
-    bounds: Bounds,
-    *,
-    picture: np.ndarray | None = None,
-    title: str = "",
-    north: bool = True,
+    polygons: gpd.GeoDataFrame, glaciers: gpd.GeoDataFrame, bounds: Bounds, *, picture: np.ndarray
 ) -> Figure:
     """Show predicted polygons coloured by what they were matched with, over the inventory.
 
     Args:
-        polygons, glaciers: of ``matching.Matches``.
+        polygons: of `matching.Matches`.
+        glaciers: of `matching.Matches`.
         bounds: of the map in m.
         picture: [row, col, 3], drawn beneath in grey, so that colours mean kinds alone.
+
+    Returns:
+        The figure.
     """
-    if picture is not None:
-        picture = np.repeat(picture.mean(axis=2, keepdims=True), 3, axis=2)
-    ratio = float(np.clip((bounds[3] - bounds[1]) / (bounds[2] - bounds[0]), 0.4, 1.3))
-    figure, ax = plt.subplots(figsize=(8.5, 7.6 * ratio + 1.6), layout="compressed")
-    _draw(ax, picture, bounds, {})
+    figure, ax = plt.subplots(figsize=(8.5, 7.6 * _ratio(bounds, 1.3) + 1.6), layout="compressed")
+    _draw(ax, np.repeat(picture.mean(axis=2, keepdims=True), 3, axis=2), bounds, {})
     handles = []
     for kind, colour in KIND_COLOURS.items():
         own = polygons[polygons["kind"] == kind]
@@ -234,15 +440,14 @@ def matches_map(
     missed = glaciers["kind"] == "missed"
     for own, colour, line, width, label in (
         (glaciers[~missed], "black", "-", 0.9, "outline of the inventory"),
-        (glaciers[missed], MISSED_COLOUR, "--", 1.4, f"missed outline ({int(missed.sum())})"),
+        (glaciers[missed], _MISSED_COLOUR, "--", 1.4, f"missed outline ({int(missed.sum())})"),
     ):
         if len(own):
             style = {"color": colour, "linestyle": line, "linewidth": width}
             _in_km(own).boundary.plot(ax=ax, aspect=None, **style)
             handles.append(Line2D([], [], label=label, **style))
-    map_axes(ax, title, scale_bar=True)
-    if north:
-        north_arrow(ax)
+    map_axes(ax)
+    _north_arrow(ax)
     figure.legend(
         handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9,
         title="predicted polygons", title_fontsize=9,
@@ -250,23 +455,22 @@ def matches_map(
     return figure
 
 
-def north_arrow(ax: Axes) -> None:
-    """Mark the grid's north, which is up on every grid here, in the upper left corner."""
-    ax.text(
-        0.02, 0.98, "▲\ngrid N", transform=ax.transAxes, ha="left", va="top",
-        multialignment="center", fontsize=8,
-        bbox={"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 2.5},
-    )  # fmt: skip
+def _ratio(bounds: Bounds, most: float) -> float:
+    """Return height over width of a map, within what a page can show."""
+    xmin, ymin, xmax, ymax = bounds
+    return float(np.clip((ymax - ymin) / (xmax - xmin), 0.4, most))
 
 
-def _named(
-    outlines: gpd.GeoDataFrame | Mapping[str, gpd.GeoDataFrame] | None,
-) -> dict[str, gpd.GeoDataFrame]:
-    if outlines is None:
-        return {}
-    if isinstance(outlines, gpd.GeoDataFrame):
-        return {"predicted outline": outlines}
-    return dict(outlines)
+def _map_panels(
+    maps: Mapping[str, np.ndarray], bounds: Bounds | Mapping[str, Bounds], panel: float = 4.6
+) -> tuple[Figure, list[tuple[Axes, str, tuple[float, float, float, float]]]]:
+    """Return a figure, and an axes, title and extent for each map; as high as the first needs."""
+    boxes = {title: bounds if isinstance(bounds, tuple) else bounds[title] for title in maps}
+    ratio = _ratio(next(iter(boxes.values()), (0, 0, 1, 1)), 2.0)
+    # A map is as high as it is wide times the ratio; labels and title need the rest.
+    figure, axes = panels(len(maps), 2, (panel, (panel - 0.75) * ratio + 0.7))
+    extents = [extent_km(box) for box in boxes.values()]
+    return figure, list(zip(axes, maps, extents, strict=True))
 
 
 def _in_km(table: gpd.GeoDataFrame) -> gpd.GeoSeries:
@@ -275,26 +479,49 @@ def _in_km(table: gpd.GeoDataFrame) -> gpd.GeoSeries:
     return shapes.affine_transform([1e-3, 0, 0, 1e-3, 0, 0])
 
 
+def _draw_outlines(ax: Axes, outlines: gpd.GeoDataFrame) -> None:
+    """Draw glacier outlines solid and internal rock dotted over a map in km."""
+    none = np.zeros(len(outlines), bool)
+    rock = outlines["kind"] == "internal_rock" if "kind" in outlines else none
+    for own, line in ((outlines[~rock], "-"), (outlines[rock], ":")):
+        if len(own):
+            style = {"color": OUTLINE_COLOUR, "linewidth": 0.8, "linestyle": line}
+            _in_km(own).boundary.plot(ax=ax, aspect=None, **style)
+
+
 def _draw(
-    ax: Axes,
-    picture: np.ndarray | None,
-    bounds: Bounds,
-    tables: Mapping[str, gpd.GeoDataFrame],
-    width: float = 0.9,
+    ax: Axes, picture: np.ndarray, bounds: Bounds, outlines: Mapping[str, gpd.GeoDataFrame]
 ) -> None:
     """Draw a picture and outlines in km, no more pixels than can be seen."""
     extent = extent_km(bounds)
-    if picture is not None:
-        step = -(-max(picture.shape[:2]) // _DRAWN)
-        ax.imshow(np.clip(picture[::step, ::step], 0, 1), extent=extent)
-    dark = [patheffects.withStroke(linewidth=2.2 * width, foreground="black")]
-    for colour, table in zip(_LINES, tables.values(), strict=False):
+    step = -(-max(picture.shape[:2]) // _DRAWN)
+    ax.imshow(np.clip(picture[::step, ::step], 0, 1), extent=extent)
+    for line, table in zip(_outline_lines(outlines), outlines.values(), strict=False):
         if len(table):
-            _in_km(table).boundary.plot(
-                ax=ax, color=colour, linewidth=width, path_effects=dark, aspect=None
-            )
+            style = {"linewidth": 0.9, "path_effects": [_halo("black", 1.98)]}
+            _in_km(table).boundary.plot(ax=ax, color=line.get_color(), aspect=None, **style)
     # Geopandas writes labels of its own.
     ax.set(xlim=extent[:2], ylim=extent[2:], xlabel="", ylabel="")
+
+
+def _outline_lines(outlines: Mapping[str, gpd.GeoDataFrame]) -> Iterator[Line2D]:
+    """Return the handles of outlines in a legend, each in its own colour."""
+    for colour, name in zip(_LINES, outlines, strict=False):
+        style = {"linewidth": 1.2, "path_effects": [_halo("black", 2.4)]}
+        yield Line2D([], [], color=colour, label=escape_math(name), **style)
+
+
+def _halo(colour: str, width: float) -> patheffects.withStroke:
+    return patheffects.withStroke(linewidth=width, foreground=colour)
+
+
+def _north_arrow(ax: Axes) -> None:
+    """Mark the grid's north, which is up on every grid here, in the upper left corner."""
+    ax.text(
+        0.02, 0.98, "▲\ngrid N", transform=ax.transAxes, ha="left", va="top",
+        multialignment="center", fontsize=8,
+        bbox={"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 2.5},
+    )  # fmt: skip
 
 
 def _detail(
@@ -303,7 +530,7 @@ def _detail(
     picture: np.ndarray,
     bounds: Bounds,
     part: Bounds,
-    tables: Mapping[str, gpd.GeoDataFrame],
+    outlines: Mapping[str, gpd.GeoDataFrame],
 ) -> None:
     """Draw a part of the map into ``ax`` from all its pixels, and its box on the map."""
     height, width = picture.shape[:2]
@@ -320,14 +547,15 @@ def _detail(
             f"are {tuple(round(value) for value in bounds)}; give metres in the map's CRS"
         )
     box = (xmin + left * dx, ymax - bottom * dy, xmin + right * dx, ymax - top * dy)
-    _draw(ax, picture[top:bottom, left:right], box, tables)
-    x, y = box[0] / 1000, box[1] / 1000
+    _draw(ax, picture[top:bottom, left:right], box, outlines)
     size = ((box[2] - box[0]) / 1000, (box[3] - box[1]) / 1000)
-    frame = {"fill": False, "edgecolor": DETAIL_COLOUR, "linewidth": 1.6}
-    halo = [patheffects.withStroke(linewidth=3.2, foreground="white")]
-    main.add_patch(Rectangle((x, y), *size, path_effects=halo, **frame))
+    frame = {"fill": False, "edgecolor": _DETAIL_COLOUR, "linewidth": 1.6}
+    corner = (box[0] / 1000, box[1] / 1000)
+    main.add_patch(Rectangle(corner, *size, path_effects=[_halo("white", 3.2)], **frame))
     for spine in ax.spines.values():
-        spine.set(edgecolor=DETAIL_COLOUR, linewidth=1.6)
+        spine.set(edgecolor=_DETAIL_COLOUR, linewidth=1.6)
+    wide, tall = ((part[i + 2] - part[i]) / 1000 for i in (0, 1))
+    map_axes(ax, f"detail, {wide:.3g} x {tall:.3g} km", labels=False, size=7)
 
 
 def _locate(ax: Axes, areas: Mapping[str, Bounds], bounds: Bounds) -> None:
@@ -341,94 +569,20 @@ def _locate(ax: Axes, areas: Mapping[str, Bounds], bounds: Bounds) -> None:
             Rectangle((left, bottom), right - left, top - bottom, edgecolor="#0072b2",
                       facecolor="#56b4e9" if own else "none", linewidth=1.2)
         )  # fmt: skip
-        ax.text((left + right) / 2, top + 0.03 * reach, plain(name), ha="center", fontsize=8)
+        ax.text((left + right) / 2, top + 0.03 * reach, escape_math(name), ha="center", fontsize=8)
     middle = [(boxes[:, i].min() + boxes[:, i + 2].max()) / 2 for i in (0, 1)]
     ax.set(
         xlim=(middle[0] - 0.65 * reach, middle[0] + 0.65 * reach),
         ylim=(middle[1] - 0.65 * reach, middle[1] + 0.65 * reach),
     )
-    map_axes(ax, "where the areas lie", labels=False)
+    map_axes(ax, "where the areas lie", labels=False, size=7)
     ax.locator_params(nbins=3)
-    ax.tick_params(labelsize=7)
-    _scale(ax, 7)
 
 
-def _legend(figure: Figure, tables: Mapping[str, gpd.GeoDataFrame], classes: bool) -> None:
+def _map_legend(figure: Figure, outlines: Mapping[str, gpd.GeoDataFrame], classes: bool) -> None:
     shown = {"glacier": "mapped as glacier", "unknown": "unknown"} if classes else {}
-    handles: list = [
+    patches = [
         Patch(facecolor=CLASS_COLOURS[name], edgecolor="#555", label=text)
         for name, text in shown.items()
     ]
-    dark = [patheffects.withStroke(linewidth=2.4, foreground="black")]
-    handles += [
-        Line2D([], [], color=colour, linewidth=1.2, path_effects=dark, label=plain(name))
-        for colour, name in zip(_LINES, tables, strict=False)
-    ]
-    if handles:
-        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8,
-                      frameon=False)  # fmt: skip
-
-
-def _free_corner(bounds: Bounds, part: Bounds) -> tuple[float, float, str]:
-    """Return where an inset goes: upper right or lower left, the farther from the detail."""
-    x = ((part[0] + part[2]) / 2 - bounds[0]) / (bounds[2] - bounds[0])
-    y = ((part[1] + part[3]) / 2 - bounds[1]) / (bounds[3] - bounds[1])
-    return (0.63, 0.63, "NE") if x + y < 1 else (0.01, 0.01, "SW")
-
-
-def _scale(ax: Axes, size: float) -> None:
-    ax.add_artist(
-        ScaleBar(1, "km", location="lower right", box_alpha=0.8, font_properties={"size": size})
-    )
-
-
-def _size(bounds: Bounds) -> str:
-    return f"{(bounds[2] - bounds[0]) / 1000:.3g} x {(bounds[3] - bounds[1]) / 1000:.3g} km"
-
-
-# Class codes 0, 1, 2, 255 of a cloud mask; the difference of two masks has codes of its own.
-CLOUD_COLOURS = {
-    "clear": "#efece4",
-    "cloud": "#0072b2",
-    "cloud shadow": "#e69f00",
-    "not assessed": "#7f7f7f",
-}
-
-
-def cloud_comparison(
-    picture: np.ndarray, masks: Mapping[str, np.ndarray], bounds: Bounds
-) -> Figure:
-    """Show a picture, two cloud masks, and where they differ on cloud.
-
-    Args:
-        picture: [row, col, 3], from `style.composite`.
-        masks: title -> codes [row, col] of two masks (0 clear, 1 cloud, 2 shadow, 255).
-        bounds: (xmin, ymin, xmax, ymax) in m.
-    """
-    (one, first), (other, second) = masks.items()
-    differing = {
-        "neither cloud": "#efece4",
-        "cloud in both": "#0072b2",
-        f"cloud in {one} only": "#d55e00",
-        f"cloud in {other} only": "#cc79a7",
-        "not assessed in one": "#7f7f7f",
-    }
-    extent = extent_km(bounds)
-    figure, axes = plt.subplots(2, 2, figsize=(9, 10), layout="constrained")
-    for ax, title in zip(axes.ravel(), ("true colour", one, other, "difference"), strict=True):
-        map_axes(ax, title, scale_bar=True)
-    axes[0, 0].imshow(picture, extent=extent)
-    for ax, codes in ((axes[0, 1], first), (axes[1, 0], second)):
-        code_panel(ax, codes, CLOUD_COLOURS, (0, 1, 2, 255), extent=extent)
-    code_panel(axes[1, 1], difference(first, second), differing, range(5), extent=extent)
-    only = [Patch(facecolor=differing[name], edgecolor="#555", label=name)
-            for name in differing if name.endswith("only")]  # fmt: skip
-    class_legend(figure, CLOUD_COLOURS, only)
-    return figure
-
-
-def difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return 0 cloud in neither, 1 in both, 2 in ``one`` only, 3 in ``other`` only, 4 unknown."""
-    first, second = one == CLOUD, other == CLOUD
-    codes = np.select([first & second, first, second], [1, 2, 3], 0)
-    return np.where((one == UNKNOWN) | (other == UNKNOWN), 4, codes).astype(np.uint8)
+    legend_below(figure, [*patches, *_outline_lines(outlines)])

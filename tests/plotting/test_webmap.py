@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import io
+import json
 import re
 from html.parser import HTMLParser
-from types import SimpleNamespace
 
 import geopandas as gpd
 import numpy as np
@@ -15,6 +14,7 @@ import pandas as pd
 import PIL.Image
 import pytest
 import rasterio.features
+import screenshots
 import shapely
 from affine import Affine
 from hypothesis import given, settings
@@ -22,9 +22,7 @@ from hypothesis import strategies as st
 from pyproj import Transformer
 from rasterio.crs import CRS
 
-from glacier_utils import screenshots
 from glacier_utils.errors import GlacierError
-from glacier_utils.outlines.rasterization import vectorise
 from glacier_utils.plotting import style, webmap
 from glacier_utils.plotting.webmap import (
     RADIUS_M,
@@ -33,8 +31,6 @@ from glacier_utils.plotting.webmap import (
     Outlines,
     Picture,
     Values,
-    warp_codes,
-    warp_values,
     web_frame,
     write_map,
 )
@@ -98,6 +94,13 @@ class Tags(HTMLParser):
         return sum(tag == name for tag, _ in self.found)
 
 
+def content(path):
+    """What the page's script reads."""
+    text = path.read_text(encoding="utf-8")
+    start = '<script type="application/json" id="content">'
+    return json.loads(text.partition(start)[2].partition("</script>")[0])
+
+
 def images_of(path):
     """The pictures inside a map, in the order of the script."""
     uris = re.findall(r'"data:image/(?:png|webp);base64,([^"]+)"', path.read_text("utf-8"))
@@ -122,7 +125,7 @@ def test_a_pixel_lands_on_its_longitude_and_latitude(zone, south, northing, east
     codes = np.ones(grid.shape, np.uint8)
     codes[row : row + 4, col : col + 4] = 2
     frame = web_frame(grid, 1600)
-    warped = warp_codes(codes, grid, frame)
+    warped = frame.warp_codes(codes)
     rows, cols = np.nonzero(warped == 2)
     found = np.array(frame.grid.transform @ (cols.mean() + 0.5, rows.mean() + 0.5))
     # pyproj's own EPSG:3857, which knows nothing of the frame's meridian.
@@ -154,8 +157,10 @@ def test_outlines_run_along_the_edges_of_the_classes():
     y, x = np.indices(GRID.shape)
     mask = ((x - 30) ** 2 + (y - 25) ** 2 < 300) | (x + y > 105)
     frame = web_frame(GRID, 1600)
-    warped = warp_codes(1 + mask.astype(np.uint8), GRID, frame)
-    degrees = frame.outlines(vectorise(mask, GRID).geometry)
+    warped = frame.warp_codes(1 + mask.astype(np.uint8))
+    found = rasterio.features.shapes(mask.astype(np.uint8), mask, transform=GRID.transform)
+    outlines = gpd.GeoSeries([shapely.geometry.shape(shape) for shape, _ in found], crs=GRID.crs)
+    degrees = frame.outlines(outlines)
     web = gpd.GeoSeries(degrees, crs=4326).to_crs(frame.grid.crs)
     drawn = rasterio.features.rasterize(web, frame.grid.shape, transform=frame.grid.transform)
     rows, cols = np.nonzero((drawn == 1) != (warped == 2))
@@ -189,7 +194,7 @@ def test_other_projections_are_warped_as_well(epsg):
     codes = np.ones(grid.shape, np.uint8)
     codes[:1, :1] = 2
     frame = web_frame(grid, 200)
-    rows, cols = np.nonzero(warp_codes(codes, grid, frame) == 2)
+    rows, cols = np.nonzero(frame.warp_codes(codes) == 2)
     x, y = frame.grid.transform @ (cols + 0.5, rows + 0.5)
     longitude, latitude = frame.degrees(x.mean(), y.mean())
     assert (longitude, latitude) == pytest.approx((-45.3, 61.1), abs=0.003)
@@ -199,10 +204,10 @@ def test_large_scenes_are_drawn_coarser_and_values_averaged():
     frame = web_frame(GRID, 16)
     assert max(frame.grid.shape) == 16
     stripes = np.tile([0.0, 1.0], (SIZE, SIZE // 2))
-    drawn = warp_values(stripes, GRID, frame)[4:-4, 4:-4]
+    drawn = frame.warp_values(stripes)[4:-4, 4:-4]
     assert np.abs(drawn - 0.5).max() < 0.2
     unknown = np.where(np.arange(SIZE) < 32, np.nan, 1)[None].repeat(SIZE, 0)
-    drawn = warp_values(unknown, GRID, frame)
+    drawn = frame.warp_values(unknown)
     assert np.isnan(drawn[4:-4, 2:6]).all()
     assert (drawn[4:-4, 10:14] == 1).all()
 
@@ -293,8 +298,8 @@ def test_values_become_words(value, text):
 def test_nothing_is_fetched_and_no_name_becomes_code(tmp_path):
     path = hostile_map(tmp_path / "m.html")
     tags = Tags(path)
-    # Leaflet, the project's own script, folium's switches and its map.
-    assert tags.count("script") == 4
+    # The layers as data, Leaflet, and the project's own script.
+    assert tags.count("script") == 3
     assert [attrs["href"] for tag, attrs in tags.found if tag == "link"] == ["data:,"]
     assert {"img", "b", "iframe", "object", "base"}.isdisjoint(tag for tag, _ in tags.found)
     for _, attrs in tags.found:
@@ -315,16 +320,15 @@ def test_the_same_map_twice_is_the_same_file(tmp_path):
     assert one.read_bytes() == two.read_bytes()
 
 
-def test_maps_without_swipe_outlines_or_basemap(tmp_path):
+def test_maps_without_swipe_or_outlines(tmp_path):
     layers = [
         Layer("none", Outlines(glaciers().iloc[:0], {"name": "Name"})),
         Layer("a picture", picture((1, 2, 3))),
     ]
-    path = write_map(tmp_path / "m.html", GRID, layers, title="t", basemap=None)
-    text = path.read_text(encoding="utf-8")
-    assert 'img-src data:"' in text
-    assert '"swipe": null' in text
-    assert "opentopomap" not in text
+    path = write_map(tmp_path / "m.html", GRID, layers, title="t")
+    found = content(path)["layers"]
+    assert [part["side"] for layer in found for part in layer["parts"]] == ["both", "both"]
+    assert found[0]["parts"][0]["features"] == []
 
 
 def faulty(**changes):
@@ -610,53 +614,3 @@ def test_a_narrow_window_shows_the_map_first(chromium, two_dates):
         assert page.problems == []
         wide = page.evaluate("document.documentElement.scrollWidth")
         assert wide <= 600
-
-
-# Pictures of pages
-
-
-def test_a_screenshot_is_kept(chromium, two_dates, tmp_path):
-    png = screenshots.screenshot(two_dates, tmp_path / "shot.png", width=700, height=500)
-    with PIL.Image.open(png) as image:
-        assert image.size == (700, 500)
-        assert image.format == "PNG"
-        found = np.array(image.convert("RGB")).astype(int)
-    assert (np.abs(found - RED).max(axis=2) < 25).sum() > 5000
-    assert (np.abs(found - BLUE).max(axis=2) < 25).sum() > 5000
-
-
-def test_a_screenshot_can_be_taken_from_a_notebook(chromium, two_dates, tmp_path):
-    async def cell():
-        return screenshots.screenshot(two_dates, tmp_path / "shot.png", width=300, height=300)
-
-    assert asyncio.run(cell()).is_file()
-
-
-@pytest.mark.parametrize(
-    ("script", "message"),
-    [
-        ("console.error('broken')", "broken"),
-        ("nowhere()", "nowhere is not defined"),
-        ("new Image().src = 'https://localhost:9/x.png'", "asks for https://localhost:9/x.png"),
-    ],
-)
-def test_a_page_with_errors_gives_no_screenshot(chromium, tmp_path, script, message):
-    page = tmp_path / "bad.html"
-    page.write_text(f"<!DOCTYPE html><title>bad</title><script>{script}</script>")
-    with pytest.raises(GlacierError, match=message):
-        screenshots.screenshot(page, tmp_path / "shot.png")
-    assert [path.name for path in tmp_path.iterdir()] == ["bad.html"]
-
-
-def test_without_a_browser_the_reason_is_told(tmp_path, monkeypatch, caplog):
-    page = tmp_path / "page.html"
-    page.write_text("<!DOCTYPE html>")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setitem(__import__("sys").modules, "playwright.sync_api", SimpleNamespace())
-    assert screenshots.screenshot(page, tmp_path / "shot.png") is None
-    assert "neither chromium nor google-chrome is on the PATH" in caplog.text
-    monkeypatch.setitem(__import__("sys").modules, "playwright.sync_api", None)
-    assert screenshots.screenshot(page, tmp_path / "shot.png") is None
-    assert "playwright is not installed" in caplog.text
-    with pytest.raises(GlacierError, match="no such page"):
-        screenshots.screenshot(tmp_path / "none.html", tmp_path / "shot.png")

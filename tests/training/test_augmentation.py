@@ -323,9 +323,7 @@ def test_every_band_needs_a_name():
 @pytest.mark.usefixtures("offscreen")
 def test_the_gallery_has_a_row_an_image_and_a_column_an_operation():
     store = Store(count=2, size=24)
-    figure = augmentation_gallery(
-        store.images, store.labels, store.bands, titles=["a $1$", "b"], seed=1
-    )
+    figure = augmentation_gallery(store.images, store.labels, store.bands)
     panels = [ax for ax in figure.axes if ax.images]
     assert len(panels) == 2 * (2 + len(OPERATIONS))
     titles = [ax.get_title() for ax in panels if ax.get_title()]
@@ -342,7 +340,7 @@ def test_the_gallery_draws_no_outline_along_unknown_ground_and_none_for_nothing(
     images, labels = patches(count=2, size=8)
     labels[:] = 255
     labels[1, 4:] = 1
-    figure = augmentation_gallery(images.numpy(), labels.numpy(), BANDS, recipes=["gain"])
+    figure = augmentation_gallery(images.numpy(), labels.numpy(), BANDS)
     assert not any(ax.collections for ax in figure.axes)
     with pytest.raises(GlacierError, match="no image"):
         augmentation_gallery([], [], BANDS)

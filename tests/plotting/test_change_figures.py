@@ -98,7 +98,7 @@ def test_robustness_matrix():
     figure = drawn(change_figures.robustness_matrix(scored(), reference="truth"))
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert texts == ["0.70\n0.60 to 0.80"] * 8
-    assert figure.axes[1].get_ylabel() == "IoU by the truth (1)"
+    assert figure.axes[1].get_ylabel() == "IoU against the truth (1)"
 
 
 def test_false_change():
@@ -122,8 +122,8 @@ def test_false_change():
 
 
 @pytest.mark.parametrize("reference", ["labels", "truth"])
-def test_prices(reference):
+def test_costs_of_dates(reference):
     table = scored().rename(columns={"iou": "difference", "iou_low": "low", "iou_high": "high"})
-    figure = drawn(change_figures.prices(table.assign(against=ODD), reference=reference))
+    figure = drawn(change_figures.date_costs(table.assign(against=ODD), reference=reference))
     assert reference in figure.axes[0].get_xlabel()
     assert len(figure.axes[0].get_yticklabels()) == 4

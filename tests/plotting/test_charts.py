@@ -1,0 +1,232 @@
+"""Graphs: that each is drawn, names its units, and holds what the reader needs to read it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from drawing import ODD, drawn, legend
+from matplotlib import pyplot as plt
+
+from glacier_utils.errors import GlacierError
+from glacier_utils.plotting import charts
+
+pytestmark = pytest.mark.usefixtures("offscreen")
+
+BANDS = ("red", "green", "blue", "nir")
+
+
+def test_dots_stand_on_their_lines_with_their_intervals():
+    table = pd.DataFrame(
+        {"name": ["a", ODD, "a"], "kind": ["x", "x", "y"], "value": [0.5, 0.2, 0.4],
+         "low": [0.3, np.nan, 0.4], "high": [0.6, np.nan, 0.4]}
+    )  # fmt: skip
+    figure, ax = plt.subplots()
+    values = ("value", "low", "high")
+    charts.interval_dots(ax, table, "name", values, rows=["b", "a", ODD], group="kind", scale=100)
+    drawn(figure)
+    texts = [text.get_text() for text in ax.get_yticklabels()]
+    assert texts == ["b", "a", ODD.replace("$", r"\$")]
+    assert ax.get_ylim() == (2.5, -0.5)
+    x, y = ax.containers
+    assert x[0].get_xydata().tolist() == [[50, 0.85], [20, 1.85]]
+    assert y[0].get_xydata().tolist() == [[40, 1.15]]
+    ends = x[2][0].get_segments()[0][:, 0]
+    np.testing.assert_allclose(ends, [30, 60])
+
+
+def pixels(areas=("train", "test"), dates=("2023-07", "2023-08"), count=60) -> pd.DataFrame:
+    generator = np.random.default_rng(0)
+    parts = [
+        pd.DataFrame(generator.uniform(0.1, 0.6, (count, 4)), columns=BANDS).assign(
+            area=area, date=date, **{"class": name}
+        )
+        for area in areas
+        for date in dates
+        for name in ("glacier", "not glacier")
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.mark.parametrize("areas", [("train", "test"), (ODD,)])
+@pytest.mark.parametrize("dates", [("2023-08",), ("2023-07", "2023-08")])
+def test_band_histograms(areas, dates):
+    figure = drawn(charts.band_histograms(pixels(areas, dates), BANDS))
+    axes = np.reshape(figure.axes, (len(areas), 4))
+    # In the order of wavelength.
+    assert [ax.get_title() for ax in axes[0]] == ["blue", "green", "red", "nir"]
+    assert {ax.get_xlabel() for ax in axes[-1]} == {"reflectance (1)"}
+    assert {len(ax.get_lines()) for ax in figure.axes} == {2 * len(dates)}
+    assert set(legend(figure)) == {
+        f"{name}, {date}" for name in ("glacier", "not glacier") for date in dates
+    }
+
+
+def test_band_histograms_of_a_class_that_one_area_lacks():
+    table = pixels()
+    table = table[(table["area"] == "test") | (table["class"] == "not glacier")]
+    figure = drawn(charts.band_histograms(table, BANDS))
+    assert len(legend(figure)) == 4
+
+
+def test_band_histograms_of_too_few_pixels_for_a_line():
+    figure = drawn(charts.band_histograms(pixels(["train"], count=5), BANDS))
+    assert legend(figure) == []
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [("train", "2023-08", 0.3, 0.6, 0.1)],
+        [("train", "2023-07", 0.3, 0.7, 0.0), (ODD, "2023-08", 0.0, 0.0, 1.0)],
+    ],
+)
+def test_class_balance(rows):
+    names = ["area", "date", "glacier", "not glacier", "unknown"]
+    figure = drawn(charts.class_balance(pd.DataFrame(rows, columns=names)))
+    (ax,) = figure.axes
+    assert ax.get_xlabel() == "pixels (%)"
+    assert legend(figure) == ["glacier", "not glacier", "unknown"]
+    ends = [bar.get_x() + bar.get_width() for bar in ax.patches]
+    assert max(ends) == pytest.approx(100)
+    assert len(ax.patches) == 3 * len(rows)
+
+
+@pytest.mark.parametrize("values", [[0.5, -1.2], [0.1, 0.2], [0.0, 0.0], [np.nan, np.nan]])
+def test_shift_heatmap(values):
+    table = pd.DataFrame({"class": "glacier", "band": ["nir", "blue"], "difference": values})
+    figure = drawn(charts.shift_heatmap(table, "difference", label="median shift (1)"))
+    ax, bar = figure.axes
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["blue", "nir"]
+    assert bar.get_ylabel() == "median shift (1)"
+
+
+def test_shift_without_a_common_class_is_an_error():
+    table = pd.DataFrame(columns=["class", "band", "difference"])
+    with pytest.raises(GlacierError, match="no class in common"):
+        charts.shift_heatmap(table, "difference", label="")
+
+
+def history(epochs: int = 3, iou=None) -> pd.DataFrame:
+    epoch = np.arange(1, epochs + 1)
+    return pd.DataFrame(
+        {
+            "epoch": epoch,
+            "train_loss": 1 / epoch,
+            "validation_loss": 1.1 / epoch,
+            "validation_iou": epoch / 10 if iou is None else iou,
+        }
+    )
+
+
+def test_learning_curves_mark_the_kept_epoch():
+    figure = drawn(charts.learning_curves({"one": history(iou=[0.2, 0.6, 0.4]), "two": history(1)}))
+    loss, iou = figure.axes
+    assert (loss.get_ylabel(), iou.get_ylabel()) == ("loss (1)", "IoU (1)")
+    assert loss.get_xlabel() == iou.get_xlabel() == "epoch"
+    assert legend(figure) == ["one", "two"]
+    marked = [line.get_xydata().tolist() for line in iou.get_lines() if line.get_marker() == "o"]
+    assert marked == [[[2, 0.6]], [[1, 0.1]]]
+
+
+def test_a_first_loss_far_off_leaves_the_others_to_be_seen():
+    usual, odd = history(iou=[0.2, 0.6, 0.4]), history(iou=[0.2, 0.6, 0.4])
+    odd.loc[0, "validation_loss"] = 80.0
+    scales = [
+        drawn(charts.learning_curves({"one": curves})).axes[0].get_yscale()
+        for curves in (usual, odd)
+    ]
+    assert scales == ["linear", "log"]
+
+
+def test_learning_curves_without_any_iou():
+    drawn(charts.learning_curves({"one": history(iou=np.nan)}))
+
+
+def intervals(models=("threshold", "unet"), groups=("labels", "truth")) -> pd.DataFrame:
+    rows = [(model, group, 0.6, 0.5, 0.8) for model in models for group in groups]
+    return pd.DataFrame(rows, columns=["model", "reference", "iou", "iou_low", "iou_high"])
+
+
+@pytest.mark.parametrize("groups", [("labels",), ("labels", "truth")])
+def test_score_intervals(groups):
+    figure = drawn(charts.score_intervals(intervals(groups=groups)))
+    (ax,) = figure.axes
+    assert ax.get_xlabel() == "IoU (1), with 95 % interval"
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["threshold", "unet"]
+    assert legend(figure) == list(groups)
+    assert ax.get_legend().get_title().get_text() == "reference"
+
+
+def test_score_intervals_that_are_undefined():
+    table = intervals().assign(iou_low=np.nan, iou_high=np.nan)
+    drawn(charts.score_intervals(table))
+    drawn(charts.score_intervals(table.assign(iou=np.nan)))
+
+
+def test_differences_stand_beside_the_line_of_none():
+    table = pd.DataFrame(
+        {
+            "model": "unet",
+            "against": ["threshold", "random_forest"],
+            "reference": "labels",
+            "difference": [0.1, 0.0],
+            "low": [0.05, -0.1],
+            "high": [0.15, 0.1],
+        }
+    )
+    (ax,) = drawn(charts.differences(table)).axes
+    names = [text.get_text() for text in ax.get_yticklabels()]
+    assert names == ["unet − threshold", "unet − random_forest"]
+    assert any(set(line.get_xdata()) == {0} for line in ax.get_lines())
+
+
+def test_precision_recall():
+    curve = pd.DataFrame({"threshold": [0, 0.5], "precision": [0.4, np.nan], "recall": [1.0, 0.0]})
+    figure = drawn(
+        charts.precision_recall({"a": curve, "b": curve}, {"a": (0.8, 0.7), "b": (0.5, np.nan)})
+    )
+    (ax,) = figure.axes
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("recall (1)", "precision (1)")
+    assert legend(figure) == ["a", "b"]
+    for line, iou in zip([x for x in ax.get_lines() if x.get_linestyle() == ":"], (0.4, 0.6, 0.8),
+                         strict=True):  # fmt: skip
+        recall, precision = line.get_data()
+        np.testing.assert_allclose(1 / (1 / recall + 1 / precision - 1), iou)
+
+
+def test_patch_scores_with_a_model_that_has_none():
+    table = pd.DataFrame(
+        {"model": ["a"] * 4 + ["b"], "patch": 0, "iou": [0.1, 0.5, 0.9, None, None]}
+    )
+    figure = drawn(charts.patch_scores(table))
+    (ax,) = figure.axes
+    assert ax.get_xlabel() == "IoU of a patch (1)"
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["a", "b"]
+    drawn(charts.patch_scores(table[table["model"] == "b"]))
+
+
+def test_patch_scores_are_drawn_the_same_twice():
+    table = pd.DataFrame({"model": "a", "patch": range(9), "iou": np.linspace(0, 1, 9)})
+    one, two = (charts.patch_scores(table).axes[0].get_lines()[-1].get_xydata() for _ in range(2))
+    np.testing.assert_array_equal(one, two)
+    np.testing.assert_array_equal(one[:, 0], table["iou"])
+
+
+def test_transition_matrices():
+    table = pd.DataFrame([[3.0, 0.5], [0.25, 9.0]], ["glacier", "not glacier"])
+    table = table.set_axis(["glacier", "not glacier"], axis=1)
+    figure = drawn(charts.transition_matrices({"train": table, ODD: table}))
+    assert [ax.get_title().endswith("(km²)") for ax in figure.axes] == [True, True]
+    numbers = [text.get_text() for text in figure.axes[0].texts]
+    assert numbers == ["3.00", "0.50", "0.25", "9.00"]
+    drawn(charts.transition_matrices({"train": table}))
+
+
+def test_seam_profile():
+    profile = pd.DataFrame({"distance_px": range(4), "jump": [0.2, 0.1, 0.1, np.nan]})
+    figure = drawn(charts.seam_profile({"patch by patch": profile, "windows": profile / 2}))
+    (ax,) = figure.axes
+    assert ax.get_xlabel() == "distance from the patch border (px)"
+    assert ax.get_ylim()[0] == 0
+    assert legend(figure) == ["patch by patch", "windows"]

@@ -1,0 +1,278 @@
+"""Figures of the evaluation: that each is drawn and says what it must."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from affine import Affine
+from drawing import ODD, drawn, legend
+from rasterio.crs import CRS
+from scipy import ndimage
+
+from glacier_utils.evaluation import bootstrap, calibration, error_analysis, label_bias, per_glacier
+from glacier_utils.evaluation.bootstrap import SAME
+from glacier_utils.plotting import evaluation_figures
+from glacier_utils.raster.grid import Grid, Image
+
+pytestmark = pytest.mark.usefixtures("offscreen")
+
+BANDS = ("red", "green", "blue", "nir")
+GRID = Grid(CRS.from_epsg(32623), Affine(30, 0, 500_000, 0, -30, 6_800_000), 60, 80)
+MODELS = (ODD, "b", "empty")
+
+
+def maps() -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Three maps of a whole and a cut glacier, one of them empty."""
+    reference = np.zeros(GRID.shape, np.uint8)
+    reference[10:40, 10:40] = 1
+    reference[50:, 60:] = 1
+    masks = {name: np.roll(reference, shift, axis=1) for shift, name in enumerate(MODELS)}
+    masks[MODELS[0]][0:8, 70:78] = 1
+    masks[MODELS[2]][:] = 0
+    return masks, reference
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    masks, reference = maps()
+    found = per_glacier.scores_per_glacier(masks, {"labels": reference, "truth": reference}, GRID)
+    return found.assign(listed=found["glacier_id"] != "none", age_years=[20.0, 5.0, np.nan] * 6)
+
+
+def image() -> Image:
+    pixels = np.random.default_rng(0).random((4, *GRID.shape), np.float32)
+    return Image(pixels, np.ones(GRID.shape, bool), BANDS, GRID)
+
+
+def test_areas(table):
+    figure = drawn(evaluation_figures.areas(table[table["reference"] == "labels"]))
+    assert [ax.get_title() for ax in figure.axes] == [r"a \$x_{ <b> \$", "b", "empty"]
+    assert figure.axes[0].get_xscale() == figure.axes[0].get_yscale() == "log"
+    assert figure.axes[0].get_xlim() == figure.axes[0].get_ylim()
+    assert "km²" in figure.axes[1].get_ylabel()
+    assert legend(figure) == ["whole", "cut by the frame"]
+    # Glaciers that were not found stand on the axis.
+    bottom = figure.axes[2].get_ylim()[0]
+    places = [y for line in figure.axes[2].lines if line.get_marker() == "v"
+              for y in line.get_ydata()]  # fmt: skip
+    assert places == [bottom] * 2
+    with pytest.raises(ValueError, match="no glacier"):
+        evaluation_figures.areas(table[table["glacier_id"] == "none"])
+
+
+def test_size_classes_with_their_ceiling(table):
+    ceilings = label_bias.ceiling_by_size(table)
+    figure = drawn(evaluation_figures.size_classes(ceilings, reference="truth"))
+    (ax,) = figure.axes
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["0.1 to 1 km²\n2 glaciers"]
+    assert legend(figure)[-1].startswith("geometric ceiling")
+    marks = [line for line in ax.lines if line.get_marker() == "_" and len(line.get_xdata())]
+    known = ceilings[ceilings["reference"] == "truth"]["ceiling_median"]
+    np.testing.assert_allclose([line.get_ydata()[0] for line in marks], known)
+
+
+def test_band_curves():
+    masks, reference = maps()
+    curves = label_bias.band_curve(masks, {"labels": reference, "truth": reference}, 30.0)
+    figure = drawn(evaluation_figures.band_curves(curves))
+    assert [ax.get_title() for ax in figure.axes] == ["against the labels", "against the truth"]
+    assert "(m)" in figure.axes[0].get_xlabel()
+    assert len(legend(figure)) == 3
+
+
+def test_label_age(table):
+    own = table[table["reference"] == "labels"]
+    effect = label_bias.age_effect(own).assign(rho=[-0.5, 0.2, np.nan], low=-0.9, high=0.1)
+    figure = drawn(evaluation_figures.label_age(own, effect))
+    titles = [ax.get_title() for ax in figure.axes]
+    assert titles[1] == "b\nrho +0.20 (-0.90 to +0.10)"
+    assert titles[2] == "empty"
+    assert "(years)" in figure.axes[0].get_xlabel()
+
+
+def test_error_bars():
+    masks, reference = maps()
+    causes = pd.concat(
+        [error_analysis.causes(mask, reference, image()).assign(model=name)
+         for name, mask in masks.items()]
+    )  # fmt: skip
+    figure = drawn(evaluation_figures.error_bars(causes))
+    left, right = figure.axes
+    assert "km²" in left.get_xlabel()
+    # There is no cloud: it has no bar.
+    shown = [text.get_text() for text in left.get_yticklabels()]
+    assert "cloud" not in shown
+    assert len(left.patches) == 3 * len(shown)
+    assert {text.get_text() for text in left.texts[-len(shown) :]} == {"100 %"}  # empty
+    assert "seasonal snow" in [text.get_text() for text in right.get_yticklabels()]
+
+
+def test_labels_and_truth():
+    found = pd.DataFrame(
+        {"model": MODELS, "labels": [0.6, 0.7, 0.5], "truth": [0.65, 0.72, 0.5],
+         "difference": [0.05, 0.02, 0.0], "low": [0.01, -0.01, np.nan],
+         "high": [0.09, 0.05, np.nan], "verdict": ["better", SAME, SAME]}
+    )  # fmt: skip
+    figure = drawn(evaluation_figures.labels_and_truth(found, own=0.86))
+    assert legend(figure) == ["against the labels", "against the truth",
+                              "the labels themselves, against the truth"]  # fmt: skip
+    assert len(legend(drawn(evaluation_figures.labels_and_truth(found)))) == 2
+
+
+def histograms(seed=0, number=5000):
+    generator = np.random.default_rng(seed)
+    probability = generator.random(number)
+    return calibration.histogram(probability, (generator.random(number) < probability**2) * 1)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_reliability(count):
+    stages = {"before": histograms(), "after": histograms(1)}
+    figure = drawn(
+        evaluation_figures.reliability({f"{ODD}{number}": stages for number in range(count)})
+    )
+    shown = [ax for ax in figure.axes if ax.get_visible()]
+    assert len(shown) == 2 * count
+    assert {ax.get_xlabel() for ax in shown} == {"", "probability of glacier (1)"}
+    assert legend(figure)[0].startswith("before, ECE 0.1")
+
+
+def test_reliability_without_a_pixel():
+    empty = np.zeros(1000, int), np.zeros(1000, int)
+    drawn(evaluation_figures.reliability({"none": {"before": empty}}))
+
+
+def test_risk_coverage():
+    curves = {
+        name: calibration.risk_coverage(*histograms(seed), threshold=0.5)
+        for seed, name in enumerate(["a", ODD])
+    }
+    figure = drawn(evaluation_figures.risk_coverage(curves))
+    assert [ax.get_xlabel() for ax in figure.axes] == ["surest pixels kept (%)"] * 2
+    area = calibration.area_under_risk(curves["a"])
+    assert legend(figure)[0] == f"a, AURC {area:.3f}"
+
+
+def test_correlograms_mark_length_and_side():
+    noise = np.random.default_rng(0).normal(size=(200, 200))
+    field = ndimage.gaussian_filter(noise, 5) * 10
+    curves = {"a": bootstrap.correlogram(field, 10.0), ODD: bootstrap.correlogram(field * 0, 10.0)}
+    figure = drawn(evaluation_figures.correlograms(curves, 500.0))
+    (ax,) = figure.axes
+    assert ax.get_xlabel() == "distance (km)"
+    length = bootstrap.correlation_length(curves["a"])
+    assert legend(figure)[0] == f"a, {length / 1000:.1f} km"
+    assert legend(figure)[1].endswith("not found")
+    assert legend(figure)[2] == "side of the blocks, 0.5 km"
+    assert any(list(line.get_xdata()) == [length / 1000] for line in ax.get_lines())
+
+
+def test_ranking_writes_the_ranks():
+    generator = np.random.default_rng(0)
+    counts = {
+        name: pd.DataFrame(generator.integers(1, 50, (9, 4)), columns=["tp", "fp", "fn", "tn"])
+        .assign(block=range(9))
+        for name in ("a", ODD)
+    }  # fmt: skip
+    table = bootstrap.ranking(counts)
+    figure = drawn(evaluation_figures.ranking(table))
+    (ax,) = figure.axes
+    assert [text.get_text() for text in ax.texts] == [f"rank {rank}" for rank in table["rank"]]
+    drawn(evaluation_figures.ranking(table.assign(low=np.nan, high=np.nan)))
+
+
+def curve(level: float) -> pd.DataFrame:
+    distance = np.arange(6)
+    values = level + 0.1 * np.exp(-distance)
+    return pd.DataFrame(
+        {
+            "distance_px": distance,
+            "pixels": 1000 + distance,
+            "brier": values,
+            "brier_low": values - 0.02,
+            "brier_high": values + 0.02,
+            "wrong": values,
+            "wrong_low": np.nan,
+            "wrong_high": np.nan,
+        }
+    )
+
+
+def test_error_by_distance():
+    gain = pd.DataFrame({"distance_px": [0, 1], "gain": [0.05, 0], "low": [0.02, -0.01],
+                         "high": [0.08, 0.01]})  # fmt: skip
+    curves = {ODD: curve(0.2), "after": curve(0.1)}
+    figure = drawn(evaluation_figures.error_by_distance(curves, gain, resolution_m=10))
+    assert len(figure.axes) == 3
+    assert legend(figure) == [ODD.replace("$", r"\$"), "after"]
+    assert "1,000 to 1,005 pixels" in figure.legends[0].get_title().get_text()
+    left, right, added = figure.axes
+    np.testing.assert_allclose(left.lines[0].get_ydata(), curves[ODD]["brier"])
+    np.testing.assert_allclose(right.lines[1].get_ydata(), 100 * curves["after"]["wrong"])
+    np.testing.assert_allclose(added.lines[0].get_ydata(), [50, 0])
+    assert "%" in right.get_ylabel()
+    assert "px" in left.get_xlabel()
+    above = left.child_axes[0]
+    assert above.get_xlabel() == "distance (m)"
+    np.testing.assert_allclose(above.get_xlim(), 10 * np.array(left.get_xlim()))
+
+
+def effects() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "window_px": [128, 128, 256, 256, 2048],
+            "overlap_px": [0, 64, 0, 64, 0],
+            "border_error": [0.2, 0.1, 0.15, 0.1, np.nan],
+            "excess": [0.05, -0.00001, 0.03, 0.0, np.nan],
+            "excess_low": [0.01, -0.001, 0.01, 0.0, np.nan],
+            "excess_high": [0.09, 0.001, 0.05, 0.0, np.nan],
+            "iou": [0.7, 0.72, 0.71, 0.73, 0.74],
+            "seam_jump": [3, 1, 2, 1.01, np.nan],
+            "s_per_mpx": [1, 2, 0.8, 1.2, 0.7],
+        }
+    )
+
+
+def test_window_effects():
+    figure = drawn(evaluation_figures.window_effects(effects()))
+    assert len(figure.axes) == 4
+    texts = [{text.get_text() for text in ax.texts} - {""} for ax in figure.axes]
+    assert {"0.700", "0.740", "–"} <= texts[0]
+    # No minus before a zero; the interval below the number.
+    assert {"+50.0\n+10.0 to +90.0", "+0.0\n-1.0 to +1.0", "no border", "–"} <= texts[1]
+    assert {"3.00", "no border", "–"} <= texts[2]
+    assert "1.20" in texts[3]
+    for ax in figure.axes:
+        assert ax.get_xlabel() == "overlap (px)"
+        assert ax.get_ylabel() == "window (px)"
+
+
+def test_more_cells_than_can_be_read():
+    table = pd.concat([effects().assign(window_px=effects()["window_px"] + n) for n in range(4)])
+    with pytest.raises(ValueError, match="at most 12"):
+        evaluation_figures.window_effects(table)
+
+
+def test_cleanup_effects():
+    table = pd.DataFrame(
+        {
+            "choice": ["as predicted", ODD],
+            "iou": [0.7, 0.75],
+            "precision": [0.8, 0.85],
+            "recall": [0.9, np.nan],
+            "boundary_median_m": [30, 25],
+            "area_km2": [60, 55],
+            "regions": [400, 20],
+            "changed_px": [0, 900],
+        }
+    )
+    figure = drawn(evaluation_figures.cleanup_effects(table))
+    labels = [ax.get_xlabel() for ax in figure.axes]
+    assert labels == ["score (1)", "median distance of\nthe outlines (m)", "mapped area (km²)",
+                      "regions", "pixels changed"]  # fmt: skip
+    assert legend(figure) == ["IoU", "precision", "recall"]
+    ticks = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert ticks == ["as predicted", ODD.replace("$", r"\$")]
+    # The first choice stands on top.
+    assert figure.axes[0].get_ylim() == (1.5, -0.5)
