@@ -26,6 +26,12 @@ SURFACES: dict[int, str] = {
 }
 """Codes of the surfaces, known for the synthetic sample."""
 
+NONE = "none"
+"""Stands for a glacier_id where ground, or ice too small for a glacier, belongs to none."""
+
+UNLISTED = "unlisted"
+"""Start of the glacier_id of ice that the inventory does not list: unlisted-1 is the largest."""
+
 DAYS_A_YEAR = 365.25
 
 SMALLEST_GLACIER_KM2 = 0.01

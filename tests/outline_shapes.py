@@ -5,7 +5,10 @@ from __future__ import annotations
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import rasterio.features
 import shapely
+
+from glacier_utils.raster.grid import Grid
 
 UTM = "EPSG:32623"
 ORIGIN = np.array([500_000.0, 6_800_000.0])
@@ -39,3 +42,19 @@ def predicted(*shapes: shapely.Geometry) -> gpd.GeoDataFrame:
 
 
 TWO = {"A": box(0, 0, 2, 1), "B": box(2, 0, 4, 1)}
+
+
+def pixel_polygons(mask: np.ndarray, grid: Grid) -> gpd.GeoDataFrame:
+    """The polygons of ``mask`` == 1 along the pixels' edges, largest first.
+
+    Pixels that only touch at a corner are separate polygons.
+    """
+    ones = (np.asarray(mask) == 1).astype(np.uint8)
+    found = [
+        shapely.geometry.shape(geometry)
+        for geometry, _ in rasterio.features.shapes(ones, ones == 1, 4, grid.transform)
+    ]
+    pixel = abs(grid.transform.a * grid.transform.e)
+    areas = np.array([polygon.area for polygon in found]) / pixel * grid.pixel_area_km2
+    frame = gpd.GeoDataFrame({"area_km2": areas.astype(float)}, geometry=found, crs=grid.crs)
+    return frame.sort_values("area_km2", ascending=False, kind="stable").reset_index(drop=True)

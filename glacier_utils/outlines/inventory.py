@@ -1,10 +1,9 @@
-"""Outline files of glacier inventories as one table: columns by their meaning, areas compared.
+"""Glacier inventories as one table, of which analyses are chosen and overlaps are resolved.
 
 GLIMS (https://www.glims.org), RGI 6 and RGI 7 (https://www.glims.org/RGI) name the same things
-differently; here they become one table. Attributes are text by third parties: it is cut to a line
-of plain characters, and whoever prints it must still escape it for the format printed to.
-
-Which analysis of a glacier counts, and which glacier ice belongs to that two outlines claim.
+differently; here their columns have one name, and areas are compared with those that a file states.
+Attributes are text by third parties: it is cut to a line of plain characters, and whoever prints it
+must still escape it for the format printed to.
 """
 
 from __future__ import annotations
@@ -20,18 +19,14 @@ import shapely
 from rasterio.crs import CRS
 
 from glacier_utils.conventions import image_day
-from glacier_utils.errors import GlacierError
+from glacier_utils.errors import GlacierError, did_you_mean
 from glacier_utils.outlines.reading import (
     centred,
-    clean_text,
     polygonal,
     read_polygons,
-    tell,
+    report_line,
     text_column,
 )
-
-__all__ = ["COLUMNS", "area_deviations", "areas_km2", "clean_text", "parse_source_date",
-           "read_polygons", "read_table", "without_rock"]  # fmt: skip
 
 COLUMNS = (
     "glacier_id",
@@ -56,12 +51,32 @@ _KIND = ("line_type", "kind")
 _STATED = ("db_area", "area_km2", "area")
 _KNOWN = (*_GLACIER, *_ANALYSIS, *_DATE, *_NAME, *_UNCERTAINTY, *_KIND, *_STATED)
 EQUAL_AREA = "EPSG:6933"
+RULES = ("nearest", "before", "latest")
+# Ten pixels of 10 m: less is where two analysts drew one divide.
+SLIVER_KM2 = 0.001
 
 
-def read_table(
+def read_outlines(
     path: str | Path, *, bounds: Sequence[float] | None = None, crs: CRS | None = None
 ) -> gpd.GeoDataFrame:
-    """Read an inventory into the columns of ``COLUMNS``; see ``rasterization.read_outlines``."""
+    """Read a GLIMS or RGI file (or any polygons) into one table.
+
+    Args:
+        path: .shp, .zip with one, .gpkg or .geojson, in any CRS.
+        bounds: (xmin, ymin, xmax, ymax) in ``crs``: only outlines that touch it are read.
+        crs: CRS of ``bounds`` and of the result; None keeps the file's.
+
+    Returns:
+        One row for each polygon: glacier_id, analysis_id, kind ("glacier" or "internal_rock"),
+        source_date (datetime64, NaT unknown), name, uncertainty_m (nan unknown), area_km2 (of the
+        polygon as it stands, on an equal-area projection), stated_km2 (the file's number, nan
+        unknown; in GLIMS that of the glacier, repeated on its polygons), geometry. Polygons across
+        the antimeridian are in one piece. ``.attrs["report"]`` lists what was mended or left out
+        and areas that are not as stated (``area_deviations``).
+
+    Raises:
+        GlacierError: a file that is missing, broken, without CRS or without polygons.
+    """
     frame = read_polygons(path, bounds=bounds, crs=crs, columns=_KNOWN, named_by=_GLACIER)
     report: list[str] = frame.attrs["report"]
     frame = _keep_kinds(frame, report)
@@ -265,11 +280,6 @@ def _stated(frame: pd.DataFrame, areas: np.ndarray) -> pd.Series:
     return stated
 
 
-RULES = ("nearest", "before", "latest")
-# Ten pixels of 10 m: less is where two analysts drew one divide.
-SLIVER_KM2 = 0.001
-
-
 def select_analyses(
     outlines: gpd.GeoDataFrame, date: str, *, rule: str = "nearest"
 ) -> gpd.GeoDataFrame:
@@ -286,7 +296,7 @@ def select_analyses(
         GlacierError: an unknown rule or a date that is none.
     """
     if rule not in RULES:
-        raise GlacierError(f"rule {rule!r} for choosing analyses: known are {', '.join(RULES)}")
+        raise GlacierError(f"rule {rule!r} for choosing analyses: {did_you_mean(rule, RULES)}")
     day = image_day(date)
     ice = outlines[outlines.kind == "glacier"]
     analyses = ice.groupby(["glacier_id", "analysis_id"], as_index=False)["source_date"].max()
@@ -321,7 +331,7 @@ def resolve_overlaps(
     rock: a glacier on a nunatak of another overlaps nothing. All ice together stays what it was.
 
     Args:
-        outlines: table of ``read_outlines``, one analysis a glacier (``select_analyses``).
+        outlines: table of ``read_outlines``, one analysis of each glacier (``select_analyses``).
         min_area_km2: smaller overlaps are slivers along a divide and are left as they are.
 
     Returns:
@@ -365,9 +375,11 @@ def resolve_overlaps(
         order = large[np.argsort(-areas[large], kind="stable")]
         who = pd.Series([f"{names[winners[index]]} from {names[losers[index]]} "
                          f"{areas[index]:.3g} km2" for index in order])  # fmt: skip
-        tell(report, f"overlaps given to the newer or larger ({areas[large].sum():.3g} km2)", who)
+        report_line(
+            report, f"overlaps given to the newer or larger ({areas[large].sum():.3g} km2)", who
+        )
     gone = rank[(table.is_empty & ~outlines.is_empty)[rank]]
-    tell(report, "left out, wholly inside others", table.glacier_id.loc[gone])
+    report_line(report, "left out, wholly inside others", table.glacier_id.loc[gone])
     table = table.drop(index=gone)
     alive = pd.MultiIndex.from_frame(
         table.loc[table.kind == "glacier", ["glacier_id", "analysis_id"]]

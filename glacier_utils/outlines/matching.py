@@ -1,18 +1,16 @@
 """Predicted polygons against an inventory: as what each glacier was found.
 
-A map tells ice from ground, not glacier from glacier: where glaciers touch along a divide they come
-out as one polygon, and a cloud or a debris band leaves one glacier in several. ``match`` says which
-polygon is which glacier; ``matching.assign_ids`` cuts the mapped ice along the inventory's divides.
-Areas are in km2 on the plane of the map's CRS (within 0.2 % of the ground's in UTM).
-
-Mapped ice cut along the divides of an inventory, so that each glacier has its own polygon.
-
-By the rule of ``per_glacier.partition``, which does the same on rasters.
+A map separates ice from ground, not glacier from glacier: where glaciers touch along a divide they
+come out as one polygon, and a cloud or a debris band leaves one glacier in several. ``match`` says
+which polygon is which glacier; ``assign_ids`` cuts the mapped ice along the inventory's divides, by
+the rule that ``per_glacier.partition`` has for rasters. Areas are in km2 on the plane of the map's
+CRS (within 0.2 % of the ground's in UTM).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -22,13 +20,15 @@ from rasterio.crs import CRS
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from glacier_utils.conventions import NONE, SMALLEST_GLACIER_KM2, UNLISTED
 from glacier_utils.errors import GlacierError
-from glacier_utils.evaluation.per_glacier import LEAST_KM2, NONE, UNLISTED
 from glacier_utils.outlines.inventory import resolve_overlaps, without_rock
 from glacier_utils.outlines.reading import in_crs, polygonal
 
-KINDS = ("one-to-one", "merged", "split", "complex", "missed", "fragment", "new")
+# Fraction of a glacier, or of a polygon, below which common ground does not count.
+_LEAST_FRACTION = 0.1
 _SLIVER_KM2 = 1e-9
+_TINY_M2 = 1.0  # overlays of outlines that touch leave slivers; a pixel holds 100 m2
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,16 @@ class Matches:
     """Predicted polygons and inventory glaciers that lie on each other.
 
     Attributes:
-        pairs: a row for each polygon and glacier with common ground: polygon (index in
+        pairs: one row for each polygon and glacier with common ground: polygon (index in
             ``polygons``), glacier_id, overlap_km2, share (overlap / glacier), share_of_polygon
             (overlap / polygon), iou (of the two), counted (by ``match``'s rule).
-        glaciers: a row a glacier on the ground mapped: glacier_id, name, area_km2 (without its
-            internal rock, inside the ground), cut (a part lies outside), found_km2, share (found /
-            area), pieces (polygons counted), polygons (theirs, joined by commas), kind,
+        glaciers: one row for each glacier on the ground mapped: glacier_id, name, area_km2 (without
+            its internal rock, inside the ground), cut (a part lies outside), found_km2, share
+            (found / area), pieces (polygons counted), polygons (theirs, joined by commas), kind,
             merged_with (other glaciers in the same polygons, joined by commas), geometry.
-        polygons: a row a predicted polygon, indexed as it came: area_km2, glacier_ids (counted,
-            joined by commas), glaciers (their number), outside_km2 (in no outline), kind, geometry.
+        polygons: one row for each predicted polygon, indexed as it came: area_km2, glacier_ids
+            (counted, joined by commas), glaciers (their number), outside_km2 (in no outline), kind,
+            geometry.
     """
 
     pairs: pd.DataFrame
@@ -57,45 +58,53 @@ def match(
     inventory: gpd.GeoDataFrame,
     *,
     ground: shapely.Geometry | None = None,
-    least_share: float = 0.1,
 ) -> Matches:
     """Match predicted polygons with the glaciers of an inventory.
 
-    A glacier is *missed* if less than ``least_share`` of its area was found. Of one that was found,
-    each polygon counts that holds at least ``least_share`` of what the largest holds of it: neither
-    a neighbour that reaches over the divide nor a crumb beside the tongue makes it split or merged.
-    By the pairs that count, a glacier or a polygon is *one-to-one*; *split*, the glacier lies in
-    several polygons; *merged*, the polygon lies on several glaciers; *complex*, both. A polygon
-    without a pair that counts is *new* if less than ``least_share`` of it lies in outlines, else a
-    *fragment*.
+    A glacier is *missed* if less than a tenth of its area was found. Of one that was found, each
+    polygon counts that holds at least a tenth of what the largest holds of it: neither a neighbour
+    that reaches over the divide nor a crumb beside the tongue makes it split or merged. By the
+    pairs that count, a glacier or a polygon is *one-to-one*; *split*, the glacier lies in several
+    polygons; *merged*, the polygon lies on several glaciers; *complex*, both. A polygon without a
+    pair that counts is *new* if less than a tenth of it lies in outlines, else a *fragment*.
 
     Args:
-        predicted: polygons of ``rasterization.vectorise``, in a projected CRS.
-        inventory: table of ``rasterization.read_outlines``, one analysis a glacier
-            (``select_analyses``), in any CRS. Where outlines overlap, the newer glacier has the
-            ground, of equal dates the larger (``resolve_overlaps``).
+        predicted: polygons of ``polygonize``, in a projected CRS.
+        inventory: table of ``read_outlines``, one analysis of each glacier (``select_analyses``),
+            in any CRS. Where outlines overlap, the newer glacier has the ground, of equal dates the
+            larger (``resolve_overlaps``).
         ground: what was mapped, in the CRS of ``predicted``, such as ``grid.box``: glaciers are
             judged by the part inside it, and those outside are left out. None: all count whole.
-        least_share: above 0, at most 1.
+
+    Returns:
+        Tables of pairs, glaciers and polygons.
 
     Raises:
-        GlacierError: a table without CRS, polygons that are not in a projected one, or a
-            ``least_share`` outside its range.
+        GlacierError: a table without CRS, or polygons that are not in a projected one.
+
+    Example:
+        >>> ice = shapely.box(5e5, 68e5, 502e3, 6801e3)
+        >>> inventory = gpd.GeoDataFrame(
+        ...     {"glacier_id": ["A"], "analysis_id": ["1"], "kind": ["glacier"],
+        ...      "source_date": [pd.Timestamp("2001-08-01")], "name": ["Sermeq"]},
+        ...     geometry=[ice], crs=32623,
+        ... )
+        >>> found = shapely.box(5e5, 68e5, 501e3, 6801e3)
+        >>> predicted = gpd.GeoDataFrame(geometry=[found], crs=32623)
+        >>> match(predicted, inventory).glaciers[["glacier_id", "share", "kind"]].values.tolist()
+        [['A', 0.5, 'one-to-one']]
     """
-    if not 0 < least_share <= 1:
-        raise GlacierError(
-            f"least_share {least_share}: must be above 0 and at most 1; 0.1 is a tenth of a glacier"
-        )
-    shapes, to_km2 = valid_shapes(predicted)
-    table = _on_ground(territories(inventory, predicted.crs), ground)
+    shapes, to_km2 = _valid_shapes(predicted)
+    table = _on_ground(_territories(inventory, predicted.crs), ground)
     ice = table.geometry.to_numpy()
     areas, sizes = shapely.area(ice) * to_km2, shapely.area(shapes) * to_km2
-    glacier, polygon, common = common_ground(ice, shapes)
+    glacier, polygon, common = _common_ground(ice, shapes)
     overlap = shapely.area(common) * to_km2
     found = np.bincount(glacier, overlap, len(ice))
     largest = np.zeros(len(ice))
     np.maximum.at(largest, glacier, overlap)
-    counted = (found >= least_share * areas)[glacier] & (overlap >= least_share * largest[glacier])
+    counted = (found >= _LEAST_FRACTION * areas)[glacier]
+    counted &= overlap >= _LEAST_FRACTION * largest[glacier]
     order = np.lexsort((-overlap, glacier))
     pairs = pd.DataFrame(
         {
@@ -115,17 +124,11 @@ def match(
         {"area_km2": sizes, "outside_km2": outside},
         geometry=shapes, index=predicted.index, crs=predicted.crs,
     )  # fmt: skip
-    return Matches(
-        pairs.reset_index(drop=True), *_kinds(glaciers, polygons, links, least_share=least_share)
-    )
+    return Matches(pairs.reset_index(drop=True), *_kinds(glaciers, polygons, links))
 
 
 def _kinds(
-    glaciers: gpd.GeoDataFrame,
-    polygons: gpd.GeoDataFrame,
-    links: pd.DataFrame,
-    *,
-    least_share: float,
+    glaciers: gpd.GeoDataFrame, polygons: gpd.GeoDataFrame, links: pd.DataFrame
 ) -> tuple[gpd.GeoDataFrame, gpd.GeoDataFrame]:
     """Add to both tables what the pairs that count say of each row."""
     pieces = links.groupby("glacier_id", sort=False)["polygon"].agg(list)
@@ -141,11 +144,11 @@ def _kinds(
     )
     inside = 1 - polygons["outside_km2"] / polygons["area_km2"]
     rows = []
-    for polygon, share in inside.items():
+    for polygon, fraction in inside.items():
         own = owners.get(polygon, [])
         kind = _kind(any(len(pieces[name]) > 1 for name in own), len(own) > 1)
         if not own:
-            kind = "fragment" if share >= least_share else "new"
+            kind = "fragment" if fraction >= _LEAST_FRACTION else "new"
         rows.append((", ".join(own), len(own), kind))
     names = pd.DataFrame(rows, columns=["glacier_ids", "glaciers", "kind"], index=polygons.index)
     columns = ["glacier_id", "name", "area_km2", "cut", "found_km2", "share", "pieces", "polygons",
@@ -163,11 +166,14 @@ def _kind(split: bool, merged: bool) -> str:
 def splits_and_merges(matches: Matches) -> pd.DataFrame:
     """List glaciers found in several polygons and polygons that lie on several glaciers.
 
+    Args:
+        matches: of ``match``.
+
     Returns:
-        found_as ("split": a row a glacier; "merged": a row a polygon), glacier_ids and names
-        (joined by commas), count (polygons of the glacier, glaciers of the polygon), area_km2 (of
-        the glaciers), found_km2, share (found / area), complex (both at once); the largest first.
-        Names are text by third parties: escape them for the format written to.
+        found_as ("split": a glacier; "merged": a polygon), glacier_ids and names (joined by
+        commas), count (polygons of the glacier, glaciers of the polygon), area_km2 (of the
+        glaciers), found_km2, share (found / area), complex (both at once); the largest first. Names
+        are text by third parties: escape them for the format written to.
     """
     by_id = matches.glaciers.set_index("glacier_id")
     rows = [
@@ -194,22 +200,26 @@ def _listed(found_as: str, ids: list[str], count: int, by_id: pd.DataFrame) -> t
             bool((rows["kind"] == "complex").any()))  # fmt: skip
 
 
-def words(matches: Matches) -> str:
-    """Say in two sentences what was found as what."""
+def describe_matches(matches: Matches) -> str:
+    """Say in two sentences what was found as what.
+
+    Args:
+        matches: of ``match``.
+    """
     glaciers, polygons = matches.glaciers, matches.polygons
     if glaciers.empty:
         return (
             "No glacier of the inventory lies on the ground mapped; the map shows "
             f"{_many(len(polygons), 'polygon')} of ice ({polygons['area_km2'].sum():.1f} km²)."
         )
-    told = {
+    phrases = {
         "one-to-one": "found as one polygon",
         "split": "split into several",
         "merged": "merged with neighbours",
         "complex": "both split and merged",
     }
     counts = glaciers["kind"].value_counts()
-    parts = [f"{counts[kind]} {text}" for kind, text in told.items() if kind in counts]
+    parts = [f"{counts[kind]} {text}" for kind, text in phrases.items() if kind in counts]
     missed = glaciers[glaciers["kind"] == "missed"]
     parts.append(f"{len(missed)} missed ({missed['area_km2'].sum():.2f} km²)")
     new = polygons[polygons["kind"] == "new"]
@@ -226,7 +236,7 @@ def _many(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def common_ground(
+def _common_ground(
     ice: np.ndarray, shapes: np.ndarray, least: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (glacier, polygon, common ground) of all that share more area than ``least``."""
@@ -237,7 +247,7 @@ def common_ground(
     return glacier[kept], polygon[kept], common
 
 
-def valid_shapes(predicted: gpd.GeoDataFrame) -> tuple[np.ndarray, float]:
+def _valid_shapes(predicted: gpd.GeoDataFrame) -> tuple[np.ndarray, float]:
     """Return valid polygons, and km2 of a square unit of their CRS."""
     if predicted.crs is None or not predicted.crs.is_projected:
         raise GlacierError(
@@ -250,7 +260,7 @@ def valid_shapes(predicted: gpd.GeoDataFrame) -> tuple[np.ndarray, float]:
     return np.array(shapes, dtype=object), factor**2 / 1e6
 
 
-def territories(inventory: gpd.GeoDataFrame, crs) -> gpd.GeoDataFrame:
+def _territories(inventory: gpd.GeoDataFrame, crs: Any) -> gpd.GeoDataFrame:
     """Return glacier_id, name and the ice of each glacier in ``crs``, without overlaps."""
     if inventory.crs is None:
         raise GlacierError("the outlines have no CRS; set the one they were drawn in")
@@ -262,7 +272,7 @@ def territories(inventory: gpd.GeoDataFrame, crs) -> gpd.GeoDataFrame:
     )
     ice["glacier_id"] = ice["glacier_id"].astype(str)
     rows = [
-        (name, rows["name"].iloc[0], together(list(rows["_shape"])))
+        (name, rows["name"].iloc[0], _union(list(rows["_shape"])))
         for name, rows in ice.groupby("glacier_id", sort=True)
     ]
     frame = gpd.GeoDataFrame(rows, columns=["glacier_id", "name", "geometry"], crs=crs)
@@ -280,42 +290,42 @@ def _on_ground(table: gpd.GeoDataFrame, ground: shapely.Geometry | None) -> gpd.
     return table[~table.is_empty].reset_index(drop=True)
 
 
-def together(shapes: list) -> shapely.Geometry:
+def _union(shapes: list) -> shapely.Geometry:
     return polygonal(shapely.union_all(shapes))
 
 
-_TINY_M2 = 1.0  # overlays of outlines that touch leave slivers; a pixel holds 100 m2
-
-
 def assign_ids(
-    predicted: gpd.GeoDataFrame, inventory: gpd.GeoDataFrame, *, step_m: float = 10.0
+    predicted: gpd.GeoDataFrame, inventory: gpd.GeoDataFrame, *, step_m: float
 ) -> gpd.GeoDataFrame:
     """Cut mapped ice along the divides of an inventory, so that each glacier has its own.
 
-    As in ``per_glacier.partition``: ice inside an outline belongs to that glacier. Ice outside, in a
-    region (polygons that touch) of which a part lies inside an outline, belongs to the nearest of
-    the outlines that the region lies in; a region wholly outside is a glacier of its own,
-    ``unlisted-1`` the largest, unless it is smaller than 0.01 km2: then ``none``. Nearest is meant
-    to the ice inside the outline, by points along its edge.
+    Ice inside an outline belongs to that glacier. Ice outside, in a region (polygons that touch) of
+    which a part lies inside an outline, belongs to the nearest of the outlines that the region lies
+    in; a region wholly outside is a glacier of its own, ``unlisted-1`` the largest, unless it is
+    smaller than 0.01 km2: then ``none``. Nearest is meant to the ice inside the outline, by points
+    along its edge.
 
     Args:
-        predicted, inventory: as in ``match``.
-        step_m: distance of those points; the cut outside outlines is as exact as that.
+        predicted: as in ``match``.
+        inventory: as in ``match``.
+        step_m: distance of those points, such as a pixel's side; the cut outside outlines is as
+            exact as that.
 
     Returns:
-        A row a glacier that was found, the largest first: glacier_id, name, area_km2, listed (in
-        the inventory), geometry. The rows do not overlap, and together are the predicted ice.
+        One row for each glacier that was found, the largest first: glacier_id, name, area_km2,
+        listed (in the inventory), geometry. The rows do not overlap, and together are the predicted
+        ice.
 
     Raises:
         GlacierError: as ``match``, or a step that is not above 0.
     """
     if not 0 < step_m < np.inf:
         raise GlacierError(f"step_m {step_m}: must be above 0; a pixel's side is fine enough")
-    shapes, to_km2 = valid_shapes(predicted)
-    table = territories(inventory, predicted.crs)
+    shapes, to_km2 = _valid_shapes(predicted)
+    table = _territories(inventory, predicted.crs)
     ice, names = table.geometry.to_numpy(), table["glacier_id"].to_numpy(object)
     metre = 1 / np.sqrt(to_km2 * 1e6)  # in units of the CRS
-    owner, polygon, inside = common_ground(ice, shapes, _TINY_M2 * metre**2)
+    owner, polygon, inside = _common_ground(ice, shapes, _TINY_M2 * metre**2)
     regions = _regions(shapes)
     parts: dict[str, list] = {}
     for number, part in zip(owner, inside, strict=True):
@@ -333,12 +343,12 @@ def assign_ids(
     for region, rest in loose.items():
         near = of_region[region]
         pieces = shapely.get_parts(rest)
-        for number, part in _shared_out(
+        for number, part in _to_nearest(
             pieces[~shapely.is_empty(pieces)], owner[near], inside[near], step_m * metre
         ):
             parts.setdefault(names[number], []).append(part)
     known = dict(zip(names, table["name"], strict=True))
-    rows = [(name, known[name], True, together(found)) for name, found in parts.items()]
+    rows = [(name, known[name], True, _union(found)) for name, found in parts.items()]
     rows += [(name, "", False, shape) for name, shape in _unlisted(alone, to_km2)]
     ids, titles, listed, shapes = zip(*rows, strict=True) if rows else ([], [], [], [])
     found = gpd.GeoDataFrame(
@@ -354,7 +364,7 @@ def assign_ids(
     return found.sort_values("area_km2", ascending=False, kind="stable", ignore_index=True)
 
 
-def _shared_out(
+def _to_nearest(
     pieces: np.ndarray, owners: np.ndarray, ice: np.ndarray, step: float
 ) -> list[tuple[int, shapely.Geometry]]:
     """Give pieces of ground to the owner of the ice nearest to them, cut where that changes."""
@@ -365,7 +375,7 @@ def _shared_out(
     whose = owners[source[of_rim]]
     tree = shapely.STRtree(edges)
     # Who is nearest anywhere in a piece is so somewhere on its rim, on the way from there to the
-    # ice: so points along the rim tell.
+    # ice: so points along the rim suffice.
     points, at = shapely.get_coordinates(shapely.segmentize(pieces, step), return_index=True)
     (_, edge), distance = tree.query_nearest(
         shapely.points(points), return_distance=True, all_matches=False
@@ -373,13 +383,13 @@ def _shared_out(
     lowest, highest = _extremes(whose[edge], at, len(pieces))
     _, farthest = _extremes(distance, at, len(pieces))
     one = lowest == highest
-    shares = list(zip(lowest[one], pieces[one], strict=True))
+    parts = list(zip(lowest[one], pieces[one], strict=True))
     # No point lies deeper in a piece than the radius of a circle as large.
     several, reach = pieces[~one], (farthest + step / 2 + np.sqrt(shapely.area(pieces) / np.pi))
     at, edge = tree.query(several, predicate="dwithin", distance=reach[~one])
     for piece, near in zip(several, _positions(at, len(several)), strict=True):
-        shares += _cut(piece, edges[edge[near]], whose[edge[near]], step)
-    return shares
+        parts += _cut(piece, edges[edge[near]], whose[edge[near]], step)
+    return parts
 
 
 def _cut(
@@ -389,7 +399,7 @@ def _cut(
     points, of_edge = shapely.get_coordinates(shapely.segmentize(edges, step), return_index=True)
     points, number = np.unique(points.round(6), axis=0, return_inverse=True)
     lowest, owners = _extremes(owners[of_edge], number, len(points))
-    # A point of a divide is of both sides: without it, the points beside it share the ground alike.
+    # A point of a divide is of both sides: without it, the points beside it get equal ground.
     points, single = points[lowest == owners], owners[lowest == owners]
     if len(np.unique(single)) < 2:
         return [((*single, *owners)[0], piece)]
@@ -399,13 +409,13 @@ def _cut(
     )
     touching = shapely.STRtree(cells).query(piece, predicate="intersects")
     present = np.unique(owners[touching])
-    shares, rest = [], piece
+    parts, rest = [], piece
     for number in present[:-1]:
         own = shapely.union_all(cells[touching[owners[touching] == number]])
-        shares.append((number, polygonal(rest.intersection(own))))
+        parts.append((number, polygonal(rest.intersection(own))))
         rest = polygonal(rest.difference(own))
-    shares.append((present[-1], rest))
-    return [(number, part) for number, part in shares if not part.is_empty]
+    parts.append((present[-1], rest))
+    return [(number, part) for number, part in parts if not part.is_empty]
 
 
 def _extremes(values: np.ndarray, of: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -426,11 +436,11 @@ def _edges(lines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _unlisted(alone: dict[int, list], to_km2: float) -> list[tuple[str, shapely.Geometry]]:
     """Name regions outside all outlines, the largest first; small ones together are ``none``."""
-    regions = sorted((together(found) for found in alone.values()), key=lambda r: -r.area)
-    large = [region for region in regions if region.area * to_km2 >= LEAST_KM2]
+    regions = sorted((_union(found) for found in alone.values()), key=lambda r: -r.area)
+    large = [region for region in regions if region.area * to_km2 >= SMALLEST_GLACIER_KM2]
     rows = [(f"{UNLISTED}-{number}", region) for number, region in enumerate(large, 1)]
     small = regions[len(large) :]
-    return [*rows, (NONE, together(small))] if small else rows
+    return [*rows, (NONE, _union(small))] if small else rows
 
 
 def _regions(shapes: np.ndarray) -> np.ndarray:

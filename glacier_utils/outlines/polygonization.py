@@ -1,16 +1,12 @@
-"""Rings along the edges of pixels pulled straight, within so little that no pixel changes sides.
-
-The method is that of Douglas & Peucker (1973, Cartographica 10(2), 112-122) with two differences:
-the line may bend only at chosen places on the pixels' edges, and it is the corners of the edges,
-where it may not bend, that must stay near. It runs on many lines at once.
-
-Outlines of a class raster as lines that a person would draw, within half a pixel of the pixels.
+"""Outlines of a class raster as lines that a person would draw, within half a pixel of the pixels.
 
 The raster is read in strips, which give the corners of the line along the pixels' edges: places
 where the line turns. They fall into runs, two by two along each row and each column, and runs into
-rings, whatever the strips were. The traced line then leaves the pixels' edges: it may only bend in
-the middle of a run or half a pixel from its ends, and each straight piece stays within less than
-half a pixel of the edges that it stands for.
+rings, whatever the strips were. The line then leaves the pixels' edges: it may only bend in the
+middle of a run or half a pixel from its ends, and each straight piece stays within less than half a
+pixel of the edges that it stands for. The method is that of Douglas & Peucker (1973, Cartographica
+10(2), 112-122) with two differences: the line may bend only at these places, and it is the corners
+of the edges, where it may not bend, that must stay near. It runs on many lines at once.
 
 That bound is all that is needed for topology. A pixel's centre is at least half a pixel from every
 edge, so pulling an edge straight moves no part of it across a centre; nor across a bend, since no
@@ -33,21 +29,183 @@ import pyproj
 import shapely
 from tqdm import tqdm
 
-from glacier_utils.conventions import UNKNOWN
-from glacier_utils.errors import GlacierError
-from glacier_utils.outlines.reading import in_crs
 from glacier_utils.raster.grid import Grid
 from glacier_utils.raster.io import read_header
 from glacier_utils.raster.mask import open_mask
 
+# Largest squared distance between a line and the pixels' edges, in half pixels: what is left of
+# half a pixel keeps every line 1 cm and more off the centres of 10 m pixels, so that rounding, as
+# in another CRS, moves none to the other side.
+_LIMIT2 = 0.98**2
 _PIECE = 1024  # corners of a ring between two bends that are given; bounds memory and depth
 _BATCH = 1 << 17  # corners at a time
 _TURNS = 6
 _FIRST = 1e12  # more than any squared distance
 
 
-def straighten(
-    corners: np.ndarray, starts: np.ndarray, shape: tuple[int, int], limit: float
+@dataclass(frozen=True)
+class _Rings:
+    """Rings along the pixels' edges, clockwise on the map, each from its upper left corner.
+
+    ``corners`` int32 [corner, 2] (row, column), ring after ring from ``starts``; ``ice``: whether a
+    ring goes round ice or is the edge of a hole; ``pixels``: how many it encloses.
+    """
+
+    corners: np.ndarray
+    starts: np.ndarray
+    ice: np.ndarray
+    pixels: np.ndarray
+
+
+def polygonize(mask: np.ndarray, grid: Grid, *, min_area_km2: float = 0.0) -> gpd.GeoDataFrame:
+    """Return the polygons of ``mask`` == 1 without the pixels' staircase, largest first.
+
+    Burning them (pixel-centre rule) gives back the mask. They never overlap and are always valid.
+    Pixels that touch at a corner belong together, as the regions of ``postprocess.clean`` do; holes
+    that touch at a corner do not. Lines along the frame's edge stay on it.
+
+    Args:
+        mask: bool or uint8 [row, col]; 1 glacier, anything else not.
+        grid: its place.
+        min_area_km2: regions of fewer pixels' area are left out.
+
+    Returns:
+        area_km2 of the polygon on the grid's plane, and geometry in the grid's CRS.
+
+    Raises:
+        ValueError: the mask does not fit the grid.
+
+    Example:
+        >>> from affine import Affine
+        >>> from rasterio.crs import CRS
+        >>> grid = Grid(CRS.from_epsg(32623), Affine(10, 0, 450_000, 0, -10, 6_780_000), 60, 80)
+        >>> mask = np.zeros(grid.shape, np.uint8)
+        >>> mask[:30] = 1
+        >>> polygonize(mask, grid).area_km2.round(6).tolist()
+        [0.24]
+    """
+    mask = np.asarray(mask)
+    if mask.shape != grid.shape:
+        raise ValueError(f"a mask of shape {mask.shape} does not fit a grid of {grid.shape}")
+    return _polygonize([mask], grid, min_area_km2)
+
+
+def polygonize_file(
+    path: str | Path, *, min_area_km2: float = 0.0, rows: int = 1024, progress: bool = False
+) -> gpd.GeoDataFrame:
+    """Return the polygons of a class raster (0, 1, 255 unknown), read in strips.
+
+    The result is that of ``polygonize``, whatever the strips are. Memory goes with the length of a
+    strip and of the line, not with the size of the raster.
+
+    Args:
+        path: of the raster.
+        min_area_km2: regions of fewer pixels' area are left out.
+        rows: of a strip.
+        progress: show a bar.
+
+    Raises:
+        GlacierError: the file cannot be read or holds other values.
+        ValueError: ``rows`` is not positive.
+    """
+    if rows < 1:
+        raise ValueError(f"rows {rows}: a strip needs one row or more")
+    grid = read_header(Path(path)).grid
+    source = open_mask(path, grid, codes=(0, 1))
+    starts = tqdm(range(0, grid.height, rows), desc="polygonize", disable=not progress)
+    strips = (source.read(row, 0, min(rows, grid.height - row), grid.width) for row in starts)
+    return _polygonize(strips, grid, min_area_km2)
+
+
+def _polygonize(strips: Iterable[np.ndarray], grid: Grid, min_area_km2: float) -> gpd.GeoDataFrame:
+    rings = _walk(*_corners(strips, grid.width))
+    points, starts = _straighten(rings.corners, rings.starts, grid.shape)
+    owner = np.repeat(np.arange(len(rings.ice)), np.diff(starts))
+    lines = shapely.linearrings(points, indices=owner)
+    polygons = _nested(rings, lines, min_area_km2, grid.pixel_area_km2)
+    areas = shapely.area(polygons) * grid.pixel_area_km2
+    t = grid.transform
+    polygons = shapely.transform(polygons, lambda xy: xy * [t.a, t.e] + [t.c, t.f])
+    crs = None if grid.crs is None else pyproj.CRS.from_user_input(grid.crs)
+    frame = gpd.GeoDataFrame({"area_km2": areas}, geometry=polygons, crs=crs)
+    return frame.sort_values("area_km2", ascending=False, kind="stable").reset_index(drop=True)
+
+
+def _corners(strips: Iterable[np.ndarray], width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Find the corners of the line along the pixels' edges.
+
+    Returns:
+        corners int32 [corner, 3]: row and column on the lattice of pixels' corners, in this order,
+        and which of two corners at one place ends the vertical run below (1) rather than above it;
+        and whether the pixel to the lower right is ice.
+    """
+    corners, below = [], []
+    above = np.zeros(width + 2, bool)
+    row = 0
+    # A last row outside the frame closes what is open.
+    for strip in chain(strips, [np.zeros((1, width), np.uint8)]):
+        ice = np.vstack([above, np.pad(strip == 1, ((0, 0), (1, 1)))])
+        found, ice_below = _corners_of(ice)
+        corners.append(np.add(found, (row, 0, 0), dtype=np.int32, casting="same_kind"))
+        below.append(ice_below)
+        above = ice[-1]
+        row += len(strip)
+    return np.concatenate(corners), np.concatenate(below)
+
+
+def _corners_of(ice: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the corners between the rows of ``ice`` and whether ice is to the lower right."""
+    nw, ne, sw, se = ice[:-1, :-1], ice[:-1, 1:], ice[1:, :-1], ice[1:, 1:]
+    cross = (nw == se) & (ne == sw) & (nw != ne)
+    place = np.flatnonzero((nw ^ ne ^ sw ^ se) | cross)
+    # Where pixels of ice touch at a corner, two lines turn, each round one of the other pixels:
+    # so the ice is joined. The western one comes first.
+    twice = cross.ravel()[place]
+    place, twice = np.repeat(place, 1 + twice), np.repeat(twice, 1 + twice)
+    eastern = np.diff(place, prepend=-1) == 0
+    lower_right = se.ravel()[place]
+    lower = twice & (eastern ^ lower_right)
+    rows, cols = np.divmod(place, nw.shape[1])
+    return np.column_stack([rows, cols, lower]), lower_right
+
+
+def _walk(corners: np.ndarray, ice_below: np.ndarray) -> _Rings:
+    """Join corners to rings.
+
+    The corners of a row are the ends of runs, two by two, and likewise those of a column.
+    """
+    rows, cols, lower = corners.T.astype(np.int64)
+    order = np.argsort((cols * (rows.max(initial=0) + 1) + rows) * 2 + lower)
+    across = np.empty(len(order), np.int32)
+    across[order[0::2]], across[order[1::2]] = order[1::2], order[0::2]
+    del rows, cols, lower, order
+    path, starts = np.empty(len(across), np.int32), [0]
+    seen = bytearray(len(across))
+    step, out, k = memoryview(across), memoryview(path), 0
+    for first in range(0, len(across), 2):
+        if seen[first]:
+            continue
+        here = first
+        while not seen[here]:
+            seen[here] = 1
+            out[k] = here
+            here ^= 1  # the other end of the run along the row
+            seen[here] = 1
+            out[k + 1] = here
+            here = step[here]
+            k += 2
+        starts.append(k)
+    starts = np.array(starts)
+    ice = ice_below[path[starts[:-1]]]
+    corners = corners[path, :2]
+    x, y = corners[:, 1].astype(np.int64), corners[0::2, 0].astype(np.int64)
+    strips = (x[0::2] - x[1::2]) * y
+    pixels = np.add.reduceat(strips, starts[:-1] // 2) if len(strips) else np.zeros(0, np.int64)
+    return _Rings(corners, starts, ice, pixels)
+
+
+def _straighten(
+    corners: np.ndarray, starts: np.ndarray, shape: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pull rings straight.
 
@@ -56,8 +214,6 @@ def straighten(
             ring; each ring turns at every corner.
         starts: index of the first corner of each ring, and the number of corners.
         shape: (rows, columns) of the frame. Lines keep their corners on its edge.
-        limit: largest distance between a corner and the straight piece that stands for it, in
-            pixels; below 0.36 the line through the middles of the pixels' edges is the result.
 
     Returns:
         (points, starts): float64 [point, 2] as (column, row), and the first point of each ring with
@@ -69,8 +225,8 @@ def straighten(
         x, y, able, must, piece = _places(
             corners, first[part], last[part], starts, ring[part], shape
         )
-        keep = _split(x, y, able, must, piece, (2 * limit) ** 2)
-        _join(x, y, keep, must, piece, (2 * limit) ** 2)
+        keep = _split(x, y, able, must, piece)
+        _join(x, y, keep, must, piece)
         keep[np.flatnonzero(np.diff(piece, append=-1))] = False  # where the next piece begins
         points.append(np.column_stack([x[keep], y[keep]]).astype(np.int32))
         counts += np.bincount(ring[part][piece[keep]], minlength=len(counts))
@@ -140,12 +296,7 @@ def _places(
 
 
 def _split(
-    x: np.ndarray,
-    y: np.ndarray,
-    able: np.ndarray,
-    must: np.ndarray,
-    piece: np.ndarray,
-    limit2: float,
+    x: np.ndarray, y: np.ndarray, able: np.ndarray, must: np.ndarray, piece: np.ndarray
 ) -> np.ndarray:
     """Return where to bend: straight pieces are split at their furthest place until all is near."""
     keep = must.copy()
@@ -158,19 +309,14 @@ def _split(
         if not len(a):
             return keep
         far, place = _furthest(x, y, able, a, b)
-        apart = (far > limit2) & (place >= 0)
+        apart = (far > _LIMIT2) & (place >= 0)
         a, b, place = a[apart], b[apart], place[apart]
         keep[place] = True
         a, b = np.concatenate([a, place]), np.concatenate([place, b])
 
 
 def _join(
-    x: np.ndarray,
-    y: np.ndarray,
-    keep: np.ndarray,
-    must: np.ndarray,
-    piece: np.ndarray,
-    limit2: float,
+    x: np.ndarray, y: np.ndarray, keep: np.ndarray, must: np.ndarray, piece: np.ndarray
 ) -> None:
     """Take out bends, in place, without which all stays near: every other one at a time."""
     for turn in range(_TURNS):
@@ -180,7 +326,7 @@ def _join(
         tried = np.flatnonzero((rank % 2 == turn % 2) & ~must[nodes])
         if len(tried):
             far, _ = _furthest(x, y, None, nodes[tried - 1], nodes[tried + 1])
-            keep[nodes[tried[far <= limit2]]] = False
+            keep[nodes[tried[far <= _LIMIT2]]] = False
 
 
 def _furthest(
@@ -216,291 +362,26 @@ def _furthest(
     return far, place
 
 
-# Of half a pixel; the rest keeps every line 1 cm and more off the centres of 10 m pixels, so that
-# rounding, as in another CRS, moves none to the other side.
-_SAFE = 0.98
+def _nested(rings: _Rings, lines: np.ndarray, least_km2: float, pixel_km2: float) -> np.ndarray:
+    """Return the polygons of ice with their holes, in the order of the rings, without small ones.
 
-
-@dataclass(frozen=True)
-class _Rings:
-    """Rings along the pixels' edges, clockwise on the map, each from its upper left corner.
-
-    ``corners`` int32 [corner, 2] (row, column), ring after ring from ``starts``; ``ice``: whether a
-    ring goes round ice or is the edge of a hole; ``pixels``: how many it encloses.
+    ``lines`` are the rings as drawn, (column, row); ice counts without its holes.
     """
-
-    corners: np.ndarray
-    starts: np.ndarray
-    ice: np.ndarray
-    pixels: np.ndarray
-
-
-def trace(
-    mask: np.ndarray,
-    grid: Grid,
-    *,
-    tolerance_px: float = 0.5,
-    min_area_km2: float = 0.0,
-    max_hole_km2: float = 0.0,
-    keep_holes: gpd.GeoDataFrame | gpd.GeoSeries | None = None,
-) -> gpd.GeoDataFrame:
-    """Return the polygons of ``mask`` == 1 without the pixels' staircase, largest first.
-
-    Burning them (pixel-centre rule) gives back the mask. They never overlap and are always valid.
-    Pixels that touch at a corner belong together, as the regions of ``postprocess.clean`` do; holes
-    that touch at a corner do not. Lines along the frame's edge stay on it.
-
-    Args:
-        mask: bool or uint8 [row, col]; 1 glacier, anything else not; 255 unknown.
-        grid: its place.
-        tolerance_px: largest distance between the line and the pixels' edges, either way, 0..0.5;
-            smaller keeps more points; below 0.36, the line through the middles of the edges.
-        min_area_km2: regions of fewer pixels' area are left out.
-        max_hole_km2: holes of fewer pixels' area are filled, unless they hold unknown pixels.
-            Regions that were left out are part of the hole.
-        keep_holes: known nunataks, in any CRS: holes that touch one of them stay.
-
-    Returns:
-        area_km2 of the polygon on the grid's plane, and geometry in the grid's CRS.
-
-    Raises:
-        ValueError: the mask does not fit the grid.
-        GlacierError: a tolerance out of its range, or nunataks that cannot be laid on the grid.
-    """
-    mask = np.asarray(mask)
-    if mask.shape != grid.shape:
-        raise ValueError(f"a mask of shape {mask.shape} does not fit a grid of {grid.shape}")
-    return _trace([mask], grid, tolerance_px, min_area_km2, max_hole_km2, keep_holes)
-
-
-def trace_file(
-    path: str | Path,
-    *,
-    tolerance_px: float = 0.5,
-    min_area_km2: float = 0.0,
-    max_hole_km2: float = 0.0,
-    keep_holes: gpd.GeoDataFrame | gpd.GeoSeries | None = None,
-    rows: int = 1024,
-    progress: bool = False,
-) -> gpd.GeoDataFrame:
-    """Return the polygons of a class raster (0, 1, 255 unknown), read in strips of ``rows``.
-
-    The result is that of ``trace``, with whose arguments, whatever the strips are. Memory goes with
-    the length of a strip and of the line, not with the size of the raster.
-
-    Raises:
-        GlacierError: the file cannot be read or holds other values; see ``trace``.
-        ValueError: ``rows`` is not positive.
-    """
-    if rows < 1:
-        raise ValueError(f"rows {rows}: a strip needs one row or more")
-    grid = read_header(Path(path)).grid
-    source = open_mask(path, grid, codes=(0, 1))
-
-    def strips() -> Iterator[np.ndarray]:
-        for row in tqdm(range(0, grid.height, rows), desc="trace", disable=not progress):
-            yield source.read(row, 0, min(rows, grid.height - row), grid.width)
-
-    return _trace(strips(), grid, tolerance_px, min_area_km2, max_hole_km2, keep_holes)
-
-
-def _trace(
-    strips: Iterable[np.ndarray],
-    grid: Grid,
-    tolerance_px: float,
-    min_area_km2: float = 0.0,
-    max_hole_km2: float = 0.0,
-    keep_holes: gpd.GeoDataFrame | gpd.GeoSeries | None = None,
-) -> gpd.GeoDataFrame:
-    if not 0 <= tolerance_px <= 0.5:
-        raise GlacierError(f"tolerance_px {tolerance_px}: must be 0 to 0.5 pixels")
-    nunataks = _on_grid(keep_holes, grid)
-    corners, ice_below, unknown = _corners(strips, grid.width, wanted=max_hole_km2 > 0)
-    rings = _walk(corners, ice_below)
-    del corners, ice_below
-    points, starts = straighten(rings.corners, rings.starts, grid.shape, tolerance_px * _SAFE)
-    owner = np.repeat(np.arange(len(rings.ice)), np.diff(starts))
-    nest = _Nest(rings, shapely.linearrings(points, indices=owner))
-    nest.leave_out(min_area_km2, grid.pixel_area_km2)
-    nest.fill(max_hole_km2, grid.pixel_area_km2, unknown, nunataks)
-    polygons = nest.polygons()
-    areas = shapely.area(polygons) * grid.pixel_area_km2
-    t = grid.transform
-    polygons = shapely.transform(polygons, lambda xy: xy * [t.a, t.e] + [t.c, t.f])
-    crs = None if grid.crs is None else pyproj.CRS.from_user_input(grid.crs)
-    frame = gpd.GeoDataFrame({"area_km2": areas}, geometry=polygons, crs=crs)
-    return frame.sort_values("area_km2", ascending=False, kind="stable").reset_index(drop=True)
-
-
-def _on_grid(shapes: gpd.GeoDataFrame | gpd.GeoSeries | None, grid: Grid) -> np.ndarray:
-    """Return known nunataks in pixels, (column, row)."""
-    if shapes is None or not len(shapes):
-        return np.zeros(0, object)
-    frame = gpd.GeoDataFrame(geometry=gpd.GeoSeries(shapes.geometry))
-    if (frame.crs is None) != (grid.crs is None):
-        raise GlacierError(
-            "keep_holes: the nunataks or the image have no CRS, so one cannot be laid on the "
-            "other; set the one that they were drawn in"
-        )
-    if grid.crs is not None:
-        xmin, _, xmax, _ = grid.bounds
-        frame = in_crs(frame, grid.crs, (xmin + xmax) / 2)
-    t = grid.transform
-    return shapely.transform(frame.geometry.to_numpy(), lambda xy: (xy - [t.c, t.f]) / [t.a, t.e])
-
-
-def _corners(
-    strips: Iterable[np.ndarray], width: int, *, wanted: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Find the corners of the line along the pixels' edges, and places in the unknown.
-
-    Returns:
-        corners int32 [corner, 3]: row and column on the lattice of pixels' corners, in this order,
-        and which of two corners at one place ends the vertical run below (1) rather than above it.
-        ``ice_below``: whether the pixel to the lower right is ice. ``unknown``: (column, row) of
-        the centre of one pixel or more in every unknown region, if ``wanted``.
-    """
-    corners, below, unknown = [], [], [np.zeros((0, 2))]
-    ice_above, dark_above = np.zeros(width + 2, bool), np.zeros(width + 2, bool)
-    row = 0
-    # A last row outside the frame closes what is open.
-    for strip in chain(strips, [np.zeros((1, width), np.uint8)]):
-        ice = np.vstack([ice_above, np.pad(strip == 1, ((0, 0), (1, 1)))])
-        found, ice_below = _corners_of(ice)
-        corners.append(np.add(found, (row, 0, 0), dtype=np.int32, casting="same_kind"))
-        below.append(ice_below)
-        ice_above = ice[-1]
-        if wanted:
-            dark = np.vstack([dark_above, np.pad(strip == UNKNOWN, ((0, 0), (1, 1)))])
-            upper_left = dark[1:, 1:-1] & ~dark[:-1, 1:-1] & ~dark[1:, :-2]
-            unknown.append(np.argwhere(upper_left)[:, ::-1] + [0.5, row + 0.5])
-            dark_above = dark[-1]
-        row += len(strip)
-    return np.concatenate(corners), np.concatenate(below), np.concatenate(unknown)
-
-
-def _corners_of(ice: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the corners between the rows of ``ice`` and whether ice is to the lower right."""
-    nw, ne, sw, se = ice[:-1, :-1], ice[:-1, 1:], ice[1:, :-1], ice[1:, 1:]
-    cross = (nw == se) & (ne == sw) & (nw != ne)
-    place = np.flatnonzero((nw ^ ne ^ sw ^ se) | cross)
-    # Where pixels of ice touch at a corner, two lines turn, each round one of the other pixels:
-    # so the ice is joined. The western one comes first.
-    twice = cross.ravel()[place]
-    place, twice = np.repeat(place, 1 + twice), np.repeat(twice, 1 + twice)
-    eastern = np.diff(place, prepend=-1) == 0
-    lower_right = se.ravel()[place]
-    lower = twice & (eastern ^ lower_right)
-    rows, cols = np.divmod(place, nw.shape[1])
-    return np.column_stack([rows, cols, lower]), lower_right
-
-
-def _walk(corners: np.ndarray, ice_below: np.ndarray) -> _Rings:
-    """Join corners to rings: the corners of a row are the ends of runs, two by two, and likewise
-    those of a column."""
-    rows, cols, lower = corners.T.astype(np.int64)
-    order = np.argsort((cols * (rows.max(initial=0) + 1) + rows) * 2 + lower)
-    across = np.empty(len(order), np.int32)
-    across[order[0::2]], across[order[1::2]] = order[1::2], order[0::2]
-    del rows, cols, lower, order
-    path, starts = np.empty(len(across), np.int32), [0]
-    seen = bytearray(len(across))
-    step, out, k = memoryview(across), memoryview(path), 0
-    for first in range(0, len(across), 2):
-        if seen[first]:
-            continue
-        here = first
-        while not seen[here]:
-            seen[here] = 1
-            out[k] = here
-            here ^= 1  # the other end of the run along the row
-            seen[here] = 1
-            out[k + 1] = here
-            here = step[here]
-            k += 2
-        starts.append(k)
-    starts = np.array(starts)
-    ice = ice_below[path[starts[:-1]]]
-    corners = corners[path, :2]
-    x, y = corners[:, 1].astype(np.int64), corners[0::2, 0].astype(np.int64)
-    strips = (x[0::2] - x[1::2]) * y
-    pixels = np.add.reduceat(strips, starts[:-1] // 2) if len(strips) else np.zeros(0, np.int64)
-    return _Rings(corners, starts, ice, pixels)
-
-
-class _Nest:
-    """Which ring lies in which; holes and regions leave it, what is left becomes polygons.
-
-    ``lines`` are the rings as drawn, (column, row).
-    """
-
-    def __init__(self, rings: _Rings, lines: np.ndarray) -> None:
-        self.lines, self.ice, self.pixels = lines, rings.ice, rings.pixels
-        self.there = np.ones(len(lines), bool)
-        upper_left = rings.corners[rings.starts[:-1], ::-1]
-        # The centre of a pixel of ice at the ring: inside it, or beyond the upper edge of a hole.
-        self.points = upper_left + np.where(rings.ice[:, None], [0.5, 0.5], [0.5, -0.5])
-        self.region = np.arange(len(lines))  # for a hole: the ring of the ice that it is in
-        holes = np.flatnonzero(~self.ice)
-        self.region[holes] = self._innermost(np.flatnonzero(self.ice), self.points[holes])
-
-    def leave_out(self, least_km2: float, pixel_km2: float) -> None:
-        """Drop regions of ice, with their holes, that are smaller without these."""
-        signed = np.where(self.ice, self.pixels, -self.pixels)
-        areas = np.bincount(self.region, signed, len(self.lines)) * pixel_km2
-        self.there &= ~(areas < least_km2)[self.region]
-
-    def fill(
-        self, most_km2: float, pixel_km2: float, unknown: np.ndarray, nunataks: np.ndarray
-    ) -> None:
-        """Fill holes that are smaller, hold no unknown place and touch no nunatak."""
-        if not most_km2 > 0:
-            return
-        holes = np.flatnonzero(self.there & ~self.ice)
-        islands = np.flatnonzero(self.there & self.ice)
-        around = self._innermost(holes, self.points[islands])
-        inside = around >= 0
-        taken = np.bincount(around[inside], self.pixels[islands[inside]], len(self.lines))
-        filled = np.zeros(len(self.lines), bool)
-        filled[holes] = ((self.pixels - taken) * pixel_km2 < most_km2)[holes]
-        dark = self._innermost(holes, unknown)
-        filled[dark[dark >= 0]] = False
-        if len(nunataks):
-            holes = np.flatnonzero(filled)
-            ground = self._built(holes, islands[inside], around[inside])
-            touched, _ = shapely.STRtree(nunataks).query(ground, predicate="intersects")
-            filled[holes[touched]] = False
-        self.there &= ~filled
-        # Ice in a filled hole becomes part of the ice around.
-        merged = inside & filled[around]
-        into = np.arange(len(self.lines))
-        into[islands[merged]] = self.region[around[merged]]
-        self.there[islands[merged]] = False
-        while (into[into] != into).any():
-            into = into[into]
-        self.region = into[self.region]
-
-    def polygons(self) -> np.ndarray:
-        """Return the ice that is left, in the order of the rings."""
-        holes = np.flatnonzero(self.there & ~self.ice)
-        return self._built(np.flatnonzero(self.there & self.ice), holes, self.region[holes])
-
-    def _built(self, outer: np.ndarray, inner: np.ndarray, owner: np.ndarray) -> np.ndarray:
-        """Return polygons of the rings ``outer``, less those of ``inner`` whose owner each is."""
-        own = np.isin(owner, outer)
-        ring = np.concatenate([outer, inner[own]])
-        place = np.searchsorted(outer, np.concatenate([outer, owner[own]]))
-        order = np.argsort(place, kind="stable")
-        return shapely.polygons(self.lines[ring[order]], indices=place[order])
-
-    def _innermost(self, rings: np.ndarray, points: np.ndarray) -> np.ndarray:
-        """Return which of the rings is the smallest round each point, -1 for none."""
-        result = np.full(len(points), -1)
-        if len(points) and len(rings):
-            tree = shapely.STRtree(shapely.points(points))
-            areas = shapely.polygons(self.lines[rings])
-            which, point = tree.query(areas, predicate="contains")
-            # The smallest comes last and stays.
-            order = np.argsort(-self.pixels[rings[which]], kind="stable")
-            result[point[order]] = rings[which[order]]
-        return result
+    holes, outer = np.flatnonzero(~rings.ice), np.flatnonzero(rings.ice)
+    region = np.arange(len(lines))  # for a hole: the ring of the ice that it is in
+    if len(holes):
+        # The centre of the pixel of ice beyond the upper edge of each hole.
+        points = rings.corners[rings.starts[holes], ::-1] + [0.5, -0.5]
+        tree = shapely.STRtree(shapely.points(points))
+        which, point = tree.query(shapely.polygons(lines[outer]), predicate="contains")
+        # The smallest ring around it comes last and stays.
+        order = np.argsort(-rings.pixels[outer[which]], kind="stable")
+        region[holes[point[order]]] = outer[which[order]]
+    signed = np.where(rings.ice, rings.pixels, -rings.pixels)
+    areas = np.bincount(region, signed, len(lines)) * pixel_km2
+    there = ~(areas < least_km2)[region]
+    outer, holes = np.flatnonzero(there & rings.ice), np.flatnonzero(there & ~rings.ice)
+    ring = np.concatenate([outer, holes])
+    place = np.searchsorted(outer, region[ring])
+    order = np.argsort(place, kind="stable")
+    return shapely.polygons(lines[ring[order]], indices=place[order])

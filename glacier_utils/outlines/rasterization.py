@@ -1,82 +1,31 @@
-"""Glacier outlines: read a file, burn it into a label; and polygons of a mask.
-
-How old a label is: years from the outlines' source dates to the image, a window at a time.
-"""
+"""Outlines burnt into a label, and how old they are; both a window at a time."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
 import pandas as pd
-import pyproj
 import rasterio.features
 import shapely
-from rasterio.crs import CRS
 
 from glacier_utils.conventions import DAYS_A_YEAR, UNKNOWN, image_day
 from glacier_utils.errors import GlacierError
-from glacier_utils.outlines.glims import write_glims
-from glacier_utils.outlines.inventory import (
-    RULES,
-    area_deviations,
-    read_table,
-    resolve_overlaps,
-    select_analyses,
-    without_rock,
-)
+from glacier_utils.outlines.inventory import without_rock
 from glacier_utils.outlines.reading import in_crs
 from glacier_utils.raster.grid import Grid
-from glacier_utils.raster.mask import Mask
-
-__all__ = [
-    "RULES",
-    "OutlineMask",
-    "area_deviations",
-    "image_day",
-    "rasterise",
-    "read_outlines",
-    "resolve_overlaps",
-    "select_analyses",
-    "vectorise",
-    "write_glims",
-]
+from glacier_utils.raster.mask import Mask, burn
 
 OWN = "own"
 
 
-def read_outlines(
-    path: str | Path, *, bounds: Sequence[float] | None = None, crs: CRS | None = None
-) -> gpd.GeoDataFrame:
-    """Read a GLIMS or RGI file (or any polygons) into one table.
-
-    Args:
-        path: .shp, .zip with one, .gpkg or .geojson, in any CRS.
-        bounds: (xmin, ymin, xmax, ymax) in ``crs``: only outlines that touch it are read.
-        crs: CRS of ``bounds`` and of the result; None keeps the file's.
-
-    Returns:
-        A row a polygon: glacier_id, analysis_id, kind ("glacier" or "internal_rock"), source_date
-        (datetime64, NaT unknown), name, uncertainty_m (nan unknown), area_km2 (of the polygon as it
-        stands, on an equal-area projection), stated_km2 (the file's number, nan unknown; in GLIMS
-        that of the glacier, repeated on its polygons), geometry. Polygons across the antimeridian
-        are in one piece. ``.attrs["report"]`` lists what was mended or left out and areas that are
-        not as stated (``area_deviations``).
-
-    Raises:
-        GlacierError: a file that is missing, broken, without CRS or without polygons.
-    """
-    return read_table(path, bounds=bounds, crs=crs)
-
-
-def rasterise(outlines: gpd.GeoDataFrame, grid: Grid, *, band_m: float | str = 0.0) -> np.ndarray:
+def rasterize(outlines: gpd.GeoDataFrame, grid: Grid, *, band_m: float | str = 0.0) -> np.ndarray:
     """Burn outlines into a label: 1 where a pixel's centre is on a glacier and not on its rock.
 
     Args:
-        outlines: table of ``read_outlines``, one analysis a glacier.
+        outlines: table of ``read_outlines``, one analysis for each glacier.
         grid: where to.
         band_m: pixels whose centre is nearer than this to the edge of the ice are 255. The edge is
             that of all ice together: a divide between two glaciers has ice on both sides. "own"
@@ -88,14 +37,28 @@ def rasterise(outlines: gpd.GeoDataFrame, grid: Grid, *, band_m: float | str = 0
 
     Raises:
         GlacierError: the grid has no CRS, or a band is wanted on one that is not in metres.
+
+    Example:
+        >>> from affine import Affine
+        >>> from rasterio.crs import CRS
+        >>> grid = Grid(CRS.from_epsg(32623), Affine(10, 0, 450_000, 0, -10, 6_780_000), 4, 5)
+        >>> square = shapely.box(450_010, 6_779_970, 450_040, 6_779_990)
+        >>> outlines = gpd.GeoDataFrame({"kind": ["glacier"]}, geometry=[square], crs=32623)
+        >>> rasterize(outlines, grid)
+        array([[0, 0, 0, 0, 0],
+               [0, 1, 1, 1, 0],
+               [0, 1, 1, 1, 0],
+               [0, 0, 0, 0, 0]], dtype=uint8)
     """
     return OutlineMask(outlines, grid, band_m=band_m).read()
 
 
 class OutlineMask(Mask):
-    """Outlines as a label, burnt a window at a time; the arguments are those of ``rasterise``.
+    """Outlines as a label, burnt a window at a time; the arguments are those of ``rasterize``.
 
-    ``report`` is a list of lines: how many outlines have no uncertainty, so no band of their own.
+    Attributes:
+        grid: of the frame.
+        report: lines that say how many outlines have no uncertainty, so no band of their own.
     """
 
     def __init__(
@@ -149,18 +112,16 @@ class OutlineMask(Mask):
         self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
     ) -> np.ndarray:
         """Read a window as uint8 [row, col]; 255 outside the frame."""
-        height = self.grid.height - row if height is None else height
-        width = self.grid.width - col if width is None else width
         window = self.grid.window(row, col, height, width)
         area = shapely.box(*window.bounds)
         if self._reach:
             area = area.buffer(self._reach, join_style="mitre")
         ice = self._ice[np.sort(self._tree.query(area))]
-        label = _burn(ice, window)
+        label = burn(ice, window)
         if self._reach and len(ice):
             band = self._band(_edge(ice, area), area)
-            label[_burn([band], window) == 1] = UNKNOWN
-        _blank_outside(label, row, col, self.grid)
+            label[burn([band], window) == 1] = UNKNOWN
+        label[~self.grid.inside(row, col, *window.shape)] = UNKNOWN
         return label
 
     def _band(self, edge: shapely.Geometry, area: shapely.Polygon) -> shapely.Geometry:
@@ -187,22 +148,11 @@ class OutlineMask(Mask):
         return shapely.union_all(parts)
 
 
-def _burn(shapes: Sequence[shapely.Geometry], grid: Grid) -> np.ndarray:
-    """Return uint8 [row, col], 1 where the centre of a pixel is in one of the shapes."""
-    shapes = [shape for shape in shapes if shape is not None and not shape.is_empty]
-    if not shapes:
-        return np.zeros(grid.shape, np.uint8)
-    # all_touched=False is the pixel-centre rule.
-    return rasterio.features.rasterize(
-        shapes, out_shape=grid.shape, transform=grid.transform, fill=0, dtype=np.uint8
-    )
-
-
 def _edge(ice: Sequence[shapely.Geometry], area: shapely.Polygon) -> shapely.Geometry:
     """Return the edge of the ice inside ``area``, without the cut along the area itself."""
-    # Cut with room to spare, so that the cut's own line can be told from the ice's edge.
-    room = area.buffer(1 + 0.1 * math.sqrt(area.area), join_style="mitre")
-    xmin, ymin, xmax, ymax = room.bounds
+    # Cut with a margin, so that the cut's own line is not taken for the ice's edge.
+    around = area.buffer(1 + 0.1 * math.sqrt(area.area), join_style="mitre")
+    xmin, ymin, xmax, ymax = around.bounds
     # Where a glacier only touches the cut, clipping leaves lines and points.
     pieces = shapely.get_parts(shapely.clip_by_rect(ice, xmin, ymin, xmax, ymax))
     near = shapely.union_all(pieces[shapely.get_dimensions(pieces) == 2])
@@ -211,40 +161,11 @@ def _edge(ice: Sequence[shapely.Geometry], area: shapely.Polygon) -> shapely.Geo
     return shapely.intersection(shapely.union_all(edges), area)
 
 
-def _blank_outside(label: np.ndarray, row: int, col: int, grid: Grid) -> None:
-    """Set the part of a window that sticks out of the frame to unknown, in place."""
-    rows = np.arange(row, row + label.shape[0])
-    cols = np.arange(col, col + label.shape[1])
-    label[(rows < 0) | (rows >= grid.height), :] = UNKNOWN
-    label[:, (cols < 0) | (cols >= grid.width)] = UNKNOWN
-
-
-def vectorise(mask: np.ndarray, grid: Grid, *, min_area_km2: float = 0.0) -> gpd.GeoDataFrame:
-    """Return the polygons of ``mask`` == 1 along the pixels' edges, largest first.
-
-    Pixels that only touch at a corner are separate polygons. ``area_km2`` counts the grid's pixels.
-    """
-    mask = np.asarray(mask)
-    if mask.shape != grid.shape:
-        raise ValueError(f"a mask of shape {mask.shape} does not fit a grid of {grid.shape}")
-    ones = (mask == 1).astype(np.uint8)
-    found = [
-        shapely.geometry.shape(geometry)
-        for geometry, _ in rasterio.features.shapes(ones, ones.astype(bool), 4, grid.transform)
-    ]
-    pixel = abs(grid.transform.a * grid.transform.e)
-    areas = np.array([polygon.area for polygon in found]) / pixel * grid.pixel_area_km2
-    crs = None if grid.crs is None else pyproj.CRS.from_user_input(grid.crs)
-    frame = gpd.GeoDataFrame({"area_km2": areas.astype(float)}, geometry=found, crs=crs)
-    frame = frame[~(frame.area_km2 < min_area_km2)]
-    return frame.sort_values("area_km2", ascending=False, kind="stable").reset_index(drop=True)
-
-
 class LabelAge:
     """Ages of outlines burnt on a grid by the rule of pixel centres, as labels are.
 
     Args:
-        outlines: table of ``rasterization.read_outlines`` in the CRS of ``grid``, an analysis a glacier.
+        outlines: table of ``read_outlines`` in the CRS of ``grid``, one analysis for each glacier.
         grid: of the image.
         date: of the image. Outlines younger than it have an age below zero.
     """

@@ -1,19 +1,17 @@
-"""Polygons in degrees near the 180th meridian: joined, moved, split again.
+"""Vector files with polygons: find the layer, read the part that is needed, mend the rings.
 
-Files write a glacier there in three ways: cut into parts on both sides, with longitudes beyond 180,
-or as a ring that jumps from 179 to -179. On a plane only the second is the glacier's shape, so
-that is what the package works with. All functions take an array of geometries in degrees and leave
-empty ones as they are.
-
-Vector files with polygons: find the layer, read the part that is needed, mend the rings.
+Near the 180th meridian, files in degrees write a glacier in three ways: cut into parts on both
+sides, with longitudes beyond 180, or as a ring that jumps from 179 to -179. On a plane only the
+second is the glacier's shape, so that is what the package works with. The functions for it take an
+array of geometries in degrees and leave empty ones as they are.
 """
 
 from __future__ import annotations
 
 import unicodedata
-import zipfile
-from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
@@ -26,69 +24,7 @@ from rasterio.crs import CRS
 
 from glacier_utils.errors import GlacierError
 from glacier_utils.raster.grid import same_crs
-
-
-def unwrapped(geometry: np.ndarray) -> np.ndarray:
-    """Return geometries in one piece: those on both sides of 180 get longitudes above 180.
-
-    On both sides is what is wider than 180 degrees and becomes narrower than that when its western
-    longitudes are counted on from 180.
-    """
-    result = np.array(geometry, dtype=object)
-    xmin, _, xmax, _ = shapely.bounds(result).T
-    for index in np.flatnonzero(xmax - xmin > 180):
-        moved = shapely.transform(result[index], _eastward)
-        if not 0 < moved.bounds[2] - moved.bounds[0] < 180:
-            continue
-        parts = shapely.get_parts(moved)
-        # The parts share the cut along the meridian.
-        whole = shapely.is_valid(parts).all() and (shapely.get_dimensions(parts) == 2).all()
-        result[index] = shapely.union_all(parts) if whole and len(parts) > 1 else moved
-    return result
-
-
-def near(geometry: np.ndarray, longitude: float | np.ndarray) -> np.ndarray:
-    """Move geometries by whole turns, so that their middles lie within 180 degrees of one place."""
-    xmin, _, xmax, _ = shapely.bounds(geometry).T
-    turns = np.nan_to_num(np.round((longitude - (xmin + xmax) / 2) / 360))
-    return shifted(geometry, 360 * turns) if turns.any() else np.array(geometry, dtype=object)
-
-
-def shifted(geometry: np.ndarray, degrees: np.ndarray) -> np.ndarray:
-    """Move each geometry east by its own number of degrees."""
-    moved = np.array(geometry, dtype=object)
-    coordinates, index = shapely.get_coordinates(moved, return_index=True)
-    coordinates[:, 0] += degrees[index]
-    return shapely.set_coordinates(moved, coordinates)
-
-
-def centred(geometry: np.ndarray) -> np.ndarray:
-    """Move each geometry to where its middle is at longitude 0, which keeps its area."""
-    geometry = unwrapped(geometry)
-    xmin, _, xmax, _ = shapely.bounds(geometry).T
-    return shifted(geometry, -np.nan_to_num((xmin + xmax) / 2))
-
-
-def split(geometry: np.ndarray) -> np.ndarray:
-    """Cut polygons at the 180th meridian, all longitudes in -180..180, as files should have them.
-
-    That is the rule of GeoJSON (RFC 7946, section 3.1.9).
-    """
-    result = near(unwrapped(geometry), 0.0)
-    xmin, _, xmax, _ = shapely.bounds(result).T
-    for index in np.flatnonzero((xmin < -180) | (xmax > 180)):
-        parts = []
-        for turn in (-360, 0, 360):
-            piece = result[index].intersection(shapely.box(turn - 180, -90, turn + 180, 90))
-            piece = shapely.transform(piece, lambda xy, turn=turn: xy - [turn, 0])
-            parts += [part for part in shapely.get_parts(piece) if part.geom_type == "Polygon"]
-        result[index] = shapely.MultiPolygon(parts)
-    return result
-
-
-def _eastward(coordinates: np.ndarray) -> np.ndarray:
-    return coordinates + np.where(coordinates[:, :1] < 0, [360.0, 0.0], 0.0)
-
+from glacier_utils.raster.paths import archive_members
 
 _NO_TEXT = {"", "none", "nan", "null"}
 _SUFFIXES = (".shp", ".gpkg", ".geojson", ".json", ".fgb")
@@ -197,18 +133,7 @@ def _address(path: Path) -> str:
 
 
 def _in_zip(path: Path) -> str:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, OSError) as error:
-        raise GlacierError(f"{path}: is no whole zip file; download it again") from error
-    for name in names:
-        pure = PurePosixPath(name.replace("\\", "/"))
-        if pure.is_absolute() or ".." in pure.parts or ":" in name:
-            raise GlacierError(
-                f"{path}: holds {name!r}, a path outside its folder; do not use this file, "
-                "download it from its source"
-            )
+    names = archive_members(path)
     found = [name for name in names if name.lower().endswith(".shp")]
     found = found or [name for name in names if name.lower().endswith(_SUFFIXES)]
     # A GLIMS download holds lines and points besides the polygons.
@@ -233,7 +158,7 @@ def _in_zip(path: Path) -> str:
 
 def _layer(address: str, path: Path) -> tuple[str, dict]:
     """Return the first layer that can hold polygons and what is known of it."""
-    try:
+    with _readable(path):
         layers = pyogrio.list_layers(address)
         # A type of "Unknown" or a collection may hold polygons; a table without geometry is None.
         able = [
@@ -244,11 +169,6 @@ def _layer(address: str, path: Path) -> tuple[str, dict]:
             kinds = ", ".join(sorted({str(kind) for _, kind in layers})) or "nothing"
             raise GlacierError(f"{path}: holds {kinds}, no polygons; name the file of outlines")
         info = pyogrio.read_info(address, layer=able[0])
-    except (DataSourceError, DataLayerError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise GlacierError(
-            f"{path}: cannot be read as outlines; download or export it again ({reason})"
-        ) from error
     if not info["crs"]:
         raise GlacierError(
             f"{path}: has no CRS (for a shapefile: its .prj is missing); without it nobody knows "
@@ -294,12 +214,19 @@ def _read(
     address: str, path: Path, layer: str, fields: list[str], box: tuple | None
 ) -> gpd.GeoDataFrame:
     options = {"layer": layer, "columns": fields, "bbox": box, "fid_as_index": True}
-    try:
+    with _readable(path):
         try:
             return pyogrio.read_dataframe(address, **options)
         except UnicodeDecodeError:
             # Old shapefiles name no encoding; Latin-1 reads any byte.
             return pyogrio.read_dataframe(address, encoding="ISO-8859-1", **options)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Say in a line that a file cannot be read."""
+    try:
+        yield
     except (DataSourceError, DataLayerError, ValueError, shapely.errors.ShapelyError) as error:
         reason = " ".join(str(error).split())
         raise GlacierError(
@@ -319,30 +246,37 @@ def _mended(
     label = text_column(frame, named_by)
     label = label.where(label != "", "feature " + frame.index.astype(str))
     empty = frame.geometry.isna() | frame.geometry.is_empty
-    tell(report, "left out, no geometry", label[empty])
+    report_line(report, "left out, no geometry", label[empty])
     frame, label = frame[~empty].copy(), label[~empty]
     flat = ~frame.geom_type.isin(["Polygon", "MultiPolygon", "GeometryCollection"])
-    tell(report, "left out, not a polygon", label[flat])
+    report_line(report, "left out, not a polygon", label[flat])
     frame, label = frame[~flat].copy(), label[~flat]
     if frame.crs is not None and frame.crs.is_geographic:
         before = frame.bounds.eval("maxx - minx")
         frame = _set(frame, unwrapped(frame.geometry.to_numpy()))
         joined = frame.bounds.eval("maxx - minx") < before
-        tell(report, "laid together across the antimeridian", label[joined])
+        report_line(report, "laid together across the antimeridian", label[joined])
     bad = ~frame.is_valid | (frame.geom_type == "GeometryCollection")
     if bad.any():
         mended = [polygonal(geometry) for geometry in frame.geometry[bad]]
         frame.loc[bad, frame.geometry.name] = gpd.GeoSeries(
             mended, index=frame.index[bad], crs=frame.crs
         )
-        tell(report, "invalid rings mended", label[bad])
+        report_line(report, "invalid rings mended", label[bad])
     gone = frame.geometry.is_empty
-    tell(report, "left out, no area", label[gone])
+    report_line(report, "left out, no area", label[gone])
     return frame[~gone]
 
 
-def tell(report: list[str], what: str, who: pd.Series, limit: int = 5) -> None:
-    """Add a line that says what was done to whom; none if to nobody."""
+def report_line(report: list[str], what: str, who: pd.Series, limit: int = 5) -> None:
+    """Add a line that says what was done to whom; none if to nobody.
+
+    Args:
+        report: lines, of which one more is made.
+        what: was done.
+        who: names of all to whom.
+        limit: so many names are written out.
+    """
     if len(who):
         names = ", ".join(who.iloc[:limit])
         more = f" and {len(who) - limit} more" if len(who) > limit else ""
@@ -368,3 +302,65 @@ def clean_text(value: object, limit: int = 80) -> str:
     text = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in text)
     text = " ".join(text.split())[:limit]
     return "" if text.lower() in _NO_TEXT else text
+
+
+def unwrapped(geometry: np.ndarray) -> np.ndarray:
+    """Return geometries in one piece: those on both sides of 180 get longitudes above 180.
+
+    On both sides is what is wider than 180 degrees and becomes narrower than that when its western
+    longitudes are counted on from 180.
+    """
+    result = np.array(geometry, dtype=object)
+    xmin, _, xmax, _ = shapely.bounds(result).T
+    for index in np.flatnonzero(xmax - xmin > 180):
+        moved = shapely.transform(result[index], _eastward)
+        if not 0 < moved.bounds[2] - moved.bounds[0] < 180:
+            continue
+        parts = shapely.get_parts(moved)
+        # The parts share the cut along the meridian.
+        whole = shapely.is_valid(parts).all() and (shapely.get_dimensions(parts) == 2).all()
+        result[index] = shapely.union_all(parts) if whole and len(parts) > 1 else moved
+    return result
+
+
+def near(geometry: np.ndarray, longitude: float | np.ndarray) -> np.ndarray:
+    """Move geometries by whole turns, so that their middles lie within 180 degrees of one place."""
+    xmin, _, xmax, _ = shapely.bounds(geometry).T
+    turns = np.nan_to_num(np.round((longitude - (xmin + xmax) / 2) / 360))
+    return _shifted(geometry, 360 * turns) if turns.any() else np.array(geometry, dtype=object)
+
+
+def _shifted(geometry: np.ndarray, degrees: np.ndarray) -> np.ndarray:
+    """Move each geometry east by its own number of degrees."""
+    moved = np.array(geometry, dtype=object)
+    coordinates, index = shapely.get_coordinates(moved, return_index=True)
+    coordinates[:, 0] += degrees[index]
+    return shapely.set_coordinates(moved, coordinates)
+
+
+def centred(geometry: np.ndarray) -> np.ndarray:
+    """Move each geometry to where its middle is at longitude 0, which keeps its area."""
+    geometry = unwrapped(geometry)
+    xmin, _, xmax, _ = shapely.bounds(geometry).T
+    return _shifted(geometry, -np.nan_to_num((xmin + xmax) / 2))
+
+
+def split(geometry: np.ndarray) -> np.ndarray:
+    """Cut polygons at the 180th meridian, all longitudes in -180..180, as files should have them.
+
+    That is the rule of GeoJSON (RFC 7946, section 3.1.9).
+    """
+    result = near(unwrapped(geometry), 0.0)
+    xmin, _, xmax, _ = shapely.bounds(result).T
+    for index in np.flatnonzero((xmin < -180) | (xmax > 180)):
+        parts = []
+        for turn in (-360, 0, 360):
+            piece = result[index].intersection(shapely.box(turn - 180, -90, turn + 180, 90))
+            piece = shapely.transform(piece, lambda xy, turn=turn: xy - [turn, 0])
+            parts += [part for part in shapely.get_parts(piece) if part.geom_type == "Polygon"]
+        result[index] = shapely.MultiPolygon(parts)
+    return result
+
+
+def _eastward(coordinates: np.ndarray) -> np.ndarray:
+    return coordinates + np.where(coordinates[:, :1] < 0, [360.0, 0.0], 0.0)

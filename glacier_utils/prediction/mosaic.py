@@ -1,9 +1,8 @@
-"""Rasters of many scenes as one: a VRT, a small text file that GDAL and QGIS open as a raster.
+"""The maps of many scenes as one: a mosaic for each kind and CRS, and outlines without doubles.
 
-Written here because rasterio has no gdalbuildvrt, and the one library that has (rio-vrt 0.3.1)
-keeps no colours, no scale and no nodata of what it puts together.
-
-The maps of many scenes as one: a mosaic a kind and CRS, and outlines without doubled glaciers.
+A mosaic is a VRT, a small text file that GDAL and QGIS open as a raster. It is written here because
+rasterio has no gdalbuildvrt, and the one library that has (rio-vrt 0.3.1) keeps no colours, no
+scale and no nodata of what it puts together.
 
 The outlines are those of the mosaics, not of the scenes put together: so they agree with the
 mosaics pixel by pixel, a glacier that the edge of a scene cuts is whole, and nothing counts twice.
@@ -41,10 +40,11 @@ from glacier_utils.outlines.reading import polygonal, unwrapped
 from glacier_utils.raster.grid import Grid, same_crs
 from glacier_utils.raster.io import crs_name, open_raster, read_header
 
+KINDS = ("probability", "class")
 MARGIN = 128  # px; a network sees less of the ground around a place that is nearer to the frame
-_TYPES = {"uint8": "Byte", "uint16": "UInt16", "int16": "Int16", "uint32": "UInt32",
-          "int32": "Int32", "float32": "Float32", "float64": "Float64"}  # fmt: skip
 _WHOLE = 1e-3  # px; nearer to a whole number, a place is that number
+_STRIP = 2048  # rows of a mosaic that are looked at together
+_FOLLOWED = 100.0  # px; so long a piece of a straight edge stays straight in another projection
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class _Raster:
     path: Path
     grid: Grid
     blocks: tuple[int, int]
-    # What all rasters of a mosaic share: type, nodata, scale, offset, colours.
+    # What all rasters of a mosaic have in common: nodata, scale, offset, name, colours.
     look: tuple[Any, ...]
 
 
@@ -66,7 +66,7 @@ def write_vrt(path: str | Path, rasters: Sequence[str | Path], *, margin: int = 
 
     Args:
         path: of the .vrt file.
-        rasters: of one CRS, type, nodata value, scale and colour table.
+        rasters: maps (uint8, one band) of one CRS, nodata value, scale and colour table.
         margin: in pixels of each raster, at most a quarter of its side.
 
     Raises:
@@ -84,28 +84,32 @@ def write_vrt(path: str | Path, rasters: Sequence[str | Path], *, margin: int = 
             )
         if other.look != found[0].look:
             raise GlacierError(
-                f"{other.path}: type, nodata, scale or colours are not those of "
+                f"{other.path}: nodata, scale or colours are not those of "
                 f"{found[0].path.name}; map both with the same version"
             )
     frame = _frame([raster.grid for raster in found])
     root = ET.Element("VRTDataset", rasterXSize=str(frame.width), rasterYSize=str(frame.height))
-    if frame.crs is not None:
-        # GDAL takes axes in the order of the authority unless told otherwise.
-        ET.SubElement(root, "SRS", dataAxisToSRSAxisMapping=_axes(frame)).text = frame.crs.to_wkt()
+    # GDAL takes axes in the order of the authority unless told otherwise.
+    axes = "2,1" if frame.crs.is_geographic else "1,2"
+    _element(root, "SRS", frame.crs.to_wkt(), dataAxisToSRSAxisMapping=axes)
     numbers = ", ".join(repr(float(value)) for value in frame.transform.to_gdal())
-    ET.SubElement(root, "GeoTransform").text = numbers
+    _element(root, "GeoTransform", numbers)
     band = _band(root, found[0])
     # The last that is written into a place of the mosaic counts there.
-    for raster in reversed(found):
-        _add_source(band, raster, path, frame, Window(0, 0, *reversed(raster.grid.shape)))
-    if len(found) > 1 and margin > 0:
+    for inset in (0, margin) if len(found) > 1 and margin > 0 else (0,):
         for raster in reversed(found):
-            _add_source(band, raster, path, frame, core(raster.grid, margin))
+            _add_source(band, raster, path, frame, _core(raster.grid, inset))
     ET.indent(root)
     return write_text(path, ET.tostring(root, encoding="unicode") + "\n")
 
 
-def core(grid: Grid, margin: int = MARGIN) -> Window:
+def _element(parent: ET.Element, tag: str, text: str | None = None, **about: object) -> ET.Element:
+    made = ET.SubElement(parent, tag, {name: str(value) for name, value in about.items()})
+    made.text = text
+    return made
+
+
+def _core(grid: Grid, margin: int) -> Window:
     """Return the part of a frame without its margin, which is at most a quarter of a side."""
     rows, cols = (min(margin, size // 4) for size in grid.shape)
     return Window(cols, rows, grid.width - 2 * cols, grid.height - 2 * rows)
@@ -113,11 +117,13 @@ def core(grid: Grid, margin: int = MARGIN) -> Window:
 
 def _read(path: Path) -> _Raster:
     with open_raster(path) as file:
-        if file.count != 1:
-            raise GlacierError(f"{path}: has {file.count} bands; a mosaic takes rasters of one")
+        if file.count != 1 or file.dtypes[0] != "uint8" or file.nodata is None:
+            raise GlacierError(f"{path}: is no map of probability or class (uint8 with nodata)")
         colours = file.colormap(1) if file.colorinterp[0] == ColorInterp.palette else {}
-        look = (file.dtypes[0], file.nodata, file.scales[0], file.offsets[0], file.descriptions[0],
-                tuple(sorted(colours.items())))  # fmt: skip
+        look = (
+            file.nodata, file.scales[0], file.offsets[0], file.descriptions[0],
+            tuple(sorted(colours.items())),
+        )  # fmt: skip
         grid = Grid(file.crs, file.transform, file.height, file.width)
         return _Raster(path, grid, file.block_shapes[0], look)
 
@@ -138,52 +144,41 @@ def _down(value: float) -> int:
     return math.floor(value + _WHOLE)
 
 
-def _axes(grid: Grid) -> str:
-    return "2,1" if grid.crs.is_geographic else "1,2"
-
-
 def _band(root: ET.Element, raster: _Raster) -> ET.Element:
-    kind, nodata, scale, offset, description, colours = raster.look
-    if kind not in _TYPES:
-        raise GlacierError(f"{raster.path}: no mosaic can be made of numbers of type {kind}")
-    band = ET.SubElement(root, "VRTRasterBand", dataType=_TYPES[kind], band="1")
+    nodata, scale, offset, description, colours = raster.look
+    band = _element(root, "VRTRasterBand", dataType="Byte", band="1")
     if description:
-        ET.SubElement(band, "Description").text = description
-    if nodata is not None:
-        ET.SubElement(band, "NoDataValue").text = f"{nodata:g}"
+        _element(band, "Description", description)
+    _element(band, "NoDataValue", f"{nodata:g}")
     if colours:
-        ET.SubElement(band, "ColorInterp").text = "Palette"
-        table = ET.SubElement(band, "ColorTable")
+        _element(band, "ColorInterp", "Palette")
+        table = _element(band, "ColorTable")
         for _, colour in colours:
-            parts = {f"c{number}": str(part) for number, part in enumerate(colour, start=1)}
-            ET.SubElement(table, "Entry", parts)
+            _element(table, "Entry", **{f"c{place}": part for place, part in enumerate(colour, 1)})
     if (scale, offset) != (1, 0):
-        ET.SubElement(band, "Offset").text = repr(offset)
-        ET.SubElement(band, "Scale").text = repr(scale)
+        _element(band, "Offset", repr(offset))
+        _element(band, "Scale", repr(scale))
     return band
 
 
 def _add_source(band: ET.Element, raster: _Raster, path: Path, frame: Grid, window: Window) -> None:
-    nodata = raster.look[1]
-    source = ET.SubElement(band, "SimpleSource" if nodata is None else "ComplexSource")
+    grid, (block_rows, block_cols) = raster.grid, raster.blocks
+    source = _element(band, "ComplexSource")
     href = os.path.relpath(raster.path.absolute(), path.absolute().parent)
-    ET.SubElement(source, "SourceFilename", relativeToVRT="1").text = Path(href).as_posix()
-    ET.SubElement(source, "SourceBand").text = "1"
-    ET.SubElement(
-        source, "SourceProperties",
-        RasterXSize=str(raster.grid.width), RasterYSize=str(raster.grid.height),
-        DataType=_TYPES[raster.look[0]],
-        BlockXSize=str(raster.blocks[1]), BlockYSize=str(raster.blocks[0]),
+    _element(source, "SourceFilename", Path(href).as_posix(), relativeToVRT="1")
+    _element(source, "SourceBand", "1")
+    _element(
+        source, "SourceProperties", RasterXSize=grid.width, RasterYSize=grid.height,
+        DataType="Byte", BlockXSize=block_cols, BlockYSize=block_rows,
     )  # fmt: skip
-    ET.SubElement(source, "SrcRect", _rectangle(*window.flatten()))
-    part = raster.grid.window(window.row_off, window.col_off, window.height, window.width)
-    row, col = frame.position(part)
-    ratio_x = raster.grid.transform.a / frame.transform.a
-    ratio_y = raster.grid.transform.e / frame.transform.e
-    place = (col, row, window.width * ratio_x, window.height * ratio_y)
-    ET.SubElement(source, "DstRect", _rectangle(*map(_whole, place)))
-    if nodata is not None:
-        ET.SubElement(source, "NODATA").text = f"{nodata:g}"
+    _element(source, "SrcRect", **_rectangle(*window.flatten()))
+    row, col = frame.position(
+        grid.window(window.row_off, window.col_off, window.height, window.width)
+    )
+    size_x = window.width * grid.transform.a / frame.transform.a
+    size_y = window.height * grid.transform.e / frame.transform.e
+    _element(source, "DstRect", **_rectangle(*map(_whole, (col, row, size_x, size_y))))
+    _element(source, "NODATA", f"{raster.look[0]:g}")
 
 
 def _whole(value: float) -> float:
@@ -194,11 +189,6 @@ def _whole(value: float) -> float:
 def _rectangle(col: float, row: float, width: float, height: float) -> dict[str, str]:
     return {"xOff": f"{col:.12g}", "yOff": f"{row:.12g}",
             "xSize": f"{width:.12g}", "ySize": f"{height:.12g}"}  # fmt: skip
-
-
-KINDS = ("probability", "class")
-_STRIP = 2048  # rows of a mosaic that are looked at together
-_FOLLOWED = 100.0  # px; so long a piece of a straight edge stays straight in another projection
 
 
 @dataclass(frozen=True)
@@ -232,7 +222,6 @@ def merge(
     folder: str | Path,
     *,
     outlines: bool = True,
-    margin: int = MARGIN,
     min_area_km2: float = 0.0,
 ) -> Mosaics:
     """Write ``mosaic_<kind>.vrt`` into ``folder`` and outline the glaciers of all scenes together.
@@ -242,10 +231,10 @@ def merge(
     call that are no more part of the result are removed.
 
     Args:
-        scenes: in the order in which they count, see ``mosaic.write_vrt``; the CRSs count in
-            the order in which they come.
+        scenes: in the order in which they count, see ``write_vrt``; the CRSs count in the order in
+            which they come.
+        folder: of the mosaics.
         outlines: also outline the glaciers.
-        margin: as in ``mosaic.write_vrt``.
         min_area_km2: smaller glaciers are left out, after joining what the edges of scenes cut.
     """
     folder = Path(folder)
@@ -257,7 +246,7 @@ def merge(
             files = [scene.files[kind] for scene in members if kind in scene.files]
             if files:
                 path = folder / f"mosaic_{kind}{suffix}.vrt"
-                rasters[kind].append(write_vrt(path, files, margin=margin))
+                rasters[kind].append(write_vrt(path, files))
     _remove_others(folder, rasters)
     if not outlines or not groups:
         return Mosaics(rasters, None, notes)

@@ -422,15 +422,16 @@ def write_raster(
         (np.uint64(6), 255.0)
     """
     path = Path(path)
-    folder = values.parent if isinstance(values, Path) else path.parent
-    if not isinstance(values, Path):
+    if isinstance(values, Path):
+        count, kind, folder = 1, np.dtype(np.uint8), values.parent
+    else:
         shape = np.shape(values)
         values = np.asarray(values)
         values = values[np.newaxis] if values.ndim == 2 else values
         if values.ndim != 3 or values.shape[1:] != grid.shape:
             raise ValueError(f"an array of shape {shape} does not fit a grid of {grid.shape}")
         values = values.astype(np.uint8) if values.dtype == bool else values
-    count, kind = (1, np.dtype(np.uint8)) if isinstance(values, Path) else (len(values), values.dtype)
+        count, kind, folder = len(values), values.dtype, path.parent
     profile = {
         "driver": "GTiff", "height": grid.height, "width": grid.width, "count": count,
         "dtype": kind, "crs": grid.crs, "transform": grid.transform, "nodata": nodata,

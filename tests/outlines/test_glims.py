@@ -1,10 +1,15 @@
-"""Predicted polygons in the schema of GLIMS, and the same reader reading them back."""
+"""Predicted polygons in the schema of GLIMS, and the same reader reading them back; styles."""
 
 from __future__ import annotations
 
+import sqlite3
 import warnings
+from contextlib import closing
+from importlib import resources
+from xml.etree import ElementTree as ET
 
 import geopandas as gpd
+import matplotlib
 import numpy as np
 import pandas as pd
 import pyogrio
@@ -13,23 +18,31 @@ import shapely
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
+from hypothesis.extra.numpy import arrays
+from outline_shapes import pixel_polygons
 from rasterio.crs import CRS
 
 from glacier_utils.errors import GlacierError
-from glacier_utils.outlines.glims import LAYER, outlines_qml, write_glims
+from glacier_utils.outlines.glims import LAYER, write_glims, write_probability_style
 from glacier_utils.outlines.inventory import (
     area_deviations,
     areas_km2,
+    read_outlines,
     resolve_overlaps,
     select_analyses,
     without_rock,
 )
-from glacier_utils.outlines.polygonization import trace
-from glacier_utils.outlines.rasterization import rasterise, read_outlines, vectorise
+from glacier_utils.outlines.polygonization import polygonize
+from glacier_utils.outlines.rasterization import rasterize
+from glacier_utils.plotting.style import CLASS_COLOURS
 from glacier_utils.raster.grid import Grid
 
 GRID = Grid(CRS.from_epsg(32623), Affine(10, 0, 450_000, 0, -10, 6_780_000), 24, 30)
+# As QGIS 3 looks for the style of a layer (QgsOgrProviderMetadata::loadStyle).
+QUERY = (
+    "SELECT styleQML FROM layer_styles WHERE f_table_schema = '' AND f_table_name = ? "
+    "AND f_geometry_column = ? ORDER BY CASE WHEN useAsDefault THEN 1 ELSE 2 END, update_time DESC"
+)
 
 
 def ring_and_island() -> np.ndarray:
@@ -42,10 +55,14 @@ def ring_and_island() -> np.ndarray:
     return mask
 
 
+def qml(name: str) -> str:
+    return (resources.files("glacier_utils") / "assets" / f"{name}.qml").read_text("utf-8")
+
+
 def test_rows_and_columns(tmp_path):
     path = write_glims(
-        vectorise(ring_and_island(), GRID), tmp_path / "g.gpkg", source_date="2023-08-24",
-        analysis_time="2026-01", method="U-Net\n\u202e, threshold 0.5", uncertainty_m=15,
+        pixel_polygons(ring_and_island(), GRID), tmp_path / "g.gpkg", source_date="2023-08-24",
+        method="U-Net\n\u202e, threshold 0.5", uncertainty_m=15,
     )  # fmt: skip
     raw = gpd.read_file(path, layer=LAYER)
     assert raw.crs == "EPSG:4326"
@@ -54,7 +71,7 @@ def test_rows_and_columns(tmp_path):
     assert raw.glac_id.nunique() == 2
     assert raw.groupby("glac_id").anlys_id.nunique().tolist() == [1, 1]
     assert (raw.src_date == pd.Timestamp("2023-08-24")).all()
-    assert (raw.anlys_time == pd.Timestamp("2026-01-15")).all()
+    assert (raw.anlys_time == pd.Timestamp("2023-08-24")).all()
     assert (raw.proc_desc == "U-Net , threshold 0.5").all()
     assert (raw[["loc_unc_x", "loc_unc_y", "glob_unc_x", "glob_unc_y"]] == 15).all(axis=None)
     # 300 px of 100 m2 and 15; UTM is 0.9996 long at its meridian.
@@ -71,7 +88,7 @@ def test_rows_and_columns(tmp_path):
 
 def test_what_is_read_back(tmp_path):
     path = write_glims(
-        vectorise(ring_and_island(), GRID), tmp_path / "g.gpkg", source_date="2023-08",
+        pixel_polygons(ring_and_island(), GRID), tmp_path / "g.gpkg", source_date="2023-08",
         uncertainty_m=15,
     )  # fmt: skip
     raw, outlines = gpd.read_file(path, layer=LAYER), read_outlines(path)
@@ -84,12 +101,12 @@ def test_what_is_read_back(tmp_path):
     assert outlines.attrs["report"] == []
     np.testing.assert_allclose(areas_km2(without_rock(outlines)), raw.db_area[[0, 2]], rtol=1e-6)
     assert area_deviations(outlines, limit=1e-6).empty
-    own = rasterise(outlines, GRID, band_m="own")
-    np.testing.assert_array_equal(own, rasterise(outlines, GRID, band_m=15))
+    own = rasterize(outlines, GRID, band_m="own")
+    np.testing.assert_array_equal(own, rasterize(outlines, GRID, band_m=15))
 
 
 def test_an_uncertainty_that_is_not_stated(tmp_path):
-    polygons = vectorise(np.ones(GRID.shape), GRID)
+    polygons = pixel_polygons(np.ones(GRID.shape), GRID)
     path = write_glims(polygons, tmp_path / "g.gpkg", source_date="2023-08")
     assert (gpd.read_file(path, layer=LAYER).loc_unc_x == 0).all()
     assert read_outlines(path).uncertainty_m.isna().all()
@@ -106,20 +123,21 @@ def test_multipolygons_and_empty_ones(tmp_path):
     raw = gpd.read_file(path, layer=LAYER)
     assert raw.line_type.tolist() == ["glac_bound"]
     assert len(raw.geometry[0].geoms) == 2
-    assert (rasterise(read_outlines(path), GRID) == 1).sum() == 100
+    assert (rasterize(read_outlines(path), GRID) == 1).sum() == 100
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
-@given(mask=arrays.arrays(np.uint8, GRID.shape, elements=st.sampled_from([0, 1, 1, 1, 255])))
+@given(mask=arrays(np.uint8, GRID.shape, elements=st.sampled_from([0, 1, 1, 1, 255])))
 def test_any_mask_comes_back(tmp_path_factory, mask):
-    polygons = vectorise(mask, GRID)
+    polygons = pixel_polygons(mask, GRID)
     path = tmp_path_factory.mktemp("glims") / "g.gpkg"
     write_glims(polygons, path, source_date="2023-08", uncertainty_m=10)
     outlines = read_outlines(path, bounds=GRID.bounds, crs=GRID.crs)
-    np.testing.assert_array_equal(rasterise(outlines, GRID) == 1, mask == 1)
+    np.testing.assert_array_equal(rasterize(outlines, GRID) == 1, mask == 1)
     # Any order of rows, any reader that subtracts all rock from all ice.
     everything = outlines.drop(columns=["glacier_id", "analysis_id"])
-    np.testing.assert_array_equal(rasterise(everything, GRID) == 1, mask == 1)
+    np.testing.assert_array_equal(rasterize(everything, GRID) == 1, mask == 1)
     chosen = select_analyses(outlines, "2023-08")
     assert len(chosen) == len(outlines)
     assert resolve_overlaps(chosen, min_area_km2=1e-6).attrs["report"] == []
@@ -132,7 +150,7 @@ def test_any_mask_comes_back(tmp_path_factory, mask):
 
 
 def test_area_uncertainty_is_perimeter_times_uncertainty(tmp_path):
-    polygons = vectorise(ring_and_island(), GRID)
+    polygons = pixel_polygons(ring_and_island(), GRID)
     path = write_glims(polygons, tmp_path / "g.gpkg", source_date="2023-08", uncertainty_m=15)
     raw = gpd.read_file(path, layer=LAYER)
     assert {str(raw[name].dtype) for name in ("area_unc", "loc_unc_x", "glob_unc_y")} == {"float64"}
@@ -147,37 +165,14 @@ def test_area_uncertainty_is_perimeter_times_uncertainty(tmp_path):
     np.testing.assert_allclose(gpd.read_file(path, layer=LAYER).area_unc, raw.area_unc, rtol=1e-6)
 
 
-def test_model_and_columns(tmp_path):
-    polygons = vectorise(ring_and_island(), GRID)
-    polygons["glims_match"] = ["G314567E61123N\n\u202e", None]
-    polygons["merged"] = [True, False]
-    polygons["share"] = [0.5, np.nan]
-    path = write_glims(
-        polygons, tmp_path / "g.gpkg", source_date="2023-08", method="x" * 300,
-        model="unet-resnet18 5f2a", columns=["glims_match", "merged", "share"],
-    )  # fmt: skip
-    raw = gpd.read_file(path, layer=LAYER)
-    assert raw.glims_match.fillna("").tolist() == ["G314567E61123N"] * 2 + [""] * 2
-    assert raw.merged.tolist() == [True, True, False, False]
-    np.testing.assert_array_equal(raw.share, [0.5, 0.5, np.nan, np.nan])
-    assert (raw.proc_desc.str.len() == 255).all()
-    assert raw.proc_desc.str.endswith("x; model unet-resnet18 5f2a").all()
-    assert len(read_outlines(path)) == 4
-    with pytest.raises(GlacierError, match="no column 'nothing'"):
-        write_glims(polygons, path, source_date="2023-08", columns=["nothing"])
-    polygons["Area_Unc"] = 1.0
-    with pytest.raises(GlacierError, match="would replace one of the GLIMS schema"):
-        write_glims(polygons, path, source_date="2023-08", columns=["Area_Unc"])
-    assert len(read_outlines(path)) == 4  # as it was
-
-
+@pytest.mark.slow
 @settings(max_examples=25)
-@given(mask=arrays.arrays(np.uint8, GRID.shape, elements=st.sampled_from([0, 1, 1, 1, 255])),
+@given(mask=arrays(np.uint8, GRID.shape, elements=st.sampled_from([0, 1, 1, 1, 255])),
        zone=st.sampled_from([(32623, 6_780_000), (32660, 6_780_000), (32601, 9_200_000),
                              (3413, -1_000_000)]))  # fmt: skip
-def test_geometry_is_valid_in_degrees_and_traced_masks_come_back(tmp_path_factory, mask, zone):
+def test_geometry_is_valid_in_degrees_and_polygonized_masks_come_back(tmp_path_factory, mask, zone):
     grid = Grid(CRS.from_epsg(zone[0]), Affine(10, 0, 670_000, 0, -10, zone[1]), *mask.shape)
-    polygons = trace(mask, grid)
+    polygons = polygonize(mask, grid)
     path = tmp_path_factory.mktemp("glims") / "g.gpkg"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -187,13 +182,13 @@ def test_geometry_is_valid_in_degrees_and_traced_masks_come_back(tmp_path_factor
     assert raw.total_bounds[0] >= -180 if len(raw) else True
     outlines = read_outlines(path, bounds=grid.bounds, crs=grid.crs)
     assert outlines.attrs["report"] == [] or "antimeridian" in outlines.attrs["report"][0]
-    np.testing.assert_array_equal(rasterise(outlines, grid) == 1, mask == 1)
+    np.testing.assert_array_equal(rasterize(outlines, grid) == 1, mask == 1)
 
 
 def test_the_cut_at_the_antimeridian_stays(tmp_path):
     # UTM zone 60 reaches past 180 degrees.
     grid = Grid(CRS.from_epsg(32660), Affine(100, 0, 620_000, 0, -100, 7_200_000), 40, 400)
-    polygons = trace(np.ones(grid.shape, np.uint8), grid)
+    polygons = polygonize(np.ones(grid.shape, np.uint8), grid)
     path = write_glims(polygons, tmp_path / "g.gpkg", source_date="2023-08", uncertainty_m=10)
     raw = gpd.read_file(path, layer=LAYER)
     assert raw.is_valid.all()
@@ -206,34 +201,24 @@ def test_the_cut_at_the_antimeridian_stays(tmp_path):
 
 def test_long_lines_stay_where_they_were(tmp_path):
     grid = Grid(CRS.from_epsg(32623), Affine(1000, 0, 399_960, 0, -1000, 8_800_020), 100, 100)
-    path = write_glims(trace(np.ones(grid.shape), grid), tmp_path / "g.gpkg", source_date="2023-08")
+    path = write_glims(
+        polygonize(np.ones(grid.shape), grid), tmp_path / "g.gpkg", source_date="2023-08"
+    )
     back = gpd.read_file(path, layer=LAYER).to_crs(grid.crs).geometry[0]
     assert back.symmetric_difference(grid.box).area / grid.box.length < 0.3  # metres, at 79 N
 
 
-def test_the_style_is_in_the_file(tmp_path):
-    path = write_glims(vectorise(ring_and_island(), GRID), tmp_path / "g.gpkg",
-                       source_date="2023-08")  # fmt: skip
-    assert [name for name, _ in pyogrio.list_layers(path)] == [LAYER, "layer_styles"]
-    assert pyogrio.read_info(path, layer=LAYER)["geometry_type"] == "MultiPolygon"
-    table = pyogrio.read_dataframe(path, layer="layer_styles")
-    assert table.f_table_name.tolist() == [LAYER]
-    assert table.styleQML.tolist() == [outlines_qml()]
-    # Version 1.2, which GDAL and QGIS of years ago open without a word.
-    assert int.from_bytes(path.read_bytes()[60:64], "big") == 10200
-
-
 def test_an_error_leaves_the_file_as_it_was(tmp_path, monkeypatch):
-    path = write_glims(vectorise(ring_and_island(), GRID), tmp_path / "g.gpkg",
+    path = write_glims(pixel_polygons(ring_and_island(), GRID), tmp_path / "g.gpkg",
                        source_date="2023-08")  # fmt: skip
     before = path.read_bytes()
 
     def fail(*_, **__):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("glacier_utils.outlines.glims.store_style", fail)
+    monkeypatch.setattr("glacier_utils.outlines.glims._store_style", fail)
     with pytest.raises(OSError, match="no space"):
-        write_glims(vectorise(ring_and_island() * 0, GRID), path, source_date="2023-08")
+        write_glims(pixel_polygons(ring_and_island() * 0, GRID), path, source_date="2023-08")
     assert path.read_bytes() == before
     assert [item.name for item in tmp_path.iterdir()] == ["g.gpkg"]
 
@@ -251,3 +236,120 @@ def test_each_polygon_may_have_a_date_of_its_own_or_none(tmp_path):
     assert days == ["2023-07-24", "2023-08-15", "2023-08-15"]
     none = gpd.read_file(write_glims(frame, tmp_path / "none.gpkg", source_date=None), layer=LAYER)
     assert none["src_date"].isna().tolist() == [False, True, True]
+
+
+def test_the_model_ends_the_description(tmp_path):
+    path = write_glims(
+        pixel_polygons(ring_and_island(), GRID), tmp_path / "g.gpkg", source_date="2023-08",
+        method="x" * 300, model="unet-resnet18 5f2a",
+    )  # fmt: skip
+    raw = gpd.read_file(path, layer=LAYER)
+    assert (raw.proc_desc.str.len() == 255).all()
+    assert raw.proc_desc.str.endswith("x; model unet-resnet18 5f2a").all()
+
+
+def test_glims_round_trip(tmp_path):
+    grid = Grid(GRID.crs, GRID.transform, 60, 80)
+    mask = np.zeros(grid.shape, np.uint8)
+    mask[5:25, 5:45] = 1
+    mask[10:15, 10:20] = 0
+    mask[30:34, 10:14] = mask[30:34, 15:19] = 1
+    polygons = pixel_polygons(mask, grid)
+    path = write_glims(polygons, tmp_path / "g.gpkg", source_date="2023-08", method="U-Net\n")
+    outlines = read_outlines(path, bounds=grid.bounds, crs=grid.crs)
+    assert outlines.glacier_id.nunique() == 3
+    assert outlines.glacier_id.str.fullmatch(r"G\d{6}E\d{5}[NS]").all()
+    assert (outlines.source_date == pd.Timestamp("2023-08-15")).all()
+    net = areas_km2(without_rock(outlines))
+    assert net.sum() == pytest.approx(polygons.area_km2.sum(), rel=1e-3)
+    chosen = select_analyses(outlines, "2023-08")
+    np.testing.assert_array_equal(rasterize(chosen, grid), mask)
+    assert read_outlines(
+        write_glims(polygons[:0], tmp_path / "none.gpkg", source_date="2023-08")
+    ).empty
+
+
+def test_glims_needs_a_crs_and_a_date(tmp_path):
+    polygons = pixel_polygons(np.ones(GRID.shape), GRID)
+    with pytest.raises(GlacierError, match="is not a date"):
+        write_glims(polygons, tmp_path / "g.gpkg", source_date="soon")
+    with pytest.raises(GlacierError, match="no CRS"):
+        write_glims(
+            polygons.set_crs(None, allow_override=True), tmp_path / "g.gpkg", source_date="2023-08"
+        )
+
+
+# --- styles for QGIS
+
+
+def test_the_style_is_in_the_file(tmp_path):
+    path = write_glims(pixel_polygons(ring_and_island(), GRID), tmp_path / "g.gpkg",
+                       source_date="2023-08")  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(gpd.read_file(path, layer=LAYER)) == 4
+    assert [name for name, _ in pyogrio.list_layers(path)] == [LAYER, "layer_styles"]
+    assert pyogrio.read_info(path, layer=LAYER)["geometry_type"] == "MultiPolygon"
+    # Version 1.2, which GDAL and QGIS of years ago open without a word.
+    assert int.from_bytes(path.read_bytes()[60:64], "big") == 10200
+    table = pyogrio.read_dataframe(path, layer="layer_styles")
+    assert table.columns.tolist() == [
+        "f_table_catalog", "f_table_schema", "f_table_name", "f_geometry_column", "styleName",
+        "styleQML", "styleSLD", "useAsDefault", "description", "owner", "ui", "update_time",
+    ]  # fmt: skip
+    assert table.f_table_name.tolist() == [LAYER]
+    assert table.useAsDefault.tolist() == [True]
+    assert table.update_time.notna().all()
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute(QUERY, (LAYER, "geom")).fetchall() == [(qml("outlines"),)]
+
+
+def test_outlines_are_categorised_by_line_type():
+    root = ET.fromstring(qml("outlines"))
+    assert root.tag == "qgis"
+    renderer = root.find("renderer-v2")
+    assert renderer.get("type") == "categorizedSymbol"
+    assert renderer.get("attr") == "line_type"
+    symbols = {symbol.get("name"): symbol for symbol in renderer.findall("symbols/symbol")}
+    colours = {}
+    for category in renderer.findall("categories/category"):
+        assert category.get("render") == "true"
+        symbol = symbols.pop(category.get("symbol"))
+        assert symbol.get("type") == "fill"
+        layer = symbol.find("layer")
+        assert layer.get("class") == "SimpleFill"
+        new = {item.get("name"): item.get("value") for item in layer.findall("Option/Option")}
+        old = {item.get("k"): item.get("v") for item in layer.findall("prop")}
+        assert new == old
+        colours[category.get("value")] = new["color"], new["outline_color"]
+    assert not symbols
+    assert set(colours) == {"glac_bound", "intrnl_rock"}
+    assert colours["glac_bound"][0].rsplit(",", 1)[0] == ",".join(
+        str(int(CLASS_COLOURS["glacier"][i : i + 2], 16)) for i in (1, 3, 5)
+    )
+    assert all(line.endswith(",255") and fill != line for fill, line in colours.values())
+
+
+def test_colours_are_those_of_the_figures():
+    shader = ET.fromstring(qml("probability")).find("pipe/rasterrenderer/rastershader")
+    cividis = matplotlib.colormaps["cividis"]
+    assert [item.get("color") for item in shader.findall("colorrampshader/item")] == [
+        matplotlib.colors.to_hex(cividis(step / 10)) for step in range(11)
+    ]
+
+
+def test_probabilities_go_from_0_to_1():
+    renderer = ET.fromstring(qml("probability")).find("pipe/rasterrenderer")
+    assert renderer.get("type") == "singlebandpseudocolor"
+    assert renderer.get("band") == "1"
+    shader = renderer.find("rastershader/colorrampshader")
+    assert shader.get("colorRampType") == "INTERPOLATED"
+    values = [float(item.get("value")) for item in shader.findall("item")]
+    np.testing.assert_allclose(values, np.linspace(0, 1, 11))
+    assert len({item.get("color") for item in shader.findall("item")}) == 11
+
+
+def test_a_style_lies_beside_its_raster(tmp_path):
+    path = write_probability_style(tmp_path / "n_probability.tif")
+    assert path == tmp_path / "n_probability.qml"
+    assert path.read_text(encoding="utf-8") == qml("probability")

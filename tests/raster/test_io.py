@@ -1,4 +1,4 @@
-"""Patches as arrays read as the scene they were cut from; GeoTIFFs hold what was written to them."""
+"""Patches as arrays read as the scene they were cut from; GeoTIFFs hold what was written."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import pytest
 import shapely
 from stubs import FirstBand, Scene, segmenter
 
-from glacier_utils.outlines.polygonization import trace
+from glacier_utils.outlines.polygonization import polygonize
 from glacier_utils.prediction import scenes
 from glacier_utils.workflow import area_page
 
@@ -84,7 +84,7 @@ def test_one_date_without_labels_or_outlines_is_a_map_too(tmp_path):
 
 def test_predicted_ice_is_cut_along_the_divide_and_named():
     source = scene(43)
-    outlines = trace((source.reflectance[0] > 0).astype(np.uint8), source.grid)
+    outlines = polygonize((source.reflectance[0] > 0).astype(np.uint8), source.grid)
     named = area_page.named_outlines(outlines, inventory(), source.grid, "2023-08")
     assert named["glacier_id"].tolist() == ["G2", "G1"]  # the larger first
     assert named["name"].tolist() == [NAMES[1], NAMES[0]]
@@ -99,7 +99,7 @@ def test_predicted_ice_is_cut_along_the_divide_and_named():
 
 def test_without_an_inventory_each_polygon_is_a_glacier_without_a_name():
     source = scene()
-    outlines = trace((source.reflectance[0] > 0).astype(np.uint8), source.grid)
+    outlines = polygonize((source.reflectance[0] > 0).astype(np.uint8), source.grid)
     named = area_page.named_outlines(outlines, None, source.grid)
     assert named["glacier_id"].tolist() == ["1"]
     assert named["name"].tolist() == [""]

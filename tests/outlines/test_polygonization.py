@@ -1,22 +1,23 @@
-"""Traced outlines: they burn back to the mask, keep within half a pixel, and come out of strips."""
+"""Polygons of a mask: they burn back to it, keep within half a pixel, and come out of strips."""
 
 from __future__ import annotations
 
 import geopandas as gpd
 import numpy as np
 import pytest
+import rasterio
 import rasterio.features
 import shapely
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from outline_shapes import pixel_polygons
 from rasterio.crs import CRS
 from scipy import ndimage
 
 from glacier_utils.errors import GlacierError
-from glacier_utils.outlines.polygonization import trace, trace_file
-from glacier_utils.outlines.rasterization import vectorise
+from glacier_utils.outlines.polygonization import polygonize, polygonize_file
 from glacier_utils.prediction.postprocess import clean
 from glacier_utils.raster.grid import Grid
 from glacier_utils.raster.io import write_raster
@@ -58,10 +59,10 @@ def assert_sound(polygons: gpd.GeoDataFrame) -> None:
     assert (one == other).all()
 
 
-@given(st.one_of(TINY, masks()), st.sampled_from([0.0, 0.4, 0.5]))
-def test_burning_gives_back_the_mask_and_polygons_are_sound(mask, tolerance):
+@given(st.one_of(TINY, masks()))
+def test_burning_gives_back_the_mask_and_polygons_are_sound(mask):
     grid = grid_of(mask)
-    polygons = trace(mask, grid, tolerance_px=tolerance)
+    polygons = polygonize(mask, grid)
     assert_sound(polygons)
     np.testing.assert_array_equal(burnt(polygons, grid), mask == 1)
     assert len(polygons) == ndimage.label(mask == 1, EIGHT)[1]
@@ -70,10 +71,10 @@ def test_burning_gives_back_the_mask_and_polygons_are_sound(mask, tolerance):
 
 
 @settings(max_examples=60)
-@given(st.one_of(TINY, masks()), st.sampled_from([0.36, 0.5]))
-def test_the_line_stays_within_the_tolerance_both_ways(mask, tolerance):
+@given(st.one_of(TINY, masks()))
+def test_the_line_stays_within_half_a_pixel_both_ways(mask):
     grid = grid_of(mask)
-    polygons, pixels = trace(mask, grid, tolerance_px=tolerance), vectorise(mask, grid)
+    polygons, pixels = polygonize(mask, grid), pixel_polygons(mask, grid)
     if not len(pixels):
         return
     line, edges = (shapely.union_all(frame.boundary.to_numpy()) for frame in (polygons, pixels))
@@ -81,7 +82,7 @@ def test_the_line_stays_within_the_tolerance_both_ways(mask, tolerance):
         # Distances between their vertices are not enough: look along the lines too.
         points = shapely.points(shapely.get_coordinates(shapely.segmentize(one, 2.5)))
         shapely.prepare(other)
-        assert shapely.distance(points, other).max() <= 10 * tolerance
+        assert shapely.distance(points, other).max() <= 5
 
 
 @settings(max_examples=40)
@@ -90,42 +91,22 @@ def test_strips_make_no_difference(tmp_path_factory, mask, rows, limit):
     path = tmp_path_factory.mktemp("trace") / "class.tif"
     grid = grid_of(mask)
     write_raster(path, mask, grid, nodata=255)
-    options = {"min_area_km2": limit * KM2, "max_hole_km2": limit * KM2}
-    whole, strips = trace(mask, grid, **options), trace_file(path, rows=rows, **options)
+    options = {"min_area_km2": limit * KM2}
+    whole, strips = polygonize(mask, grid, **options), polygonize_file(path, rows=rows, **options)
     assert whole.crs == strips.crs
     assert whole.area_km2.tolist() == strips.area_km2.tolist()
     # To the last bit, in the same order.
     assert shapely.to_wkb(whole.geometry).tolist() == shapely.to_wkb(strips.geometry).tolist()
 
 
-@given(st.one_of(TINY, masks()), st.integers(0, 30), st.integers(0, 30))
-def test_limits_are_those_of_clean(mask, least, most):
+@given(st.one_of(TINY, masks()), st.integers(0, 30))
+def test_the_limit_is_that_of_clean(mask, least):
     grid = grid_of(mask)
-    limits = {"min_area_km2": (least - 0.5) * KM2, "max_hole_km2": (most - 0.5) * KM2}
-    polygons = trace(mask, grid, **limits)
+    limit = (least - 0.5) * KM2
+    polygons = polygonize(mask, grid, min_area_km2=limit)
     assert_sound(polygons)
-    np.testing.assert_array_equal(burnt(polygons, grid), clean(mask, KM2, **limits) == 1)
-
-
-def test_known_nunataks_are_spared():
-    mask = np.ones((20, 40), np.uint8)
-    mask[5:8, 5:8] = mask[5:8, 20:23] = 0
-    mask[12:17, 30:35] = 0
-    mask[14, 32] = 1  # ice in a hole that is filled becomes part of the whole
-    grid = grid_of(mask)
-    x, y = grid.transform @ (21.5, 6.5)
-    rock = gpd.GeoSeries([shapely.Point(x, y).buffer(3)], crs=32623).to_crs(4326)
-    filled = trace(mask, grid, max_hole_km2=1)
-    assert len(filled) == 1
-    assert not filled.geometry[0].interiors
-    spared = trace(mask, grid, max_hole_km2=1, keep_holes=rock.to_frame("geometry"))
-    assert len(spared) == 1
-    assert [shapely.Polygon(ring).contains(shapely.Point(x, y)) for ring in
-            spared.geometry[0].interiors] == [True]  # fmt: skip
-    elsewhere = gpd.GeoSeries([shapely.box(0, 0, 1, 1)], crs=32623)
-    assert not trace(mask, grid, max_hole_km2=1, keep_holes=elsewhere).geometry[0].interiors
-    with pytest.raises(GlacierError, match="no CRS"):
-        trace(mask, grid, max_hole_km2=1, keep_holes=gpd.GeoSeries([shapely.box(0, 0, 1, 1)]))
+    cleaned = clean(mask, KM2, min_area_km2=limit, max_hole_km2=0.0)
+    np.testing.assert_array_equal(burnt(polygons, grid), cleaned == 1)
 
 
 def test_the_frame_keeps_its_corners():
@@ -133,13 +114,13 @@ def test_the_frame_keeps_its_corners():
     mask[:, :25] = 1
     grid = grid_of(mask)
     xmin, ymin, _, ymax = grid.bounds
-    full = trace(np.ones_like(mask), grid).geometry[0]
+    full = polygonize(np.ones_like(mask), grid).geometry[0]
     assert full.equals(grid.box)
     assert len(full.exterior.coords) == 5
-    half = trace(mask, grid).geometry[0]
+    half = polygonize(mask, grid).geometry[0]
     assert half.equals(shapely.box(xmin, ymin, xmin + 250, ymax))
     # Two scenes side by side meet along their common edge.
-    left, right = trace(mask[:, :10], grid.window(0, 0, 30, 10)), trace(
+    left, right = polygonize(mask[:, :10], grid.window(0, 0, 30, 10)), polygonize(
         mask[:, 10:], grid.window(0, 10, 30, 30)
     )  # fmt: skip
     both = shapely.union(left.geometry[0], right.geometry[0])
@@ -150,16 +131,16 @@ def test_the_frame_keeps_its_corners():
 def test_a_staircase_becomes_a_straight_line():
     rows, cols = np.mgrid[:60, :60]
     mask = (cols > rows // 3 + 10).astype(np.uint8)
-    polygon = trace(mask, grid_of(mask)).geometry[0]
+    polygon = polygonize(mask, grid_of(mask)).geometry[0]
     # Four corners of the frame's edge, and next to nothing between.
     assert len(polygon.exterior.coords) <= 8
-    assert len(vectorise(mask, grid_of(mask)).geometry[0].exterior.coords) > 40
+    assert len(pixel_polygons(mask, grid_of(mask)).geometry[0].exterior.coords) > 40
 
 
 def test_a_round_glacier_keeps_its_area_with_a_third_of_the_points():
     rows, cols = np.mgrid[:900, :900]
     mask = np.hypot(rows - 450.3, cols - 449.9) < 400
-    polygons, pixels = trace(mask, grid_of(mask)), vectorise(mask, grid_of(mask))
+    polygons, pixels = polygonize(mask, grid_of(mask)), pixel_polygons(mask, grid_of(mask))
     assert polygons.area_km2.sum() == pytest.approx(pixels.area_km2.sum(), rel=1e-4)
     counts = [shapely.get_num_coordinates(frame.geometry[0]) for frame in (polygons, pixels)]
     assert 3 * counts[0] < counts[1]
@@ -169,7 +150,7 @@ def test_long_rings_are_cut_and_joined():
     comb = np.zeros((40, 6001), np.uint8)
     comb[1:-1, 1::2] = 1
     comb[1, 1:-1] = 1
-    polygons = trace(comb, grid_of(comb))
+    polygons = polygonize(comb, grid_of(comb))
     assert len(polygons) == 1
     assert_sound(polygons)
     np.testing.assert_array_equal(burnt(polygons, grid_of(comb)), comb == 1)
@@ -177,16 +158,16 @@ def test_long_rings_are_cut_and_joined():
 
 def test_pixels_that_touch_at_a_corner_are_one_polygon():
     for mask in (np.eye(3, dtype=np.uint8), np.eye(3, dtype=np.uint8)[::-1]):
-        assert len(trace(mask, grid_of(mask))) == 1
+        assert len(polygonize(mask, grid_of(mask))) == 1
     ring = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]], np.uint8)
-    assert len(trace(ring, grid_of(ring)).geometry[0].interiors) == 1
+    assert len(polygonize(ring, grid_of(ring)).geometry[0].interiors) == 1
 
 
 def test_nothing_and_no_crs():
-    empty = trace(np.zeros((3, 4), np.uint8), grid_of(np.zeros((3, 4))))
+    empty = polygonize(np.zeros((3, 4), np.uint8), grid_of(np.zeros((3, 4))))
     assert len(empty) == 0
     assert empty.crs == "EPSG:32623"
-    bare = trace(np.ones((3, 4), bool), Grid(None, Affine(1, 0, 0, 0, -1, 0), 3, 4))
+    bare = polygonize(np.ones((3, 4), bool), Grid(None, Affine(1, 0, 0, 0, -1, 0), 3, 4))
     assert bare.crs is None
     assert bare.geometry[0].area == 12
     assert bare.area_km2.isna().all()
@@ -195,14 +176,11 @@ def test_nothing_and_no_crs():
 def test_what_is_refused(tmp_path):
     mask = np.ones((3, 4), np.uint8)
     with pytest.raises(ValueError, match="does not fit"):
-        trace(mask, grid_of(mask.T))
-    for wrong in (-0.1, 0.6, np.nan):
-        with pytest.raises(GlacierError, match=r"tolerance_px .*: must be 0 to 0.5"):
-            trace(mask, grid_of(mask), tolerance_px=wrong)
+        polygonize(mask, grid_of(mask.T))
     with pytest.raises(ValueError, match="rows 0"):
-        trace_file(tmp_path / "x.tif", rows=0)
+        polygonize_file(tmp_path / "x.tif", rows=0)
     with pytest.raises(GlacierError, match="no such file"):
-        trace_file(tmp_path / "x.tif")
+        polygonize_file(tmp_path / "x.tif")
     path = write_raster(tmp_path / "y.tif", mask * 7, grid_of(mask))
     with pytest.raises(GlacierError, match=r"y.tif: holds the value 7"):
-        trace_file(path)
+        polygonize_file(path)
