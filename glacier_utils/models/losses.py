@@ -29,6 +29,8 @@ from glacier_utils.conventions import UNKNOWN
 from glacier_utils.errors import GlacierError, did_you_mean
 
 NOISE = ("none", "ignore_band", "soft_band", "bootstrap")
+BAND_PX = 2  # on each side of a label's edge
+TRUST = 0.8  # in the label, where the network's own probability counts too
 GONE = {
     "tversky": "the Tversky loss went in version 0.2.0, since it lost on every glacier it was "
     "tried on; choose 'bce_dice'",
@@ -47,13 +49,9 @@ def bce(
 
 
 def focal(
-    logits: Tensor,
-    labels: Tensor,
-    target: Tensor | None = None,
-    weight: Tensor | None = None,
-    gamma: float = 2.0,
+    logits: Tensor, labels: Tensor, target: Tensor | None = None, weight: Tensor | None = None
 ) -> Tensor:
-    """Focal loss: cross-entropy times abs(y - p) ** gamma, the mean over the known pixels.
+    """Focal loss: cross-entropy times (y - p)^2, the mean over the known pixels.
 
     Pixels that are right already count little. Lin et al. (2017), Focal Loss for Dense Object
     Detection, ICCV, without their weight alpha, which was made for one object in a thousand boxes;
@@ -61,7 +59,7 @@ def focal(
     """
     logits, target, weight = _known(logits, labels, target, weight)
     distance = (target - logits.sigmoid()).abs()
-    return _mean(_entropy(logits, target) * distance**gamma, weight)
+    return _mean(_entropy(logits, target) * distance**2.0, weight)
 
 
 def dice(
@@ -104,22 +102,17 @@ def lovasz(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def boundary(
-    logits: Tensor,
-    labels: Tensor,
-    target: Tensor | None = None,
-    weight: Tensor | None = None,
-    factor: float = 4.0,
-    width_px: float = 2.0,
+    logits: Tensor, labels: Tensor, target: Tensor | None = None, weight: Tensor | None = None
 ) -> Tensor:
     """Sum of ``bce`` and ``dice``, the cross-entropy weighted towards the label's edge.
 
-    A pixel at the distance d from the edge weighs 1 + factor exp(-d^2 / (2 width_px^2)), the
+    A pixel at the distance d from the edge weighs 1 + 4 exp(-d^2 / 8), d in pixels, the
     border weight of Ronneberger et al. (2015), U-Net, MICCAI, for one edge instead of two. It
     needs no schedule, unlike the boundary loss of Kervadec et al. (2019), MIDL, whose weight has
     to grow during training.
     """
-    distance = edge_distance(labels, math.ceil(3 * width_px))
-    border = 1 + factor * torch.exp(-(distance**2) / (2 * width_px**2))
+    distance = edge_distance(labels, 6)
+    border = 1 + 4.0 * torch.exp(-(distance**2) / 8.0)
     border = border if weight is None else border * weight
     return bce(logits, labels, target, border) + dice(logits, labels, target, weight)
 
@@ -143,13 +136,11 @@ class Loss:
         smoothing: label smoothing e: the target is (1 - e) y + e / 2. Szegedy et al. (2016),
             Rethinking the Inception Architecture, CVPR.
         noise: what to do about labels older than the image, of ``NOISE``: "none"; "ignore_band",
-            pixels less than ``band_px`` from the label's edge are unknown; "soft_band", they count
-            with the weight distance / ``band_px``; "bootstrap", the target is
-            b y + (1 - b) p with the network's own probability p as a constant: the soft
+            two pixels on each side of the label's edge are unknown (``BAND_PX``); "soft_band", they
+            count with the weight distance / 2; "bootstrap", the target is b y + (1 - b) p with b =
+            0.8 (``TRUST``) and the network's own probability p as a constant: the soft
             bootstrapping of Reed et al. (2015), Training Deep Neural Networks on Noisy Labels,
             ICLR workshop (they took b = 0.95 for it).
-        band_px: half the width of the band in pixels; 2 leaves out two pixels on each side.
-        bootstrap: b, the trust in the label.
 
     Raises:
         GlacierError: an unknown name, a number out of range, or a combination without sense:
@@ -160,18 +151,12 @@ class Loss:
     name: str = "bce_dice"
     smoothing: float = 0.0
     noise: str = "none"
-    band_px: float = 2
-    bootstrap: float = 0.8
 
     def __post_init__(self) -> None:
         _check_name("loss", self.name, LOSSES)
         _check_name("noise", self.noise, NOISE)
         if not 0 <= self.smoothing < 1:
             raise GlacierError(f"loss: smoothing is {self.smoothing}, must be from 0 to below 1")
-        if not 0 < self.band_px < math.inf:
-            raise GlacierError(f"loss: band_px is {self.band_px}, must be above 0")
-        if not 0 < self.bootstrap <= 1:
-            raise GlacierError(f"loss: bootstrap is {self.bootstrap}, must be above 0, at most 1")
         if self.name == "lovasz" and self.smoothing:
             raise GlacierError("loss lovasz takes no soft targets: set smoothing to 0")
         if self.name == "lovasz" and self.noise in ("soft_band", "bootstrap"):
@@ -189,17 +174,17 @@ class Loss:
         """Return the loss, a scalar, of logits and labels [n, row, col]."""
         settings = {}
         if self.noise in ("ignore_band", "soft_band"):
-            distance = edge_distance(labels, math.ceil(self.band_px))
+            distance = edge_distance(labels, BAND_PX)
             if self.noise == "ignore_band":
-                labels = torch.where(distance < self.band_px, UNKNOWN, labels)
+                labels = torch.where(distance < BAND_PX, UNKNOWN, labels)
             else:
-                settings["weight"] = (distance / self.band_px).clamp(max=1)
+                settings["weight"] = (distance / BAND_PX).clamp(max=1)
         if self.smoothing or self.noise == "bootstrap":
             target = (labels == 1).to(_float(logits).dtype)
             target = (1 - self.smoothing) * target + self.smoothing / 2
             if self.noise == "bootstrap":
                 own = _float(logits).detach().sigmoid()
-                target = self.bootstrap * target + (1 - self.bootstrap) * own
+                target = TRUST * target + (1 - TRUST) * own
             settings["target"] = target
         return LOSSES[self.name](logits, labels, **settings)
 

@@ -17,7 +17,6 @@ from importlib import resources
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -27,9 +26,6 @@ from glacier_utils.errors import GlacierError, plain
 from glacier_utils.imagery import clouds
 from glacier_utils.models import registry
 from glacier_utils.models.checkpoint import Segmenter, load_checkpoint
-
-if TYPE_CHECKING:
-    from onnx import TensorProto
 
 WORDS = ("none", "auto", "csmask", "imagenet")
 CSMASK_ENCODER = "efficientnet-b4"
@@ -52,7 +48,7 @@ def start(segmenter: Segmenter, weights: str = "auto", *, reflectance: bool = Tr
         segmenter: as built; its mean and std become those that the weights were trained with, for
             the bands that these know ("csmask" and checkpoints).
         weights: "none"; "imagenet", a download for the encoder; "csmask", the weights in the
-            package ukis-csmask, see ``csmask_encoder_state``; "auto", csmask where
+            package ukis-csmask; "auto", csmask where
             ``csmask_fits``, else none; or the path of a checkpoint of this project, of which all
             layers are taken that have name and shape in common with the network.
         reflectance: whether the images are surface reflectance, not plain digital numbers.
@@ -87,7 +83,7 @@ def start(segmenter: Segmenter, weights: str = "auto", *, reflectance: bool = Tr
 
 
 def csmask_fits(name: str, bands: Sequence[str], reflectance: bool = True) -> bool:
-    """Tell whether the weights of ukis-csmask fit a model and can be had.
+    """Return whether the weights of ukis-csmask fit a model and can be had.
 
     They do where the encoder in ``name`` is efficientnet-b4, ``bands`` has blue, green, red and
     nir, the values are surface reflectance, and the package is installed.
@@ -95,24 +91,16 @@ def csmask_fits(name: str, bands: Sequence[str], reflectance: bool = True) -> bo
     return not _csmask_obstacle(name, bands, reflectance)
 
 
-def csmask_encoder_state(bands: Sequence[str]) -> State:
-    """Return the state of an encoder efficientnet-b4 trained on Sentinel-2 and Landsat.
-
-    It is the encoder of the cloud network for surface reflectance (L2A) in ukis-csmask (Wieland,
-    Fichtner and Martinis 2022, ISPRS Archives XLIII-B3; Apache-2.0), in float32. The channels of
-    its first layer are put into the order of ``bands``; bands beyond blue, green, red and nir start
-    at 0. Fewer bands are refused: the layers behind the first expect the sum over all four, and no
-    scaling gives back what a missing band told.
-
-    Raises:
-        GlacierError: a band is missing, or the package is, or its files are not as expected.
-    """
-    _require(_csmask_obstacle(f"unet-{CSMASK_ENCODER}", bands, True))
-    return {key: value.clone() for key, value in _csmask_encoder(bands).items()}
-
-
 def _start_csmask(segmenter: Segmenter, reflectance: bool) -> str:
-    _require(_csmask_obstacle(segmenter.name, segmenter.bands, reflectance))
+    """Take the weights of the cloud network for surface reflectance (L2A) in ukis-csmask.
+
+    Wieland, Fichtner and Martinis 2022, ISPRS Archives XLIII-B3; Apache-2.0; trained on Sentinel-2
+    and Landsat. The channels of its first layer are put into the order of the segmenter's bands;
+    bands beyond blue, green, red and nir start at 0. Fewer bands are refused: the layers behind the
+    first expect the sum over all four, and no scaling gives back what a missing band held.
+    """
+    if obstacle := _csmask_obstacle(segmenter.name, segmenter.bands, reflectance):
+        raise GlacierError(f"csmask weights: {obstacle}")
     network = _smp_network(segmenter)
     everything, mean, std = _csmask_network()
     _copy(network.encoder, _csmask_encoder(segmenter.bands), _UNUSED)
@@ -124,12 +112,12 @@ def _start_csmask(segmenter: Segmenter, reflectance: bool) -> str:
         _copy(network.decoder, decoder)
         parts = "encoder and decoder"
     _set_statistics(segmenter, clouds.BANDS, mean, std)
-    further = _told(segmenter.bands, clouds.BANDS)
+    further = _new_bands(segmenter.bands, clouds.BANDS)
     return f"csmask: {parts} of ukis-csmask {version('ukis-csmask')}, {_LEVEL}{further}"
 
 
 def _csmask_encoder(bands: Sequence[str]) -> State:
-    """Return the encoder's state for ``bands``; all but the first layer is the one that is kept."""
+    """Return the encoder's state for ``bands``; only the first layer is a copy."""
     state = _part(_csmask_network()[0], "encoder.")
     state["_conv_stem.weight"] = _reordered(state["_conv_stem.weight"], clouds.BANDS, bands)
     return state
@@ -149,11 +137,6 @@ def _csmask_obstacle(name: str, bands: Sequence[str], reflectance: bool) -> str:
     if not missing and find_spec("onnx") is None:
         missing = "onnx is not installed: pip install -e '.[cloud]'"
     return f"{missing}, or choose weights none" if missing else ""
-
-
-def _require(obstacle: str) -> None:
-    if obstacle:
-        raise GlacierError(f"csmask weights: {obstacle}")
 
 
 @lru_cache(maxsize=1)
@@ -187,36 +170,28 @@ def initialisers(path: str | Path) -> dict[str, np.ndarray]:
             file or another number format, or their sizes and shapes disagree.
     """
     import onnx
-    from google.protobuf.message import DecodeError
+    from onnx import numpy_helper
 
-    path = Path(path)
+    path, weights = Path(path), {}
     if not path.is_file():
         raise GlacierError(f"{path}: no such file of weights")
     try:
-        model = onnx.load(path, load_external_data=False)
-    except (DecodeError, UnicodeDecodeError) as error:
-        raise GlacierError(f"{path}: not a readable ONNX file; install or copy it again") from error
-    weights = {tensor.name: _array(tensor, path) for tensor in model.graph.initializer}
+        for tensor in onnx.load(path, load_external_data=False).graph.initializer:
+            if tensor.data_type not in (tensor.FLOAT, tensor.FLOAT16, tensor.DOUBLE):
+                raise ValueError(f"tensor {tensor.name!r} is not float16, float32 or float64")
+            if tensor.data_location != tensor.DEFAULT:
+                raise ValueError(f"tensor {tensor.name!r} lies in another file")
+            array = numpy_helper.to_array(tensor)
+            if array.shape != tuple(tensor.dims):  # a negative size stands for what is left
+                raise ValueError(f"tensor {tensor.name!r} has the shape {array.shape}")
+            weights[tensor.name] = array.astype(np.float32)
+    except Exception as error:  # of protobuf and onnx, whatever lies in the file
+        raise GlacierError(
+            f"{path}: not a readable ONNX file ({plain(error)}); install or copy it again"
+        ) from error
     if not weights:
         raise GlacierError(f"{path}: an ONNX file without weights; install or copy it again")
     return weights
-
-
-def _array(tensor: TensorProto, path: Path) -> np.ndarray:
-    """Return one initialiser, after checking what the file says of it."""
-    from onnx import numpy_helper
-
-    shape, told = tuple(tensor.dims), f"{path}: tensor {tensor.name!r}"
-    kinds = (tensor.FLOAT, tensor.FLOAT16, tensor.DOUBLE)
-    if tensor.data_type not in kinds or tensor.data_location != tensor.DEFAULT:
-        raise GlacierError(f"{told} is not kept in the file as float16, float32 or float64")
-    try:
-        array = numpy_helper.to_array(tensor)
-    except (ValueError, TypeError) as error:
-        raise GlacierError(f"{told} of shape {shape} cannot be read ({plain(error)})") from error
-    if array.shape != shape:  # a negative size would stand for "whatever is left"
-        raise GlacierError(f"{told} of shape {shape} has the values of {array.shape}")
-    return array.astype(np.float32)
 
 
 # ---- ImageNet
@@ -283,7 +258,7 @@ def _no_downloads() -> Iterator[None]:
 
 
 def _hub_answers() -> bool:
-    """Tell whether the hub gives any answer within a few seconds."""
+    """Return whether the hub gives any answer within a few seconds."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:  # the user's wish
@@ -328,7 +303,7 @@ def _start_checkpoint(segmenter: Segmenter, path: Path) -> str:
         return f"{words}; not the first layer, which is for {', '.join(source.bands)}"
     mean, std = (buffer.flatten().numpy() for buffer in (source.mean, source.std))
     _set_statistics(segmenter, source.bands, mean, std)
-    return words + _told(segmenter.bands, source.bands)
+    return words + _new_bands(segmenter.bands, source.bands)
 
 
 # ---- what all have in common
@@ -371,7 +346,7 @@ def _set_statistics(
         segmenter.mean[:, i], segmenter.std[:, i] = float(centre), float(spread)
 
 
-def _told(bands: Sequence[str], known: Sequence[str]) -> str:
+def _new_bands(bands: Sequence[str], known: Sequence[str]) -> str:
     further = [band for band in bands if band not in known]
     return f"; first layer 0 for {', '.join(further)}" if further else ""
 

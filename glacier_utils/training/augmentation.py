@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import wraps
 
 import torch
 from torch import Tensor
@@ -138,12 +139,35 @@ def offset(
     return torch.where(_valid(images) & known, changed, images), labels
 
 
+def sometimes(probability: float) -> Callable[[Callable[..., Pair]], Callable[..., Pair]]:
+    """Let an operation change each image with a probability; it gets copies of the chosen ones."""
+
+    def decorated(operation: Callable[..., Pair]) -> Callable[..., Pair]:
+        @wraps(operation)
+        def changed(
+            images: Tensor,
+            labels: Tensor,
+            generator: torch.Generator,
+            bands: Sequence[str] = BANDS,
+            probability: float = probability,
+        ) -> Pair:
+            drawn = torch.rand(len(images), generator=generator) < probability
+            images, labels = images.clone(), labels.clone()
+            if drawn.any():
+                chosen = torch.nonzero(drawn).flatten().to(images.device)
+                images[chosen], labels[chosen] = operation(
+                    images[chosen], labels[chosen], generator, bands
+                )
+            return images, labels
+
+        return changed
+
+    return decorated
+
+
+@sometimes(0.5)
 def scale(
-    images: Tensor,
-    labels: Tensor,
-    generator: torch.Generator,
-    bands: Sequence[str] = BANDS,
-    probability: float = 0.5,
+    images: Tensor, labels: Tensor, generator: torch.Generator, bands: Sequence[str] = BANDS
 ) -> Pair:
     """Zoom by 0.7 to 1.4 and turn by up to 15 degrees; zoomed in, any part may be shown.
 
@@ -151,67 +175,54 @@ def scale(
     alone, the label nearest. What comes from outside the patch, or from invalid pixels, is 0 and
     unknown: a sixth of a changed patch on average. The others keep the sharpness of the sensor.
     """
-    chosen = _choose(len(images), probability, generator)
-    zoom = torch.exp(_uniform(len(chosen), math.log(0.7), math.log(1.4), generator))
-    angle = torch.deg2rad(_uniform(len(chosen), -15, 15, generator))
-    shift = torch.rand(len(chosen), 2, generator=generator) * 2 - 1
+    count, _, height, width = images.shape
+    zoom = torch.exp(_uniform(count, math.log(0.7), math.log(1.4), generator))
+    angle = torch.deg2rad(_uniform(count, -15, 15, generator))
+    shift = torch.rand(count, 2, generator=generator) * 2 - 1
     shift = shift * (1 - 1 / zoom).clamp(min=0)[:, None]  # in half patches; zoomed out, none
-    height, width = images.shape[-2:]
     cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
     rows = torch.stack([
         torch.stack([cos, -sin * height / width, shift[:, 0]], dim=-1),
         torch.stack([sin * width / height, cos, shift[:, 1]], dim=-1),
     ], dim=1).to(images.device)  # fmt: skip
-    images, labels = images.clone(), labels.clone()
-    if not len(chosen):
-        return images, labels
-    chosen = chosen.to(images.device)
-    old, old_labels = images[chosen], labels[chosen]
     with torch.autocast(images.device.type, enabled=False):  # bf16 would round to quarter pixels
-        grid = affine_grid(rows, [len(chosen), 1, height, width], align_corners=False)
-    layers = torch.cat([old, _valid(old).to(old.dtype)], dim=1)
+        grid = affine_grid(rows, [count, 1, height, width], align_corners=False)
+    layers = torch.cat([images, _valid(images).to(images.dtype)], dim=1)
     new = grid_sample(layers, grid, mode="bilinear", align_corners=False)
     weight = new[:, -1:]  # of the valid ones among the four pixels
     valid = weight >= 0.5
-    images[chosen] = torch.where(valid, new[:, :-1] / weight.clamp(min=0.5), 0.0)
     # Outside is 0 to grid_sample, and unknown to us.
-    shifted = (old_labels.to(old.dtype) - UNKNOWN)[:, None]
+    shifted = (labels.to(images.dtype) - UNKNOWN)[:, None]
     near = grid_sample(shifted, grid, mode="nearest", align_corners=False)[:, 0] + UNKNOWN
-    labels[chosen] = torch.where(valid[:, 0], near.round().to(labels.dtype), UNKNOWN)
-    return images, labels
+    return (
+        torch.where(valid, new[:, :-1] / weight.clamp(min=0.5), 0.0),
+        torch.where(valid[:, 0], near.round().to(labels.dtype), UNKNOWN),
+    )
 
 
+@sometimes(0.1)
 def band_dropout(
-    images: Tensor,
-    labels: Tensor,
-    generator: torch.Generator,
-    bands: Sequence[str] = BANDS,
-    probability: float = 0.1,
+    images: Tensor, labels: Tensor, generator: torch.Generator, bands: Sequence[str] = BANDS
 ) -> Pair:
     """Set one band of an image, any with the same chance, to its mean over the valid pixels.
 
     The band's pattern is lost, its level stays: a model shall not hang on one band, whose meaning
     may shift between glaciers. With a single band nothing is dropped.
     """
-    chosen = _choose(len(images), probability, generator)
-    band = torch.randint(0, images.shape[1], (len(chosen),), generator=generator)
-    images = images.clone()
-    if images.shape[1] > 1 and len(chosen):
-        chosen, band = chosen.to(images.device), band.to(images.device)
-        valid = _valid(images[chosen])[:, 0]
-        old = images[chosen, band]
-        count = valid.sum(dim=(-2, -1), keepdim=True).clamp(min=1)
-        mean = old.sum(dim=(-2, -1), keepdim=True) / count
-        images[chosen, band] = torch.where(valid, mean, old)
+    band = torch.randint(0, images.shape[1], (len(images),), generator=generator).to(images.device)
+    if images.shape[1] == 1:
+        return images, labels
+    each, valid = torch.arange(len(images), device=images.device), _valid(images)[:, 0]
+    old = images[each, band]
+    count = valid.sum(dim=(-2, -1), keepdim=True).clamp(min=1)
+    mean = old.sum(dim=(-2, -1), keepdim=True) / count
+    images[each, band] = torch.where(valid, mean, old)
     return images, labels
 
 
+@sometimes(0.3)
 def shadow(
-    images: Tensor,
-    labels: Tensor,
-    generator: torch.Generator,
-    bands: Sequence[str] = BANDS,
-    probability: float = 0.3,
+    images: Tensor, labels: Tensor, generator: torch.Generator, bands: Sequence[str] = BANDS
 ) -> Pair:
     """Let a ridge cast its shadow over part of an image; the label stays.
 
@@ -222,17 +233,12 @@ def shadow(
     0.15 to 0.41 in the near infrared.
     """
     kept, known = _optics(images, bands, 2, 1.0)
-    chosen = _choose(len(images), probability, generator)
-    count = len(chosen)
+    count, device, shape = len(images), images.device, images.shape[-2:]
     power = _uniform(count, 0.8, 1.7, generator).view(-1, 1, 1, 1)
     angle = _uniform(count, 0, 2 * math.pi, generator).view(-1, 1, 1)
     start = _uniform(count, -0.8, 0.3, generator).view(-1, 1, 1)
     length = _uniform(count, 0.25, 0.8, generator).view(-1, 1, 1)
     waves = torch.rand(2, count, 6, generator=generator)
-    images = images.clone()
-    if not count:
-        return images, labels
-    device, shape = images.device, images.shape[-2:]
     across, along = _turned(shape, angle.to(device))
     ridge = start.to(device) + 0.15 * _waves(along, waves[0, :, :3].to(device), 0.8)
     peaks = _waves(along, waves[1].to(device), 1.2).abs()
@@ -241,17 +247,12 @@ def shadow(
     inside = torch.minimum(across - ridge, skyline - across) / (0.7 * pixel)
     depth = torch.sigmoid(inside)[:, None]
     light = kept ** power.to(device)
-    chosen = chosen.to(device)
-    images[chosen] = images[chosen] * (1 - depth * (1 - light) * known)
-    return images, labels
+    return images * (1 - depth * (1 - light) * known), labels
 
 
+@sometimes(0.3)
 def snow(
-    images: Tensor,
-    labels: Tensor,
-    generator: torch.Generator,
-    bands: Sequence[str] = BANDS,
-    probability: float = 0.3,
+    images: Tensor, labels: Tensor, generator: torch.Generator, bands: Sequence[str] = BANDS
 ) -> Pair:
     """Lay patches of seasonal snow over part of an image; the label stays.
 
@@ -263,22 +264,16 @@ def snow(
     which water is found.
     """
     white, known = _optics(images, bands, 1, 0.0)
-    chosen = _choose(len(images), probability, generator)
-    count = len(chosen)
+    count, device = len(images), images.device
     level = _uniform(count, 0.75, 1.1, generator).view(-1, 1, 1, 1)
     cover = _uniform(count, 0.05, 0.4, generator).view(-1, 1, 1)
-    shape = images.shape[-2:]
-    field = _noise(count, shape, generator)
-    images = images.clone()
-    if not count or not {"green", "nir"} <= set(bands):
+    field = _noise(count, images.shape[-2:], generator)
+    if not {"green", "nir"} <= set(bands):
         return images, labels
-    device = images.device
-    chosen = chosen.to(device)
-    old = images[chosen]
-    valid = _valid(old)[:, 0]
-    green, nir = old[:, list(bands).index("green")], old[:, list(bands).index("nir")]
+    valid = _valid(images)[:, 0]
+    green, nir = (images[:, list(bands).index(name)] for name in ("green", "nir"))
     # Single dark pixels are shaded ground; snow thins out towards the others.
-    water = ((green > nir) & (nir < 0.08)).to(old.dtype)
+    water = ((green > nir) & (nir < 0.08)).to(images.dtype)
     water = avg_pool2d(water, 5, 1, 2, count_include_pad=False)
     land = valid * (1 - 2 * water).clamp(min=0)
     # The light on the ground, by its brightness; that of rock at most, lest ice darken the rest.
@@ -290,9 +285,8 @@ def snow(
     edge = mean + spread * torch.special.ndtri(1 - cover.to(device))  # as of normal noise
     amount = (torch.sigmoid((field - edge) * 12) * land)[:, None]
     shading = light.clamp(0.1, 1)[:, None] ** 0.6
-    lit = torch.maximum(old, white * level.to(device) * shading)
-    images[chosen] = torch.where(known, torch.lerp(old, lit, amount), old)
-    return images, labels
+    lit = torch.maximum(images, white * level.to(device) * shading)
+    return torch.where(known, torch.lerp(images, lit, amount), images), labels
 
 
 OPERATIONS: dict[str, Callable[..., Pair]] = {
@@ -307,7 +301,7 @@ OPERATIONS: dict[str, Callable[..., Pair]] = {
 """In the order in which nature and sensor apply them."""
 
 SOMETIMES = ("scale", "snow", "shadow", "band_dropout")
-"""Operations that take a ``probability``."""
+"""Operations that change some of the images, and take a ``probability``."""
 
 RECIPES: dict[str, tuple[str, ...]] = {
     "none": (),
@@ -335,11 +329,6 @@ def _optics(
 
 def _valid(images: Tensor) -> Tensor:
     return (images != 0).any(dim=1, keepdim=True)
-
-
-def _choose(count: int, probability: float, generator: torch.Generator) -> Tensor:
-    """Return the positions of the images that are to change."""
-    return torch.nonzero(torch.rand(count, generator=generator) < probability).flatten()
 
 
 def _uniform(count: int, low: float, high: float, generator: torch.Generator) -> Tensor:

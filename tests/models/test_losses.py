@@ -23,7 +23,7 @@ def sensible(smoothings=(0.0, 0.1)):
         for noise in NOISE:
             for smoothing in smoothings:
                 try:
-                    found.append(Loss(name, smoothing=smoothing, noise=noise, band_px=1))
+                    found.append(Loss(name, smoothing=smoothing, noise=noise))
                 except GlacierError:
                     continue
     return found
@@ -225,7 +225,7 @@ def test_bootstrapping_trusts_label_and_network_in_parts():
     logits = torch.tensor([[[-4.0, -4.0]]], requires_grad=True)
     probability = logits.detach().sigmoid()
     target = 0.8 * torch.tensor([[[1.0, 0.0]]]) + 0.2 * probability
-    loss = Loss("bce", noise="bootstrap", bootstrap=0.8)
+    loss = Loss("bce", noise="bootstrap")
     result = loss(logits, PAIR)
     expected = torch.nn.functional.binary_cross_entropy_with_logits(logits.detach(), target)
     assert result.item() == pytest.approx(expected.item())
@@ -241,7 +241,7 @@ def row(text):
 
 def test_a_band_along_the_edge_is_ignored():
     logits = torch.randn(1, 1, 8)
-    found = Loss("bce", noise="ignore_band", band_px=2)(logits, row("00001111"))
+    found = Loss("bce", noise="ignore_band")(logits, row("00001111"))
     assert found.item() == Loss("bce")(logits, row("00????11")).item()
 
 
@@ -252,7 +252,7 @@ def test_a_band_along_the_edge_is_weighed_down():
         logits[0, 0], row("00001111")[0, 0].float(), reduction="none"
     )
     expected = (entropy * weight).sum() / weight.sum()
-    found = Loss("bce", noise="soft_band", band_px=2)(logits, row("00001111"))
+    found = Loss("bce", noise="soft_band")(logits, row("00001111"))
     assert found.item() == pytest.approx(expected.item())
 
 
@@ -295,8 +295,6 @@ def test_distances_to_the_edge_are_euclidean(seed, shape, reach):
         ({"noise": "softband"}, "did you mean 'soft_band'"),
         ({"smoothing": 1.0}, "smoothing is 1.0"),
         ({"smoothing": math.nan}, "smoothing is nan"),
-        ({"band_px": 0}, "band_px is 0"),
-        ({"bootstrap": 0}, "bootstrap is 0"),
         ({"name": "lovasz", "smoothing": 0.1}, "lovasz takes no soft targets"),
         ({"name": "lovasz", "noise": "bootstrap"}, "'none' or 'ignore_band'"),
         ({"name": "lovasz", "noise": "soft_band"}, "'none' or 'ignore_band'"),
