@@ -43,7 +43,7 @@ _PASS = timedelta(minutes=30)
 _LEAST_GAIN = 0.001  # of the box; below it, another item is not worth its download
 
 
-class Unusable(Exception):
+class UnusableItemError(Exception):
     """Why an item cannot be used; a sentence without its name."""
 
 
@@ -142,7 +142,7 @@ def candidates(
         name = _name(item)
         try:
             candidate = _candidate(name, item, box, crs)
-        except Unusable as reason:
+        except UnusableItemError as reason:
             left_out.append(f"{name} left out: {reason}")
             continue
         if candidate is not None:
@@ -210,7 +210,8 @@ def known_offset(item: dict[str, Any], assets: Sequence[dict[str, Any]]) -> tupl
     ``raster:offset``, divided by the scale. Then the baseline alone.
 
     Raises:
-        Unusable: nothing tells, or the bands have different offsets or another scale than 0.0001.
+        UnusableItemError: nothing tells, or the bands have different offsets or another scale than
+            0.0001.
     """
     properties = item["properties"]
     text, baseline = _baseline(properties)
@@ -226,7 +227,7 @@ def known_offset(item: dict[str, Any], assets: Sequence[dict[str, Any]]) -> tupl
         return stated, "raster:offset of the assets"
     if baseline is not None:
         return OFFSET, f"processing baseline {text}, and no word of an offset already applied"
-    raise Unusable(
+    raise UnusableItemError(
         "neither its processing baseline nor raster:offset tells whether its numbers hold an offset"
     )
 
@@ -251,13 +252,13 @@ def _stated_offset(assets: Sequence[dict[str, Any]]) -> int | None:
         ]
         scale, offset = (value if _is_number(value) else None for value in values)
         if scale is not None and not math.isclose(scale, SCALE, rel_tol=1e-6):
-            raise Unusable(f"its scale is {scale:g}, not {SCALE:g} as of Sentinel-2")
+            raise UnusableItemError(f"its scale is {scale:g}, not {SCALE:g} as of Sentinel-2")
         offsets.add(None if offset is None else round(offset / SCALE))
     if len(offsets) > 1:
-        raise Unusable(f"its bands state different offsets ({sorted(map(str, offsets))})")
+        raise UnusableItemError(f"its bands state different offsets ({sorted(map(str, offsets))})")
     offset = offsets.pop()
     if offset is not None and abs(offset) > 10000:
-        raise Unusable(f"it states an offset of {offset}, which cannot be")
+        raise UnusableItemError(f"it states an offset of {offset}, which cannot be")
     return offset
 
 
@@ -275,7 +276,7 @@ def _name(item: Any) -> str:
 
 def _candidate(name: str, item: Any, box: shapely.Geometry, crs: Any) -> Candidate | None:
     if not isinstance(item, dict) or not isinstance(item.get("properties"), dict):
-        raise Unusable("it is no STAC item")
+        raise UnusableItemError("it is no STAC item")
     properties = item["properties"]
     footprint = _footprint(item.get("geometry"), box, crs)
     if footprint.area < _LEAST_GAIN * box.area:
@@ -284,7 +285,7 @@ def _candidate(name: str, item: Any, box: shapely.Geometry, crs: Any) -> Candida
     offset, offset_from = known_offset(item, [assets[band] for band in BANDS])
     taken = pd.to_datetime(properties.get("datetime"), errors="coerce", utc=True)
     if not isinstance(taken, pd.Timestamp):
-        raise Unusable("it has no date")
+        raise UnusableItemError("it has no date")
     cloud = properties.get("eo:cloud_cover")
     return Candidate(
         name=name,
@@ -308,12 +309,12 @@ def _footprint(geometry: Any, box: shapely.Geometry, crs: Any) -> shapely.Geomet
         shape = shapely.make_valid(shapely.geometry.shape(geometry))
     except (AttributeError, KeyError, TypeError, ValueError, IndexError,
             shapely.errors.ShapelyError) as error:  # fmt: skip
-        raise Unusable("its footprint cannot be read") from error
+        raise UnusableItemError("its footprint cannot be read") from error
     # Straight in degrees is bent in metres; the edge of a tile is followed every few km.
     shape = shapely.segmentize(shape, 0.05)
     there = gpd.GeoSeries([shape], crs="EPSG:4326").to_crs(crs).iloc[0]
     if there.is_empty or not all(map(math.isfinite, there.bounds)):
-        raise Unusable("its footprint cannot be laid on the box")
+        raise UnusableItemError("its footprint cannot be laid on the box")
     return shapely.intersection(shapely.make_valid(there), box)
 
 
@@ -323,10 +324,10 @@ def _assets(content: Any) -> dict[str, dict[str, Any]]:
     for key, names in ASSETS.items():
         asset = next((content[name] for name in names if name in content), None)
         if not isinstance(asset, dict) or not isinstance(asset.get("href"), str):
-            raise Unusable(f"it has no asset {key!r}")
+            raise UnusableItemError(f"it has no asset {key!r}")
         # A catalogue must not point at files of this machine.
         if not is_web_address(asset["href"]):
-            raise Unusable(
+            raise UnusableItemError(
                 f"its asset {key!r} is at {clean_text(asset['href'])!r}, no address on the network"
             )
         assets[key] = asset

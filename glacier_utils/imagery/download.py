@@ -1,20 +1,19 @@
-"""A box in degrees, and the grid of 10 m around it on which its images lie.
+"""``glacier fetch``: a box in degrees and dates become a dataset, out of a STAC catalogue.
 
-Load the pixels of catalogue items onto one grid, with one offset; the extra ``fetch``.
-
-``glacier fetch``: a box and dates become a dataset, out of a STAC catalogue of Sentinel-2.
+For each date the best acquisition of Sentinel-2 (``imagery.catalogue`` ranks them) is laid on one
+grid of 10 m around the box, with one radiometric offset for all its items.
 
 Needs the extra ``fetch`` (pystac-client, odc-stac), which is imported where it is used.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ import numpy as np
 import pyproj
 import rasterio
 import shapely
+import yaml
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
@@ -33,7 +33,6 @@ from tqdm import tqdm
 from glacier_utils.conventions import BANDS, image_day
 from glacier_utils.errors import GlacierError, quiet_loggers
 from glacier_utils.files import atomic_path, write_json, write_text
-from glacier_utils.imagery import catalogue
 from glacier_utils.imagery.catalogue import (
     COLLECTION,
     ENDPOINT,
@@ -41,8 +40,11 @@ from glacier_utils.imagery.catalogue import (
     OFFSET,
     Acquisition,
     Candidate,
+    candidates,
+    is_web_address,
     public_address,
     rank,
+    search,
 )
 from glacier_utils.imagery.offset import check_offset
 from glacier_utils.imagery.reflectance import Reflectance
@@ -54,6 +56,204 @@ from glacier_utils.raster.io import crs_name, write_raster
 PIXEL = 10.0
 # A tile has 120.6 million, the box in degrees around one 128. data/README.md tells the memory.
 MAX_PIXELS = 150_000_000
+AREA = "scene"
+WHERE_OUTLINES = (
+    "no outlines yet: download them from GLIMS (https://www.glims.org/download) or RGI 7 "
+    "(https://nsidc.org/data/nsidc-0770), put the file into the dataset's folder and name it in "
+    "dataset.yaml, as in `outlines: glims_polygons.shp`; or fetch again with --outlines FILE"
+)
+_STORED = Reflectance(offset=OFFSET, nodata=0)
+_CLOUD = (8, 9, 10)  # of the scene classification: cloud of medium and high probability, cirrus
+_RESERVED = ("fid", "geom")  # names that a GeoPackage keeps for itself
+_PACKAGES = ("pystac-client", "pystac", "odc-stac", "odc-loader", "rasterio", "numpy")
+_TRIES = 5  # items of a date that may turn out broken before the date is given up
+_STRIP = 2048  # rows that are loaded at a time
+# GDAL tries again by itself; blocks that two strips share are kept rather than fetched twice.
+_GDAL = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_HTTP_MAX_RETRY": 3,
+    "GDAL_HTTP_RETRY_DELAY": 1,
+    "GDAL_HTTP_CONNECTTIMEOUT": 20,
+    "GDAL_HTTP_LOW_SPEED_TIME": 60,
+    "GDAL_HTTP_LOW_SPEED_LIMIT": 1000,
+    "CPL_VSIL_CURL_CACHE_SIZE": 200_000_000,
+}
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What was made, or found to be there: the manifest, and sentences for the user."""
+
+    manifest: Path
+    report: list[str]
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """Pixels of an acquisition as they are to be stored, and how many each item gave."""
+
+    acquisition: Acquisition
+    numbers: np.ndarray  # uint16 [band, row, col]
+    classes: np.ndarray  # uint8 [row, col]
+    filled: list[int]
+
+
+class _BrokenItemError(Exception):
+    def __init__(self, item: Candidate, reason: str) -> None:
+        super().__init__(f"{item.name} left out: {reason}")
+        self.item = item
+
+
+def fetch(
+    folder: str | Path,
+    bbox: Sequence[float],
+    dates: Sequence[str],
+    *,
+    endpoint: str = ENDPOINT,
+    collection: str = COLLECTION,
+    max_cloud: float = MAX_CLOUD,
+    outlines: str | Path | None = None,
+    crs: str | None = None,
+    progress: bool = False,
+) -> Fetched:
+    """Make a dataset of the best Sentinel-2 L2A image of a box for each date.
+
+    The folder gets ``images/<date>.tif`` (uint16, bands red green blue nir, reflectance =
+    (number - 1000) / 10000, 0 no data), ``scl/<date>.tif`` (scene classification, uint8, 0 no
+    data), ``outlines.gpkg`` if outlines are given, ``provenance.json`` and ``dataset.yaml`` with
+    one area, "scene". All dates lie on one grid of 10 m. It appears whole or not at all. A folder
+    that the same call has made is left as it is.
+
+    Args:
+        folder: where to; its name becomes that of the dataset.
+        bbox: (west, south, east, north) in degrees.
+        dates: YYYY-MM (the best image of the month) or YYYY-MM-DD.
+        endpoint: address of a STAC API.
+        collection: its identifier there.
+        max_cloud: items with a higher cloud cover (in percent of the item) are not considered.
+        outlines: GLIMS or RGI file; polygons that touch the grid are copied whole, with all
+            columns.
+        crs: of the grid, projected and in metres; default: the UTM zone of the box.
+        progress: show a bar.
+
+    Raises:
+        GlacierError: a mistake in the arguments, a catalogue that cannot be reached or has nothing
+            to offer, images that cannot be read; the message names it and what to do.
+    """
+    folder = Path(folder)
+    dates = _check_arguments(endpoint, dates, max_cloud)
+    grid = frame(bbox, crs)
+    request = {
+        "bbox": [float(value) for value in bbox],
+        "dates": dates,
+        "endpoint": public_address(endpoint),
+        "collection": collection,
+        "max_cloud": float(max_cloud),
+        "crs": crs_name(grid),
+        "outlines": None if outlines is None else Path(outlines).name,
+    }
+    manifest = folder / "dataset.yaml"
+    if _already_there(folder, request):
+        return Fetched(manifest, [f"{folder}: already there; remove it to fetch it anew"])
+    # Before the download, which takes longer than anything a mistake in the file should cost.
+    clipped = None if outlines is None else _clipped(Path(outlines), grid)
+    box = polygon(bbox, grid)
+    report: list[str] = []
+    records: dict[str, Any] = {}
+    layout = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}"
+    bar = tqdm(total=len(dates), desc="fetch", bar_format=layout, disable=not progress)
+    with bar, atomic_path(folder) as work:
+        for number, date in enumerate(dates):
+            bar.set_description_str(date)
+            what = f"{request['endpoint']}, {clean_text(collection)}, {date}"
+            items = search(endpoint, collection, bbox, date)
+            found, notes = _usable(items, box, grid, max_cloud, bbox, what)
+            image, broken = _load_best(found, box, grid, what, partial(_show, bar, number))
+            records[date] = _write_date(work, date, image, grid, notes + broken)
+            report += _sentences(date, records[date])
+            _show(bar, number + 1)
+        if clipped is None:
+            report.append(WHERE_OUTLINES)
+        else:
+            clipped.to_file(work / "outlines.gpkg", layer="outlines", engine="pyogrio", index=False)
+            report.append(f"outlines.gpkg: {len(clipped)} polygons that touch the box")
+        write_json(
+            work / "provenance.json",
+            {
+                "request": request,
+                "grid": {"crs": crs_name(grid), "bounds": grid.bounds, "shape": grid.shape},
+                "stored": f"reflectance = (number + {OFFSET}) / 10000; 0 no data",
+                "dates": records,
+                "packages": {name: version(name) for name in _PACKAGES},
+            },
+        )
+        write_text(work / "dataset.yaml", _manifest(folder.name, request, report))
+    return Fetched(manifest, report)
+
+
+def _show(bar: tqdm, start: float, loaded: float = 0) -> None:
+    """Move the bar; compressing a large scene takes as long as loading it."""
+    bar.n = start + loaded / 2
+    bar.refresh()
+
+
+def _check_arguments(endpoint: str, dates: Sequence[str], max_cloud: float) -> list[str]:
+    """Check what needs no network; return the dates in order."""
+    for module in ("pystac_client", "odc.stac"):
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise GlacierError(
+                f"glacier fetch: needs {module}, which is not installed; "
+                "`pip install glacier-utils[fetch]`, in a clone `pip install -e .[fetch]`"
+            ) from error
+    if not is_web_address(endpoint):
+        raise GlacierError(
+            f"--endpoint {clean_text(endpoint)}: is no address of a STAC API; it looks like "
+            f"{ENDPOINT}"
+        )
+    if not dates:
+        raise GlacierError("--dates: name at least one, as 2023-07 or 2023-07-24")
+    for date in dates:
+        try:
+            image_day(date)
+        except GlacierError as error:
+            raise GlacierError(f"--dates: {error}") from None
+    if not 0 <= max_cloud <= 100:
+        raise GlacierError(f"--max-cloud {max_cloud:g}: must be from 0 to 100 (percent)")
+    return sorted(set(dates))
+
+
+def _already_there(folder: Path, request: dict[str, Any]) -> bool:
+    if not folder.exists():
+        return False
+    try:
+        made = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))["request"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise GlacierError(
+            f"{folder}: is there already and was not made by glacier fetch; choose another --name"
+        ) from None
+    differs = [key for key, value in request.items() if made.get(key) != value]
+    if differs:
+        raise GlacierError(
+            f"{folder}: was fetched with other {', '.join(differs)}; choose another --name, or "
+            "remove the folder"
+        )
+    return True
+
+
+def _clipped(path: Path, grid: Grid) -> gpd.GeoDataFrame:
+    """Return the polygons that touch a grid, whole and with every column of the file."""
+    # In degrees, as GLIMS and RGI come: their coordinates stay as they are.
+    crs = CRS.from_epsg(4326)
+    bounds = transform_bounds(grid.crs, crs, *grid.bounds, densify_pts=101)
+    found = read_polygons(path, bounds=bounds, crs=crs)
+    if found.empty:
+        raise GlacierError(
+            f"{path}: none of its polygons touches the box; name the outlines of this region, or "
+            "check --bbox (west south east north)"
+        )
+    return found.rename(columns={name: f"{name}_" for name in found if name.lower() in _RESERVED})
 
 
 def frame(bbox: Sequence[float], crs: str | None = None) -> Grid:
@@ -139,43 +339,13 @@ def polygon(bbox: Sequence[float], grid: Grid) -> shapely.Geometry:
     return gpd.GeoSeries([ring], crs="EPSG:4326").to_crs(grid.crs).iloc[0]
 
 
-_TRIES = 5  # items of a date that may turn out broken before the date is given up
-_STRIP = 2048  # rows that are loaded at a time
-# GDAL tries again by itself; blocks that two strips share are kept rather than fetched twice.
-_GDAL = {
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    "GDAL_HTTP_MAX_RETRY": 3,
-    "GDAL_HTTP_RETRY_DELAY": 1,
-    "GDAL_HTTP_CONNECTTIMEOUT": 20,
-    "GDAL_HTTP_LOW_SPEED_TIME": 60,
-    "GDAL_HTTP_LOW_SPEED_LIMIT": 1000,
-    "CPL_VSIL_CURL_CACHE_SIZE": 200_000_000,
-}
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """Pixels of an acquisition as they are to be stored, and how many each item gave."""
-
-    acquisition: Acquisition
-    numbers: np.ndarray  # uint16 [band, row, col]
-    classes: np.ndarray  # uint8 [row, col]
-    filled: list[int]
-
-
-class _Broken(Exception):
-    def __init__(self, item: Candidate, reason: str) -> None:
-        super().__init__(f"{item.name} left out: {reason}")
-        self.item = item
-
-
-def load_best(
+def _load_best(
     found: Sequence[Candidate],
     box: shapely.Geometry,
     grid: Grid,
     what: str,
-    tell: Callable[[float], None],
-) -> tuple[Loaded, list[str]]:
+    show: Callable[[float], None],
+) -> tuple[_Loaded, list[str]]:
     """Load the best acquisition; where an item of it turns out broken, the best without that.
 
     Args:
@@ -183,7 +353,7 @@ def load_best(
         box: in the CRS of ``grid``.
         grid: where to.
         what: catalogue, collection and date, for messages.
-        tell: is called with the share that is done, 0..1.
+        show: is called with the fraction that is done, 0..1.
 
     Returns:
         The pixels, and a sentence for each item that was broken.
@@ -195,8 +365,8 @@ def load_best(
     while len(broken) < _TRIES and (ranked := rank(found, box)):
         try:
             with rasterio.Env(**_GDAL), quiet_loggers(("odc", "rasterio")):
-                return _load(ranked[0], grid, tell), broken
-        except _Broken as problem:
+                return _load(ranked[0], grid, show), broken
+        except _BrokenItemError as problem:
             broken.append(str(problem))
             found.remove(problem.item)
     raise GlacierError(
@@ -205,7 +375,7 @@ def load_best(
     )
 
 
-def _load(acquisition: Acquisition, grid: Grid, tell: Callable[[float], None]) -> Loaded:
+def _load(acquisition: Acquisition, grid: Grid, show: Callable[[float], None]) -> _Loaded:
     """Fill the grid strip by strip with the items of an acquisition, in their order.
 
     All numbers are brought to the offset of -1000 before they meet: 0 is then no data and nothing
@@ -233,35 +403,28 @@ def _load(acquisition: Acquisition, grid: Grid, tell: Callable[[float], None]) -
             classes[rows][fresh] = scl[fresh]
             filled[index] += int(fresh.sum())
             empty &= ~fresh
-            tell((top + strip.height * (index + 1) / len(parts)) / grid.height)
+            show((top + strip.height * (index + 1) / len(parts)) / grid.height)
     if not any(filled):
-        raise _Broken(parts[0], "no pixel of it in the box has data")
-    return Loaded(acquisition, numbers, classes, filled)
+        raise _BrokenItemError(parts[0], "no pixel of it in the box has data")
+    return _Loaded(acquisition, numbers, classes, filled)
 
 
 def _probe(item: Candidate) -> None:
     """Open each asset, and say which cannot be read: the loader would not."""
     for key, address in item.assets.items():
+        # Not by every driver: some formats only point at other files, also of this machine.
+        jpeg2000 = address.partition("?")[0].lower().endswith(".jp2")
         try:
-            dataset = _opened(address)
+            dataset = rasterio.open(address, driver="JP2OpenJPEG" if jpeg2000 else "GTiff")
         except RasterioError as error:
             place = clean_text(public_address(address), 200)
-            raise _Broken(
+            raise _BrokenItemError(
                 item, f"its asset {key!r} cannot be read ({place}: {_reason(error)})"
             ) from error
         with dataset:
             if dataset.crs is None or dataset.dtypes[0] not in ("uint8", "uint16", "int16"):
-                raise _Broken(item, f"its asset {key!r} is no georeferenced image of integers")
-
-
-def _opened(address: str) -> rasterio.DatasetReader:
-    # Not by every driver: some formats only point at other files, also of this machine.
-    try:
-        return rasterio.open(address, driver="GTiff")
-    except RasterioError:
-        if not address.partition("?")[0].lower().endswith(".jp2"):
-            raise
-        return rasterio.open(address, driver="JP2OpenJPEG")
+                reason = f"its asset {key!r} is no georeferenced image of integers"
+                raise _BrokenItemError(item, reason)
 
 
 def _read(item: Candidate, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
@@ -288,192 +451,12 @@ def _read(item: Candidate, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
             pool=5,
         )
     except RasterioError as error:
-        raise _Broken(item, f"reading it broke off ({_reason(error)})") from error
-    return (
-        np.stack([loaded[band].values[0] for band in BANDS]),
-        loaded["scl"].values[0],
-    )
+        raise _BrokenItemError(item, f"reading it broke off ({_reason(error)})") from error
+    return np.stack([loaded[band].values[0] for band in BANDS]), loaded["scl"].values[0]
 
 
 def _reason(error: Exception) -> str:
     return clean_text(error.__cause__ or error, 160)
-
-
-AREA = "scene"
-_CLOUD = (8, 9, 10)  # of the scene classification: cloud of medium and high probability, cirrus
-_RESERVED = ("fid", "geom")
-_PACKAGES = ("pystac-client", "pystac", "odc-stac", "odc-loader", "rasterio", "numpy")
-WHERE_OUTLINES = (
-    "no outlines yet: download them from GLIMS (https://www.glims.org/download) or RGI 7 "
-    "(https://nsidc.org/data/nsidc-0770), put the file into the dataset's folder and name it in "
-    "dataset.yaml, as in `outlines: glims_polygons.shp`; or fetch again with --outlines FILE"
-)
-
-
-@dataclass(frozen=True)
-class Fetched:
-    """What was made, or found to be there: the manifest, and sentences for the user."""
-
-    manifest: Path
-    report: list[str]
-
-
-def fetch(
-    folder: str | Path,
-    bbox: Sequence[float],
-    dates: Sequence[str],
-    *,
-    endpoint: str = ENDPOINT,
-    collection: str = COLLECTION,
-    max_cloud: float = MAX_CLOUD,
-    outlines: str | Path | None = None,
-    crs: str | None = None,
-    progress: bool = False,
-) -> Fetched:
-    """Make a dataset of the best Sentinel-2 L2A image of a box for each date.
-
-    The folder gets ``images/<date>.tif`` (uint16, bands red green blue nir, reflectance =
-    (number - 1000) / 10000, 0 no data), ``scl/<date>.tif`` (scene classification, uint8, 0 no
-    data), ``outlines.gpkg`` if outlines are given, ``provenance.json`` and ``dataset.yaml`` with
-    one area, "scene". All dates lie on one grid of 10 m. It appears whole or not at all. A folder
-    that the same call has made is left as it is.
-
-    Args:
-        folder: where to; its name becomes that of the dataset.
-        bbox: (west, south, east, north) in degrees.
-        dates: YYYY-MM (the best image of the month) or YYYY-MM-DD.
-        endpoint: address of a STAC API.
-        collection: its identifier there.
-        max_cloud: items with a higher cloud cover (in percent of the item) are not considered.
-        outlines: GLIMS or RGI file; polygons that touch the grid are copied whole, with all
-            columns.
-        crs: of the grid, projected and in metres; default: the UTM zone of the box.
-
-    Raises:
-        GlacierError: a mistake in the arguments, a catalogue that cannot be reached or has nothing
-            to offer, images that cannot be read; the message names it and what to do.
-    """
-    folder = Path(folder)
-    _check_extra()
-    _check_endpoint(endpoint)
-    dates = _check_dates(dates)
-    if not 0 <= max_cloud <= 100:
-        raise GlacierError(f"--max-cloud {max_cloud:g}: must be from 0 to 100 (percent)")
-    grid = frame(bbox, crs)
-    request = {
-        "bbox": [float(value) for value in bbox],
-        "dates": dates,
-        "endpoint": catalogue.public_address(endpoint),
-        "collection": collection,
-        "max_cloud": float(max_cloud),
-        "crs": crs_name(grid),
-        "outlines": None if outlines is None else Path(outlines).name,
-    }
-    manifest = folder / "dataset.yaml"
-    if _already_there(folder, request):
-        return Fetched(manifest, [f"{folder}: already there; remove it to fetch it anew"])
-    # Before the download, which takes longer than anything a mistake in the file should cost.
-    clipped = None if outlines is None else _clipped(Path(outlines), grid)
-    box = polygon(bbox, grid)
-    report: list[str] = []
-    records: dict[str, Any] = {}
-    with atomic_path(folder) as work, _progress(len(dates), progress) as at:
-        for number, date in enumerate(dates):
-
-            def tell(share: float, number: int = number, date: str = date) -> None:
-                # The half of it: compressing a large scene takes as long as loading it.
-                at(number + share / 2, f"{date}, loading")
-
-            at(number, f"{date}, searching")
-            what = f"{request['endpoint']}, {clean_text(collection)}, {date}"
-            items = catalogue.search(endpoint, collection, bbox, date)
-            found, notes = _usable(items, box, grid, max_cloud, bbox, what)
-            image, broken = load_best(found, box, grid, what, tell)
-            at(number + 0.5, f"{date}, writing")
-            records[date] = _write_date(work, date, image, grid, notes + broken)
-            report += _sentences(date, records[date])
-            at(number + 1, date)
-        if clipped is None:
-            report.append(WHERE_OUTLINES)
-        else:
-            clipped.to_file(work / "outlines.gpkg", layer="outlines", engine="pyogrio", index=False)
-            report.append(f"outlines.gpkg: {len(clipped)} polygons that touch the box")
-        write_json(
-            work / "provenance.json",
-            {
-                "request": request,
-                "grid": {"crs": crs_name(grid), "bounds": grid.bounds, "shape": grid.shape},
-                "stored": f"reflectance = (number + {OFFSET}) / 10000; 0 no data",
-                "dates": records,
-                "packages": {name: version(name) for name in _PACKAGES},
-            },
-        )
-        write_text(work / "dataset.yaml", _manifest(folder.name, request, records))
-    return Fetched(manifest, report)
-
-
-def _check_extra() -> None:
-    for module in ("pystac_client", "odc.stac"):
-        try:
-            there = importlib.util.find_spec(module) is not None
-        except (ImportError, ValueError):
-            there = False
-        if not there:
-            raise GlacierError(
-                f"glacier fetch: needs {module}, which is not installed; "
-                "`pip install glacier-utils[fetch]`, in a clone `pip install -e .[fetch]`"
-            )
-
-
-def _check_endpoint(endpoint: str) -> None:
-    if not catalogue.is_web_address(endpoint):
-        raise GlacierError(
-            f"--endpoint {clean_text(endpoint)}: is no address of a STAC API; it looks like "
-            f"{ENDPOINT}"
-        )
-
-
-def _check_dates(dates: Sequence[str]) -> list[str]:
-    if not dates:
-        raise GlacierError("--dates: name at least one, as 2023-07 or 2023-07-24")
-    for date in dates:
-        try:
-            image_day(date)
-        except GlacierError as error:
-            raise GlacierError(f"--dates: {error}") from None
-    return sorted(set(dates))
-
-
-def _already_there(folder: Path, request: dict[str, Any]) -> bool:
-    if not folder.exists():
-        return False
-    try:
-        made = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))["request"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise GlacierError(
-            f"{folder}: is there already and was not made by glacier fetch; choose another --name"
-        ) from None
-    differs = [key for key, value in request.items() if made.get(key) != value]
-    if differs:
-        raise GlacierError(
-            f"{folder}: was fetched with other {', '.join(differs)}; choose another --name, or "
-            "remove the folder"
-        )
-    return True
-
-
-@contextmanager
-def _progress(dates: int, progress: bool) -> Iterator[Callable[[float, str], None]]:
-    """Give a function that moves the bar to a place in 0..dates."""
-    layout = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}"
-    with tqdm(total=dates, desc="fetch", bar_format=layout, disable=not progress) as bar:
-
-        def at(done: float, what: str) -> None:
-            bar.set_description_str(what, refresh=False)
-            bar.n = done
-            bar.refresh()
-
-        yield at
 
 
 def _usable(
@@ -486,7 +469,7 @@ def _usable(
 ) -> tuple[list[Candidate], list[str]]:
     """Return the items that may be loaded, and what was left out for which reason."""
     where = "the box " + " ".join(f"{value:g}" for value in bbox)
-    found, notes = catalogue.candidates(items, box, grid.crs)
+    found, notes = candidates(items, box, grid.crs)
     if not found and notes:
         raise GlacierError(
             f"{what}: none of its {len(items)} items can be used; {notes[0]}; take another date or "
@@ -511,7 +494,7 @@ def _usable(
 
 
 def _write_date(
-    work: Path, date: str, image: Loaded, grid: Grid, notes: list[str]
+    work: Path, date: str, image: _Loaded, grid: Grid, notes: list[str]
 ) -> dict[str, Any]:
     """Write the files of a date, named after the date alone; return their provenance."""
     acquisition = image.acquisition
@@ -526,8 +509,7 @@ def _write_date(
         work / "scl" / f"{date}.tif", image.classes, grid,
         nodata=0, descriptions=["scene_classification"], tags=tags,
     )  # fmt: skip
-    rule = Reflectance(offset=OFFSET, nodata=0)
-    finding = check_offset(open_source(path, bands=BANDS, reflectance=rule))
+    finding = check_offset(open_source(path, bands=BANDS, reflectance=_STORED))
     known = int((image.classes > 0).sum())
     cloud = int(np.isin(image.classes, _CLOUD).sum())
     return {
@@ -548,9 +530,7 @@ def _write_date(
                 "offset": item.offset,
                 "offset_from": item.offset_from,
                 "added_to_stored_numbers": item.offset - OFFSET,
-                "assets": {
-                    key: catalogue.public_address(address) for key, address in item.assets.items()
-                },
+                "assets": {key: public_address(place) for key, place in item.assets.items()},
             }
             for item, used in zip(acquisition.parts, image.filled, strict=True)
         ],
@@ -585,52 +565,28 @@ def _sentences(date: str, record: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _clipped(path: Path, grid: Grid) -> gpd.GeoDataFrame:
-    """Return the polygons that touch a grid, whole and with every column of the file."""
-    # In degrees, as GLIMS and RGI come: their coordinates stay as they are.
-    crs = CRS.from_epsg(4326)
-    bounds = transform_bounds(grid.crs, crs, *grid.bounds, densify_pts=101)
-    found = read_polygons(path, bounds=bounds, crs=crs)
-    if found.empty:
-        raise GlacierError(
-            f"{path}: none of its polygons touches the box; name the outlines of this region, or "
-            "check --bbox (west south east north)"
-        )
-    # Names that a GeoPackage keeps for itself.
-    return found.rename(columns={name: f"{name}_" for name in found if name.lower() in _RESERVED})
-
-
-def _manifest(name: str, request: dict[str, Any], records: dict[str, Any]) -> str:
+def _manifest(name: str, request: dict[str, Any], report: Sequence[str]) -> str:
     """Return dataset.yaml. What a catalogue says stands in comments, a line each."""
     box = " ".join(f"{value:g}" for value in request["bbox"])
-    lines = [
-        f"# Made by `glacier fetch --bbox {box}` from {clean_text(request['endpoint'], 200)},",
-        f"# collection {clean_text(request['collection'])}. Every item, address and offset stands",
-        "# in provenance.json. Contains modified Copernicus Sentinel data.",
-        f"name: {json.dumps(name)}",
-        f"bands: [{', '.join(BANDS)}]",
-    ]
+    rule = {"scale": int(_STORED.scale), "offset": OFFSET, "nodata": 0}
+    content = {"name": name, "bands": [*BANDS]}
     if request["outlines"] is not None:
-        lines += ["outlines: outlines.gpkg"]
-    else:
-        lines += [
-            "# Outlines: GLIMS (https://www.glims.org/download) or RGI 7",
-            "# (https://nsidc.org/data/nsidc-0770). Put the file beside this one and name it:",
-            "# outlines: glims_polygons.shp",
-        ]
-    lines += ["areas:", f"  {AREA}:"]
-    for date, record in records.items():
-        lines += [f"    {date}:"]
-        for item in record["items"]:
-            cloud = "unknown" if item["cloud_cover"] is None else f"{item['cloud_cover']:.3g} %"
-            lines += [
-                f"      # {item['id']}, {item['datetime']}, cloud {cloud}",
-                f"      #   offset {item['offset']}: {item['offset_from']};"
-                f" {item['added_to_stored_numbers']} added to its numbers here",
-            ]
-        lines += [
-            f"      images: images/{date}.tif",
-            f"      scene_classification: scl/{date}.tif",
-            f"      reflectance: {{scale: 10000, offset: {OFFSET}, nodata: 0}}",
-        ]
-    return "\n".join(lines) + "\n"
+        content["outlines"] = "outlines.gpkg"
+    content["areas"] = {
+        AREA: {
+            date: {
+                "images": f"images/{date}.tif",
+                "scene_classification": f"scl/{date}.tif",
+                "reflectance": rule.copy(),
+            }
+            for date in request["dates"]
+        }
+    }
+    comments = [
+        f"Made by `glacier fetch --bbox {box}` from {clean_text(request['endpoint'], 200)},",
+        f"collection {clean_text(request['collection'])}. Every item, address and offset stands",
+        "in provenance.json. Contains modified Copernicus Sentinel data.",
+        *report,
+    ]
+    text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=100)
+    return "".join(f"# {line}\n" for line in comments) + text

@@ -24,7 +24,7 @@ from glacier_utils.errors import GlacierError
 from glacier_utils.files import file_name
 from glacier_utils.imagery.catalogue import (
     ASSETS,
-    Unusable,
+    UnusableItemError,
     is_web_address,
     known_offset,
     public_address,
@@ -343,7 +343,7 @@ def _scaling(
         return None, None
     try:
         return 10000.0, float(known_offset(item, assets)[0])
-    except Unusable as error:
+    except UnusableItemError as error:
         raise GlacierError(
             f"{where}: {error}; state --scale and --offset for its files instead of the list"
         ) from error

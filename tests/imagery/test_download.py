@@ -25,7 +25,7 @@ from glacier_utils import cli
 from glacier_utils.datasets.dataset import open_dataset
 from glacier_utils.errors import GlacierError
 from glacier_utils.imagery import catalogue, download
-from glacier_utils.imagery.catalogue import Unusable, known_offset
+from glacier_utils.imagery.catalogue import UnusableItemError, known_offset
 from glacier_utils.imagery.download import fetch
 
 pytest.importorskip("pystac_client")
@@ -499,11 +499,11 @@ def test_offset_is_known_by_the_best_witness():
     # Text is no truth.
     assert said(**{applied: "true", baseline: "04.00"}) == -1000
     for wrong in ({}, {applied: False}, {baseline: "new"}):
-        with pytest.raises(Unusable, match="neither"):
+        with pytest.raises(UnusableItemError, match="neither"):
             said(**wrong)
-    with pytest.raises(Unusable, match=r"scale is 0\.001"):
+    with pytest.raises(UnusableItemError, match=r"scale is 0\.001"):
         said(-0.1, 0.001, **{applied: True})
-    with pytest.raises(Unusable, match="different offsets"):
+    with pytest.raises(UnusableItemError, match="different offsets"):
         known_offset(
             {"properties": {}}, [{"bands": [{"raster:offset": value}]} for value in (0, -0.1)]
         )
