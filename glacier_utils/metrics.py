@@ -1,9 +1,9 @@
-"""Scores of a glacier map: counts first, every score from them.
+"""Scores of a glacier map against a reference: counts, distances of outlines, areas.
 
-Throughout, a pixel counts only if label and prediction are both known: label 255, prediction 255
-and nan are left out. A score that would divide by zero is nan, never 0 or 1.
-
-How far two outlines lie apart: distances both ways in metres, and the boundary F1.
+Counts come first and every score follows from them. A pixel counts only if label and prediction are
+both known: label 255, prediction 255 and nan are left out. A score that would divide by zero is
+nan, never 0 or 1. Distances between two outlines are taken both ways, in metres. A mapped area
+comes with the area by which it changes if its outline moves by one pixel.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from scipy import ndimage
 from glacier_utils.conventions import UNKNOWN
 
 COUNTS = ["tp", "fp", "fn", "tn"]
+TOLERANCES_M = (10.0, 20.0, 30.0)
 _CHUNK = 64  # patches at a time: keeps temporaries small when arrays are memory-mapped
 
 
@@ -63,17 +64,20 @@ LOWEST = {name: -1.0 if name in ("mcc", "kappa") else 0.0 for name in SCORES}
 
 @dataclass(frozen=True)
 class Counts:
-    """Pixels of a two-class map: hits, false alarms, misses, correct rejections."""
+    """Pixels of a two-class map: hits, false alarms, misses, correct rejections.
+
+    Example:
+        >>> counts = count(np.array([1, 1, 0, 0]), np.array([1, 0, 1, 255]))
+        >>> counts
+        Counts(tp=1, fp=1, fn=1, tn=0)
+        >>> round(counts.iou, 3)
+        0.333
+    """
 
     tp: int = 0
     fp: int = 0
     fn: int = 0
     tn: int = 0
-
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(
-            self.tp + other.tp, self.fp + other.fp, self.fn + other.fn, self.tn + other.tn
-        )
 
     def score(self, name: str) -> float:
         """Return a score of ``SCORES`` by name; nan where it is undefined."""
@@ -90,80 +94,70 @@ class Counts:
         return self.score("iou")
 
     @property
-    def f1(self) -> float:
-        """F1 (Dice), 2 tp / (2 tp + fp + fn)."""
-        return self.score("f1")
-
-    @property
     def precision(self) -> float:
-        """Share of the mapped glacier that is glacier, tp / (tp + fp)."""
+        """Fraction of the mapped glacier that is glacier, tp / (tp + fp)."""
         return self.score("precision")
 
     @property
     def recall(self) -> float:
-        """Share of the glacier that is mapped, tp / (tp + fn)."""
+        """Fraction of the glacier that is mapped, tp / (tp + fn)."""
         return self.score("recall")
-
-    @property
-    def accuracy(self) -> float:
-        """Share of all pixels that are right, (tp + tn) / total."""
-        return self.score("accuracy")
-
-    @property
-    def specificity(self) -> float:
-        """Share of the background that is left unmapped, tn / (tn + fp)."""
-        return self.score("specificity")
-
-    @property
-    def balanced_accuracy(self) -> float:
-        """Mean of recall and specificity."""
-        return self.score("balanced_accuracy")
-
-    @property
-    def mcc(self) -> float:
-        """Matthews correlation coefficient, -1..1, 0 for a map that knows nothing."""
-        return self.score("mcc")
-
-    @property
-    def kappa(self) -> float:
-        """Cohen's kappa: agreement beyond that of chance, relative to the most possible."""
-        return self.score("kappa")
 
 
 def classify(probability: np.ndarray, threshold: float = 0.5) -> np.ndarray:
-    """Return uint8 1 where probability >= threshold, 0 below, 255 where it is nan."""
+    """Turn probabilities into a map.
+
+    Args:
+        probability: of any shape, nan where not predicted.
+        threshold: from which on a pixel is glacier.
+
+    Returns:
+        uint8: 1 where probability >= threshold, 0 below, 255 where it is nan.
+
+    Example:
+        >>> classify(np.array([0.2, 0.5, np.nan])).tolist()
+        [0, 1, 255]
+    """
     probability = np.asarray(probability)
     prediction = (probability >= threshold).astype(np.uint8)
     prediction[np.isnan(probability)] = UNKNOWN
     return prediction
 
 
-def count(prediction: np.ndarray, label: np.ndarray, *, ignore: int = UNKNOWN) -> Counts:
+def count(prediction: np.ndarray, label: np.ndarray) -> Counts:
     """Count a map against its reference.
 
-    prediction: bool, or integers 0 / 1 / ``ignore``, or floats 0 / 1 / nan; label: integers
-    0 / 1 / ``ignore``; equal shapes of any dimension. ValueError for other values or shapes.
+    Args:
+        prediction: bool, or integers 0 / 1 / 255, or floats 0 / 1 / nan.
+        label: integers 0 / 1 / 255, of the same shape.
+
+    Raises:
+        ValueError: other values, or shapes that differ.
     """
     prediction, label = np.atleast_1d(prediction), np.atleast_1d(label)
     _same_shape(prediction, label)
     counts = np.zeros(5, np.int64)
     for part in _chunks(len(label)):
-        codes = outcomes(prediction[part], label[part], ignore=ignore)
-        counts += np.bincount(codes.ravel(), minlength=5)
+        counts += np.bincount(outcomes(prediction[part], label[part]).ravel(), minlength=5)
     return Counts(*(int(number) for number in counts[:4]))
 
 
-def count_patches(
-    prediction: np.ndarray, label: np.ndarray, *, ignore: int = UNKNOWN
-) -> pd.DataFrame:
-    """Count each patch of ``[n, row, col]``: a row a patch with the columns tp, fp, fn, tn."""
+def count_patches(prediction: np.ndarray, label: np.ndarray) -> pd.DataFrame:
+    """Count each patch of two arrays ``[n, row, col]``, with the values of ``count``.
+
+    Returns:
+        tp, fp, fn, tn, one row per patch.
+
+    Raises:
+        ValueError: other values or shapes.
+    """
     if np.ndim(label) != 3 or np.shape(prediction) != np.shape(label):
         raise ValueError(
             f"expected two arrays [n, row, col], got {np.shape(prediction)} and {np.shape(label)}"
         )
     counts = np.zeros((len(label), 4), np.int64)
     for part in _chunks(len(label)):
-        codes = outcomes(prediction[part], label[part], ignore=ignore)
+        codes = outcomes(prediction[part], label[part])
         for column in range(4):
             counts[part, column] = (codes == column).sum(axis=(1, 2))
     return pd.DataFrame(counts, columns=COUNTS)
@@ -185,10 +179,19 @@ def score_patches(frame: pd.DataFrame) -> pd.DataFrame:
 def histograms(
     probability: np.ndarray, label: np.ndarray, *, bins: int = 200
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Count probabilities of glacier and of background pixels in ``bins`` equal bins of 0..1.
+    """Count probabilities of glacier and of background pixels in equal bins of 0..1.
 
-    Arrays of one shape, memory-mapped if large. Returns (glacier [bins], background [bins]), which
-    may be added up over parts of a scene and given to ``curve``.
+    Args:
+        probability: of any shape, nan where not predicted; may be memory-mapped.
+        label: 0 / 1 / 255, of the same shape.
+        bins: their number.
+
+    Returns:
+        Pixels per bin, int64 [bins], of glacier and of background. Those of the parts of a scene
+        may be added up.
+
+    Raises:
+        ValueError: the shapes differ.
     """
     _same_shape(probability, label)
     edges = np.arange(1, bins) / bins
@@ -202,52 +205,60 @@ def histograms(
     return totals[0], totals[1]
 
 
-def curve(glacier: np.ndarray, background: np.ndarray) -> pd.DataFrame:
-    """Return threshold, precision, recall from the two histograms, thresholds rising from 0.
-
-    Exact at each threshold k / bins for the map ``probability >= threshold``.
-    """
-    tp, fp = (np.cumsum(part[::-1])[::-1] for part in (glacier, background))
-    threshold = np.arange(len(tp)) / len(tp)
-    recall = _over(tp, np.full(len(tp), tp[0]))
-    return pd.DataFrame({"threshold": threshold, "precision": _over(tp, tp + fp), "recall": recall})
-
-
 def precision_recall(
     probability: np.ndarray, label: np.ndarray, *, bins: int = 200
 ) -> pd.DataFrame:
-    """Return threshold, precision and recall at ``bins`` thresholds, in bounded memory."""
-    return curve(*histograms(probability, label, bins=bins))
+    """Return precision and recall over all thresholds, in bounded memory.
 
+    Args:
+        probability: of any shape, nan where not predicted; may be memory-mapped.
+        label: 0 / 1 / 255, of the same shape.
+        bins: number of thresholds.
 
-def average_precision(probability: np.ndarray, label: np.ndarray, *, bins: int = 200) -> float:
-    """Return the area under the precision-recall steps, sum of (R_k - R_(k+1)) P_k over thresholds.
-
-    That of scikit-learn with probabilities rounded down to 1 / bins; nan without glacier pixels.
+    Returns:
+        threshold (k / bins, rising from 0), precision, recall: exact for the map
+        ``probability >= threshold``.
     """
-    table = precision_recall(probability, label, bins=bins)
-    if math.isnan(table["recall"].iloc[0]):
+    tp, fp = (np.cumsum(part[::-1])[::-1] for part in histograms(probability, label, bins=bins))
+    threshold = np.arange(bins) / bins
+    recall = _over(tp, np.full(bins, tp[0]))
+    return pd.DataFrame({"threshold": threshold, "precision": _over(tp, tp + fp), "recall": recall})
+
+
+def average_precision(curve: pd.DataFrame) -> float:
+    """Return the area under the steps of a ``precision_recall`` curve.
+
+    The sum of (R_k - R_(k+1)) P_k over thresholds: that of scikit-learn with probabilities rounded
+    down to 1 / bins. nan without glacier pixels.
+    """
+    if math.isnan(curve["recall"].iloc[0]):
         return math.nan
-    steps = -np.diff(np.append(table["recall"], 0.0))
-    return float(np.sum(steps * table["precision"].fillna(0.0)))
+    steps = -np.diff(np.append(curve["recall"], 0.0))
+    return float(np.sum(steps * curve["precision"].fillna(0.0)))
 
 
-def outcomes(prediction: np.ndarray, label: np.ndarray, *, ignore: int = UNKNOWN) -> np.ndarray:
-    """Return 0 hit, 1 false alarm, 2 miss, 3 correct rejection, 4 unknown for each pixel, uint8.
+def outcomes(prediction: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Return the outcome of each pixel.
 
-    The arguments are those of ``count``, of any one shape.
+    Args:
+        prediction: as in ``count``.
+        label: as in ``count``.
+
+    Returns:
+        uint8: 0 hit, 1 false alarm, 2 miss, 3 correct rejection, 4 unknown.
+
+    Raises:
+        ValueError: other values, or shapes that differ.
     """
     prediction, label = np.asarray(prediction), np.asarray(label)
     _same_shape(prediction, label)
     yes, positive = prediction == 1, label == 1
     known = (yes | (prediction == 0)) & (positive | (label == 0))
-    skipped = (prediction == ignore) | (label == ignore)
+    skipped = (prediction == UNKNOWN) | (label == UNKNOWN)
     if prediction.dtype.kind == "f":
         skipped |= np.isnan(prediction)
     if not np.all(known | skipped):
-        raise ValueError(
-            f"prediction and label may hold 0, 1 and {ignore} only: apply a threshold first"
-        )
+        raise ValueError("prediction and label may hold 0, 1 and 255 only: apply a threshold first")
     codes = np.full(label.shape, 4, np.uint8)
     codes[known] = np.uint8(3) - 2 * yes[known] - positive[known]
     return codes
@@ -262,9 +273,6 @@ def _same_shape(prediction: np.ndarray, label: np.ndarray) -> None:
 
 def _chunks(length: int) -> Iterator[slice]:
     return (slice(start, start + _CHUNK) for start in range(0, length, _CHUNK))
-
-
-TOLERANCES_M = (10.0, 20.0, 30.0)
 
 
 def outline(mask: np.ndarray) -> np.ndarray:
@@ -282,10 +290,10 @@ def rim_distances(
     """Return how far the rim of each map lies from that of the other, in m, where it lies.
 
     Args:
-        prediction, label: ``[row, col]`` as in ``metrics.count``; where either is unknown no rim is
-            looked for. Labels should come without an uncertainty band, which would hide the very
-            outline. Put patches together first: a cut glacier has no outline at the cut, and the
+        prediction: [row, col] as in ``count``; where it or the label is unknown no rim is looked
+            for. Put patches together first: a cut glacier has no outline at the cut, and the
             nearest one may lie next door.
+        label: of the same shape, without an uncertainty band, which would hide the very outline.
         resolution_m: side of a pixel in m.
 
     Returns:
@@ -312,7 +320,13 @@ def boundary_distance(
     *,
     tolerances_m: Sequence[float] = TOLERANCES_M,
 ) -> dict[str, float]:
-    """Return how well two outlines agree; the arguments are those of ``rim_distances``.
+    """Return how well two outlines agree.
+
+    Args:
+        prediction: [row, col] as in ``rim_distances``.
+        label: of the same shape.
+        resolution_m: side of a pixel in m.
+        tolerances_m: distances at which the boundary F1 is taken, in m.
 
     Returns:
         mean_m, median_m and p95_m of the distances of all rim pixels, both ways together (nan where
@@ -335,25 +349,75 @@ def boundary_distance(
 def boundary_f1(there: np.ndarray, back: np.ndarray, tolerance_m: float) -> dict[str, float]:
     """Return precision, recall and f1 of an outline at a tolerance (distance <= tolerance).
 
-    Precision is the share of the predicted rim within the tolerance of the reference's rim, recall
-    the share of the reference's within it of the predicted, F1 their harmonic mean (Csurka et al.
-    2013, BMVC, 32; Perazzi et al. 2016, CVPR, 724). nan where there is no rim to take a share of;
-    F1 is 0 where one map alone has a rim, nan where neither has. A tolerance of less than a pixel
-    asks for the very same pixels.
+    Precision is the fraction of the predicted rim within the tolerance of the reference's rim,
+    recall the fraction of the reference's within it of the predicted, F1 their harmonic mean
+    (Csurka et al. 2013, BMVC, 32; Perazzi et al. 2016, CVPR, 724). nan where there is no rim; F1 is
+    0 where one map alone has a rim, nan where neither has. A tolerance of less than a pixel asks
+    for the very same pixels.
 
     Args:
-        there, back: of ``rim_distances``, or the same for a part of the map.
+        there: first array of ``rim_distances``, or a part of it.
+        back: the second one.
+        tolerance_m: in m.
     """
     # A hair of tolerance for distances such as 3 x 10.0 that are no whole numbers.
     within = tolerance_m * (1 + 1e-9)
-    shares = []
+    met = []
     for distances in (there, back):
         known = distances[~np.isnan(distances)]
-        shares.append(float((known <= within).mean()) if known.size else math.nan)
-    precision, recall = shares
-    if np.isnan(shares).all():
+        met.append(float((known <= within).mean()) if known.size else math.nan)
+    precision, recall = met
+    if np.isnan(met).all():
         f1 = math.nan
     else:
-        total = np.nansum(shares)
-        f1 = 2 * precision * recall / total if total and not np.isnan(shares).any() else 0.0
+        total = np.nansum(met)
+        f1 = 2 * precision * recall / total if total and not np.isnan(met).any() else 0.0
     return {"precision": precision, "recall": recall, "f1": float(f1)}
+
+
+def mapped_area(
+    probability: np.ndarray, pixel_area_km2: float, threshold: float = 0.5
+) -> dict[str, float]:
+    """Return the area of a map and its uncertainty by the buffer method.
+
+    The outline is moved by one pixel outwards and inwards (Granshaw & Fountain 2006, J. Glaciol.
+    52, 251-256; Paul et al. 2013, Ann. Glaciol. 54(63), 171-182):
+
+        uncertainty = (A(+1 pixel) - A(-1 pixel)) / 2.
+
+    All of the outline errs in one direction here, so this is a bound rather than a standard
+    deviation. Wrongly mapped regions (seasonal snow, missed debris) are not in it. The outline is
+    not moved across the frame or into unknown pixels, whose area is given apart.
+
+    Args:
+        probability: [row, col], nan where not predicted.
+        pixel_area_km2: of one pixel.
+        threshold: from which on a pixel is glacier.
+
+    Returns:
+        area_km2, unknown_km2, uncertainty_km2.
+
+    Example:
+        >>> square = np.zeros((6, 6))
+        >>> square[2:4, 2:4] = 1
+        >>> mapped_area(square, 0.01)
+        {'area_km2': 0.04, 'unknown_km2': 0.0, 'uncertainty_km2': 0.06}
+    """
+    mask = classify(probability, threshold)
+    return {
+        "area_km2": float((mask == 1).sum() * pixel_area_km2),
+        "unknown_km2": float((mask == UNKNOWN).sum() * pixel_area_km2),
+        "uncertainty_km2": buffer_pixels(mask) * pixel_area_km2,
+    }
+
+
+def buffer_pixels(mask: np.ndarray) -> float:
+    """Return half the pixels between the outline moved out and in by one (4-neighbourhood).
+
+    Args:
+        mask: [row, col] 0 / 1 / 255.
+    """
+    glacier, background = mask == 1, mask == 0
+    grown = ndimage.binary_dilation(glacier) & background
+    eroded = ndimage.binary_dilation(background) & glacier
+    return float(grown.sum() + eroded.sum()) / 2

@@ -126,7 +126,6 @@ class _Work:
         self.store, self.folder, self.date, self.dates = store, folder, date, dates
         self.seed, self.settings = seed, settings
         self.test = store.select(split="test", date=date)
-        self.references = comparison.references(store, self.test)
 
     def counts(self, trial: Trial) -> pd.DataFrame:
         """Return the counts of a trial, from the file if it is finished."""
@@ -146,12 +145,13 @@ class _Work:
                 target.with_name("trial.json"), {"threshold": threshold, "parameters": parameters}
             )
             mask = metrics.classify(probability, threshold)
+            counted = comparison.count_blocks({trial.name: mask}, self.store, self.test)
             tables = [
-                comparison.block_counts(mask, reference, self.store, self.test).assign(
+                own[trial.name].assign(
                     trial=trial.name, reference=name, seconds=round(seconds, 1),
                     parameters=parameters,
                 )
-                for name, reference in self.references.items()
+                for name, own in counted.items()
             ]  # fmt: skip
             write_csv(target, pd.concat(tables))
             mark.touch()
@@ -267,7 +267,7 @@ def table(results: Mapping[str, pd.DataFrame], *, against: Sequence[str] = BASES
                 _iou(part) - _iou(base[base["landscape"] == landscape])
                 for landscape, part in counts.groupby("landscape", sort=False)
             ]
-            difference, low, high = bootstrap.bootstrap_difference(counts, base)
+            difference, low, high = bootstrap.difference(counts, base)
             costs = counts.drop_duplicates("landscape")
             rows.append(
                 {

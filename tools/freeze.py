@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path.cwd()
 SETS = {
-    "freeze_sample": {"dataset": "sample", "epochs": 2, "patience": 2, "worlds": 20},
+    "freeze_sample": {"dataset": "sample", "epochs": 2, "patience": 2},
     "freeze_everest": {"from": "everest", "epochs": 3, "patience": 3},
     "freeze_athabasca": {"from": "athabasca", "epochs": 3, "patience": 3},
 }

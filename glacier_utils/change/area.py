@@ -31,7 +31,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -39,22 +38,45 @@ from scipy import stats
 
 from glacier_utils import metrics
 from glacier_utils.conventions import UNKNOWN
+from glacier_utils.datasets.store import PatchStore
 from glacier_utils.raster.grid import Grid
-
-if TYPE_CHECKING:
-    from glacier_utils.datasets.store import PatchStore
-
 
 _CELLS = 4  # a patch is cut into 4 x 4 cells
 _LEAST_FREEDOM = 3  # below, t is larger than 4: the interval would be that of not knowing
+
+
+Key = tuple[str, str, str]  # model, area, date
+
+
+@dataclass(frozen=True)
+class Map:
+    """One model's map of one area on one date.
+
+    Attributes:
+        probability: float32 [row, col], nan where not predicted.
+        threshold: from which on a pixel is glacier.
+        grid: of the map.
+    """
+
+    probability: np.ndarray
+    threshold: float
+    grid: Grid
+
+    @property
+    def mask(self) -> np.ndarray:
+        """uint8 [row, col]: 0, 1, 255."""
+        return metrics.classify(self.probability, self.threshold)
 
 
 @dataclass(frozen=True)
 class Scale:
     """The scatter of the net error among pieces of one size, km2.
 
-    ``typical_km2`` is the mapped area of the piece that a mapped pixel lies in on average;
-    ``mapped_km2`` that of all pieces together.
+    Attributes:
+        variance_km2: of the error, relative to the mapped area.
+        typical_km2: mapped area of the piece that a mapped pixel lies in on average.
+        mapped_km2: that of all pieces together.
+        freedom: degrees of freedom of the variance.
     """
 
     variance_km2: float
@@ -71,7 +93,12 @@ class Scale:
 
 @dataclass(frozen=True)
 class AreaError:
-    """The net error of mapped areas: ``bias`` relative to the mapped area, scatter by scale."""
+    """The net error of mapped areas.
+
+    Attributes:
+        bias: relative to the mapped area.
+        scales: its scatter among pieces of several sizes.
+    """
 
     bias: float
     scales: tuple[Scale, ...]
@@ -89,7 +116,7 @@ def learn(pieces: Iterable[tuple[np.ndarray, np.ndarray]]) -> AreaError | None:
     """Learn the net error from (mapped area, reference minus mapped area) of pieces of ground.
 
     Args:
-        pieces: for each way of cutting the same ground, two arrays in km2, a number a piece.
+        pieces: for each way of cutting the same ground, two arrays in km2, one number per piece.
 
     Returns:
         None where nothing is mapped, or no way of cutting gives two pieces with something in them.
@@ -125,7 +152,6 @@ def interval(
         buffer_km2: what the buffer method says of the outline, added in quadrature.
         error: of the classification; None where it is not known.
         size_km2: what the classification's error is relative to, by default ``area_km2``.
-
         ground_km2: all the ground on which it was mapped: the area cannot be larger.
 
     Returns:
@@ -141,7 +167,14 @@ def interval(
 def around(
     value_km2: float, buffer_km2: float, error: AreaError | None, size_km2: float
 ) -> dict[str, float]:
-    """Return the interval around any value, such as a difference: ``interval`` without limits."""
+    """Return the interval around any value, such as a difference: ``interval`` without limits.
+
+    Args:
+        value_km2: the value.
+        buffer_km2: what the buffer method says of the outline.
+        error: of the classification; None where it is not known.
+        size_km2: what that error is relative to.
+    """
     bias = math.nan if error is None else error.bias * size_km2
     reach = buffer_km2 if error is None else math.hypot(buffer_km2, error.reach(size_km2))
     return {
@@ -153,7 +186,7 @@ def around(
 
 
 def from_validation(
-    maps: Mapping[tuple[str, str, str], Map], store: PatchStore, *, reference: str = "labels"
+    maps: Mapping[Key, Map], store: PatchStore
 ) -> dict[tuple[str, str, str], AreaError]:
     """Learn each model's net error on the validation patches, for every date and pair of dates.
 
@@ -164,15 +197,13 @@ def from_validation(
 
     Args:
         maps: (model, area, date) -> map of the whole area.
-        store: with validation patches cut from the same frames.
-        reference: ``labels``, or ``truth`` where the store has it.
+        store: with validation patches cut from the same frames; their labels are the reference.
 
     Returns:
         (model, date, date) and (model, earlier, later) -> error, where there is something to learn.
     """
-    references = getattr(store, reference)
     index = store.index[store.index["split"] == "validation"]
-    size = references.shape[-1]
+    size = store.labels.shape[-1]
     found = {}
     for model in dict.fromkeys(name for name, _, _ in maps):
         dates = sorted({date for name, _, date in maps if name == model})
@@ -187,7 +218,7 @@ def from_validation(
                         continue
                     part = np.s_[row.row : row.row + size, row.col : row.col + size]
                     before, after = (maps[key].mask[part] for key in keys)
-                    label = references[row.Index][: before.shape[0], : before.shape[1]]
+                    label = store.labels[row.Index][: before.shape[0], : before.shape[1]]
                     pixel = maps[keys[0]].grid.pixel_area_km2
                     pairs.append(_cells(before, after, np.asarray(label), first == second, pixel))
                     blocks.append(row.block)
@@ -198,7 +229,7 @@ def from_validation(
 
 
 def from_seeds(
-    maps: Mapping[tuple[str, str, str], Map], members: Mapping[str, Sequence[str]]
+    maps: Mapping[Key, Map], members: Mapping[str, Sequence[str]]
 ) -> dict[tuple[str, str, str], AreaError]:
     """Learn how far one training lies from others that differ by their seed alone.
 
@@ -234,7 +265,12 @@ def from_seeds(
 
 
 def widest(one: Errors, other: Errors) -> dict[tuple[str, str, str], AreaError]:
-    """Put two sources of error together: the bias of the first, the wider interval of both."""
+    """Put two sources of error together: the bias of the first, the wider interval of both.
+
+    Args:
+        one: of ``from_validation``.
+        other: of ``from_seeds``.
+    """
     return dict(other) | {
         key: AreaError(error.bias, error.scales + (other[key].scales if key in other else ()))
         for key, error in one.items()
@@ -278,23 +314,3 @@ def _cuttings(
     _, place = np.unique(blocks, return_inverse=True)
     whole = [np.bincount(place, column) for column in patches.T]
     return [(cells[:, 0].ravel(), cells[:, 1].ravel()), tuple(patches.T), tuple(whole)]
-
-
-# model, area, date
-# model, area, date, reference
-# (area, date) -> image
-# (area, date) -> codes of clouds.cloud_mask
-
-
-@dataclass(frozen=True)
-class Map:
-    """One model's map of one area on one date: probability [row, col], nan where not predicted."""
-
-    probability: np.ndarray
-    threshold: float
-    grid: Grid
-
-    @property
-    def mask(self) -> np.ndarray:
-        """uint8 [row, col]: 0, 1, 255."""
-        return metrics.classify(self.probability, self.threshold)

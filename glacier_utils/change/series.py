@@ -1,18 +1,13 @@
-"""Temporal comparison: the same areas on several dates, mapped by several models.
+"""The same areas on several dates, mapped by several models: areas, changes, repeatability.
 
-Mapped area glacier by glacier and date by date, with intervals, and sums of glaciers.
-
-How far a method agrees with itself: the same ground on two dates, where nothing changed.
-
+Maps are named by (model, area, date), images and cloud masks by (area, date). Mapped areas come
+with their intervals, region by region (``area_table``) and glacier by glacier (``glacier_table``).
 What differs on ground that stayed as it was is the method's own error, and a lower bound of it:
-what is wrong on both dates in the same way does not show.
-
-Snow on single dates: how much of the ground it covers, and down to which altitude.
+what is wrong on both dates in the same way does not show (``repeatability``).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -22,24 +17,27 @@ import pandas as pd
 from scipy import ndimage
 
 from glacier_utils.change import transition
-from glacier_utils.change.area import Errors, Map, interval
+from glacier_utils.change.area import AreaError, Errors, Key, Map, interval
 from glacier_utils.conventions import UNKNOWN
 from glacier_utils.datasets.dataset import Dataset
 from glacier_utils.errors import GlacierError
 from glacier_utils.evaluation import bootstrap
-from glacier_utils.evaluation.bootstrap import block_counts
 from glacier_utils.evaluation.per_glacier import Partition, burn_glaciers, partition
 from glacier_utils.imagery.clouds import CLOUD, cloud_mask
+from glacier_utils.metrics import COUNTS, mapped_area
 from glacier_utils.models.checkpoint import load_checkpoint
 from glacier_utils.prediction.mapper import predict_scene
-from glacier_utils.raster.grid import Image
+from glacier_utils.raster.grid import Grid, Image
 from glacier_utils.raster.indices import is_shadow, is_snow
 from glacier_utils.training import fitting
 
-Key = tuple[str, str, str]  # model, area, date
 Case = tuple[str, str, str, str]  # model, area, date, reference
 Views = Mapping[tuple[str, str], Image]  # (area, date) -> image
 Clouds = Mapping[tuple[str, str], np.ndarray]  # (area, date) -> codes of clouds.cloud_mask
+
+STABLE, INSIDE = "stable terrain", "inside outlines"
+TRUE_GROUND, TRUE_ICE = "true ground", "true ice"
+_KEY = ["model", "area", "date"]
 
 
 def predict(
@@ -48,15 +46,16 @@ def predict(
     areas: Sequence[str],
     dates: Sequence[str],
     *,
-    window: int = 512,
-    overlap: int = 64,
     progress: bool = False,
 ) -> dict[Key, Map]:
     """Map every area on every date with every model.
 
     Args:
         checkpoints: name of the model -> its checkpoint.
-        window, overlap: in px, as in `mapper.predict_scene`.
+        data: the dataset.
+        areas: of the dataset.
+        dates: of every area.
+        progress: whether to show a bar for each scene.
 
     Raises:
         GlacierError: two dates of an area do not lie on one grid.
@@ -73,7 +72,7 @@ def predict(
             for date in dates:
                 source = data.source(area, date)
                 probability = predict_scene(
-                    segmenter, source, window=window, overlap=overlap, progress=progress
+                    segmenter, source, window=512, overlap=64, progress=progress
                 )
                 maps[name, area, date] = Map(probability, segmenter.threshold, source.grid)
     return maps
@@ -82,7 +81,12 @@ def predict(
 def other_seeds(table: pd.DataFrame, model: str) -> dict[str, Path]:
     """Return the checkpoints of the same model trained on the same dates with other seeds.
 
-    ``table``: of `fitting.summary`; empty where there is one seed only.
+    Args:
+        table: of ``fitting.summary``.
+        model: in the table.
+
+    Returns:
+        name -> checkpoint; empty where there is one seed only.
     """
     own = table.set_index("model").loc[model]
     same = (table["architecture"] == own["architecture"]) & (table["dates"] == own["dates"])
@@ -93,16 +97,32 @@ def other_seeds(table: pd.DataFrame, model: str) -> dict[str, Path]:
 def read_views(
     data: Dataset, areas: Sequence[str], dates: Sequence[str]
 ) -> dict[tuple[str, str], Image]:
-    """Read the images: (area, date) -> image."""
+    """Read the images.
+
+    Args:
+        data: the dataset.
+        areas: of the dataset.
+        dates: of every area.
+
+    Returns:
+        (area, date) -> image.
+    """
     return {(area, date): data.source(area, date).read() for area in areas for date in dates}
 
 
 def read_clouds(
     data: Dataset, areas: Sequence[str], dates: Sequence[str]
 ) -> dict[tuple[str, str], np.ndarray]:
-    """Read cloud masks (codes of `clouds.cloud_mask`) of the dates that the dataset has one for.
+    """Read cloud masks of the dates that the dataset has one for.
 
-    The user's mask, else the scene classification; none is guessed from the image.
+    Args:
+        data: the dataset.
+        areas: of the dataset.
+        dates: of every area.
+
+    Returns:
+        (area, date) -> codes of ``clouds.cloud_mask``: of the user's mask, else of the scene
+        classification; none is guessed from the image.
     """
     found = {}
     for area in areas:
@@ -124,32 +144,33 @@ def area_table(
     """Return the mapped area per model, area and date, and its change since the first date.
 
     Args:
-        errors: of the classification, of `area.from_validation` or `from_seeds`; None: the
+        maps: (model, area, date) -> map.
+        errors: of the classification, of ``area.from_validation`` or ``from_seeds``; None: the
             interval holds the outline's uncertainty only.
         views: the images, for the causes of the change.
-        clouds: of `read_clouds`, for the same.
+        clouds: of ``read_clouds``, for the same.
 
     Returns:
         model, area, date; area_km2 with low and high; buffer_km2, the outline moved by one pixel
-        (`transition.mapped_area`); bias_km2, by which the reference exceeded the map on the validation
-        part (nan unknown); unknown_km2; high_if_unknown, high plus all unknown pixels; change_km2
-        since the first date with change_low and change_high on the pixels known on both dates (zero
-        on the first date); with ``views`` a column a cause of what changed since the first date,
-        ``cause_snow_lost_km2`` and so on (`transition.CAUSES`), which add up to what was lost and
-        gained.
+        (``metrics.mapped_area``); bias_km2, by which the reference exceeded the map on the
+        validation part (nan unknown); unknown_km2; high_if_unknown, high plus all unknown pixels;
+        change_km2 since the first date with change_low and change_high on the pixels known on both
+        dates (zero on the first date); with ``views`` one column per cause of what changed since
+        the first date, ``cause_snow_lost_km2`` and so on (``transition.CAUSES``), which add up to
+        what was lost and gained.
     """
     errors = errors or {}
     rows = []
     for (model, area, date), found in maps.items():
-        mapped = transition.mapped_area(found.probability, found.grid, found.threshold)
-        known = float((found.mask != UNKNOWN).sum() * found.grid.pixel_area_km2)
+        pixel = found.grid.pixel_area_km2
+        mapped = mapped_area(found.probability, pixel, found.threshold)
         ends = interval(
             mapped["area_km2"],
             mapped["uncertainty_km2"],
             errors.get((model, date, date)),
-            ground_km2=known,
+            ground_km2=float((found.mask != UNKNOWN).sum() * pixel),
         )
-        first = min(d for m, a, d in maps if (m, a) == (model, area))
+        first = _first_date(maps, model, area)
         since = compare(maps, model, area, (first, date), errors)
         same = date == first
         row = {
@@ -168,13 +189,13 @@ def area_table(
             "change_high": 0.0 if same else since["high_km2"],
         }
         if views is not None:
-            codes = transition_map(maps, model, area, (first, date))
-            table = explain_all({area: codes}, views, (first, date), clouds)
-            sums = table.groupby("cause")["area_km2"].sum()
-            row |= {
-                f"cause_{name.replace(' ', '_')}_km2": sums[name]
-                for name in transition.CAUSES.values()
-            }
+            causes = dict.fromkeys(transition.CAUSES.values(), 0.0)
+            if not same:
+                codes = {area: transition_map(maps, model, area, (first, date))}
+                located = locate_causes(codes, views, (first, date), clouds)
+                table = explain(codes, located, {area: found.grid})
+                causes |= table.groupby("cause")["area_km2"].sum().to_dict()
+            row |= {f"cause_{name.replace(' ', '_')}_km2": km2 for name, km2 in causes.items()}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -186,51 +207,44 @@ def compare(
     dates: Sequence[str],
     errors: Errors | None = None,
 ) -> dict[str, float | bool]:
-    """Compare the first and the last of some dates: `transition.area_change` with its errors."""
+    """Compare the mapped areas of the first and the last of some dates.
+
+    Args:
+        maps: (model, area, date) -> map.
+        model: in the maps.
+        area: in the maps.
+        dates: in order.
+        errors: of the classification; None: only the outline's uncertainty.
+
+    Returns:
+        The numbers of ``transition.area_change``.
+    """
     before, after = maps[model, area, dates[0]], maps[model, area, dates[-1]]
-    pairs = ((dates[0], dates[0]), (dates[-1], dates[-1]), (dates[0], dates[-1]))
     return transition.area_change(
         before.probability,
         after.probability,
-        before.grid,
+        before.grid.pixel_area_km2,
         before.threshold,
-        errors=[(errors or {}).get((model, *pair)) for pair in pairs],
+        errors=_errors_of(errors, model, dates[0], dates[-1]),
     )
 
 
 def transition_map(
     maps: Mapping[Key, Map], model: str, area: str, dates: Sequence[str]
 ) -> np.ndarray:
-    """Return one model's transition map between the first and the last date of an area."""
+    """Return one model's transition map between the first and the last of some dates.
+
+    Args:
+        maps: (model, area, date) -> map.
+        model: in the maps.
+        area: in the maps.
+        dates: in order.
+
+    Returns:
+        uint8 [row, col], codes of ``transition.TRANSITIONS``.
+    """
     return transition.transition(
         maps[model, area, dates[0]].mask, maps[model, area, dates[-1]].mask
-    )
-
-
-def matrix(codes: np.ndarray, pixel_area_km2: float, dates: Sequence[str]) -> pd.DataFrame:
-    """Turn a transition map into a 2 x 2 table in km2: rows the first date, columns the last."""
-    areas = transition.transition_table(codes, pixel_area_km2).set_index("code")["area_km2"]
-    names = ["glacier", "not glacier"]
-    table = pd.DataFrame([[areas[1], areas[2]], [areas[3], areas[0]]], names, names)
-    return table.rename_axis(dates[0]).rename_axis(columns=dates[-1])
-
-
-def explain_all(
-    changes: Mapping[str, np.ndarray],
-    views: Views,
-    dates: Sequence[str],
-    clouds: Clouds | None = None,
-) -> pd.DataFrame:
-    """Return what each area's change is made of: `transition.explain` with the column area."""
-    columns = ["area", "direction", "cause", "pixels", "area_km2", "share"]
-    tables = []
-    for area, codes in changes.items():
-        keys = [(area, date) for date in (dates[0], dates[-1])]
-        masks = [(clouds or {}).get(key) for key in keys]
-        images = [views[key] for key in keys]
-        tables.append(transition.explain(codes, *images, clouds=masks).assign(area=area))
-    return (
-        pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
     )
 
 
@@ -240,133 +254,76 @@ def locate_causes(
     dates: Sequence[str],
     clouds: Clouds | None = None,
 ) -> dict[str, np.ndarray]:
-    """Return where each cause of change lies: area -> codes of `transition.causes`."""
+    """Find the cause of each changed pixel.
+
+    Args:
+        changes: area -> transition map between the first and the last of ``dates``.
+        views: (area, date) -> image.
+        dates: in order.
+        clouds: of ``read_clouds``.
+
+    Returns:
+        area -> codes of ``transition.causes``.
+    """
     found = {}
     for area, codes in changes.items():
-        keys = [(area, date) for date in (dates[0], dates[-1])]
+        keys = [(area, dates[0]), (area, dates[-1])]
         masks = [(clouds or {}).get(key) for key in keys]
         found[area] = transition.causes(codes, *(views[key] for key in keys), masks)
     return found
 
 
-def cause_shares(explained: pd.DataFrame) -> pd.DataFrame:
-    """Return km2 by cause (columns) for each area and direction (rows), for a stacked chart."""
-    named = explained.assign(bar=explained["area"] + ", " + explained["direction"])
-    wide = named.pivot(index="bar", columns="cause", values="area_km2")
-    return wide.reindex(index=named["bar"].unique(), columns=list(transition.CAUSES.values()))
-
-
-def statements(
-    maps: Mapping[Key, Map],
-    model: str,
+def explain(
     changes: Mapping[str, np.ndarray],
-    views: Views,
-    dates: Sequence[str],
-    *,
-    errors: Errors | None = None,
-    clouds: Clouds | None = None,
-) -> list[str]:
-    """Return the sentences per area that follow from the numbers (`summaries.statement`)."""
-    if len(dates) < 2:
-        return ["There is one date only: nothing can be said about change."]
-    ends = (dates[0], dates[-1])
-    sentences = []
-    for area, codes in changes.items():
-        numbers = compare(maps, model, area, ends, errors)
-        explained = explain_all({area: codes}, views, ends, clouds)
-        from glacier_utils.workflow.summaries import statement
+    causes: Mapping[str, np.ndarray],
+    grids: Mapping[str, Grid],
+) -> pd.DataFrame:
+    """Return what each area's change is made of.
 
-        sentences.append(f"Area {area}: {statement(numbers, explained, dates=ends)}")
-    return sentences
-
-
-def count_blocks(maps: Mapping[Key, Map], data: Dataset) -> dict[Case, pd.DataFrame]:
-    """Count every map against the labels and, where it is known, the truth.
+    Args:
+        changes: area -> transition map.
+        causes: of ``locate_causes``.
+        grids: area -> grid of its maps.
 
     Returns:
-        (model, area, date, reference) -> tp, fp, fn, tn of each block of `bootstrap.block_counts`.
+        area and the columns of ``transition.explain``.
     """
-    found = {}
-    for (model, area, date), entry in maps.items():
-        candidates = {"labels": data.labels(area, date), "truth": data.truth(area, date)}
-        for reference, mask in candidates.items():
-            if mask is not None:
-                counts = block_counts(entry.mask, mask.read(), entry.grid)
-                found[model, area, date, reference] = counts
-    return found
-
-
-def robustness(scored: Mapping[Case, pd.DataFrame]) -> pd.DataFrame:
-    """Score every map of `count_blocks`.
-
-    Returns:
-        model, area, date, reference, iou, iou_low, iou_high (95 %, by `bootstrap.block_counts`) and
-        the other scores.
-    """
-    rows = [
-        {**dict(zip(_CASE, case, strict=True)), **bootstrap.scores_with_interval(counts)}
-        for case, counts in scored.items()
+    columns = ["area", "direction", "cause", "pixels", "area_km2", "share"]
+    tables = [
+        transition.explain(codes, causes[area], grids[area].pixel_area_km2).assign(area=area)
+        for area, codes in changes.items()
     ]
-    return pd.DataFrame(rows)
-
-
-def price(scored: Mapping[Case, pd.DataFrame], model: str) -> pd.DataFrame:
-    """Compare every other model with one, on the same blocks of every area and date.
-
-    With the model of the main date alone as ``model``, its rows say what training on other dates
-    costs there (a negative difference on the main date) and gains (a positive one on the others).
-
-    Returns:
-        area, date, reference, model (another one), against (``model``), difference of the IoU,
-        low, high (95 %), verdict (``better``, ``worse``, ``not distinguishable``).
-    """
-    tables = [pd.DataFrame(columns=_PRICE)]
-    for area, date, reference in dict.fromkeys(case[1:] for case in scored):
-        counts = {case[0]: c for case, c in scored.items() if case[1:] == (area, date, reference)}
-        pairs = [(name, model) for name in counts if name != model]
-        found = bootstrap.compare(counts, pairs).assign(area=area, date=date, reference=reference)
-        tables += [found[_PRICE]] if len(found) else []
-    return pd.concat(tables[1:] or tables, ignore_index=True)
-
-
-def score_matrix(table: pd.DataFrame, reference: str | None = None) -> pd.DataFrame:
-    """Turn `robustness` into a matrix: a row a model, a column ``area, date``; "0.76 (0.69..0.83)".
-
-    ``reference`` defaults to the truth where it is known, else the labels.
-    """
-    reference = reference or ("truth" if (table["reference"] == "truth").any() else "labels")
-    own = table[table["reference"] == reference]
-    text = own.apply(lambda row: f"{row.iou:.2f} ({row.iou_low:.2f}..{row.iou_high:.2f})", axis=1)
-    wide = own.assign(text=text, where=own["area"] + ", " + own["date"])
-    order = {name: list(dict.fromkeys(wide[name])) for name in ("model", "where")}
-    wide = wide.pivot(index="model", columns="where", values="text")
-    return wide.loc[order["model"], order["where"]].rename_axis(columns=f"IoU by the {reference}")
-
-
-_CASE = ("model", "area", "date", "reference")
-_PRICE = [
-    *("area", "date", "reference", "model", "against", "difference", "low", "high", "verdict")
-]
+    return (
+        pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
+    )
 
 
 def causes_are_complete(explained: pd.DataFrame, changes: Mapping[str, np.ndarray]) -> bool:
-    """Say whether every lost or gained pixel was given exactly one cause."""
+    """Say whether every lost or gained pixel was given exactly one cause.
+
+    Args:
+        explained: of ``explain``.
+        changes: area -> transition map.
+    """
     changed = sum(
-        int(((codes == transition.LOST) | (codes == transition.GAINED)).sum())
+        int(np.isin(codes, (transition.LOST, transition.GAINED)).sum())
         for codes in changes.values()
     )
     return int(explained["pixels"].sum()) == changed
 
 
-GROUPS = ["model", "area", "date"]
-
-
 def partitions(
-    data: Dataset, areas: list[str], date: str, labels: Mapping[str, np.ndarray]
+    data: Dataset, areas: Sequence[str], date: str, labels: Mapping[str, np.ndarray]
 ) -> dict[str, Partition]:
-    """Share out the ground of each area among the glaciers of the labels; see ``glaciers``.
+    """Divide the ground of each area among the glaciers of the labels (``per_glacier.partition``).
 
     Without outlines (labels that are ready masks) glaciers are connected regions.
+
+    Args:
+        data: the dataset.
+        areas: of the dataset.
+        date: of the image.
+        labels: area -> uint8 [row, col]: 0, 1, 255.
     """
     found = {}
     for area in areas:
@@ -378,21 +335,22 @@ def partitions(
 
 
 def glacier_table(
-    maps: Mapping[tuple[str, str, str], Map],
+    maps: Mapping[Key, Map],
     parts: Mapping[str, Partition],
     labels: Mapping[str, np.ndarray],
     errors: Errors | None = None,
 ) -> pd.DataFrame:
     """Return the mapped area of each glacier on each date, and its change since the first date.
 
-    A glacier's ground is its zone (``per_glacier.partition``): its outline and what lies within 300 m
-    of it and nearer to it than to others. Mapped ice beyond every zone is no glacier's.
+    A glacier's ground is its zone (``per_glacier.partition``): its outline and what lies within
+    300 m of it and nearer to it than to others. Mapped ice beyond every zone is no glacier's.
 
     Args:
         maps: (model, area, date) -> map.
         parts: area -> partition on the same grid, of these labels.
         labels: area -> uint8 [row, col]: 0, 1, 255.
-        errors: of the classification (``area_errors``); None: only the outline's uncertainty.
+        errors: of the classification (``area.from_validation``); None: only the outline's
+        uncertainty.
 
     Returns:
         model, area, date, glacier_id, name; zone_km2 (known ground); reference_km2 (of the label,
@@ -403,15 +361,12 @@ def glacier_table(
         change_bias_km2, change_reach_km2 (on pixels known on both dates); changed (the interval
         leaves out zero); cut (by the frame); listed (in the inventory).
     """
-    errors = errors or {}
     rows = []
     for (model, area, date), found in maps.items():
         part = parts[area]
         windows = ndimage.find_objects(part.zones)
-        first = min(d for m, a, d in maps if (m, a) == (model, area))
-        wanted = tuple(
-            errors.get((model, *pair)) for pair in ((first, first), (date, date), (first, date))
-        )
+        first = _first_date(maps, model, area)
+        wanted = _errors_of(errors, model, first, date)
         for number, glacier in part.table.iterrows():
             window = windows[number - 1] if number <= len(windows) else None
             if window is None:
@@ -423,7 +378,7 @@ def glacier_table(
             )
             rows.append(
                 {
-                    **dict(zip(GROUPS, (model, area, date), strict=True)),
+                    **dict(zip(_KEY, (model, area, date), strict=True)),
                     **glacier[["glacier_id", "name"]],
                     **_one_glacier(*both, own, labels[area][window] == 1, found, wanted),
                     **{name: bool(glacier[name]) for name in ("cut", "listed")},
@@ -438,11 +393,11 @@ def _one_glacier(
     own: np.ndarray,
     ice: np.ndarray,
     found: Map,
-    errors: tuple,
+    errors: Sequence[AreaError | None],
 ) -> dict[str, float | bool]:
     """Return the numbers of one glacier on one date, from its window of the two maps."""
     pixel = found.grid.pixel_area_km2
-    mapped = transition.mapped_area(after, pixel, found.threshold)
+    mapped = mapped_area(after, pixel, found.threshold)
     known = own & ~np.isnan(after)
     reference = float((ice & known).sum() * pixel)
     ends = interval(
@@ -477,18 +432,21 @@ def _one_glacier(
 
 
 def sum_table(glaciers: pd.DataFrame) -> pd.DataFrame:
-    """Add up the glaciers of ``glacier_table``, with their errors taken in two ways.
+    """Add up the glaciers of an area, with their errors taken in two ways.
+
+    Args:
+        glaciers: of ``glacier_table``.
 
     Returns:
-        A row per model, area and date: glaciers, changed (how many of them changed by more than
+        One row per model, area and date: glaciers, changed (how many of them changed by more than
         their own interval), reference_km2, area_km2; low_correlated and high_correlated, the
         reaches added up as for errors that are all alike (one model, one image); low_uncorrelated
         and high_uncorrelated, the reaches added in quadrature as for independent errors; change_km2
         with the same four. The bias is added up in both.
     """
     rows = []
-    for keys, group in glaciers.groupby(GROUPS, sort=False):
-        row = dict(zip(GROUPS, keys, strict=True))
+    for keys, group in glaciers.groupby(_KEY, sort=False):
+        row = dict(zip(_KEY, keys, strict=True))
         row |= {
             "glaciers": len(group),
             "changed": int(group["changed"].sum()),
@@ -510,14 +468,68 @@ def sum_table(glaciers: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-STABLE, INSIDE = "stable terrain", "inside outlines"
-TRUE_GROUND, TRUE_ICE = "true ground", "true ice"
+def snow_table(views: Views, labels: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """Return how much snow lies inside and outside the outlines, for each area and date.
+
+    Near infrared above 0.475 parts snow from bare ice (5th percentile of snow 0.49, 95th of ice
+    0.46). Shadowed pixels are left out, since shadowed snow and shadowed ice look alike.
+
+    Args:
+        views: (area, date) -> image.
+        labels: area -> uint8 [row, col]: 0, 1 glacier, 255.
+
+    Returns:
+        area, date, where (``inside outlines``, ``outside``), assessed_km2 (valid and sunlit),
+        snow_km2, snow_fraction of that (nan where nothing was assessed).
+    """
+    rows = []
+    for (area, date), image in views.items():
+        sunlit = image.valid & ~is_shadow(image.reflectance, image.bands)
+        snow = is_snow(image.reflectance, image.bands)
+        for where, code in ((INSIDE, 1), ("outside", 0)):
+            seen = sunlit & (labels[area] == code)
+            size = float(seen.sum() * image.grid.pixel_area_km2)
+            fraction = float(snow[seen].mean()) if seen.any() else np.nan
+            rows.append(
+                {
+                    "area": area,
+                    "date": date,
+                    "where": where,
+                    "assessed_km2": size,
+                    "snow_km2": size * fraction if size else 0.0,
+                    "snow_fraction": fraction,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def unchanged_truth(
+    data: Dataset, areas: Sequence[str], dates: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Read the truth that is the same on all dates.
+
+    Args:
+        data: the dataset.
+        areas: of the dataset.
+        dates: of every area.
+
+    Returns:
+        area -> the true mask, 255 where it differs between dates; only where it is known.
+    """
+    found = {}
+    for area in areas:
+        masks = [data.truth(area, date) for date in dates]
+        if all(mask is not None for mask in masks):
+            truths = [mask.read() for mask in masks]
+            same = np.all([truth == truths[0] for truth in truths], axis=0)
+            found[area] = np.where(same, truths[0], UNKNOWN).astype(np.uint8)
+    return found
 
 
 def grounds(
-    views: Mapping[tuple[str, str], Image],
+    views: Views,
     labels: Mapping[str, np.ndarray],
-    clouds: Mapping[tuple[str, str], np.ndarray] | None = None,
+    clouds: Clouds | None = None,
     truths: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, dict[str, np.ndarray]]:
     """Return the ground whose class should not differ between the dates.
@@ -525,8 +537,8 @@ def grounds(
     Args:
         views: (area, date) -> image.
         labels: area -> uint8 [row, col]: 0, 1, 255.
-        clouds: (area, date) -> codes of ``clouds.cloud_mask``, where there are masks.
-        truths: area -> true mask (0 / 1, 255 where it differs between dates), where it is known.
+        clouds: of ``read_clouds``.
+        truths: of ``unchanged_truth``.
 
     Returns:
         area -> name -> bool [row, col]. ``stable terrain``: outside all outlines, and on no date
@@ -547,21 +559,8 @@ def grounds(
     return found
 
 
-def unchanged_truth(data: Dataset, areas: Sequence[str], dates: Sequence[str]) -> dict:
-    """Return area -> the true mask, 255 where it differs between dates; only where it is known."""
-    found = {}
-    for area in areas:
-        masks = [data.truth(area, date) for date in dates]
-        if all(mask is not None for mask in masks):
-            truths = [mask.read() for mask in masks]
-            same = np.all([truth == truths[0] for truth in truths], axis=0)
-            found[area] = np.where(same, truths[0], UNKNOWN).astype(np.uint8)
-    return found
-
-
-def steadiness(
-    maps: Mapping[tuple[str, str, str], Map],
-    ground: Mapping[str, Mapping[str, np.ndarray]],
+def repeatability(
+    maps: Mapping[Key, Map], ground: Mapping[str, Mapping[str, np.ndarray]]
 ) -> pd.DataFrame:
     """Return how much of each ground is mapped alike on one date and the next.
 
@@ -570,8 +569,8 @@ def steadiness(
         ground: of ``grounds``.
 
     Returns:
-        A row per model, area, ground and pair of dates that follow each other: before, after,
-        known_km2, same (share of the known pixels with the same class on both), same_low and
+        One row per model, area, ground and pair of dates that follow each other: before, after,
+        known_km2, same (fraction of the known pixels with the same class on both), same_low and
         same_high (95 %, spatial blocks), changed (1 - same: on unchanged ground the rate of false
         change), lost_km2, gained_km2, net_km2.
     """
@@ -579,17 +578,17 @@ def steadiness(
     for model, area in dict.fromkeys(key[:2] for key in maps):
         dates = sorted(date for m, a, date in maps if (m, a) == (model, area))
         for first, second in pairwise(dates):
-            entry = maps[model, area, second]
+            grid = maps[model, area, second].grid
             masks = [maps[model, area, date].mask for date in (first, second)]
             for name, within in ground[area].items():
                 before, after = (np.where(within, mask, UNKNOWN) for mask in masks)
-                # Accuracy of the later map by the earlier: the share that is the same.
-                counts = block_counts(after, before, entry.grid)
-                low, high = bootstrap.bootstrap(counts, score="accuracy")
+                # Accuracy of the later map by the earlier: the fraction that is the same.
+                counts = bootstrap.block_counts(after, before, grid)
+                low, high = bootstrap.score_interval(counts, score="accuracy")
                 lost, gained = (counts[column].sum() for column in ("fn", "fp"))
-                pixels = counts[["tp", "fp", "fn", "tn"]].sum().sum()
-                share = (lost + gained) / pixels if pixels else np.nan
-                size = entry.grid.pixel_area_km2
+                pixels = counts[COUNTS].sum().sum()
+                changed = (lost + gained) / pixels if pixels else np.nan
+                size = grid.pixel_area_km2
                 rows.append(
                     {
                         "model": model,
@@ -598,10 +597,10 @@ def steadiness(
                         "before": first,
                         "after": second,
                         "known_km2": pixels * size,
-                        "same": 1 - share,
+                        "same": 1 - changed,
                         "same_low": low,
                         "same_high": high,
-                        "changed": share,
+                        "changed": changed,
                         "lost_km2": lost * size,
                         "gained_km2": gained * size,
                         "net_km2": (gained - lost) * size,
@@ -610,87 +609,72 @@ def steadiness(
     return pd.DataFrame(rows)
 
 
-def assessed(image: Image, within: np.ndarray | None = None) -> np.ndarray:
-    """Return the valid, sunlit pixels inside ``within`` (bool [row, col]).
-
-    Shadowed pixels are left out, since shadowed snow and shadowed ice look alike.
-    """
-    found = image.valid & ~is_shadow(image.reflectance, image.bands)
-    return found if within is None else found & np.asarray(within, bool)
-
-
-def snow_fraction(image: Image, within: np.ndarray | None = None) -> float:
-    """Return the share of sunlit snow among the ``assessed`` pixels; nan if there are none.
-
-    Near infrared above 0.475 parts snow from bare ice (5th percentile of snow 0.49, 95th of ice
-    0.46).
-    """
-    seen = assessed(image, within)
-    snow = is_snow(image.reflectance, image.bands)
-    return float(snow[seen].mean()) if seen.any() else math.nan
-
-
-def snow_line(image: Image, elevation: np.ndarray, within: np.ndarray | None = None) -> float:
-    """Return the altitude (m) that parts snow above from bare ground below with fewest exceptions.
+def count_blocks(maps: Mapping[Key, Map], data: Dataset) -> dict[Case, pd.DataFrame]:
+    """Count every map against the labels and, where it is known, the truth.
 
     Args:
-        image: reflectance.
-        elevation: m [row, col] on the image's grid, nan where unknown.
-        within: bool [row, col], for example the glaciers.
+        maps: (model, area, date) -> map.
+        data: the dataset.
 
     Returns:
-        The number of snow pixels below plus that of bare pixels above is smallest there; the mean
-        of the two altitudes between which it lies. nan without snow, without bare ground, or where
-        snow lies rather below than above.
+        (model, area, date, reference) -> tp, fp, fn, tn of each block of
+        ``bootstrap.block_counts``.
     """
-    seen = assessed(image, within) & np.isfinite(elevation)
-    order = np.argsort(elevation[seen], kind="stable")
-    heights = elevation[seen][order]
-    snow = is_snow(image.reflectance, image.bands)[seen][order]
-    if not snow.any() or snow.all():
-        return math.nan
-    # wrong[k]: the k lowest pixels are said to be bare, all others snow.
-    wrong = np.concatenate([[0], np.cumsum(snow)])
-    wrong = wrong + np.concatenate([np.cumsum(~snow[::-1])[::-1], [0]])
-    # Equal altitudes are not parted.
-    wrong[1:-1][heights[1:] == heights[:-1]] = len(snow) + 1
-    place = int(np.argmin(wrong))
-    return float(heights[place - 1 : place + 1].mean()) if 0 < place < len(snow) else math.nan
+    found = {}
+    for (model, area, date), entry in maps.items():
+        candidates = {"labels": data.labels(area, date), "truth": data.truth(area, date)}
+        for reference, mask in candidates.items():
+            if mask is not None:
+                counts = bootstrap.block_counts(entry.mask, mask.read(), entry.grid)
+                found[model, area, date, reference] = counts
+    return found
 
 
-def snow_table(
-    views: Mapping[tuple[str, str], Image],
-    labels: Mapping[str, np.ndarray],
-    elevations: Mapping[str, np.ndarray] | None = None,
-) -> pd.DataFrame:
-    """Return how much snow lies inside and outside the outlines, for each area and date.
+def robustness(scored: Mapping[Case, pd.DataFrame]) -> pd.DataFrame:
+    """Score every map on every date.
 
     Args:
-        views: (area, date) -> image.
-        labels: area -> uint8 [row, col]: 0, 1 glacier, 255.
-        elevations: area -> m [row, col]; without, there are no snow lines.
+        scored: of ``count_blocks``.
 
     Returns:
-        area, date, where (``inside outlines``, ``outside``), assessed_km2 (valid and sunlit),
-        snow_km2, snow_fraction of that, snow_line_m (nan where there is none).
+        model, area, date, reference, iou, iou_low, iou_high (95 %) and the other scores.
     """
-    rows = []
-    for (area, date), image in views.items():
-        label = labels[area]
-        for where, code in (("inside outlines", 1), ("outside", 0)):
-            within = (label == code) & (label != UNKNOWN)
-            size = float(assessed(image, within).sum() * image.grid.pixel_area_km2)
-            share = snow_fraction(image, within)
-            height = (elevations or {}).get(area)
-            rows.append(
-                {
-                    "area": area,
-                    "date": date,
-                    "where": where,
-                    "assessed_km2": size,
-                    "snow_km2": size * share if size else 0.0,
-                    "snow_fraction": share,
-                    "snow_line_m": math.nan if height is None else snow_line(image, height, within),
-                }
-            )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(
+        dict(zip((*_KEY, "reference"), case, strict=True)) | bootstrap.scores_with_interval(counts)
+        for case, counts in scored.items()
+    )
+
+
+def cost_of_dates(scored: Mapping[Case, pd.DataFrame], model: str) -> pd.DataFrame:
+    """Compare every other model with one, on the same blocks of every area and date.
+
+    With the model of the main date alone as ``model``, its rows say what training on other dates
+    costs there (a negative difference on the main date) and gains (a positive one on the others).
+
+    Args:
+        scored: of ``count_blocks``.
+        model: with which others are compared.
+
+    Returns:
+        area, date, reference, model (another one), against (``model``), difference of the IoU,
+        low, high (95 %), verdict (``better``, ``worse``, ``not distinguishable``).
+    """
+    found = ["model", "against", "difference", "low", "high", "verdict"]
+    columns = ["area", "date", "reference", *found]
+    tables = []
+    for area, date, reference in dict.fromkeys(case[1:] for case in scored):
+        counts = {case[0]: c for case, c in scored.items() if case[1:] == (area, date, reference)}
+        table = bootstrap.compare(counts, [(name, model) for name in counts if name != model])
+        if len(table):
+            tables.append(table.assign(area=area, date=date, reference=reference)[columns])
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+
+
+def _first_date(maps: Mapping[Key, Map], model: str, area: str) -> str:
+    return min(date for m, a, date in maps if (m, a) == (model, area))
+
+
+def _errors_of(errors: Errors | None, model: str, first: str, last: str) -> list[AreaError | None]:
+    """Return the errors of the first date, of the last, and of the difference."""
+    pairs = ((first, first), (last, last), (first, last))
+    return [(errors or {}).get((model, *pair)) for pair in pairs]

@@ -1,10 +1,10 @@
-"""Two dates of one place: mapped area with its uncertainty, what changed, and what by.
+"""Two maps of one place: the difference of their areas, what changed, and what by.
 
 A glacier's extent changes by metres in a month, the snow around it by kilometres. A difference
 between two maps of one summer is therefore first of all snow, shadow and the method's own error:
 the functions here give each difference with its interval and with the rule that explains it.
 
-Areas are in km2. Maps are 0 / 1 / 255 (unknown) ``[row, col]``, or probabilities with nan.
+Areas are in km2. Maps are 0 / 1 / 255 (unknown) [row, col], or probabilities with nan.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from scipy import ndimage
 from glacier_utils.change.area import AreaError, around, interval
 from glacier_utils.conventions import UNKNOWN
 from glacier_utils.imagery.clouds import CLOUD, SHADOW
-from glacier_utils.metrics import classify
-from glacier_utils.raster.grid import Grid, Image
+from glacier_utils.metrics import buffer_pixels, classify
+from glacier_utils.raster.grid import Image
 from glacier_utils.raster.indices import is_shadow, is_snow, is_water
 
 TRANSITIONS = {
@@ -45,35 +45,10 @@ NO_CAUSE = 0
 _SQUARE = np.ones((3, 3), bool)
 
 
-def mapped_area(
-    probability: np.ndarray, grid: Grid | float, threshold: float = 0.5
-) -> dict[str, float]:
-    """Return area_km2, unknown_km2 and uncertainty_km2 of a map.
-
-    probability ``[row, col]``, nan where not predicted; ``grid`` is the grid or one pixel's area in
-    km2. The uncertainty is that of the buffer method (Granshaw & Fountain 2006, J. Glaciol. 52,
-    251-256; Paul et al. 2013, Ann. Glaciol. 54(63), 171-182): the outline is moved by one pixel
-    outwards and inwards,
-
-        uncertainty = (A(+1 pixel) - A(-1 pixel)) / 2.
-
-    All of the outline errs in one direction here, so this is a bound rather than a standard
-    deviation. Wrongly mapped regions (seasonal snow, missed debris) are not in it. The outline is
-    not moved across the frame or into unknown pixels, whose area is given apart.
-    """
-    mask = classify(probability, threshold)
-    pixel = _pixel_area(grid)
-    return {
-        "area_km2": float((mask == 1).sum() * pixel),
-        "unknown_km2": float((mask == UNKNOWN).sum() * pixel),
-        "uncertainty_km2": _buffer_pixels(mask) * pixel,
-    }
-
-
 def area_change(
     before: np.ndarray,
     after: np.ndarray,
-    grid: Grid | float,
+    pixel_area_km2: float,
     threshold: float = 0.5,
     *,
     errors: Sequence[AreaError | None] = (None, None, None),
@@ -82,9 +57,12 @@ def area_change(
     """Compare the mapped areas of two dates on the pixels that are known on both.
 
     Args:
-        before, after: probabilities [row, col] on one grid, nan where not predicted.
-        errors: of the classification on the first date, on the second, and of the difference,
-            None where unknown (see ``area_errors``). The difference has one of its own since one
+        before: probability [row, col], nan where not predicted.
+        after: the same on the second date, on one grid.
+        pixel_area_km2: of one pixel.
+        threshold: from which on a pixel is glacier.
+        errors: of the classification on the first date, on the second, and of the difference, None
+            where unknown (see ``change.area``). The difference has one of its own since one
             model's errors on two dates are alike and partly cancel; where it is None but the two
             others are not, they are added in quadrature as if they were independent, which makes
             the interval wide rather than narrow.
@@ -97,19 +75,19 @@ def area_change(
         it is symmetric) and bias_km2 (by which the interval is stretched to one side, nan unknown);
         change_percent (nan if nothing was mapped before), lost_km2, gained_km2, unknown_km2, and
         ``distinguishable``: whether the interval leaves out zero. The outline's part is that of
-        the buffer method (``mapped_area``) on both dates, in quadrature.
+        the buffer method (``metrics.mapped_area``) on both dates, in quadrature.
 
     Raises:
         ValueError: the shapes differ.
     """
     change = transition(classify(before, threshold), classify(after, threshold))
-    pixel = _pixel_area(grid)
+    pixel = pixel_area_km2
     known = change != UNKNOWN
     ground = float(known.sum() * pixel)
     first = np.where(known, (change == 1) | (change == LOST), UNKNOWN)
     second = np.where(known, (change == 1) | (change == GAINED), UNKNOWN)
     areas = [float((mask == 1).sum() * pixel) for mask in (first, second)]
-    buffers = [_buffer_pixels(mask) * pixel for mask in (first, second)]
+    buffers = [buffer_pixels(mask) * pixel for mask in (first, second)]
     ends = [
         interval(area, buffer, error, size_km2=max(area, least_km2), ground_km2=ground)
         for area, buffer, error in zip(areas, buffers, errors[:2], strict=True)
@@ -160,13 +138,22 @@ def _difference(
     }
 
 
-def transition(
-    before: np.ndarray, after: np.ndarray, valid: np.ndarray | None = None
-) -> np.ndarray:
-    """Return the change of each pixel, uint8 ``[row, col]``, with the codes of ``TRANSITIONS``.
+def transition(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Return the change of each pixel.
 
-    before and after are maps 0 / 1 / 255 or bool; ``valid`` (bool) is False where either image is
-    not to be trusted. A pixel unknown on either date is 255. ValueError if the shapes differ.
+    Args:
+        before: map 0 / 1 / 255 or bool, [row, col].
+        after: the same on the second date.
+
+    Returns:
+        uint8 [row, col], codes of ``TRANSITIONS``: 255 where either date is unknown.
+
+    Raises:
+        ValueError: the shapes differ.
+
+    Example:
+        >>> transition(np.array([[0, 1, 1, 0, 255]]), np.array([[0, 1, 0, 1, 1]])).tolist()
+        [[0, 1, 2, 3, 255]]
     """
     before, after = np.asarray(before), np.asarray(after)
     if before.shape != after.shape:
@@ -174,28 +161,22 @@ def transition(
     # was + 3 is -> stable 0, lost 1, gained 3, stable glacier 4
     codes = np.array([0, LOST, UNKNOWN, GAINED, 1], np.uint8)
     change = codes[(before == 1) + 3 * (after == 1)]
-    unknown = (before == UNKNOWN) | (after == UNKNOWN)
-    if valid is not None:
-        unknown |= ~np.asarray(valid, bool)
-    change[unknown] = UNKNOWN
+    change[(before == UNKNOWN) | (after == UNKNOWN)] = UNKNOWN
     return change
 
 
-def transition_table(change: np.ndarray, pixel_area_km2: float) -> pd.DataFrame:
-    """Return code, name, pixels, area_km2 and share (of the known pixels; nan for unknown)."""
-    numbers = np.bincount(np.asarray(change).ravel(), minlength=256)
-    pixels = numbers[list(TRANSITIONS)]
-    known = pixels[:-1].sum()
-    share = np.append(pixels[:-1] / known if known else np.full(4, np.nan), np.nan)
-    return pd.DataFrame(
-        {
-            "code": list(TRANSITIONS),
-            "name": list(TRANSITIONS.values()),
-            "pixels": pixels,
-            "area_km2": pixels * pixel_area_km2,
-            "share": share,
-        }
-    )
+def matrix(change: np.ndarray, pixel_area_km2: float, dates: Sequence[str]) -> pd.DataFrame:
+    """Sum a transition map up in a 2 x 2 table in km2.
+
+    Args:
+        change: of ``transition``.
+        pixel_area_km2: of one pixel.
+        dates: the first names the rows, the last the columns.
+    """
+    areas = np.bincount(np.asarray(change).ravel(), minlength=4) * pixel_area_km2
+    names = ["glacier", "not glacier"]
+    table = pd.DataFrame([[areas[1], areas[2]], [areas[3], areas[0]]], names, names)
+    return table.rename_axis(dates[0]).rename_axis(columns=dates[-1])
 
 
 def causes(
@@ -219,7 +200,8 @@ def causes(
 
     Args:
         change: [row, col] as from ``transition``.
-        before, after: the images on the same grid.
+        before: image of the first date.
+        after: image of the second date, on the same grid.
         clouds: masks of the dates, uint8 [row, col]: 0 clear, 1 cloud, 2 cloud shadow, 255 not
             known (as of ``clouds.cloud_mask``); None without.
 
@@ -248,21 +230,18 @@ def causes(
     return np.select([changed & rule for rule in rules], list(CAUSES), NO_CAUSE).astype(np.uint8)
 
 
-def explain(
-    change: np.ndarray,
-    before: Image,
-    after: Image,
-    grid: Grid | float | None = None,
-    *,
-    clouds: Sequence[np.ndarray | None] = (None, None),
-) -> pd.DataFrame:
-    """Return what the change is made of: a row for lost and gained by cause (see ``causes``).
+def explain(change: np.ndarray, cause: np.ndarray, pixel_area_km2: float) -> pd.DataFrame:
+    """Return what a change is made of.
 
-    Columns: direction, cause, pixels, area_km2 and share, the part of that direction's area (nan
-    if there is none). ``grid`` defaults to that of the first image.
+    Args:
+        change: of ``transition``.
+        cause: of ``causes``.
+        pixel_area_km2: of one pixel.
+
+    Returns:
+        direction (lost, gained), cause, pixels, area_km2 and share, the part of that direction's
+        area (nan if there is none).
     """
-    pixel = _pixel_area(before.grid if grid is None else grid)
-    cause = causes(change, before, after, clouds)
     rows = []
     for code in (LOST, GAINED):
         numbers = np.bincount(cause[change == code], minlength=len(CAUSES) + 1)
@@ -272,24 +251,12 @@ def explain(
                 "direction": TRANSITIONS[code],
                 "cause": name,
                 "pixels": int(numbers[key]),
-                "area_km2": float(numbers[key] * pixel),
+                "area_km2": float(numbers[key] * pixel_area_km2),
                 "share": float(numbers[key] / total) if total else math.nan,
             }
             for key, name in CAUSES.items()
         ]
     return pd.DataFrame(rows)
-
-
-def _pixel_area(grid: Grid | float) -> float:
-    return float(getattr(grid, "pixel_area_km2", grid))
-
-
-def _buffer_pixels(mask: np.ndarray) -> float:
-    """Half the number of pixels between the outline moved out and in by one (4-neighbourhood)."""
-    glacier, background = mask == 1, mask == 0
-    grown = ndimage.binary_dilation(glacier) & background
-    eroded = ndimage.binary_dilation(background) & glacier
-    return float(grown.sum() + eroded.sum()) / 2
 
 
 def _edge(change: np.ndarray) -> np.ndarray:

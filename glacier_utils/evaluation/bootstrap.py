@@ -1,21 +1,28 @@
-"""How sure a score is: intervals from a spatial block bootstrap, differences, a ranking.
-
-The interval is that of the score on unlimited ground of the same kind as the area at hand. Whole
-blocks of ground are drawn with replacement, as many as there are (Efron & Tibshirani 1993, ch. 13;
-blocks: Künsch 1989, Ann. Statist. 17, 1217), which gives the score's standard error; the interval
-is the score plus and minus t of them. The percentiles of the draws, which are usual, are too close
-together with few blocks (Hesterberg 2015, Am. Stat. 69, 371: draws vary by (n - 1) / n too little,
-and their tails are those of a normal variable). Measured on the sample with sixteen blocks, six
-models: of the draws from its own blocks, 95 % intervals by percentiles held the IoU 84 to 92 times
-in 100, by t 92 to 98 times. Not every block says as much, since many hold little ice: the degrees
-of freedom are those of the effective number of blocks, (sum w)^2 / sum w^2 (Kish 1965) with w the
-pixels that count for the score.
-
-Square blocks of ground: how large they must be, and the counts of a map in each of them.
+"""How sure a score is: blocks of ground, intervals from them, paired differences, a ranking.
 
 Errors of neighbouring pixels are alike: a shadowed slope is missed as a whole. What varies
 independently are pieces of ground larger than the length over which errors are alike, and only
-those can tell how far a score would be another one elsewhere (``intervals``).
+those can tell how far a score would be another one elsewhere. A map is therefore cut into square
+blocks larger than that length, and its hits and errors are counted in each.
+
+The interval is that of the score on unlimited ground of the same kind as the area at hand. Whole
+blocks are drawn with replacement, as many as there are (Efron & Tibshirani 1993, ch. 13; blocks:
+Künsch 1989, Ann. Statist. 17, 1217), which gives the score's standard error; the interval is the
+score plus and minus t of them. The percentiles of the draws, which are usual, are too close
+together with few blocks (Hesterberg 2015, Am. Stat. 69, 371: draws vary by (n - 1) / n too little,
+and their tails are those of a normal variable). Not every block says as much, since many hold
+little ice: the degrees of freedom are those of the effective number of blocks, (sum w)^2 / sum w^2
+(Kish 1965) with w the pixels that count for the score.
+
+How often 95 % intervals held the truth, in 100, with 9, 16, 25 and 100 blocks:
+
+    other landscapes of the sample, six trained models     100     98      98     72-80
+    random fields whose errors are alike over 0.4 to 0.9
+    km, also in an area of 12.8 km                        89-94   84-91   83-89   66-81
+
+Of draws from a map's own sixteen blocks, intervals by percentiles held the IoU 84 to 92 times in
+100, by t 92 to 98 times. Fewer and larger blocks than sixteen make intervals a third wider, smaller
+ones share errors across their borders.
 """
 
 from __future__ import annotations
@@ -35,6 +42,11 @@ from glacier_utils.metrics import COUNTS, LOWEST, SCORES, score_table
 from glacier_utils.raster.grid import Grid
 
 SAME = "not distinguishable"
+LEVEL = 0.1  # correlation below which errors count as independent
+LEAST_BLOCKS = 16
+LENGTHS = 4.0  # correlation lengths in the side of a block, where the area is large enough
+SIDE_M = 3200.0  # where nobody estimated the correlation length
+_LARGEST = 2048  # px; larger maps are averaged down, which bounds memory at about 0.5 GB
 _EVERY_PIXEL = ("accuracy", "specificity")  # scores that ground without ice tells about as well
 
 
@@ -59,10 +71,9 @@ class Estimate:
         return float(2 * stats.t.sf(abs(self.value) / self.error, self.freedom))
 
 
-def bootstrap(
-    frame: pd.DataFrame,
+def score_interval(
+    counts: pd.DataFrame,
     *,
-    by: str = "block",
     score: str = "iou",
     level: float = 0.95,
     samples: int = 2000,
@@ -70,40 +81,48 @@ def bootstrap(
 ) -> tuple[float, float]:
     """Return the interval of a pooled score, resampling whole spatial blocks.
 
-    ``frame`` holds tp, fp, fn, tn and the column ``by`` that names the block of each row; blocks
-    should exceed the errors' correlation length (`bootstrap.block_side`). Cut off at the least and the
-    largest value that the score can have. With fewer than two blocks that say anything about the
-    score, nothing can be said: (nan, nan).
+    Args:
+        counts: tp, fp, fn, tn and ``block``, the block of ground of each row. Blocks should exceed
+            the correlation length of the errors (``block_side``).
+        score: of ``metrics.SCORES``.
+        level: of confidence.
+        samples: number of draws.
+        seed: of the draws.
+
+    Returns:
+        Its ends, cut off at the least and the largest value that the score can have; (nan, nan)
+        with fewer than two blocks that say anything about the score.
     """
-    sums = _block_sums([frame], by)[0]
-    found = _estimate([sums], score, samples, seed)
-    return tuple(float(np.clip(end, LOWEST[score], 1)) for end in found.interval(level))
+    found = _estimate(_block_sums([counts]), score, samples, seed)
+    low, high = (float(np.clip(end, LOWEST[score], 1)) for end in found.interval(level))
+    return low, high
 
 
-def scores_with_interval(frame: pd.DataFrame) -> dict[str, float]:
+def scores_with_interval(counts: pd.DataFrame) -> dict[str, float]:
     """Return iou, iou_low, iou_high and the other scores of counts with a column ``block``."""
-    scores = score_table(frame)
-    low, high = bootstrap(frame, by="block")
+    scores = score_table(counts)
+    low, high = score_interval(counts)
     return {"iou": scores.pop("iou"), "iou_low": low, "iou_high": high, **scores}
 
 
-def bootstrap_difference(
-    frame_a: pd.DataFrame,
-    frame_b: pd.DataFrame,
-    *,
-    by: str = "block",
-    score: str = "iou",
-    level: float = 0.95,
-    samples: int = 2000,
-    seed: int = 0,
+def difference(
+    one: pd.DataFrame, other: pd.DataFrame, *, score: str = "iou"
 ) -> tuple[float, float, float]:
-    """Return score(a) - score(b) with its interval; both are resampled on the same blocks.
+    """Return score(one) - score(other) with its 95 % interval, resampled on the same blocks.
 
     Pairing removes what is common to both (a hard valley is hard for either model), so it finds
-    smaller differences than comparing two intervals. ValueError if the blocks are not the same.
+    smaller differences than comparing two intervals.
+
+    Args:
+        one: tp, fp, fn, tn and ``block``.
+        other: the same of another map.
+        score: of ``metrics.SCORES``.
+
+    Raises:
+        ValueError: the blocks are not the same.
     """
-    found = _estimate(_block_sums([frame_a, frame_b], by), score, samples, seed)
-    return found.value, *found.interval(level)
+    found = _estimate(_block_sums([one, other]), score)
+    return found.value, *found.interval()
 
 
 def verdict(low: float, high: float) -> str:
@@ -114,77 +133,67 @@ def verdict(low: float, high: float) -> str:
 
 
 def compare(
-    counts: Mapping[str, pd.DataFrame],
-    pairs: Iterable[tuple[str, str]] | None = None,
-    *,
-    by: str = "block",
-    score: str = "iou",
-    level: float = 0.95,
-    samples: int = 2000,
-    seed: int = 0,
+    counts: Mapping[str, pd.DataFrame], pairs: Iterable[tuple[str, str]] | None = None
 ) -> pd.DataFrame:
-    """Compare models pair by pair on the same blocks; all pairs, unless some are named.
+    """Compare the IoU of models pair by pair on the same blocks.
 
     Of twenty comparisons of equal models one is expected to look like a difference at 95 %:
     ``p_holm`` is the p value that holds for all rows together (Holm 1979, Scand. J. Stat. 6, 65).
 
     Args:
-        counts: model -> tp, fp, fn, tn and the column ``by``.
+        counts: model -> tp, fp, fn, tn and ``block``.
+        pairs: of names; None: all.
 
     Returns:
-        model, against, difference, low, high, verdict (``better``, ``worse`` or ``not
+        model, against, difference, low, high (95 %), verdict (``better``, ``worse`` or ``not
         distinguishable``, by the interval of this pair alone), p, p_holm.
+
+    Raises:
+        ValueError: the blocks are not the same.
     """
     rows = []
     for one, other in combinations(counts, 2) if pairs is None else pairs:
-        sums = _block_sums([counts[one], counts[other]], by)
-        found = _estimate(sums, score, samples, seed)
-        low, high = found.interval(level)
+        found = _estimate(_block_sums([counts[one], counts[other]]), "iou")
+        low, high = found.interval()
         rows.append((one, other, found.value, low, high, verdict(low, high), found.p))
     columns = ["model", "against", "difference", "low", "high", "verdict", "p"]
     table = pd.DataFrame(rows, columns=columns)
     return table.assign(p_holm=_holm(table["p"].to_numpy(float)))
 
 
-def ranking(
-    counts: Mapping[str, pd.DataFrame],
-    *,
-    by: str = "block",
-    score: str = "iou",
-    level: float = 0.95,
-    holm: bool = True,
-    samples: int = 2000,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Rank models as far as their paired differences allow.
+def ranking(counts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Rank models by IoU as far as their paired differences allow.
 
-    With ``holm`` a difference counts only if it stands among all the comparisons made here;
-    without, at the ``level`` of each alone.
+    A difference counts only if it stands among all the comparisons made here (Holm).
 
     Args:
-        counts: model -> tp, fp, fn, tn and the column ``by``.
+        counts: model -> tp, fp, fn, tn and ``block``, the same blocks.
 
     Returns:
-        A row a model, the best first: model, ``score``, low, high, rank (``1 to 3``: the places it
-        may have, by the models that are clearly better and clearly worse), ``not distinguishable
-        from`` (names, joined by commas).
+        One row per model, the best first: model, iou, low, high (95 %), rank (``1 to 3``: the
+        places it may have, by the models that are clearly better and clearly worse), ``not
+        distinguishable from`` (names, joined by commas).
+
+    Example:
+        >>> good = pd.DataFrame({"tp": [8, 9, 7], "fp": 1, "fn": 1, "tn": 9, "block": list("abc")})
+        >>> ranking({"fair": good.assign(fn=3), "good": good})[["model", "rank"]].values.tolist()
+        [['good', '1'], ['fair', '2']]
     """
-    options = {"by": by, "score": score, "samples": samples, "seed": seed}
-    pairs = compare(counts, level=level, **options)
-    clear = pairs["p_holm"] < 1 - level if holm else pairs["verdict"] != SAME
+    pairs = compare(counts)
+    clear = pairs["p_holm"] < 0.05
     above = pairs["difference"] > 0
     rows = []
-    for name, frame in counts.items():
+    for name, table in counts.items():
         ours, theirs = pairs["model"] == name, pairs["against"] == name
         better = (clear & ((ours & above) | (theirs & ~above))).sum()
         worse = (clear & ((ours & ~above) | (theirs & above))).sum()
         alike = [*pairs["against"][ours & ~clear], *pairs["model"][theirs & ~clear]]
         first, last = 1 + worse, len(counts) - better
-        low, high = bootstrap(frame, level=level, **options)
+        low, high = score_interval(table)
         rows.append(
             {
                 "model": name,
-                score: score_table(frame)[score],
+                "iou": score_table(table)["iou"],
                 "low": low,
                 "high": high,
                 "rank": f"{first} to {last}" if last > first else f"{first}",
@@ -192,19 +201,19 @@ def ranking(
             }
         )
     table = pd.DataFrame(rows)
-    return table.sort_values(score, ascending=False, kind="stable", ignore_index=True)
+    return table.sort_values("iou", ascending=False, kind="stable", ignore_index=True)
 
 
-def _block_sums(frames: Iterable[pd.DataFrame], by: str) -> list[np.ndarray]:
+def _block_sums(tables: Iterable[pd.DataFrame]) -> list[np.ndarray]:
     """Return counts [block, 4] of each table, blocks alike, those without known pixels left out."""
-    sums = [frame.groupby(by, sort=True)[COUNTS].sum() for frame in frames]
+    sums = [table.groupby("block", sort=True)[COUNTS].sum() for table in tables]
     if not all(table.index.equals(sums[0].index) for table in sums):
-        raise ValueError(f"the tables do not hold the same blocks in the column '{by}'")
+        raise ValueError("the tables do not hold the same blocks")
     known = np.any([table.sum(axis=1) > 0 for table in sums], axis=0)
     return [table.to_numpy()[known] for table in sums]
 
 
-def _estimate(sums: list[np.ndarray], score: str, samples: int, seed: int) -> Estimate:
+def _estimate(sums: list[np.ndarray], score: str, samples: int = 2000, seed: int = 0) -> Estimate:
     """Return the score of one table, or the difference of the scores of two."""
     values = [float(SCORES[score](*table.sum(axis=0))) for table in sums]
     value = values[0] - values[1] if len(sums) > 1 else values[0]
@@ -234,23 +243,15 @@ def _holm(p: np.ndarray) -> np.ndarray:
     return adjusted
 
 
-# How often 95 % intervals (`intervals`) held the truth, in 100, with 9, 16, 25 and 100 blocks:
-#   other worlds of the sample, six trained models    100     98      98     72-80
-#   random fields (``coverage``), errors alike over
-#   0.4 to 0.9 km, also in a 12.8 km area            89-94   84-91   83-89   66-81
-# Fewer and larger blocks than sixteen make intervals a third wider, smaller ones share errors
-# across their borders.
-LEAST_BLOCKS = 16
-LENGTHS = 4.0
-SIDE_M = 3200.0  # where nobody estimated the correlation length
-LEVEL = 0.1  # correlation below which errors count as independent
-_LARGEST = 2048  # px; larger maps are averaged down, which bounds memory at about 0.5 GB
-
-
 def errors(mask: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """Return 1 where map and reference disagree, 0 where they agree, nan where either is unknown.
 
-    mask, reference: uint8 0, 1, 255 of one shape; float32.
+    Args:
+        mask: uint8 0 / 1 / 255.
+        reference: of the same shape.
+
+    Returns:
+        float32.
     """
     mask, reference = np.asarray(mask), np.asarray(reference)
     found = (mask != reference).astype(np.float32)
@@ -268,7 +269,7 @@ def correlogram(error: np.ndarray, resolution_m: float) -> pd.DataFrame:
     Maps of more than 2048 px a side are averaged down first, which hides what is smaller.
 
     Args:
-        error: float [row, col], nan where unknown; of `errors`, or any other.
+        error: float [row, col], nan where unknown; of ``errors``, or any other.
         resolution_m: side of a pixel in m; nan: distances in pixels.
 
     Returns:
@@ -307,7 +308,7 @@ def correlogram(error: np.ndarray, resolution_m: float) -> pd.DataFrame:
 
 
 def correlation_length(curve: pd.DataFrame, level: float = LEVEL) -> float:
-    """Return the distance in m at which a `correlogram` first falls below ``level``.
+    """Return the distance in m at which a ``correlogram`` first falls below ``level``.
 
     0.1 rather than 1/e: the errors of glacier maps fall off fast within an object and slowly
     between objects, so that at 1/e (200 m on the sample) a fifth of the correlation reaches twice
@@ -335,18 +336,21 @@ class Side:
     reason: str
 
 
-def block_side(
-    correlation_m: float, extent_m: tuple[float, float], *, least_blocks: int = LEAST_BLOCKS
-) -> Side:
-    """Choose the side of the blocks for an area of ``extent_m`` (height, width).
+def block_side(correlation_m: float, extent_m: tuple[float, float]) -> Side:
+    """Choose the side of the blocks of an area.
 
-    Four correlation lengths where that leaves ``least_blocks``; otherwise the largest side that
+    Four correlation lengths where that leaves sixteen blocks; otherwise the largest side that
     leaves them, if it is above the correlation length. Where even that is not possible the blocks
-    are as large as ``least_blocks`` allows and ``enough`` is False: intervals are then too narrow.
+    are as large as sixteen allow and ``enough`` is False: intervals are then too narrow.
+
+    Args:
+        correlation_m: correlation length of the errors; nan without an error, inf if it reaches
+            beyond half the area.
+        extent_m: height and width of the area.
     """
     height, width = extent_m
-    sides = sorted({s / n for s in extent_m for n in range(1, least_blocks + 1)}, reverse=True)
-    largest = next(s for s in sides if _parts(height, s) * _parts(width, s) >= least_blocks)
+    sides = sorted({s / n for s in extent_m for n in range(1, LEAST_BLOCKS + 1)}, reverse=True)
+    largest = next(s for s in sides if _parts(height, s) * _parts(width, s) >= LEAST_BLOCKS)
     wanted = LENGTHS * correlation_m
     # Without an error there is nothing to estimate: the largest blocks are the careful choice.
     side = wanted if wanted <= largest else largest
@@ -374,7 +378,10 @@ def block_counts(
     the size of a pixel, each side is cut into four.
 
     Args:
-        mask, reference: uint8 [row, col]: 0, 1, 255.
+        mask: uint8 [row, col]: 0, 1, 255.
+        reference: of the same shape.
+        grid: of both.
+        side_m: least side of a block.
 
     Returns:
         block (row-col), tp, fp, fn, tn.
@@ -394,29 +401,6 @@ def block_counts(
             counts = metrics.count(mask[part], reference[part])
             found.append({"block": f"{i:02d}-{j:02d}", **vars(counts)})
     return pd.DataFrame(found)[["block", *metrics.COUNTS]]
-
-
-def patch_blocks(index: pd.DataFrame, size: int, side: float) -> np.ndarray:
-    """Name the block of each patch: equal blocks of about ``side``, cut as by `block_counts`.
-
-    Args:
-        index: area, row and col of each patch's upper left corner in px, as in a patch store.
-        size, side: of a patch and of a block, in px.
-
-    Returns:
-        Names [n], ``area:row-col``. A patch belongs to the block that holds its centre.
-    """
-    names = np.empty(len(index), object)
-    for area, table in index.groupby("area"):
-        corners = table[["row", "col"]].to_numpy(float)
-        corners = corners - corners.min(axis=0)
-        extent = corners.max(axis=0) + size
-        parts = np.array([_parts(length, side) for length in extent])
-        places = ((corners + size / 2) * parts / extent).astype(int)
-        names[np.flatnonzero(index["area"] == area)] = [
-            f"{area}:{i:02d}-{j:02d}" for i, j in places
-        ]
-    return names
 
 
 def _parts(length: float, side: float, least: int = 1) -> int:

@@ -1,7 +1,7 @@
 """Whether a probability means what it says, and what it is worth to leave doubtful pixels out.
 
 Everything but the map of doubt works on histograms of the probability, one of the glacier pixels
-and one of the others (`metrics.histograms`, 1000 bins): they may be added up over patches and
+and one of the others (``metrics.histograms``, 1000 bins): they may be added up over patches and
 scenes, so that memory does not grow with them. A bin stands for its middle. That shifts a Brier
 score by less than 0.001 (twice half a bin) and an area under a curve by less than 0.001; a
 probability that a network is very sure of (below 0.0005 or above 0.9995) counts as 0.0005 or
@@ -29,22 +29,29 @@ Histograms = tuple[np.ndarray, np.ndarray]  # glacier [bins], background [bins]
 
 
 def histogram(probability: np.ndarray, label: np.ndarray) -> Histograms:
-    """Count the probabilities of glacier and of background pixels in 1000 bins of 0..1."""
+    """Count the probabilities of glacier and of background pixels in 1000 bins of 0..1.
+
+    Args:
+        probability: of any shape, nan where not predicted.
+        label: 0 / 1 / 255, of the same shape.
+    """
     return histograms(probability, label, bins=BINS)
 
 
 def reliability(
     glacier: np.ndarray, background: np.ndarray, *, bins: int = 10, equal_count: bool = False
 ) -> pd.DataFrame:
-    """Set the share of glacier that is found beside the probability that was stated.
+    """Set the fraction of glacier that is found beside the probability that was stated.
 
     Args:
-        glacier, background: of `histogram`.
-        bins: number of classes, equally wide, or with as many pixels each as the histogram allows
-            where ``equal_count``; classes without a pixel are left out.
+        glacier: first of ``histogram``.
+        background: second of it.
+        bins: number of classes; those without a pixel are left out.
+        equal_count: whether each holds as many pixels as the histogram allows, instead of being
+            equally wide.
 
     Returns:
-        low, high (of the class), probability (mean), share (of glacier), pixels.
+        low, high (of the class), probability (mean), share (fraction of glacier), pixels.
     """
     total = glacier + background
     number = len(total)
@@ -78,14 +85,19 @@ def calibration_scores(
 ) -> dict[str, float]:
     """Score the probabilities; lower is better but for resolution, nan without a pixel.
 
+    Args:
+        glacier: first of ``histogram``.
+        background: second of it.
+        bins: number of classes of the calibration errors.
+
     Returns:
-        ece: expected calibration error, the mean over the pixels of ``|share - probability|`` of
-            their class, 15 classes of equal width (Naeini et al. 2015, AAAI; Guo et al. 2017,
-            ICML, here of the probability of glacier, not of the winning class); ece_equal_count:
-            the same with classes of equal numbers; mce: the largest such distance.
+        ece: expected calibration error, the mean over the pixels of ``|fraction of glacier -
+            probability|`` of their class, 15 classes of equal width (Naeini et al. 2015, AAAI; Guo
+            et al. 2017, ICML, here of the probability of glacier, not of the winning class);
+            ece_equal_count: the same with classes of equal numbers; mce: the largest such distance.
         brier: mean of (probability - label)^2 (Brier 1950), reliability - resolution + uncertainty
             (Murphy 1973) over the bins of the histogram: distance from the diagonal, distance of
-            the shares from the overall one, variance of the label.
+            the fractions from the overall one, variance of the label.
         nll: mean log loss (nat).
         pixels.
     """
@@ -101,11 +113,11 @@ def calibration_scores(
         gap = (table["share"] - table["probability"]).abs()
         errors.append((float((gap * table["pixels"]).sum() / pixels), float(gap.max())))
     p = _middles(len(total))
-    share = glacier / np.maximum(total, 1)
+    found = glacier / np.maximum(total, 1)
     overall = glacier.sum() / pixels
     parts = {
-        "reliability": float((total * (p - share) ** 2).sum() / pixels),
-        "resolution": float((total * (share - overall) ** 2).sum() / pixels),
+        "reliability": float((total * (p - found) ** 2).sum() / pixels),
+        "resolution": float((total * (found - overall) ** 2).sum() / pixels),
         "uncertainty": float(overall * (1 - overall)),
     }
     brier = parts["reliability"] - parts["resolution"] + parts["uncertainty"]
@@ -126,6 +138,10 @@ def fit_temperature(glacier: np.ndarray, background: np.ndarray) -> float:
     The minimum of the log loss (Guo et al. 2017, ICML) between 0.05 and 20, where it has one only.
     Above 1 the model was too sure of itself, below 1 not sure enough. 1 where the pixels hold one
     class, which says nothing about how sure to be.
+
+    Args:
+        glacier: first of ``histogram``.
+        background: second of it.
     """
     if not glacier.sum() or not background.sum():
         return 1.0
@@ -144,6 +160,10 @@ def apply_temperature(probability: np.ndarray, temperature: float) -> np.ndarray
 
     0.5 stays where it is. Another threshold must be taken along, ``apply_temperature(threshold,
     temperature)``, and the map stays the same.
+
+    Args:
+        probability: of any shape.
+        temperature: of ``fit_temperature``.
     """
     probability = np.clip(np.asarray(probability, np.float32), _EPS, 1 - _EPS)
     return special.expit(special.logit(probability) / np.float32(temperature))
@@ -154,9 +174,14 @@ def before_and_after(
 ) -> tuple[pd.DataFrame, dict[str, Histograms]]:
     """Score probabilities as they are and with the temperature fitted on validation.
 
+    Args:
+        probability: of any shape, nan where not predicted.
+        label: 0 / 1 / 255, of the same shape.
+        temperature: of ``fit_temperature``.
+
     Returns:
-        stage (``before``, ``after``), temperature and the columns of `calibration_scores`; and the
-        histograms by stage, for figures.
+        stage (``before``, ``after``), temperature and the columns of ``calibration_scores``; and
+        the histograms by stage, for figures.
     """
     stages = {"before": 1.0, "after": temperature}
     found = {
@@ -170,26 +195,37 @@ def before_and_after(
 
 
 def uncertainty(probability: np.ndarray) -> np.ndarray:
-    """Return the entropy of each pixel's class in bit, float32: 0 sure, 1 at 0.5; nan stays nan."""
+    """Return the entropy of each pixel's class in bit (Shannon 1948), float32.
+
+    Args:
+        probability: of any shape; nan stays nan.
+
+    Example:
+        >>> uncertainty(np.array([0.0, 0.5])).tolist()
+        [0.0, 1.0]
+    """
     p = np.asarray(probability, np.float32)
     return ((special.entr(p) + special.entr(1 - p)) / np.float32(math.log(2))).astype(np.float32)
 
 
-def risk_coverage(
-    glacier: np.ndarray, background: np.ndarray, *, threshold: float = 0.5
-) -> pd.DataFrame:
-    """Return error and IoU of the surest pixels, by the share of pixels kept.
+def risk_coverage(glacier: np.ndarray, background: np.ndarray, *, threshold: float) -> pd.DataFrame:
+    """Return error and IoU of the surest pixels, by the fraction of pixels kept.
 
     Pixels are kept in the order of the distance of their logit from that of the ``threshold`` at
     which they are classified: what lies next to it is doubtful. (El-Yaniv & Wiener 2010, JMLR 11;
     Geifman & El-Yaniv 2017.)
 
+    Args:
+        glacier: first of ``histogram``.
+        background: second of it.
+        threshold: of the map.
+
     Returns:
-        coverage (share of pixels kept, rising to 1), risk (share of them that is wrong), iou,
+        coverage (fraction of pixels kept, rising to 1), risk (fraction of them that is wrong), iou,
         doubt (distance in logits of the last one kept).
     """
     number = len(glacier)
-    # As in `classify`: a threshold on a bin's lower edge calls the whole bin glacier.
+    # As in ``classify``: a threshold on a bin's lower edge calls the whole bin glacier.
     yes = np.arange(number) >= math.ceil(threshold * number - 1e-9)
     # Rounded, since two bins on either side of the threshold are equally sure.
     distance = np.abs(special.logit(_middles(number)) - special.logit(threshold)).round(9)
@@ -213,20 +249,17 @@ def risk_coverage(
 
 
 def area_under_risk(curve: pd.DataFrame) -> float:
-    """Return the area under `risk_coverage` (AURC): the mean risk over all coverages.
+    """Return the area under ``risk_coverage`` (AURC): the mean risk over all coverages.
 
     The pixels of one bin come in no order: each counts with the risk of the whole bin's end. 0 for
     a map without an error; nan without a pixel.
+
+    Args:
+        curve: of ``risk_coverage``.
     """
     if curve.empty:
         return math.nan
     return float((curve["risk"] * curve["coverage"].diff().fillna(curve["coverage"])).sum())
-
-
-def coverage_at_iou(curve: pd.DataFrame, level: float) -> float:
-    """Return the largest share of pixels that can be kept with an IoU of ``level``; 0 for none."""
-    reached = curve.loc[curve["iou"] >= level, "coverage"]
-    return float(reached.max()) if len(reached) else 0.0
 
 
 def _middles(bins: int) -> np.ndarray:

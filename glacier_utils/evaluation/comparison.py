@@ -1,12 +1,16 @@
-"""Spatial evaluation: several models on the patches of an area that none of them has seen.
+"""Several models on an area that none of them has seen: their maps, scores and differences.
 
-An area as one map: what notebook 04 judges beyond patches, from all rooms that judge.
+Maps are masks of patches in the order of ``positions`` (patches of a store); what asks for more
+than single patches puts those of an area together. ``judge`` gives the first area as one map with
+its image, which is what notebook 04 looks at beyond patches.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -22,16 +26,20 @@ from glacier_utils.evaluation import bootstrap, calibration, label_bias
 from glacier_utils.evaluation.per_glacier import Glaciers, burn_glaciers
 from glacier_utils.imagery.clouds import cloud_mask, unfit
 from glacier_utils.models.checkpoint import load_checkpoint
-from glacier_utils.prediction.adaptation import predict_by_scene
+from glacier_utils.prediction.mapper import predict_patches
 from glacier_utils.prediction.postprocess import clean
 from glacier_utils.raster.grid import Grid, Image
-from glacier_utils.training import fitting
 
-Masks = Mapping[str, np.ndarray]
+Masks = Mapping[str, np.ndarray]  # model -> [n, row, col]
+Counts = Mapping[str, Mapping[str, pd.DataFrame]]  # reference -> model -> of `count_blocks`
 
 
 def references(store: PatchStore, positions: np.ndarray) -> dict[str, np.ndarray]:
-    """Return what maps can be judged by: the labels, and the truth where it is known.
+    """Return what maps can be judged against: the labels, and the truth where it is known.
+
+    Args:
+        store: of patches.
+        positions: patches in the store.
 
     Returns:
         name -> uint8 [n, row, col]: 0, 1, 255.
@@ -50,19 +58,21 @@ def references(store: PatchStore, positions: np.ndarray) -> dict[str, np.ndarray
 
 
 def predict_models(
-    table: pd.DataFrame, store: PatchStore, positions: np.ndarray
+    checkpoints: Mapping[str, Path], store: PatchStore, positions: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Predict the patches with every model of `fitting.summary`.
+    """Predict patches with every model.
 
-    A model that was trained with per-scene normalisation is fitted to the images of each area and
-    date, as `adaptation.adapt` does.
+    Args:
+        checkpoints: model -> checkpoint.
+        store: of patches.
+        positions: patches in the store.
 
     Returns:
         model -> probability float32 [n, row, col].
     """
     return {
-        name: predict_by_scene(load_checkpoint(fitting.checkpoint(table, name)), store, positions)
-        for name in table["model"]
+        name: predict_patches(load_checkpoint(path), store.images, positions=positions)
+        for name, path in checkpoints.items()
     }
 
 
@@ -76,8 +86,15 @@ def classify_models(
 ) -> dict[str, np.ndarray]:
     """Apply each model's own threshold, and GlacierNet's clean-up rules where asked for.
 
-    The rules (`postprocess.clean`) work on each area as a whole, since a glacier that a patch cuts
-    is not a small one.
+    The rules (``postprocess.clean``) work on each area as a whole, since a glacier that a patch
+    cuts is not a small one.
+
+    Args:
+        table: model and threshold.
+        probabilities: model -> float32 [n, row, col].
+        store: of patches.
+        positions: patches in the store.
+        post_process: whether to clean.
 
     Returns:
         model -> uint8 [n, row, col]: 0, 1, 255 where not predicted.
@@ -90,151 +107,176 @@ def classify_models(
         name: metrics.classify(probability, thresholds[name])
         for name, probability in probabilities.items()
     }
-    if not post_process:
-        return masks
-    pixel = pixel_area_km2(store)
-    if not np.isfinite(pixel):
-        raise GlacierError(
-            f"{store.folder}: the clean-up rules are in km2, but the images do not tell the size "
-            "of a pixel; add `resolution` to dataset.yaml or leave post_process off"
-        )
-    areas = store.index["area"].to_numpy()[positions]
-    for name, mask in masks.items():
-        for area in dict.fromkeys(areas):
-            here = areas == area
-            whole, _ = assemble(mask[here], store, positions[here])
-            masks[name][here] = cut(clean(whole, pixel), store, positions[here])
+    for mask in masks.values() if post_process else ():
+        for own in _areas(store, positions):
+            whole, grid = assemble(mask[own], store, positions[own])
+            if not np.isfinite(grid.pixel_area_km2):
+                raise GlacierError(
+                    f"{store.folder}: the clean-up rules are in km2, but the images do not tell "
+                    "the size of a pixel; add `resolution` to dataset.yaml or leave post_process "
+                    "off"
+                )
+            mask[own] = cut(clean(whole, grid.pixel_area_km2), store, positions[own])
     return masks
 
 
-def spatial_scores(
-    table: pd.DataFrame,
-    masks: Masks,
-    store: PatchStore,
-    positions: np.ndarray,
-    *,
-    side_m: float | None = None,
-) -> pd.DataFrame:
+def count_blocks(
+    masks: Masks, store: PatchStore, positions: np.ndarray, *, side_m: float | None = None
+) -> dict[str, dict[str, pd.DataFrame]]:
+    """Count hits and errors of every map in each block of ground, against every reference.
+
+    Args:
+        masks: model -> uint8 [n, row, col].
+        store: of patches.
+        positions: patches in the store.
+        side_m: of the blocks (``block_size``); None: 3.2 km, or a quarter of a shorter side.
+
+    Returns:
+        reference -> model -> area, date, block, tp, fp, fn, tn. Blocks are those of
+        ``bootstrap.block_counts``, cut from each area as a whole.
+    """
+    places = [(own, positions[own]) for own in _areas(store, positions)]
+    found: dict[str, dict[str, pd.DataFrame]] = {}
+    for reference, truth in references(store, positions).items():
+        known = [assemble(truth[own], store, chosen) for own, chosen in places]
+        found[reference] = {}
+        for name, mask in masks.items():
+            tables = []
+            for (own, chosen), (target, grid) in zip(places, known, strict=True):
+                whole, _ = assemble(mask[own], store, chosen)
+                table = bootstrap.block_counts(whole, target, grid, side_m=side_m)
+                area, date = store.index[["area", "date"]].iloc[chosen[0]]
+                table.insert(0, "area", area)
+                table.insert(1, "date", date)
+                tables.append(table.assign(block=f"{area}:" + table["block"]))
+            found[reference][name] = pd.concat(tables, ignore_index=True)
+    return found
+
+
+def spatial_scores(table: pd.DataFrame, counts: Counts) -> pd.DataFrame:
     """Score every model against every reference, area by area.
 
     Args:
-        side_m: of the blocks that are resampled (`bootstrap.block_side`); None: 3.2 km, or a quarter
-            of a shorter side.
+        table: model, architecture and seed.
+        counts: of ``count_blocks``.
 
     Returns:
-        A row per model, area and reference: model (architecture), area, date, reference, seed,
+        One row per model, reference and area: model (architecture), area, date, reference, seed,
         iou, iou_low, iou_high (95 %, spatial block bootstrap) and the other scores.
     """
-    rows = []
-    for row in table.itertuples():
-        for reference, truth in references(store, positions).items():
-            counts = block_counts(masks[row.model], truth, store, positions, side_m)
-            for (area, date), part in counts.groupby(["area", "date"], sort=False):
-                rows.append(
-                    {
-                        "model": row.architecture,
-                        "area": area,
-                        "date": date,
-                        "reference": reference,
-                        "seed": row.seed,
-                        **bootstrap.scores_with_interval(part),
-                    }
-                )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(
+        {
+            "model": row.architecture,
+            "area": area,
+            "date": date,
+            "reference": reference,
+            "seed": row.seed,
+            **bootstrap.scores_with_interval(part),
+        }
+        for row in table.itertuples()
+        for reference, tables in counts.items()
+        for (area, date), part in tables[row.model].groupby(["area", "date"], sort=False)
+    )
 
 
-def differences(
-    best: str,
-    masks: Masks,
-    store: PatchStore,
-    positions: np.ndarray,
-    *,
-    side_m: float | None = None,
-) -> pd.DataFrame:
-    """Compare one model with each other one on the same blocks, as of `spatial_scores`.
+def differences(best: str, counts: Counts) -> pd.DataFrame:
+    """Compare one model with each other one on the same blocks.
+
+    Args:
+        best: model.
+        counts: of ``count_blocks``.
 
     Returns:
-        A row per other model and reference: model, against, reference, difference of the IoU
-        (``best`` minus the other), low, high (95 %), verdict (``better``, ``worse`` or
-        ``not distinguishable``).
+        One row per other model and reference: model, against, reference, difference of the IoU
+        (``best`` minus the other), low, high (95 %), verdict (``better``, ``worse`` or ``not
+        distinguishable``), p_holm.
     """
-    pairs = [(best, other) for other in masks if other != best]
-    return _paired(pairs, masks, store, positions, side_m)
+    others = next(iter(counts.values()))
+    return _paired([(best, other) for other in others if other != best], counts)
 
 
-def against_baselines(
-    table: pd.DataFrame,
-    masks: Masks,
-    store: PatchStore,
-    positions: np.ndarray,
-    *,
-    side_m: float | None = None,
-) -> pd.DataFrame:
-    """Compare every network with every baseline on the same blocks: a table as `differences`."""
-    kinds = table.set_index("model")["kind"]
-    networks, baselines = (
-        [name for name in masks if kinds[name] == kind] for kind in ("network", "baseline")
-    )
-    pairs = [(network, baseline) for network in networks for baseline in baselines]
-    return _paired(pairs, masks, store, positions, side_m)
+def against_baselines(table: pd.DataFrame, counts: Counts) -> pd.DataFrame:
+    """Compare every network with every baseline on the same blocks: a table as ``differences``.
+
+    Args:
+        table: model and kind (``network`` or ``baseline``).
+        counts: of ``count_blocks``.
+    """
+    names = {kind: list(part["model"]) for kind, part in table.groupby("kind")}
+    networks, baselines = names.get("network", ()), names.get("baseline", ())
+    return _paired([(one, other) for one in networks for other in baselines], counts)
 
 
 def clearly_better(pairs: pd.DataFrame) -> list[str]:
-    """Return the models that are ``better`` than each one they are compared with, by all
-    references."""
+    """Return the models that are better than each one they are compared with, by all references.
+
+    Args:
+        pairs: of ``against_baselines``.
+    """
     verdicts = (pairs["verdict"] == "better").groupby(pairs["model"], sort=False).all()
     return list(verdicts.index[verdicts])
 
 
-def _paired(
-    pairs: Sequence[tuple[str, str]],
-    masks: Masks,
-    store: PatchStore,
-    positions: np.ndarray,
-    side_m: float | None,
-) -> pd.DataFrame:
-    """Return the difference of the IoU of each pair, resampled on the same blocks."""
+def _paired(pairs: Sequence[tuple[str, str]], counts: Counts) -> pd.DataFrame:
     columns = ["model", "against", "reference", "difference", "low", "high", "verdict", "p_holm"]
-    tables = []
-    for reference, truth in references(store, positions).items():
-        names = dict.fromkeys(name for pair in pairs for name in pair)
-        counts = {
-            name: block_counts(masks[name], truth, store, positions, side_m) for name in names
-        }
-        tables.append(bootstrap.compare(counts, pairs).assign(reference=reference))
+    tables = [
+        bootstrap.compare(own, pairs).assign(reference=reference)
+        for reference, own in counts.items()
+    ]
     return pd.concat(tables, ignore_index=True)[columns]
 
 
+def same_support(counts: Counts) -> bool:
+    """Say whether every model was counted on the same number of pixels, per reference.
+
+    Args:
+        counts: of ``count_blocks``.
+    """
+    return all(
+        len({int(table[metrics.COUNTS].to_numpy().sum()) for table in own.values()}) == 1
+        for own in counts.values()
+    )
+
+
 def curves(
-    names: Sequence[str],
-    probabilities: Masks,
-    masks: Masks,
-    store: PatchStore,
-    positions: np.ndarray,
+    probabilities: Masks, masks: Masks, store: PatchStore, positions: np.ndarray
 ) -> tuple[dict[str, pd.DataFrame], dict[str, tuple[float, float]]]:
-    """Return precision-recall curves against the labels, and each model's own point on them."""
+    """Return precision-recall curves against the labels, and each map's own point on them.
+
+    Args:
+        probabilities: model -> float32 [n, row, col].
+        masks: of the models that are wanted.
+        store: of patches.
+        positions: patches in the store.
+
+    Returns:
+        title -> ``metrics.precision_recall``, title -> (recall, precision).
+    """
     labels = np.asarray(store.labels[positions])
     lines, points = {}, {}
-    for name in names:
-        area = metrics.average_precision(probabilities[name], labels)
-        title = f"{name} (average precision {area:.2f})"
-        lines[title] = metrics.precision_recall(probabilities[name], labels)
-        counts = metrics.count(masks[name], labels)
-        points[title] = (counts.recall, counts.precision)
+    for name, mask in masks.items():
+        curve = metrics.precision_recall(probabilities[name], labels)
+        title = f"{name} (average precision {metrics.average_precision(curve):.2f})"
+        counts = metrics.count(mask, labels)
+        lines[title], points[title] = curve, (counts.recall, counts.precision)
     return lines, points
 
 
-def patch_scores(
-    names: Sequence[str], masks: Masks, store: PatchStore, positions: np.ndarray
-) -> pd.DataFrame:
+def patch_scores(masks: Masks, store: PatchStore, positions: np.ndarray) -> pd.DataFrame:
     """Return counts and scores of every patch and model against the labels.
 
-    Columns: model, patch (the store's number), tp, fp, fn, tn and the scores.
+    Args:
+        masks: model -> uint8 [n, row, col].
+        store: of patches.
+        positions: patches in the store.
+
+    Returns:
+        model, patch (the store's number), tp, fp, fn, tn and the scores.
     """
     labels = np.asarray(store.labels[positions])
     tables = []
-    for name in names:
-        scores = metrics.score_patches(metrics.count_patches(masks[name], labels))
+    for name, mask in masks.items():
+        scores = metrics.score_patches(metrics.count_patches(mask, labels))
         scores.insert(0, "patch", store.index["patch"].to_numpy()[positions])
         scores.insert(0, "model", name)
         tables.append(scores)
@@ -244,12 +286,17 @@ def patch_scores(
 def best_median_worst(scores: pd.DataFrame, model: str, *, each: int = 3) -> pd.DataFrame:
     """Pick patches of one model by IoU, among those that hold enough glacier to judge.
 
+    Args:
+        scores: of ``patch_scores``.
+        model: whose patches.
+        each: how many of each kind at most.
+
     Returns:
-        which (``best``, ``median``, ``worst``), patch and iou, at most ``each`` rows a kind and no
-        patch twice. A patch counts when label or map hold at least 2 % glacier.
+        which (``best``, ``median``, ``worst``), patch and iou; no patch twice. A patch counts when
+        label or map hold at least 2 % glacier.
     """
     own = scores[scores["model"] == model]
-    total = own[["tp", "fp", "fn", "tn"]].sum(axis=1)
+    total = own[metrics.COUNTS].sum(axis=1)
     own = own[own[["tp", "fp", "fn"]].sum(axis=1) >= 0.02 * total]
     own = own.dropna(subset=["iou"]).sort_values("iou", ascending=False, kind="stable")
     each = min(each, max(1, len(own) // 3))
@@ -264,17 +311,39 @@ def best_median_worst(scores: pd.DataFrame, model: str, *, each: int = 3) -> pd.
     return picked[["which", "patch", "iou"]].reset_index(drop=True)
 
 
+def error_patches(
+    mask: np.ndarray, store: PatchStore, positions: np.ndarray, patches: Sequence[int]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return single patches for an error figure.
+
+    Args:
+        mask: uint8 [n, row, col] in the order of ``positions``.
+        store: of patches.
+        positions: patches in the store.
+        patches: the store's numbers of the patches wanted.
+
+    Returns:
+        (map, label) of each, uint8 [row, col].
+    """
+    place = {int(number): i for i, number in enumerate(positions)}
+    return [(mask[place[int(p)]], np.asarray(store.labels[int(p)])) for p in patches]
+
+
 def assemble(
     values: np.ndarray, store: PatchStore, positions: np.ndarray
-) -> tuple[np.ndarray, tuple[float, float, float, float]]:
+) -> tuple[np.ndarray, Grid]:
     """Put patches of one area and date back to where they were cut.
 
     Args:
         values: [n, row, col], in the order of ``positions``.
+        store: of patches.
         positions: patches of one area and date; overlapping ones overwrite in order.
 
     Returns:
-        The map [row, col], 255 (nan for floats) where no patch lies, and its bounds in m.
+        The map [row, col], 255 (nan for floats) where no patch lies, and its grid.
+
+    Raises:
+        ValueError: patches of several areas or dates.
     """
     index = store.index.iloc[positions]
     if index[["area", "date"]].drop_duplicates().shape[0] != 1:
@@ -282,82 +351,44 @@ def assemble(
     size = values.shape[-1]
     top, left = index["row"].min(), index["col"].min()
     shape = (index["row"].max() - top + size, index["col"].max() - left + size)
-    empty = np.nan if values.dtype.kind == "f" else 255
+    empty = np.nan if values.dtype.kind == "f" else UNKNOWN
     canvas = np.full(shape, empty, dtype=values.dtype)
     for patch, row, col in zip(values, index["row"] - top, index["col"] - left, strict=True):
         canvas[row : row + size, col : col + size] = patch
-    return canvas, tuple(index.total_bounds)
+    return canvas, _grid(store, positions, shape)
 
 
 def cut(canvas: np.ndarray, store: PatchStore, positions: np.ndarray) -> np.ndarray:
-    """Cut the map that `assemble` made back into patches [n, row, col], in the same order."""
+    """Cut the map that ``assemble`` made back into patches.
+
+    Args:
+        canvas: [row, col].
+        store: of patches.
+        positions: those that were put together.
+
+    Returns:
+        [n, row, col], in the same order.
+    """
     index = store.index.iloc[positions]
     size = store.images.shape[-1]
     corners = zip(index["row"] - index["row"].min(), index["col"] - index["col"].min(), strict=True)
     return np.stack([canvas[row : row + size, col : col + size] for row, col in corners])
 
 
-def boundary_table(
-    masks: Masks, store: PatchStore, positions: np.ndarray, *, names: Sequence[str]
-) -> pd.DataFrame:
-    """Measure how far mapped outlines lie from the references', area by area.
-
-    Returns:
-        model, area, reference, and the columns of `metrics.boundary_distance`.
-    """
-    resolution = pixel_area_km2(store) ** 0.5 * 1000
-    areas = store.index["area"].to_numpy()[positions]
-    rows = []
-    for reference, truth in references(store, positions).items():
-        for name in names:
-            for area in dict.fromkeys(areas):
-                here = areas == area
-                mask, _ = assemble(masks[name][here], store, positions[here])
-                target, _ = assemble(truth[here], store, positions[here])
-                distances = metrics.boundary_distance(mask, target, resolution)
-                rows.append({"model": name, "area": area, "reference": reference, **distances})
-    return pd.DataFrame(rows)
-
-
-def pixel_area_km2(store: PatchStore) -> float:
-    """Return the area of a pixel of the first patch; nan where nobody told it (see `Grid`)."""
+def _grid(store: PatchStore, positions: np.ndarray, shape: tuple[int, int]) -> Grid:
+    """Return the grid of an area, its pixels being those of the store's first patch."""
     size = store.images.shape[-1]
     xmin, ymin, xmax, ymax = store.index.geometry.iloc[0].bounds
+    left, _, _, top = store.index.iloc[positions].total_bounds
     crs = store.index.crs and CRS.from_user_input(store.index.crs)
-    transform = Affine((xmax - xmin) / size, 0, xmin, 0, (ymin - ymax) / size, ymax)
-    return Grid(crs, transform, size, size).pixel_area_km2
+    return Grid(crs, Affine((xmax - xmin) / size, 0, left, 0, (ymin - ymax) / size, top), *shape)
 
 
-def same_support(masks: Masks, store: PatchStore, positions: np.ndarray) -> bool:
-    """Say whether every model was counted on the same number of pixels, per reference."""
-    return all(
-        len({metrics.count(mask, truth).total for mask in masks.values()}) == 1
-        for truth in references(store, positions).values()
-    )
-
-
-def block_counts(
-    mask: np.ndarray,
-    reference: np.ndarray,
-    store: PatchStore,
-    positions: np.ndarray,
-    side_m: float | None = None,
-) -> pd.DataFrame:
-    """Count hits and errors of every patch, and name the block of ground it lies in.
-
-    Columns tp, fp, fn, tn, block, area, date; ``side_m`` as of `spatial_scores`.
-    """
-    counts = metrics.count_patches(mask, reference)
-    index, size = store.index.iloc[positions], mask.shape[-1]
-    resolution = pixel_area_km2(store) ** 0.5 * 1000
-    side = (side_m or bootstrap.SIDE_M) / resolution
-    if side_m is None or not np.isfinite(side):
-        corners = index[["row", "col"]]
-        side = np.nanmin([side, ((corners.max() - corners.min() + size) / 4).min()])
-    counts["block"] = bootstrap.patch_blocks(index, size, side)
-    for name in ("area", "date"):
-        counts[name] = index[name].to_numpy()
-    return counts
+def _areas(store: PatchStore, positions: np.ndarray) -> list[np.ndarray]:
+    """Return which of the positions lie in each area on each date, bool [n] each."""
+    index = store.index.iloc[positions]
+    keys = list(zip(index["area"], index["date"], strict=True))
+    return [np.array([key == own for key in keys]) for own in dict.fromkeys(keys)]
 
 
 def first_area(store: PatchStore, positions: np.ndarray) -> np.ndarray:
@@ -366,20 +397,43 @@ def first_area(store: PatchStore, positions: np.ndarray) -> np.ndarray:
     return areas == areas[0]
 
 
-def error_patches(
-    mask: np.ndarray, store: PatchStore, positions: np.ndarray, patches: Sequence[int]
-) -> list[np.ndarray]:
-    """Return label and map of single patches for an error figure.
+def boundary_table(masks: Masks, store: PatchStore, positions: np.ndarray) -> pd.DataFrame:
+    """Measure how far mapped outlines lie from the references', area by area.
 
     Args:
-        mask: uint8 [n, row, col] in the order of ``positions``.
-        patches: the store's numbers of the patches wanted.
+        masks: model -> uint8 [n, row, col].
+        store: of patches.
+        positions: patches in the store.
 
     Returns:
-        (map, label) pairs, uint8 [row, col] each.
+        model, area, reference, and the columns of ``metrics.boundary_distance``.
     """
-    place = {int(number): i for i, number in enumerate(positions)}
-    return [(mask[place[int(p)]], np.asarray(store.labels[int(p)])) for p in patches]
+    rows = []
+    for reference, truth in references(store, positions).items():
+        for name, mask in masks.items():
+            for own in _areas(store, positions):
+                chosen = positions[own]
+                whole, grid = assemble(mask[own], store, chosen)
+                target, _ = assemble(truth[own], store, chosen)
+                distances = metrics.boundary_distance(whole, target, grid.resolution)
+                area = store.index["area"].iloc[chosen[0]]
+                rows.append({"model": name, "area": area, "reference": reference, **distances})
+    return pd.DataFrame(rows)
+
+
+def with_boundaries(spatial: pd.DataFrame, distances: pd.DataFrame) -> pd.DataFrame:
+    """Add boundary_median_m and boundary_p95_m to spatial scores; nan for all but the first seed.
+
+    Args:
+        spatial: of ``spatial_scores``.
+        distances: of ``boundary_table`` for the models of the first seed.
+    """
+    keys = ["model", "area", "reference"]
+    columns = {"median_m": "boundary_median_m", "p95_m": "boundary_p95_m"}
+    added = distances.rename(columns=columns)[[*keys, *columns.values()]]
+    table = spatial.merge(added, on=keys, how="left", validate="many_to_one")
+    table.loc[table["seed"] != table["seed"].iloc[0], list(columns.values())] = np.nan
+    return table
 
 
 @dataclass(frozen=True)
@@ -387,8 +441,11 @@ class Judged:
     """One area at one date, put together from its patches.
 
     Attributes:
+        area: its name.
+        date: of the image.
         grid: of all arrays, [row, col].
-        maps, probabilities: model -> uint8 0 / 1 / 255, and float32.
+        maps: model -> uint8 0 / 1 / 255.
+        probabilities: model -> float32, nan where there is no image.
         references: ``labels`` and, where it is known, ``truth``.
         image: reflectance, or plain digital numbers where ``unfit`` says so.
         glaciers: the inventory's, None where labels are rasters.
@@ -412,30 +469,25 @@ class Judged:
         """(xmin, ymin, xmax, ymax) in the units of the CRS."""
         return self.grid.bounds
 
-    def counts(self, side_m: float) -> dict[str, dict[str, pd.DataFrame]]:
-        """Return reference -> model -> hits and errors per block (`bootstrap.block_counts`)."""
+    def own(self, counts: Counts) -> dict[str, dict[str, pd.DataFrame]]:
+        """Return what ``count_blocks`` counted in this area for these models."""
         return {
-            reference: {
-                name: bootstrap.block_counts(mask, truth, self.grid, side_m=side_m)
-                for name, mask in self.maps.items()
-            }
-            for reference, truth in self.references.items()
+            reference: {name: tables[name][tables[name]["area"] == self.area] for name in self.maps}
+            for reference, tables in counts.items()
         }
 
 
 def judge(
-    data: Dataset,
-    store: PatchStore,
-    positions: np.ndarray,
-    masks: Mapping[str, np.ndarray],
-    probabilities: Mapping[str, np.ndarray],
+    data: Dataset, store: PatchStore, positions: np.ndarray, masks: Masks, probabilities: Masks
 ) -> Judged:
     """Put the patches of the first area together.
 
     Args:
         data: what the store was made from.
+        store: of patches.
         positions: patches of one date in the store.
-        masks, probabilities: model -> [n, row, col] in the order of ``positions``.
+        masks: model -> uint8 [n, row, col] in the order of ``positions``.
+        probabilities: model -> float32 [n, row, col], of these models and maybe others.
     """
     here = first_area(store, positions)
     own = positions[here]
@@ -469,8 +521,8 @@ def judge(
             for name, values in masks.items()
         },
         probabilities={
-            name: np.where(valid, whole(values[here]), np.nan).astype(np.float32)
-            for name, values in probabilities.items()
+            name: np.where(valid, whole(probabilities[name][here]), np.nan).astype(np.float32)
+            for name in masks
         },
         references=known,
         image=image,
@@ -483,6 +535,9 @@ def judge(
 def block_size(judged: Judged) -> tuple[dict[str, pd.DataFrame], float, bootstrap.Side]:
     """Choose blocks larger than the reach of every model's errors against the labels.
 
+    Args:
+        judged: the area.
+
     Returns:
         model -> correlogram, the longest correlation length in m, the side chosen.
     """
@@ -493,8 +548,7 @@ def block_size(judged: Judged) -> tuple[dict[str, pd.DataFrame], float, bootstra
         for name, mask in judged.maps.items()
     }
     lengths = [bootstrap.correlation_length(curve) for curve in curves.values()]
-    known = [length for length in lengths if np.isfinite(length)]
-    longest = max(known, default=float("nan"))
+    longest = max((length for length in lengths if np.isfinite(length)), default=math.nan)
     extent = tuple(length * resolution for length in judged.grid.shape)
     return curves, longest, bootstrap.block_side(longest, extent)
 
@@ -510,9 +564,9 @@ def calibrate(
         judged: the area to be scored.
 
     Returns:
-        A row a model, reference and stage (``before``, ``after``): model, area, date, reference,
-        stage, temperature and `calibration.calibration_scores`; and model -> stage -> histograms
-        against the best reference.
+        One row per model, reference and stage (``before``, ``after``): model, area, date,
+        reference, stage, temperature and ``calibration.calibration_scores``; and model -> stage ->
+        histograms against the best reference.
     """
     tables, histograms = [], {}
     for name, temperature in temperatures.items():
@@ -528,7 +582,13 @@ def calibrate(
 def risks(
     judged: Judged, names: Sequence[str], thresholds: Mapping[str, float]
 ) -> dict[str, pd.DataFrame]:
-    """Return model -> `calibration.risk_coverage` against the best reference known."""
+    """Return model -> ``calibration.risk_coverage`` against the best reference known.
+
+    Args:
+        judged: the area.
+        names: of models.
+        thresholds: model -> threshold.
+    """
     reference = list(judged.references.values())[-1]
     return {
         name: calibration.risk_coverage(
@@ -541,40 +601,32 @@ def risks(
 
 @dataclass(frozen=True)
 class LabelBias:
-    """How far scores by labels lie from scores by truth: the table, in words, the labels' own."""
+    """How far scores against the labels lie from scores against the truth.
+
+    Attributes:
+        table: of ``label_bias.labels_against_truth``.
+        sentences: the same in words.
+        own: IoU of the labels against the truth.
+    """
 
     table: pd.DataFrame
     sentences: tuple[str, ...]
     own: float
 
 
-def measure_label_bias(
-    judged: Judged, counts: Mapping[str, Mapping[str, pd.DataFrame]]
-) -> LabelBias | None:
-    """Set each model's score by labels beside its score by truth; None where none is known.
+def measure_label_bias(judged: Judged, counts: Counts) -> LabelBias | None:
+    """Set each model's score against the labels beside that against the truth.
 
     Args:
-        counts: of `Judged.counts`.
+        judged: the area.
+        counts: of ``Judged.own``.
+
+    Returns:
+        None where no truth is known.
     """
     if "truth" not in counts:
         return None
     table = label_bias.labels_against_truth(counts["labels"], counts["truth"])
-    labels = judged.references["labels"]
-    side = bootstrap.block_counts(labels, judged.references["truth"], judged.grid)
-    own = bootstrap.scores_with_interval(side)["iou"]
-    _, _, survives = label_bias.ranking_survives(table, bootstrap.compare(counts["truth"]))
+    own = metrics.count(judged.references["labels"], judged.references["truth"]).iou
+    survives = label_bias.ranking_survives(table, bootstrap.compare(counts["truth"]))
     return LabelBias(table, (label_bias.headline(table, own), survives), own)
-
-
-def with_boundaries(spatial: pd.DataFrame, distances: pd.DataFrame) -> pd.DataFrame:
-    """Add boundary_median_m and boundary_p95_m to spatial scores; nan for all but the first seed.
-
-    Args:
-        distances: of `comparison.boundary_table` for the models of the first seed.
-    """
-    keys = ["model", "area", "reference"]
-    columns = {"median_m": "boundary_median_m", "p95_m": "boundary_p95_m"}
-    added = distances.rename(columns=columns)[[*keys, *columns.values()]]
-    table = spatial.merge(added, on=keys, how="left", validate="many_to_one")
-    table.loc[table["seed"] != table["seed"].iloc[0], list(columns.values())] = np.nan
-    return table

@@ -1,27 +1,28 @@
 """What a map gets wrong, by what the ground looks like: simple stated rules on the bands.
 
-The rules are those of ``quality``, tried in the order of ``COVERS``; the first that holds names the
-cover. With the reference, the cover names the surface: ground that looks like rock is debris where
-the reference holds ice. So a surface is only as right as the reference, and what an old outline
-still calls glacier counts as debris-covered ice.
+The rules are those of ``raster.indices``, tried in the order of ``COVERS``; the first that holds
+names the cover. With the reference, the cover names the surface: ground that looks like rock is
+debris where the reference holds ice. So a surface is only as right as the reference, and what an
+old outline still calls glacier counts as debris-covered ice.
 
-Where map and label differ most: the largest regions, each with its probable reason.
-
-The reason follows from what a region looks like (``error_analysis.cover``) and where it lies. It is a
-suspicion to look at, not a finding: without a thermal band, terrain or a second year, debris cannot
-be told from rock that the ice has left, nor a glacier that nobody drew from snow that stays.
+Errors are summed up by surface (``causes``), and the largest regions where map and label differ are
+listed, each with a probable reason (``disagreements``). The reason follows from what a region looks
+like and where it lies. It is a suspicion to look at, not a finding: without a thermal band, terrain
+or a second year, debris cannot be told from rock that the ice has left, nor a glacier that nobody
+drew from snow that stays.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from glacier_utils.conventions import SURFACES
+from glacier_utils.conventions import SMALLEST_GLACIER_KM2, SURFACES
 from glacier_utils.imagery.clouds import CLOUD
 from glacier_utils.imagery.clouds import SHADOW as CLOUD_SHADOW
 from glacier_utils.metrics import outcomes
@@ -29,7 +30,7 @@ from glacier_utils.raster.grid import Image
 from glacier_utils.raster.indices import ice_index, is_shadow, is_snow, is_water, visible
 
 # Mean of red, green and blue above which rock is called bright: the median of sunlit rock among the
-# points that `quality` names, where its thresholds come from.
+# points that `raster.indices` names, where its thresholds come from.
 BRIGHT_VISIBLE = 0.15
 COVERS = {
     1: "cloud",  # the cloud mask says so
@@ -61,7 +62,7 @@ OFF_ICE = {
     "shadow": "shadowed ground",
     "cloud": "cloud",
 }
-ERROR_KINDS = {"miss": ON_ICE, "false alarm": OFF_ICE}
+KINDS = {"miss": 2, "false alarm": 1}  # codes of `metrics.outcomes`
 # The sample's classes, and the surfaces that the rules should give them in the sun.
 _KNOWN = {
     "bare ice": ("bare ice",),
@@ -72,6 +73,19 @@ _KNOWN = {
     **dict.fromkeys(["rock", "gravel", "tundra"], ("bright rock", "other ground")),
 }
 _DARK = ("shadowed ice", "shadowed ground", "cloud")
+# What a region is mostly made of; snow and ice are one cue, as snow lies on ice.
+CUES = {
+    "cloud": ("cloud",),
+    "water": ("water",),
+    "shadow": ("shadow",),
+    "icy": ("snow", "ice-like"),
+    "ground": ("bright ground", "dark ground"),
+}
+# A margin that has drawn back leaves a strip along the outline; a debris-covered tongue that a map
+# misses is a body as wide as the tongue.
+STRIP_M = 100.0
+TOUCH = 0.1
+_AROUND = np.ones((3, 3), bool)
 
 
 def cover(image: Image, clouds: np.ndarray | None = None) -> np.ndarray:
@@ -107,19 +121,22 @@ def causes(
     """Split misses and false alarms by the surface on which they lie.
 
     Args:
-        mask, reference: 0 / 1 / 255 as in ``metrics.count``, ``[..., row, col]``.
-        image, clouds: as in ``cover``.
+        mask: [..., row, col] as in ``metrics.count``.
+        reference: of the same shape.
+        image: as in ``cover``.
+        clouds: as in ``cover``.
 
     Returns:
-        A row per kind (``miss``, ``false alarm``) and surface: kind, surface, pixels and km2 of the
-        errors, share of the kind's errors (nan where there is none), total_km2 of the surface in
-        the reference, and right, the share of it that is mapped rightly: the recall on ice (kind
-        ``miss``), one minus the rate of false alarms off it; nan where there is none of it.
+        One row per kind (``miss``, ``false alarm``) and surface: kind, surface, pixels and km2 of
+        the errors, share (their fraction of the kind's errors, nan where there is none), total_km2
+        of the surface in the reference, and right, the fraction of it that is mapped rightly: the
+        recall on ice (kind ``miss``), one minus the rate of false alarms off it; nan where there is
+        none of it.
     """
     found, seen = outcomes(mask, reference), cover(image, clouds)
     pixel = image.grid.pixel_area_km2
     rows = []
-    for (kind, names), wrong, right in zip(ERROR_KINDS.items(), (2, 1), (0, 3), strict=True):
+    for (kind, wrong), names, right in zip(KINDS.items(), (ON_ICE, OFF_ICE), (0, 3), strict=True):
         wrongs, rights = (
             np.bincount(seen[found == code], minlength=len(COVERS) + 1) for code in (wrong, right)
         )
@@ -142,30 +159,27 @@ def causes(
     return pd.DataFrame(rows)
 
 
-def check_rules(
-    surface: np.ndarray, truth: np.ndarray, image: Image, clouds: np.ndarray | None = None
-) -> pd.DataFrame:
+def check_rules(surface: np.ndarray, truth: np.ndarray, image: Image) -> pd.DataFrame:
     """Compare the rules with known surfaces, which the sample has.
 
     Args:
         surface: codes of ``conventions.SURFACES``, 255 unknown, ``[..., row, col]``.
         truth: 0 / 1 / 255: which names the rules give, those on ice or those off it.
-        image, clouds: as in ``cover``.
+        image: as in ``cover``.
 
     Returns:
         Pixels of each known class (rows) by the name that the rules give (columns), and the column
-        agreement: the share of the class with the right name among its pixels in the sun, as the
+        agreement: the fraction of the class with the right name among its pixels in the sun, as the
         known classes do not tell what is shadowed. ``.attrs["agreement"]`` is that of all classes
-        together, ``.attrs["in_shadow"]`` the share of pixels left out of it.
+        together, ``.attrs["in_shadow"]`` the fraction of pixels left out of it.
     """
-    seen = cover(image, clouds)
-    ice = truth == 1
+    seen = cover(image)
     known = np.isin(surface, list(SURFACES)) & (seen != NO_COVER) & (truth <= 1)
-    names = np.where(
-        ice,
-        np.array(["", *(ON_ICE[name] for name in COVERS.values())], object)[seen],
-        np.array(["", *(OFF_ICE[name] for name in COVERS.values())], object)[seen],
-    )[known]
+    on, off = (
+        np.array(["", *(names[name] for name in COVERS.values())], object)
+        for names in (ON_ICE, OFF_ICE)
+    )
+    names = np.where(truth == 1, on[seen], off[seen])[known]
     classes = pd.Series(surface[known]).map(SURFACES)
     table = pd.crosstab(classes.to_numpy(), names, rownames=["known class"], colnames=["by rules"])
     right = {row: table.loc[row, table.columns.isin(_KNOWN[row])].sum() for row in table.index}
@@ -177,23 +191,6 @@ def check_rules(
     return result
 
 
-KINDS = {"miss": 2, "false alarm": 1}
-# What a region is mostly made of; snow and ice are one cue, as snow lies on ice.
-CUES = {
-    "cloud": ("cloud",),
-    "water": ("water",),
-    "shadow": ("shadow",),
-    "icy": ("snow", "ice-like"),
-    "ground": ("bright ground", "dark ground"),
-}
-MIN_AREA_KM2 = 0.01
-# A margin that has drawn back leaves a strip along the outline; a debris-covered tongue that a map
-# misses is a body as wide as the tongue.
-STRIP_M = 100.0
-TOUCH = 0.1
-_AROUND = np.ones((3, 3), bool)
-
-
 def disagreements(
     mask: np.ndarray,
     reference: np.ndarray,
@@ -201,11 +198,11 @@ def disagreements(
     clouds: np.ndarray | None = None,
     *,
     truth: np.ndarray | None = None,
-    min_area_km2: float = MIN_AREA_KM2,
+    min_area_km2: float = SMALLEST_GLACIER_KM2,
 ) -> pd.DataFrame:
     """List the regions (8-neighbourhood) of misses and of false alarms, the largest first.
 
-    The cue with the largest share of a region gives its reason:
+    The cue of the largest part of a region gives its reason:
 
     - cloud, water, shadow: as they say;
     - ground, a miss: ``retreat`` where the region lies along the outline (at least a tenth of its
@@ -216,18 +213,20 @@ def disagreements(
       ``snow``. Snow that outlasts the summer alone is called a missing glacier too.
 
     Args:
-        mask, reference: uint8 [row, col], 0 / 1 / 255.
-        image, clouds: as in ``error_analysis.cover``, on their grid.
+        mask: uint8 [row, col], 0 / 1 / 255.
+        reference: of the same shape.
+        image: as in ``cover``, on their grid.
+        clouds: as in ``cover``.
         truth: uint8 [row, col], where it is known.
         min_area_km2: smaller regions are left out; without effect where nobody told the size of a
             pixel.
 
     Returns:
         kind (``miss``, ``false alarm``), km2, x, y (of the pixel farthest inside, in the CRS), row,
-        col of it, reason, the share of each cue, touch (the share of its rim across the outline),
-        half_width_m, and with ``truth`` also map_right: the share of it where the map, not the
-        reference, agrees with the truth. ``.attrs["km2"]`` holds the area of all misses and false
-        alarms, whatever the size of their regions.
+        col of it, reason, the fraction of each cue, touch (the fraction of its rim across the
+        outline), half_width_m, and with ``truth`` also map_right: the fraction of it where the map,
+        not the reference, agrees with the truth. ``.attrs["km2"]`` holds the area of all misses and
+        false alarms, whatever the size of their regions.
     """
     found, seen = outcomes(mask, reference), cover(image, clouds)
     grid = image.grid
@@ -241,7 +240,7 @@ def disagreements(
             # A pixel more on each side, for the rim.
             window = tuple(slice(max(0, part.start - 1), part.stop + 1) for part in window)
             own = regions[window] == number
-            row = {"kind": kind, "km2": sizes[number], **_shares(seen[window][own])}
+            row = {"kind": kind, "km2": sizes[number], **_cues(seen[window][own])}
             rim = ndimage.binary_dilation(own, _AROUND) & ~own & (reference[window] <= 1)
             across = reference[window] != reference[window][own][0]
             row["touch"] = float(across[rim].mean()) if rim.any() else 0.0
@@ -254,7 +253,9 @@ def disagreements(
             row["x"], row["y"] = grid.transform @ (row["col"] + 0.5, row["row"] + 0.5)
             row["reason"] = _reason(row)
             if truth is not None:
-                row["map_right"] = _share_right(mask[window][own], truth[window][own])
+                known = truth[window][own] <= 1
+                right = (mask[window][own] == truth[window][own])[known]
+                row["map_right"] = float(right.mean()) if known.any() else math.nan
             rows.append(row)
     names = ["kind", "km2", "x", "y", "row", "col", "reason", *CUES, "snow", "touch",
              "half_width_m"] + ["map_right"] * (truth is not None)  # fmt: skip
@@ -265,10 +266,14 @@ def disagreements(
 
 
 def by_reason(table: pd.DataFrame) -> pd.DataFrame:
-    """Sum up ``disagreements``: kind, reason, regions, km2, share of the kind's km2, map_right.
+    """Sum up disagreements by kind and reason.
 
-    map_right, where the truth is known, is the share of the area in which the map is right and the
-    label wrong.
+    Args:
+        table: of ``disagreements``.
+
+    Returns:
+        kind, reason, regions, km2, share (fraction of the kind's km2) and, where the truth is
+        known, map_right: the fraction of the area in which the map is right and the label wrong.
     """
     rows = []
     for (kind, reason), part in table.groupby(["kind", "reason"], sort=False):
@@ -289,10 +294,11 @@ def windows(
     Args:
         table: with row and col; some rows of it.
         arrays: of one scene, the last two axes row and col.
+        size: side of a square in px.
 
     Returns:
-        A tuple a row, the parts of ``arrays`` in their order. Squares are moved so that they lie in
-        the frame; of a scene smaller than ``size`` all is given.
+        One tuple per row, the parts of ``arrays`` in their order. Squares are moved so that they
+        lie in the frame; of a scene smaller than ``size`` all is given.
     """
     shape = arrays[0].shape[-2:]
     parts = []
@@ -308,15 +314,15 @@ def windows(
     return parts
 
 
-def _shares(covers: np.ndarray) -> dict[str, float]:
-    """Return the share of each cue, and of snow, among the pixels of a region."""
+def _cues(covers: np.ndarray) -> dict[str, float]:
+    """Return the fraction of each cue, and of snow, among the pixels of a region."""
     numbers = np.bincount(covers, minlength=len(COVERS) + 1) / len(covers)
-    share = {name: float(numbers[code]) for code, name in COVERS.items()}
-    cues = {cue: sum(share[name] for name in names) for cue, names in CUES.items()}
-    return cues | {"snow": share["snow"]}
+    part = {name: float(numbers[code]) for code, name in COVERS.items()}
+    cues = {cue: sum(part[name] for name in names) for cue, names in CUES.items()}
+    return cues | {"snow": part["snow"]}
 
 
-def _reason(row: dict) -> str:
+def _reason(row: dict[str, Any]) -> str:
     cue = max(CUES, key=lambda name: row[name])
     miss = row["kind"] == "miss"
     if cue == "ground":
@@ -327,8 +333,3 @@ def _reason(row: dict) -> str:
             return "snow" if row["snow"] >= row["icy"] / 2 else "ice"
         return "snow" if row["touch"] > 0 else "missing glacier"
     return cue
-
-
-def _share_right(mask: np.ndarray, truth: np.ndarray) -> float:
-    known = truth <= 1
-    return float((mask == truth)[known].mean()) if known.any() else np.nan

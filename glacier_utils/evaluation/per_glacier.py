@@ -17,31 +17,34 @@ import pandas as pd
 import rasterio.features
 from scipy import ndimage
 
-from glacier_utils.change.transition import mapped_area
-from glacier_utils.conventions import DAYS_A_YEAR, UNKNOWN, image_day
+from glacier_utils.conventions import (
+    DAYS_A_YEAR,
+    NONE,
+    SMALLEST_GLACIER_KM2,
+    UNKNOWN,
+    UNLISTED,
+    image_day,
+)
 from glacier_utils.errors import GlacierError
-from glacier_utils.metrics import COUNTS, SCORES, outcomes, rim_distances
+from glacier_utils.metrics import COUNTS, SCORES, mapped_area, outcomes, rim_distances
 from glacier_utils.outlines.inventory import without_rock
 from glacier_utils.outlines.reading import in_crs
 from glacier_utils.raster.grid import Grid
 
-NONE = "none"
-UNLISTED = "unlisted"
 REACH_M = 300.0  # ten pixels of the Landsat images that most outlines were drawn on
 SIZES = {"< 0.1": 0.0, "0.1 to 1": 0.1, "1 to 5": 1.0, "> 5": 5.0}  # km2, the least of each class
-LEAST_KM2 = (
-    0.01  # the smallest glacier of an inventory (Paul et al. 2009, Ann. Glaciol. 50(53), 119)
-)
 _AROUND = np.ones((3, 3), bool)
 
 
 @dataclass(frozen=True)
 class Glaciers:
-    """Numbers of glaciers on a grid, int32 [row, col], 0 for none, and what is known of each.
+    """The glaciers of an inventory on a grid.
 
-    ``table`` has the number as index: glacier_id, name, uncertainty_m (of the outline, nan not
-    stated), age_years (from the outline's source date to the image, nan unknown), listed (in the
-    inventory).
+    Attributes:
+        numbers: int32 [row, col], 0 for none.
+        table: by number: glacier_id, name, uncertainty_m (of the outline, nan not stated),
+            age_years (from the outline's source date to the image, nan unknown), listed (in the
+            inventory).
     """
 
     numbers: np.ndarray
@@ -50,30 +53,29 @@ class Glaciers:
 
 @dataclass(frozen=True)
 class Partition:
-    """Ground shared out among glaciers, by ``partition``.
+    """Ground divided among glaciers, by ``partition``.
 
-    ``zones`` int32 [row, col]: the number of the glacier that a pixel is judged with, 0 for none.
-    ``table`` is that of ``Glaciers`` with perimeter_km of the reference's ice (towards ground that
-    is known to be none) and cut (it reaches the frame or unknown ground).
+    Attributes:
+        zones: int32 [row, col], the number of the glacier that a pixel is judged with, 0 for none.
+        table: that of ``Glaciers`` with perimeter_km of the reference's ice (towards ground that is
+            known to be none) and cut (it reaches the frame or unknown ground).
     """
 
     zones: np.ndarray
     table: pd.DataFrame
 
 
-def burn_glaciers(
-    outlines: gpd.GeoDataFrame, grid: Grid, date: str | None = None, *, drop: bool = True
-) -> Glaciers:
-    """Number the glaciers of an inventory on a grid: one glacier a pixel, by its centre.
+def burn_glaciers(outlines: gpd.GeoDataFrame, grid: Grid, date: str | None = None) -> Glaciers:
+    """Number the glaciers of an inventory on a grid: one glacier per pixel, by its centre.
 
-    The pixels are those of the label (``rasterization.rasterise``): on a glacier and not on its rock.
-    Where outlines overlap, the newer one has the pixel, of equal dates the larger.
+    The pixels are those of the label (``rasterization.rasterize``): on a glacier and not on its
+    rock. Where outlines overlap, the newer one has the pixel, of equal dates the larger. Glaciers
+    that hold no pixel's centre are left out.
 
     Args:
-        outlines: table of ``read_outlines``, one analysis a glacier (``select_analyses``).
+        outlines: table of ``read_outlines``, one analysis per glacier (``select_analyses``).
         grid: where to.
         date: of the image, for the ages.
-        drop: leave out glaciers that hold no pixel's centre.
 
     Raises:
         GlacierError: the grid or the outlines have no CRS.
@@ -111,28 +113,23 @@ def burn_glaciers(
         },
         index=pd.Index(list(numbered.values()), name="number", dtype=int),
     )
-    return Glaciers(numbers, table.loc[np.isin(table.index, numbers)] if drop else table)
+    return Glaciers(numbers, table.loc[np.isin(table.index, numbers)])
 
 
-def partition(
-    reference: np.ndarray,
-    grid: Grid,
-    glaciers: Glaciers | None = None,
-    *,
-    reach_m: float = REACH_M,
-) -> Partition:
-    """Share out the ground among the glaciers of a reference.
+def partition(reference: np.ndarray, grid: Grid, glaciers: Glaciers | None = None) -> Partition:
+    """Divide the ground among the glaciers of a reference.
 
     Ice of the reference inside an outline belongs to that glacier. Ice outside, in a region
     (8-neighbourhood) of which a part lies inside an outline, belongs to the nearest of the
     outlines; a region wholly outside is a glacier of its own, ``unlisted-1`` the largest, unless
-    it is smaller than 0.01 km2. All other ground belongs to the nearest glacier within ``reach_m``
-    of its ice, else to none, so that mapped ice far from any glacier burdens none of them.
+    it is smaller than 0.01 km2. All other ground belongs to the nearest glacier within 300 m of its
+    ice (whatever the distance where the size of a pixel is not known), else to none, so that mapped
+    ice far from any glacier burdens none of them.
 
     Args:
         reference: uint8 [row, col] 0 / 1 / 255, labels or truth.
+        grid: of the reference.
         glaciers: of ``burn_glaciers`` on the same grid; None where there is no inventory.
-        reach_m: without effect, as if infinite, where the size of a pixel is not known.
 
     Raises:
         ValueError: the shapes differ.
@@ -150,7 +147,7 @@ def partition(
     zones = numbers
     if numbers.any():
         near, pixels = _nearest(numbers)
-        reach = reach_m / grid.resolution if math.isfinite(grid.resolution) else math.inf
+        reach = REACH_M / grid.resolution if math.isfinite(grid.resolution) else math.inf
         zones = np.where((pixels <= reach) & (reference != UNKNOWN), near, 0).astype(np.int32)
     length = int(table.index.max()) + 1 if len(table) else 1
     perimeter = _perimeter_pixels(numbers, reference == 0, length) * grid.resolution / 1000
@@ -164,25 +161,25 @@ def glacier_scores(
     """Judge a map glacier by glacier.
 
     Args:
-        mask, reference: as in ``metrics.count``; pixels unknown in either are left out of all.
+        mask: [row, col] as in ``metrics.count``; pixels unknown in it or the reference are left
+            out of all.
+        reference: of the same shape.
         parts: of ``partition`` for this reference.
         grid: of both; areas and distances are nan where it does not tell the size of a pixel.
 
     Returns:
-        A row a glacier and a last one, ``none``, of ground far from any; the predicted areas add up
-        to that of the map. Columns: glacier_id; area_km2 of the reference; predicted_km2 with low
-        and high, the outline moved by one pixel (``transition.mapped_area``: Granshaw & Fountain 2006),
-        not across the line where the zone of another glacier begins (the reach of the outline's
-        place alone, no confidence interval: it held the true area of 2 to 10 of the sample's 26
-        listed glaciers, by model, since most error is snow and debris); iou; boundary_median_m, of
-        both rims inside the zone the distances to the nearest rim of the other map, whosever it is;
-        error_km2 and error_percent of the predicted area; label_uncertainty_km2, that of the
-        inventory's outline by the same method: perimeter times its own uncertainty, one pixel where
-        it states none, nan for ice that is not listed; perimeter_km, cut, listed, age_years, name;
-        tp, fp, fn, tn.
+        One row per glacier and a last one, ``none``, of ground far from any; the predicted areas
+        add up to that of the map. Columns: glacier_id; area_km2 of the reference; predicted_km2
+        with low and high, the outline moved by one pixel (``metrics.mapped_area``), not across the
+        line where the zone of another glacier begins (the reach of the outline's place alone, no
+        confidence interval: it held the true area of 2 to 10 of the sample's 26 listed glaciers, by
+        model, since most error is snow and debris); iou; boundary_median_m, of both rims inside the
+        zone the distances to the nearest rim of the other map, whosever it is; error_km2 and
+        error_percent of the predicted area; label_uncertainty_km2, that of the inventory's outline
+        by the same method: perimeter times its own uncertainty, one pixel where it states none, nan
+        for ice that is not listed; perimeter_km, cut, listed, age_years, name; tp, fp, fn, tn.
     """
-    found = outcomes(mask, reference)
-    zones = parts.zones
+    found, zones = outcomes(mask, reference), parts.zones
     rest = _unlisted([0]).assign(glacier_id=NONE, perimeter_km=math.nan, cut=False)
     table = pd.concat([parts.table, rest])
     numbers = table.index
@@ -218,17 +215,21 @@ def scores_per_glacier(
     references: Mapping[str, np.ndarray],
     grid: Grid,
     glaciers: Glaciers | None = None,
-    *,
-    reach_m: float = REACH_M,
 ) -> pd.DataFrame:
-    """Judge several maps by several references: ``glacier_scores`` with model and reference.
+    """Judge several maps against several references, glacier by glacier.
 
-    The first columns are model, glacier_id, reference, area_km2, predicted_km2, low, high, iou,
-    boundary_median_m; the last is size_class.
+    Args:
+        masks: model -> uint8 [row, col] 0 / 1 / 255.
+        references: name -> the same.
+        grid: of all.
+        glaciers: of ``burn_glaciers``; None where there is no inventory.
+
+    Returns:
+        The tables of ``glacier_scores`` with model, reference and, as the last column, size_class.
     """
     tables = []
     for name, reference in references.items():
-        parts = partition(reference, grid, glaciers, reach_m=reach_m)
+        parts = partition(reference, grid, glaciers)
         for model, mask in masks.items():
             scores = glacier_scores(mask, reference, parts, grid)
             scores.insert(0, "model", model)
@@ -248,10 +249,13 @@ def size_class(area_km2: pd.Series) -> pd.Series:
 
 
 def by_size(table: pd.DataFrame) -> pd.DataFrame:
-    """Sum up ``per_glacier`` by classes of size, the glaciers' area in the reference.
+    """Sum up ``scores_per_glacier`` by classes of size, the glaciers' area in the reference.
+
+    Args:
+        table: of ``scores_per_glacier``.
 
     Returns:
-        A row per model, reference and class that has glaciers, and one of ``all``: size_class
+        One row per model, reference and class that has glaciers, and one of ``all``: size_class
         (km2), glaciers, cut (how many of them are cut: their size is that of the part seen),
         area_km2, predicted_km2, iou, f1, precision and recall of their pixels together,
         iou_median, iou_low and iou_high (quartiles over glaciers), boundary_median_m (median over
@@ -313,7 +317,7 @@ def _number_regions(
         numbers = np.where(loose, _nearest(numbers)[0], numbers)
     sizes = np.bincount(regions.ravel(), minlength=count + 1)
     owned[0] = True  # the ground
-    alone = np.flatnonzero(~owned & ~(sizes * pixel_area_km2 < LEAST_KM2))
+    alone = np.flatnonzero(~owned & ~(sizes * pixel_area_km2 < SMALLEST_GLACIER_KM2))
     alone = alone[np.argsort(-sizes[alone], kind="stable")]
     new = np.zeros(count + 1, np.int32)
     new[alone] = (int(table.index.max()) if len(table) else 0) + 1 + np.arange(len(alone))
@@ -353,7 +357,7 @@ def _rim_of_frame(unknown: np.ndarray) -> np.ndarray:
 def _buffers(
     found: np.ndarray, zones: np.ndarray, numbers: Sequence[int], grid: Grid
 ) -> list[float]:
-    """Return the uncertainty in km2 of the mapped area in each zone, by ``transition.mapped_area``."""
+    """Return the uncertainty in km2 of the mapped area in each zone, by ``mapped_area``."""
     mapped = np.where(found < 4, (found < 2).astype(np.float32), np.float32(np.nan))
     windows = ndimage.find_objects(zones + 1)
     reaches = []

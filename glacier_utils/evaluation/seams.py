@@ -4,7 +4,7 @@ A network sees less context at the border of its window, so its map is worse the
 ways: as jumps between neighbouring pixels, which need no reference, and as error against one. To
 compare two ways of prediction, measure both by the distance from the same borders: what lies there
 on the ground is then the same. Intervals are those of a ratio of sums over square blocks of ground
-(Cochran 1977, Sampling Techniques, ch. 6), with t as in ``intervals``.
+(Cochran 1977, Sampling Techniques, ch. 6), with t as in ``bootstrap``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,39 +23,42 @@ from glacier_utils.errors import GlacierError
 from glacier_utils.evaluation.bootstrap import Estimate, verdict
 from glacier_utils.prediction.windows import fit_windows
 
-ERRORS = ("brier", "wrong")
+FARTHEST = 24  # px: the largest distance from a border that curves show
 NEAR = 8  # px: pixels nearer than this to a border count as beside it
-_BLOCKS = 4  # along each side where nobody says how large they are, as in `bootstrap.block_counts`
+_BLOCKS = 4  # along each side of a map
 _ROWS = 256  # at a time: keeps temporaries small on a full tile
 
 
-def seam_profile(values: np.ndarray, size: int, *, farthest: int = 24) -> pd.DataFrame:
+def seam_profile(values: np.ndarray, size: int) -> pd.DataFrame:
     """Measure jumps between neighbouring pixels by their distance from the patch borders.
 
     Args:
         values: map [row, col], nan where unknown.
         size: side of the patches in px; borders lie at its multiples.
-        farthest: largest distance in px.
 
     Returns:
-        distance_px (0: the pair lies across a border) and jump, the mean absolute difference of
-        two neighbours, over rows and columns together.
+        distance_px (0: the pair lies across a border; up to 24) and jump, the mean absolute
+        difference of two neighbours, over rows and columns together.
     """
-    total, count = np.zeros(farthest + 1), np.zeros(farthest + 1)
+    total, count = np.zeros(FARTHEST + 1), np.zeros(FARTHEST + 1)
     for lines in (values, values.T):
         steps = np.abs(np.diff(lines, axis=1))
         after = np.arange(1, lines.shape[1]) % size
         distance = np.minimum(after, size - after)
-        for d in range(farthest + 1):
+        for d in range(FARTHEST + 1):
             chosen = steps[:, distance == d]
             total[d] += np.nansum(chosen)
             count[d] += np.isfinite(chosen).sum()
-    jump = np.divide(total, count, out=np.full(farthest + 1, np.nan), where=count > 0)
-    return pd.DataFrame({"distance_px": np.arange(farthest + 1), "jump": jump})
+    jump = np.divide(total, count, out=np.full(FARTHEST + 1, np.nan), where=count > 0)
+    return pd.DataFrame({"distance_px": np.arange(FARTHEST + 1), "jump": jump})
 
 
 def worst_seam(values: np.ndarray, size: int) -> tuple[int, int]:
     """Find where four patches meet worst.
+
+    Args:
+        values: map [row, col], nan where unknown.
+        size: side of the patches in px.
 
     Returns:
         (row, col) of the upper left corner of a window of ``size`` centred on the corner with the
@@ -76,10 +80,16 @@ def worst_seam(values: np.ndarray, size: int) -> tuple[int, int]:
 
 
 def borders(starts: Sequence[int], window: int, length: int) -> np.ndarray:
-    """Return where windows of one axis begin and end inside the frame, as int64 [n], sorted.
+    """Return where windows of one axis begin and end inside the frame.
 
-    A border at ``k`` lies between the pixels k - 1 and k. The frame's own ends are none: nothing
-    lies on the other side, however a map is made.
+    Args:
+        starts: first pixel of each window.
+        window: side of a window in px.
+        length: of the axis in px.
+
+    Returns:
+        int64 [n], sorted. A border at ``k`` lies between the pixels k - 1 and k. The frame's own
+        ends are none: nothing lies on the other side, however a map is made.
     """
     starts = np.asarray(starts, np.int64)
     found = np.unique(np.r_[starts, starts + window])
@@ -87,9 +97,14 @@ def borders(starts: Sequence[int], window: int, length: int) -> np.ndarray:
 
 
 def border_distance(found: np.ndarray, length: int) -> np.ndarray:
-    """Return each pixel's distance to the nearest of ``borders``, int64 [length].
+    """Return each pixel's distance to the nearest border of an axis.
 
-    0 for the two pixels beside one; ``length`` where there is none.
+    Args:
+        found: of ``borders``.
+        length: of the axis in px.
+
+    Returns:
+        int64 [length]: 0 for the two pixels beside a border, ``length`` where there is none.
     """
     if not len(found):
         return np.full(length, length, np.int64)
@@ -101,48 +116,36 @@ def border_distance(found: np.ndarray, length: int) -> np.ndarray:
 
 
 def error_by_distance(
-    probability: np.ndarray,
-    reference: np.ndarray,
-    starts_rows: Sequence[int],
-    starts_cols: Sequence[int],
-    window: int,
-    *,
-    farthest: int = 24,
-    threshold: float = 0.5,
-    block: int | None = None,
+    probability: np.ndarray, reference: np.ndarray, size: int, *, threshold: float
 ) -> pd.DataFrame:
-    """Measure a map's error by a pixel's distance from the nearest border of windows.
+    """Measure a map's error by a pixel's distance from the nearest border of patches.
 
-    For a map stitched patch by patch, the windows are the patches. A map of overlapping windows is
-    measured by the distance from the same patches' borders, so that the curves compare like with
-    like: without seams, its curve keeps only what the ground does.
+    A map of overlapping windows is measured by the distance from the same patches' borders as one
+    that was stitched patch by patch, so that the curves compare like with like: without seams, its
+    curve keeps only what the ground does.
 
     Args:
         probability: float [row, col] in 0..1, nan where unknown.
         reference: uint8 [row, col]: 0, 1, 255.
-        starts_rows, starts_cols: first row and column of the windows (``windows.fit_windows``,
-            or ``range(0, length, size)`` for patches).
-        window: side of a window in px.
-        farthest: largest distance in px.
+        size: side of the patches in px; borders lie at its multiples.
         threshold: probability from which on a pixel is mapped as glacier.
-        block: side of the blocks in px; None cuts each side of the map into four.
 
     Returns:
-        A row a distance: distance_px (0: beside the border), pixels (known ones), brier (mean
-        squared difference of probability and reference, Brier 1950), wrong (share of pixels of the
-        wrong class), each with _low and _high of the 95 % interval; nan where there is no pixel, or
-        too few blocks. The intervals hold what differs from block to block for every map; how
-        surely two maps differ, ``gain_by_distance`` tells.
+        One row per distance: distance_px (0: beside the border; up to 24), pixels (known ones),
+        brier (mean squared difference of probability and reference, Brier 1950), wrong (fraction of
+        pixels of the wrong class), each with _low and _high of the 95 % interval; nan where there
+        is no pixel, or too few blocks. The intervals hold what differs from block to block for
+        every map; how surely two maps differ, ``gain_by_distance`` tells.
 
     Raises:
         ValueError: the shapes differ.
     """
-    near = _distances(probability.shape, starts_rows, starts_cols, window)
-    sums = _sums(probability, reference, near, farthest, threshold, block)
-    columns: dict[str, object] = {"distance_px": np.arange(farthest + 1)}
+    near = _patch_distances(reference.shape, size)
+    sums = _sums(probability, reference, near, FARTHEST, threshold)
+    columns: dict[str, Any] = {"distance_px": np.arange(FARTHEST + 1)}
     columns["pixels"] = sums["pixels"].sum(axis=0)[:-1].astype(np.int64)
-    for name in ERRORS:
-        found = [_ratio(sums[name][:, d], sums["pixels"][:, d]) for d in range(farthest + 1)]
+    for name in ("brier", "wrong"):
+        found = [_mean(sums[name][:, d], sums["pixels"][:, d]) for d in range(FARTHEST + 1)]
         ends = np.array([estimate.interval() for estimate in found])
         columns[name] = [estimate.value for estimate in found]
         columns[f"{name}_low"], columns[f"{name}_high"] = ends.clip(0, 1).T
@@ -150,75 +153,61 @@ def error_by_distance(
 
 
 def gain_by_distance(
-    before: np.ndarray,
-    after: np.ndarray,
-    reference: np.ndarray,
-    starts_rows: Sequence[int],
-    starts_cols: Sequence[int],
-    window: int,
-    *,
-    farthest: int = 24,
-    error: str = "brier",
-    threshold: float = 0.5,
-    block: int | None = None,
+    before: np.ndarray, after: np.ndarray, reference: np.ndarray, size: int
 ) -> pd.DataFrame:
     """Measure how much smaller the error of one map is than that of another, by the distance.
 
     Args:
-        before, after: probability [row, col] of the two maps.
-        error: "brier" or "wrong"; the other arguments are those of ``error_by_distance``.
+        before: probability [row, col] of one map.
+        after: of the other.
+        reference: uint8 [row, col]: 0, 1, 255.
+        size: side of the patches in px.
 
     Returns:
-        distance_px, gain (error before - after on the same pixels), low and high of its 95 %
+        distance_px, gain (Brier score before - after on the same pixels), low and high of its 95 %
         interval. It is paired: what is hard in a block is hard for both maps.
+
+    Raises:
+        ValueError: the shapes differ.
     """
-    near = _distances(reference.shape, starts_rows, starts_cols, window)
-    one, other = (
-        _sums(values, reference, near, farthest, threshold, block) for values in (before, after)
-    )
+    near = _patch_distances(reference.shape, size)
+    one, other = (_sums(values, reference, near, FARTHEST) for values in (before, after))
     rows = []
-    for d in range(farthest + 1):
-        found = _difference(
-            (one[error][:, d], one["pixels"][:, d]), (other[error][:, d], other["pixels"][:, d])
-        )
+    for d in range(FARTHEST + 1):
+        pairs = ((sums["brier"][:, d], sums["pixels"][:, d]) for sums in (one, other))
+        found = _difference(*pairs)
         rows.append((d, found.value, *found.interval()))
     return pd.DataFrame(rows, columns=["distance_px", "gain", "low", "high"])
 
 
 def error_near_borders(
-    maps: Mapping[str, np.ndarray],
-    reference: np.ndarray,
-    starts_rows: Sequence[int],
-    starts_cols: Sequence[int],
-    window: int,
-    *,
-    near: int = NEAR,
-    error: str = "brier",
-    threshold: float = 0.5,
-    block: int | None = None,
+    maps: Mapping[str, np.ndarray], reference: np.ndarray, size: int
 ) -> pd.DataFrame:
-    """Compare maps beside the borders of windows and inside, on the same pixels.
+    """Compare maps beside the borders of patches and inside, on the same pixels.
 
     Args:
         maps: title -> probability [row, col]; the first is the one that others are compared with.
-        near: pixels nearer than this to a border are beside it.
-        error: "brier" or "wrong", as in ``error_by_distance``, like the other arguments.
+        reference: uint8 [row, col]: 0, 1, 255.
+        size: side of the patches in px.
 
     Returns:
-        A row a map: map, beside and inside (the mean error there), excess = beside - inside with
-        excess_low and excess_high; gain = how much smaller the first map's error beside the borders
-        becomes with this one, with gain_low, gain_high and verdict (``better``, ``worse``, ``not
-        distinguishable``); all intervals 95 %, over the same blocks.
+        One row per map: map, beside and inside (the mean Brier score within 8 px of the borders and
+        elsewhere), excess = beside - inside with excess_low and excess_high; gain = how much
+        smaller the first map's error beside the borders becomes with this one, with gain_low,
+        gain_high and verdict (``better``, ``worse``, ``not distinguishable``); all intervals 95 %,
+        over the same blocks.
+
+    Raises:
+        ValueError: the shapes differ.
     """
-    distances = _distances(reference.shape, starts_rows, starts_cols, window)
+    distances = _patch_distances(reference.shape, size)
     rows, first = [], None
     for name, probability in maps.items():
-        sums = _sums(probability, reference, distances, near - 1, threshold, block)
-        beside = _beside(sums, error)
-        inside = sums[error][:, -1], sums["pixels"][:, -1]
+        sums = _sums(probability, reference, distances, NEAR - 1)
+        beside, inside = _beside(sums), (sums["brier"][:, -1], sums["pixels"][:, -1])
         first = beside if first is None else first
         excess, gain = _difference(beside, inside), _difference(first, beside)
-        row = {"map": name, "beside": _ratio(*beside).value, "inside": _ratio(*inside).value}
+        row = {"map": name, "beside": _mean(*beside).value, "inside": _mean(*inside).value}
         for title, estimate in (("excess", excess), ("gain", gain)):
             row[title] = estimate.value
             row[f"{title}_low"], row[f"{title}_high"] = estimate.interval()
@@ -234,7 +223,8 @@ def seam_jump(values: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> float:
 
     Args:
         values: map [row, col], nan where unknown.
-        rows, cols: ``borders`` along either axis.
+        rows: ``borders`` down the rows.
+        cols: ``borders`` along the columns.
     """
     sums, counts = np.zeros(2), np.zeros(2)
     for lines, found in ((values, rows), (values.T, cols)):
@@ -258,11 +248,9 @@ def effect_of_windows(
     predict: Callable[[int, int], np.ndarray],
     reference: np.ndarray,
     *,
-    windows: Sequence[int] = (128, 256, 512),
-    overlaps: Sequence[int] = (0, 32, 64),
-    near: int = NEAR,
-    threshold: float = 0.5,
-    clock: Callable[[], float] = time.perf_counter,
+    windows: Sequence[int],
+    overlaps: Sequence[int],
+    threshold: float,
 ) -> pd.DataFrame:
     """Try window sizes and overlaps: what they do to error, seams and time.
 
@@ -273,18 +261,17 @@ def effect_of_windows(
     Args:
         predict: (window, overlap) in px -> probability [row, col] of the whole scene.
         reference: uint8 [row, col]: 0, 1, 255.
-        windows, overlaps: in px; an overlap that is not below its window is left out, and so is a
-            window larger than the scene after the first such one, which is the same prediction.
-        near: pixels nearer than this to a border of the combination's own windows, as laid by
-            ``windows.fit_windows``, are beside it.
+        windows: sides in px; one larger than the scene is left out after the first such one, which
+            is the same prediction.
+        overlaps: in px; one that is not below its window is left out.
         threshold: probability from which on a pixel is mapped as glacier.
-        clock: for tests.
 
     Returns:
-        window_px, overlap_px, border_error (Brier, beside the borders; nan where windows have none
-        inside the scene), excess (what that is above the error there of the map compared with) with
-        excess_low and excess_high, iou, seam_jump (``seam_jump``), s_per_mpx (seconds a million
-        pixels of the scene, each map once, after the first).
+        window_px, overlap_px, border_error (Brier score within 8 px of the borders of the
+        combination's own windows; nan where there is none inside the scene), excess (what that is
+        above the error there of the map compared with) with excess_low and excess_high, iou,
+        seam_jump (``seam_jump``), s_per_mpx (seconds per million pixels of the scene, each map
+        once, after the first).
 
     Raises:
         GlacierError: nothing to try.
@@ -302,17 +289,16 @@ def effect_of_windows(
     best = predict(*tried[-1])
     rows = []
     for window, overlap in tried:
-        began = clock()
+        began = time.perf_counter()
         probability = predict(window, overlap)
-        seconds = clock() - began
+        seconds = time.perf_counter() - began
         laid = [fit_windows(length, window, overlap) for length in (height, width)]
         found = [borders(axis.starts, axis.size, axis.length) for axis in laid]
         distances = tuple(
             border_distance(lines, axis.length) for lines, axis in zip(found, laid, strict=True)
         )
         beside, there = (
-            _beside(_sums(values, reference, distances, near - 1, threshold, None), "brier")
-            for values in (probability, best)
+            _beside(_sums(values, reference, distances, NEAR - 1)) for values in (probability, best)
         )
         excess = _difference(beside, there)
         low, high = excess.interval()
@@ -321,7 +307,7 @@ def effect_of_windows(
             {
                 "window_px": window,
                 "overlap_px": overlap,
-                "border_error": _ratio(*beside).value,
+                "border_error": _mean(*beside).value,
                 "excess": excess.value,
                 "excess_low": low,
                 "excess_high": high,
@@ -333,13 +319,10 @@ def effect_of_windows(
     return pd.DataFrame(rows)
 
 
-def _distances(
-    shape: tuple[int, int], starts_rows: Sequence[int], starts_cols: Sequence[int], window: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distance of each row and of each column to a border along its axis."""
+def _patch_distances(shape: tuple[int, int], size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distance of each row and of each column to a border of patches."""
     rows, cols = (
-        border_distance(borders(starts, window, length), length)
-        for starts, length in zip((starts_rows, starts_cols), shape, strict=True)
+        border_distance(borders(range(0, length, size), size, length), length) for length in shape
     )
     return rows, cols
 
@@ -349,27 +332,22 @@ def _sums(
     reference: np.ndarray,
     distances: tuple[np.ndarray, np.ndarray],
     farthest: int,
-    threshold: float,
-    block: int | None,
+    threshold: float = 0.5,
 ) -> dict[str, np.ndarray]:
     """Sum errors and pixels up [block, distance]; the last distance is all beyond ``farthest``."""
     if probability.shape != reference.shape:
         raise ValueError(
             f"a map of {probability.shape} does not fit a reference of {reference.shape}"
         )
-    parts = [_BLOCKS if block is None else max(1, length // block) for length in reference.shape]
-    row_block, col_block = (
-        np.arange(length) * number // length
-        for length, number in zip(reference.shape, parts, strict=True)
-    )
+    row_block, col_block = (np.arange(n) * _BLOCKS // n for n in reference.shape)
     bins = farthest + 2
-    total = {name: np.zeros(parts[0] * parts[1] * bins) for name in ("pixels", *ERRORS)}
+    total = {name: np.zeros(_BLOCKS**2 * bins) for name in ("pixels", "brier", "wrong")}
     rows, cols = distances
     for top in range(0, len(rows), _ROWS):
         part = slice(top, top + _ROWS)
         known = np.isfinite(probability[part]) & (reference[part] != UNKNOWN)
         distance = np.minimum(rows[part, None], cols).clip(max=farthest + 1)
-        place = ((row_block[part, None] * parts[1] + col_block) * bins + distance)[known]
+        place = ((row_block[part, None] * _BLOCKS + col_block) * bins + distance)[known]
         value = probability[part][known].astype(np.float64)
         truth = reference[part][known] == 1
         for name, weight in (
@@ -381,20 +359,20 @@ def _sums(
     return {name: values.reshape(-1, bins) for name, values in total.items()}
 
 
-def _beside(sums: Mapping[str, np.ndarray], error: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return errors and pixels a block, without those beyond the farthest distance."""
-    return sums[error][:, :-1].sum(axis=1), sums["pixels"][:, :-1].sum(axis=1)
+def _beside(sums: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return errors and pixels per block, without those beyond the farthest distance."""
+    return sums["brier"][:, :-1].sum(axis=1), sums["pixels"][:, :-1].sum(axis=1)
 
 
-def _ratio(errors: np.ndarray, pixels: np.ndarray) -> Estimate:
-    """Return the mean error of pixels, from sums a block."""
-    return _difference((errors, pixels), None)
+def _mean(errors: np.ndarray, pixels: np.ndarray) -> Estimate:
+    """Return the mean error of pixels, from sums per block."""
+    return _difference((errors, pixels))
 
 
 def _difference(
-    one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray] | None
+    one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray] | None = None
 ) -> Estimate:
-    """Return the difference of two mean errors over the same blocks; None counts as none.
+    """Return the difference of two mean errors over the same blocks; without another, the mean.
 
     The error of a ratio of sums is that of the sum of its residuals e - r n over the blocks, and
     the difference's that of the difference of both.
@@ -404,10 +382,10 @@ def _difference(
         if pair is None:
             continue
         errors, pixels = pair
-        mean = _over(errors.sum(), pixels.sum())
-        value += sign * mean
-        if math.isnan(mean):
+        if not pixels.sum():
             return Estimate(math.nan, math.nan, math.nan)
+        mean = float(errors.sum() / pixels.sum())
+        value += sign * mean
         residual = residual + sign * (errors - mean * pixels) / pixels.sum()
         weight = weight + pixels
     blocks = int((weight > 0).sum())
@@ -416,7 +394,3 @@ def _difference(
     error = math.sqrt(blocks / (blocks - 1) * float((residual**2).sum()))
     effective = weight.sum() ** 2 / (weight**2).sum()
     return Estimate(value, error, max(effective - 1, 1.0))
-
-
-def _over(one: float, other: float) -> float:
-    return float(one / other) if other else math.nan

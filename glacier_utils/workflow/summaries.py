@@ -1,12 +1,13 @@
-"""What may be concluded from a spatial evaluation, and what not, in words made from its numbers.
+"""What may be concluded from a run and what not, in words made from its numbers.
 
-The sentences that follow from the numbers of a temporal comparison.
+Of the spatial evaluation (notebook 04) and of the temporal comparison (notebook 05).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from scipy import stats
@@ -14,10 +15,24 @@ from scipy import stats
 from glacier_utils.change.area import within_a_year
 from glacier_utils.change.series import INSIDE, STABLE, TRUE_GROUND, TRUE_ICE
 from glacier_utils.change.transition import CAUSES
-from glacier_utils.evaluation import bootstrap
 from glacier_utils.evaluation.bootstrap import SAME
 from glacier_utils.evaluation.comparison import LabelBias
 from glacier_utils.evaluation.per_glacier import NONE
+
+_PHRASES = {
+    "cloud": "cloud",
+    "shadow": "shadow on one date only",
+    "snow lost": "snow that lay on the first date only",
+    "snow gained": "snow that lay on the last date only",
+    "water": "water on one date only",
+    "edge": "jitter within one pixel of the outline",
+}
+_GROUNDS = {
+    STABLE: "stable terrain (outside the outlines and free of snow)",
+    INSIDE: "the ground inside the outlines",
+    TRUE_GROUND: "ground that truly held no ice on either date",
+    TRUE_ICE: "ground that truly was ice on both dates",
+}
 
 
 def spatial_conclusions(
@@ -29,20 +44,24 @@ def spatial_conclusions(
     calibration: pd.DataFrame,
     bias: LabelBias | None,
 ) -> str:
-    """Return Markdown with two lists.
+    """Write in plain words what may be concluded from a spatial evaluation and what not.
 
     Args:
         best: the model chosen on validation.
-        spatial: of `comparison.spatial_scores`, with the distances of the outlines.
-        pairs, clear: of `comparison.against_baselines` and `comparison.clearly_better`.
-        per_glacier: of `per_glacier.per_glacier`.
-        calibration: of `comparison.calibrate`; may be empty.
-        bias: of `comparison.label_bias`.
+        spatial: of ``comparison.spatial_scores``, with the distances of the outlines.
+        pairs: of ``comparison.against_baselines``.
+        clear: of ``comparison.clearly_better``.
+        per_glacier: of ``per_glacier.scores_per_glacier``.
+        calibration: of ``comparison.calibrate``; may be empty.
+        bias: of ``comparison.measure_label_bias``.
+
+    Returns:
+        Markdown with two lists.
     """
     own = spatial[(spatial["seed"] == spatial["seed"].iloc[0]) & (spatial["model"] == best)]
     may = [_score(row) for row in own.itertuples()]
     names = ", ".join(f"**{name}**" for name in clear) or "none"
-    may.append(f"Networks clearly better than every baseline, by every reference: {names}.")
+    may.append(f"Networks clearly better than every baseline, against every reference: {names}.")
     may += [text for row in own.itertuples() if (text := _outline(row))]
     may += list(bias.sentences) if bias else []
 
@@ -55,8 +74,8 @@ def spatial_conclusions(
     seeds = spatial["seed"].nunique()
     may_not.append(
         f"That the scores hold elsewhere: they are of one area on one date, with {seeds} "
-        f"training seed{'s' if seeds > 1 else ''} a network, and the intervals hold the variation "
-        "over the ground of this area alone."
+        f"training seed{'s' if seeds > 1 else ''} per network, and the intervals hold the "
+        "variation over the ground of this area alone."
     )
     lists = (("What may be concluded", may), ("What may not be concluded", may_not))
     return "\n".join(
@@ -65,7 +84,7 @@ def spatial_conclusions(
     )
 
 
-def _score(row) -> str:
+def _score(row: Any) -> str:
     return (
         f"**{row.model}**, chosen on validation, reaches an IoU of {row.iou:.2f} "
         f"({row.iou_low:.2f} to {row.iou_high:.2f}) against the {row.reference} in area "
@@ -73,7 +92,7 @@ def _score(row) -> str:
     )
 
 
-def _outline(row) -> str:
+def _outline(row: Any) -> str:
     if pd.isna(row.boundary_median_m):
         return ""
     return (
@@ -83,11 +102,11 @@ def _outline(row) -> str:
 
 
 def _same(pairs: pd.DataFrame) -> str:
-    same = pairs[pairs["verdict"] == bootstrap.SAME]
+    same = pairs[pairs["verdict"] == SAME]
     if same.empty:
         return ""
     listed = dict.fromkeys(
-        f"{row.model} and {row.against} (by the {row.reference})" for row in same.itertuples()
+        f"{row.model} and {row.against} (against the {row.reference})" for row in same.itertuples()
     )
     return f"That these differ in IoU: {', '.join(listed)}; their intervals hold zero."
 
@@ -97,7 +116,7 @@ def _glaciers(best: str, table: pd.DataFrame) -> list[str]:
     own = table[(table["model"] == best) & (table["glacier_id"] != NONE) & table["listed"]]
     own = own[own["area_km2"] > 0]
     for reference, part in own.groupby("reference", sort=False):
-        start = f"That the area of a single glacier is right: by the {reference} "
+        start = f"That the area of a single glacier is right: against the {reference} "
         if len(part) < 4:  # no quartiles
             listed = ", ".join(f"{error:+.0f} %" for error in part["error_percent"])
             texts.append(f"{start}the error is {listed}.")
@@ -126,20 +145,28 @@ def _probabilities(best: str, table: pd.DataFrame) -> str:
     )
 
 
-_PHRASES = {
-    "cloud": "cloud",
-    "shadow": "shadow on one date only",
-    "snow lost": "snow that lay on the first date only",
-    "snow gained": "snow that lay on the last date only",
-    "water": "water on one date only",
-    "edge": "jitter within one pixel of the outline",
-}
-_GROUNDS = {
-    STABLE: "stable terrain (outside the outlines and free of snow)",
-    INSIDE: "the ground inside the outlines",
-    TRUE_GROUND: "ground that truly held no ice on either date",
-    TRUE_ICE: "ground that truly was ice on both dates",
-}
+def temporal_statements(
+    changes: Mapping[str, Mapping[str, float | bool]],
+    explained: pd.DataFrame,
+    dates: Sequence[str],
+) -> list[str]:
+    """Say what follows from the change of each area.
+
+    Args:
+        changes: area -> numbers of ``series.compare``.
+        explained: of ``series.explain``.
+        dates: in order; the first and the last are compared.
+
+    Returns:
+        One text per area.
+    """
+    if len(dates) < 2:
+        return ["There is one date only: nothing can be said about change."]
+    ends = (dates[0], dates[-1])
+    return [
+        f"Area {area}: {statement(numbers, explained[explained['area'] == area], dates=ends)}"
+        for area, numbers in changes.items()
+    ]
 
 
 def statement(
@@ -147,23 +174,29 @@ def statement(
     explained: pd.DataFrame | None = None,
     *,
     dates: Sequence[str] = ("the first date", "the second date"),
-    name: str = "glacier area",
 ) -> str:
-    """Return the sentences that follow from ``transition.area_change`` and ``transition.explain``.
+    """Say what follows from ``transition.area_change`` and ``transition.explain``.
 
     Says "no change can be shown" exactly when the interval of the difference holds zero, and names
     the largest cause of what was mapped differently. A difference between ISO dates of less than a
     year is not called retreat or advance, which are a matter of metres in that time.
+
+    Args:
+        change: of ``transition.area_change``.
+        explained: of ``transition.explain``; None: nothing is said about causes.
+        dates: the two.
     """
     if not change["before_km2"] and not change["after_km2"]:
-        return f"No {name} was mapped on {dates[0]} or {dates[1]}: there is nothing to compare."
+        return (
+            f"No glacier area was mapped on {dates[0]} or {dates[1]}: there is nothing to compare."
+        )
     first, second = (
         f"{km2(change[f'{when}_km2'])} km2 "
         f"({_range(change[f'{when}_low'], change[f'{when}_high'])})"
         for when in ("before", "after")
     )
     sentences = [
-        f"The mapped {name} is {first} on {dates[0]} and {second} on {dates[1]}"
+        f"The mapped glacier area is {first} on {dates[0]} and {second} on {dates[1]}"
         + (", on the ground known on both." if change["unknown_km2"] > 0 else "."),
         _verdict(change),
     ]
@@ -183,33 +216,33 @@ def temporal_conclusions(
     *,
     areas: pd.DataFrame | None = None,
     sums: pd.DataFrame | None = None,
-    steadiness: pd.DataFrame | None = None,
-    prices: pd.DataFrame | None = None,
-    volumes: pd.DataFrame | None = None,
+    repeatability: pd.DataFrame | None = None,
+    costs: pd.DataFrame | None = None,
     model: str | None = None,
     main_date: str | None = None,
 ) -> str:
-    """Write in plain words what may be concluded from a run and what not, as Markdown.
+    """Write in plain words what may be concluded from a temporal comparison and what not.
 
     Args:
-        sentences: of ``series.statements``, one an area.
+        sentences: of ``temporal_statements``.
         dates: all dates, in order.
         areas: of ``series.area_table`` with causes.
         sums: of ``series.sum_table``.
-        steadiness: of ``series.steadiness``.
-        prices: of ``series.price``.
-        volumes: of ``volume.volume_table``.
-        model: whose rows are told; all if None.
+        repeatability: of ``series.repeatability``.
+        costs: of ``series.cost_of_dates``.
+        model: whose rows are meant; all if None.
         main_date: the date of training.
+
+    Returns:
+        Markdown.
     """
-    tables = [
+    areas, sums, repeatability = (
         None if table is None or table.empty else _of(table, model)
-        for table in (areas, sums, steadiness, volumes)
-    ]
-    areas, sums, steadiness, volumes = tables
+        for table in (areas, sums, repeatability)
+    )
     parts = ["## What may be concluded", "", *(f"- {text}" for text in sentences)]
     if len(dates) > 1:
-        parts += [*_sums(sums, dates), *_steady(steadiness), *_prices(prices, main_date)]
+        parts += [*_sums(sums, dates), *_repeats(repeatability), *_costs(costs, main_date)]
     elif areas is not None:
         parts += [
             f"- Area {row.area}: the mapped glacier area is {km2(row.area_km2)} km2 "
@@ -217,7 +250,7 @@ def temporal_conclusions(
             for row in areas.itertuples()
         ]
     parts += ["", "## What may not be concluded", ""]
-    parts += _limits(areas, volumes, dates)
+    parts += _limits(areas, dates)
     return "\n".join(parts) + "\n"
 
 
@@ -254,9 +287,12 @@ def _verdict(change: Mapping[str, float | bool]) -> str:
 def _composition(explained: pd.DataFrame) -> str:
     areas = explained.groupby("cause")["area_km2"].sum().reindex(CAUSES.values(), fill_value=0.0)
     total, rest = areas.sum(), areas["rest"]
-    shares = (100 * areas.drop("rest") / total).sort_values(ascending=False, kind="stable")
-    named = [f"{share:.0f} % is put down to {_PHRASES[cause]}" for cause, share in shares.items()
-             if share >= 0.5]  # fmt: skip
+    percents = (100 * areas.drop("rest") / total).sort_values(ascending=False, kind="stable")
+    named = [
+        f"{percent:.0f} % is put down to {_PHRASES[cause]}"
+        for cause, percent in percents.items()
+        if percent >= 0.5
+    ]
     unexplained = f"{km2(rest)} km2 ({100 * rest / total:.0f} %) has no simple explanation"
     return f"Of the {km2(total)} km2 mapped differently, {', '.join([*named, unexplained])}."
 
@@ -288,23 +324,23 @@ def _sums(sums: pd.DataFrame | None, dates: Sequence[str]) -> list[str]:
     return lines
 
 
-def _steady(table: pd.DataFrame | None) -> list[str]:
+def _repeats(table: pd.DataFrame | None) -> list[str]:
     if table is None:
         return []
     lines = []
     keys = ["area", "before", "after"]
     for (area, before, after), group in table.groupby(keys, sort=False):
-        told = group.dropna(subset=["same"]).set_index("ground")
+        known = group.dropna(subset=["same"]).set_index("ground")
         parts = [
-            f"{100 * told.loc[ground, 'changed']:.1f} % of {phrase}"
+            f"{100 * known.loc[ground, 'changed']:.1f} % of {phrase}"
             for ground, phrase in _GROUNDS.items()
-            if ground in told.index
+            if ground in known.index
         ]
         line = (
             f"- In area {area} the map of {after} differs from that of {before} on "
             f"{', '.join(parts)}."
         )
-        true = told[told.index.isin([TRUE_GROUND, TRUE_ICE])]
+        true = known[known.index.isin([TRUE_GROUND, TRUE_ICE])]
         if len(true):
             line += (
                 f" The truth did not change: {km2((true['lost_km2'] + true['gained_km2']).sum())} "
@@ -314,25 +350,23 @@ def _steady(table: pd.DataFrame | None) -> list[str]:
     return lines
 
 
-def _prices(prices: pd.DataFrame | None, main_date: str | None) -> list[str]:
-    if prices is None or prices.empty:
+def _costs(costs: pd.DataFrame | None, main_date: str | None) -> list[str]:
+    if costs is None or costs.empty:
         return []
-    best = "truth" if (prices["reference"] == "truth").any() else "labels"
+    best = "truth" if (costs["reference"] == "truth").any() else "labels"
     lines = []
-    for row in prices[prices["reference"] == best].dropna(subset=["low"]).itertuples():
-        label = "Price on the main date" if row.date == main_date else "Gain on another date"
+    for row in costs[costs["reference"] == best].dropna(subset=["low"]).itertuples():
+        label = "Cost on the main date" if row.date == main_date else "Gain on another date"
         verdict = row.verdict if row.verdict == SAME else f"clearly {row.verdict}"
         lines.append(
             f"- {label}: in area {row.area} on {row.date}, **{row.model}** is {verdict} "
-            f"{'from' if row.verdict == SAME else 'than'} **{row.against}** by the {best} "
+            f"{'from' if row.verdict == SAME else 'than'} **{row.against}** against the {best} "
             f"(IoU {row.difference:+.3f}, interval {row.low:+.3f} to {row.high:+.3f})."
         )
     return lines
 
 
-def _limits(
-    areas: pd.DataFrame | None, volumes: pd.DataFrame | None, dates: Sequence[str]
-) -> list[str]:
+def _limits(areas: pd.DataFrame | None, dates: Sequence[str]) -> list[str]:
     lines = []
     if len(dates) < 2:
         lines.append("- Anything about change: there is one date only.")
@@ -367,12 +401,4 @@ def _limits(
             else "- How large the classification's error is: it was not measured here, and the "
             "intervals hold the outline's uncertainty only."
         )
-    if volumes is not None:
-        total = volumes[(volumes["glacier_id"] == "all") & (volumes["date"] == dates[-1])]
-        for row in total.itertuples():
-            lines.append(
-                f"- The ice volume of area {row.area} is an estimate from area alone "
-                f"({row.volume_km3:.2f} km3, {row.volume_low:.2f} to {row.volume_high:.2f}); its "
-                "difference between dates is no measurement of lost ice."
-            )
     return lines

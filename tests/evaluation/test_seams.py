@@ -20,8 +20,8 @@ def test_steps_between_patches_are_found_at_distance_zero(size, rows, cols):
     # Each patch is flat and one higher than its left and upper neighbour.
     steps = np.add.outer(np.arange(rows), np.arange(cols)).astype(np.float32)
     values = np.kron(steps, np.ones((size, size), np.float32))
-    profile = seams.seam_profile(values, size, farthest=8)
-    assert profile["distance_px"].tolist() == list(range(9))
+    profile = seams.seam_profile(values, size)
+    assert profile["distance_px"].tolist() == list(range(25))
     jump = profile["jump"]
     assert np.isnan(jump[0]) if rows == cols == 1 else jump[0] == 1
     assert jump[1] == 0
@@ -33,7 +33,7 @@ def test_steps_between_patches_are_found_at_distance_zero(size, rows, cols):
 def test_a_ramp_has_a_flat_profile_and_unknown_pixels_do_not_count():
     values = np.add.outer(np.arange(20) * 0.1, np.arange(30) * 0.1)
     values[4:7, 3:22] = np.nan
-    jump = seams.seam_profile(values, 10, farthest=5)["jump"]
+    jump = seams.seam_profile(values, 10)["jump"][:6]
     np.testing.assert_allclose(jump, 0.1)
     assert seams.seam_jump(values, [10], [10, 20]) == pytest.approx(1)
 
@@ -41,7 +41,7 @@ def test_a_ramp_has_a_flat_profile_and_unknown_pixels_do_not_count():
 def test_a_seam_one_pixel_beside_the_border_is_at_distance_one():
     values = np.zeros((8, 16))
     values[:, 9:] = 1  # between the columns 8 and 9; the border lies between 7 and 8
-    jump = seams.seam_profile(values, 8, farthest=2)["jump"]
+    jump = seams.seam_profile(values, 8)["jump"][:3]
     # Of the pairs at distance one, 4 x 8 side by side and 2 x 16 above each other, 8 jump.
     assert jump.tolist() == pytest.approx([0, 8 / 64, 0])
 
@@ -121,34 +121,35 @@ def maps(height=64, width=96, size=16, seed=0):
         lines = np.arange(size, length, size)
         index = np.r_[lines, lines - 1]
         off[index if axis == 0 else np.s_[:, index]] = 0.6
-    return np.abs(reference - off), reference, (range(0, height, size), range(0, width, size), size)
+    return np.abs(reference - off), reference, size
 
 
 def test_error_by_distance_in_numbers():
-    probability, reference, windows = maps()
-    table = seams.error_by_distance(probability, reference, *windows, farthest=9)
-    assert table["distance_px"].tolist() == list(range(10))
+    probability, reference, size = maps()
+    table = seams.error_by_distance(probability, reference, size, threshold=0.5)
+    assert table["distance_px"].tolist() == list(range(25))
     np.testing.assert_allclose(table["brier"][:8], [0.36] + [0.04] * 7)
     assert table["wrong"][:8].tolist() == [1] + [0] * 7
     # No block differs from another: the intervals are points.
     np.testing.assert_allclose(table["brier_low"][:8], table["brier"][:8])
-    # Within 16 px of the frame's own edge there is no border: the map's corners are farther away.
-    assert table["pixels"].sum() < reference.size
     assert table["pixels"][0] == reference.size - (64 - 6) * (96 - 10)
-    np.testing.assert_allclose(table["brier"][8:], 0.04)
+    # The frame's own edge is no border: the corners of the map lie 15 px from one.
+    assert table["pixels"].sum() == table["pixels"][:16].sum() == reference.size
+    np.testing.assert_allclose(table["brier"][8:16], 0.04)
+    # No probability is as high as this: the glacier alone is wrong.
+    strict = seams.error_by_distance(probability, reference, size, threshold=0.9)
+    assert strict["wrong"][1] == pytest.approx((reference == 1).mean(), abs=0.05)
 
 
 def test_unknown_pixels_do_not_count_and_distances_without_pixels_are_nan():
-    probability, reference, windows = maps()
+    probability, reference, size = maps()
     probability[:20] = np.nan
     reference[20:30] = 255
-    whole = seams.error_by_distance(probability, reference, *windows, farthest=30)
-    part = seams.error_by_distance(
-        probability[30:], reference[30:], [2, 18], windows[1], 16, farthest=30
-    )
-    np.testing.assert_allclose(whole["brier"][:8], part["brier"][:8])
-    assert whole["pixels"].iloc[-1] == 0
-    assert whole.iloc[-1][["brier", "brier_low", "wrong_high"]].isna().all()
+    table = seams.error_by_distance(probability, reference, size, threshold=0.5)
+    assert table["pixels"].sum() == 34 * 96
+    np.testing.assert_allclose(table["brier"][:8], [0.36] + [0.04] * 7)
+    assert table["pixels"].iloc[-1] == 0
+    assert table.iloc[-1][["brier", "brier_low", "wrong_high"]].isna().all()
 
 
 def test_the_interval_is_that_of_a_ratio_over_blocks():
@@ -156,7 +157,7 @@ def test_the_interval_is_that_of_a_ratio_over_blocks():
     reference = np.zeros((32, 32), np.uint8)
     probability = generator.random((32, 32))
     reference[generator.random((32, 32)) < 0.2] = 255
-    table = seams.error_by_distance(probability, reference, [0, 16], [0, 16], 16, farthest=0)
+    table = seams.error_by_distance(probability, reference, 16, threshold=0.5)
     rows, cols = np.indices((32, 32))
     beside = (np.isin(rows, [15, 16]) | np.isin(cols, [15, 16])) & (reference == 0)
     block = rows // 8 * 4 + cols // 8
@@ -180,16 +181,14 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say():
         generator = np.random.default_rng(seed)
         level = generator.uniform(-0.3, 0.3, (4, 4))
         field = generator.random((32, 32)) + np.kron(level, np.ones((8, 8)))
-        table = seams.error_by_distance(
-            field, np.zeros((32, 32), np.uint8), [0, 16], [0, 16], 16, farthest=2
-        )
+        table = seams.error_by_distance(field, np.zeros((32, 32), np.uint8), 16, threshold=0.5)
         row = table.iloc[2]
         held += row["brier_low"] <= 1 / 3 + 0.09 / 3 <= row["brier_high"]
     assert 175 <= held <= 199
 
 
 def test_a_gain_is_paired():
-    before, reference, windows = maps()
+    before, reference, size = maps()
     generator = np.random.default_rng(0)
     # Hard and easy ground for both maps alike.
     hard = np.kron(generator.uniform(0, 0.3, (4, 6)), np.ones((16, 16)))
@@ -198,49 +197,51 @@ def test_a_gain_is_paired():
     after = np.abs(truth - 0.2 - hard)
     after[reference == 1] = 1 - 0.2 - hard[reference == 1]
     after[reference == 0] = 0.2 + hard[reference == 0]
-    gain = seams.gain_by_distance(before, after, reference, *windows, farthest=6)
-    one = seams.error_by_distance(before, reference, *windows, farthest=6)
-    other = seams.error_by_distance(after, reference, *windows, farthest=6)
+    gain = seams.gain_by_distance(before, after, reference, size)
+    one, other = (
+        seams.error_by_distance(values, reference, size, threshold=0.5)
+        for values in (before, after)
+    )
     np.testing.assert_allclose(gain["gain"], one["brier"] - other["brier"])
-    same = seams.gain_by_distance(after, after, reference, *windows, farthest=6)
-    assert same[["gain", "low", "high"]].eq(0).all(axis=None)
-    assert (other["brier_high"] - other["brier_low"]).min() > 0
+    same = seams.gain_by_distance(after, after, reference, size)
+    assert same.loc[:7, ["gain", "low", "high"]].eq(0).all(axis=None)
+    assert (other["brier_high"] - other["brier_low"])[:7].min() > 0
 
 
 def test_maps_compared_near_borders():
-    before, reference, windows = maps()
+    before, reference, size = maps()
     after = np.abs(reference - 0.2)
-    table = seams.error_near_borders(
-        {"patches": before, "blended": after}, reference, *windows, near=1
-    )
+    table = seams.error_near_borders({"patches": before, "blended": after}, reference, size)
     assert table["map"].tolist() == ["patches", "blended"]
-    np.testing.assert_allclose(table["beside"], [0.36, 0.04])
-    np.testing.assert_allclose(table["inside"], [0.04, 0.04])
-    np.testing.assert_allclose(table["excess"], [0.32, 0], atol=1e-12)
-    np.testing.assert_allclose(table[["gain", "gain_low", "gain_high"]], [[0] * 3, [0.32] * 3])
-    assert table["verdict"].tolist() == ["", "better"]
-    wrong = seams.error_near_borders(
-        {"patches": before}, reference, *windows, near=1, error="wrong"
+    rows, cols = (
+        seams.border_distance(seams.borders(range(0, n, size), size, n), n) for n in reference.shape
     )
-    assert wrong[["beside", "inside"]].iloc[0].tolist() == [1, 0]
+    distance = np.minimum(rows[:, None], cols)
+    seam = (distance == 0).sum() / (distance < 8).sum()
+    np.testing.assert_allclose(table["beside"], [0.04 + 0.32 * seam, 0.04])
+    np.testing.assert_allclose(table["inside"], [0.04, 0.04])
+    np.testing.assert_allclose(table["excess"], [0.32 * seam, 0], atol=1e-12)
+    assert table.loc[0, ["gain", "gain_low", "gain_high"]].tolist() == [0, 0, 0]
+    row = table.loc[1]
+    assert 0 < row["gain_low"] < row["gain"] < row["gain_high"]
+    assert row["gain"] == pytest.approx(0.32 * seam)
+    assert table["verdict"].tolist() == ["", "better"]
 
 
 def test_shapes_that_differ():
     with pytest.raises(ValueError, match=r"\(4, 4\)"):
-        seams.error_by_distance(np.zeros((4, 4)), np.zeros((4, 5), np.uint8), [0], [0], 4)
+        seams.error_by_distance(np.zeros((4, 4)), np.zeros((4, 5), np.uint8), 4, threshold=0.5)
 
 
-@pytest.mark.parametrize("block", [None, 20])
-def test_strips_sum_up_to_the_whole(block):
+def test_strips_sum_up_to_the_whole():
     generator = np.random.default_rng(0)
     probability = generator.random((600, 40))
     reference = generator.integers(0, 2, (600, 40)).astype(np.uint8)
-    table = seams.error_by_distance(
-        probability, reference, range(0, 600, 100), [0, 20], 100, farthest=700, block=block
-    )
-    assert table["pixels"].sum() == reference.size
-    total = (table["brier"] * table["pixels"]).sum() / reference.size
-    assert total == pytest.approx(np.mean((probability - reference) ** 2))
+    table = seams.error_by_distance(probability, reference, 40, threshold=0.5)
+    assert table["pixels"].sum() == reference.size - 2 * 15 * 40  # beyond 24 px from a border
+    known = np.r_[15:585]
+    total = (table["brier"] * table["pixels"]).sum() / table["pixels"].sum()
+    assert total == pytest.approx(np.mean((probability[known] - reference[known]) ** 2))
 
 
 # ---- effect of windows
@@ -261,13 +262,12 @@ def scene(length=256):
     return predict, reference, asked
 
 
-def test_effect_of_windows():
+def test_effect_of_windows(monkeypatch):
+    monkeypatch.setattr(seams, "NEAR", 1)
     predict, reference, asked = scene()
-    times = iter(range(100))
     table = seams.effect_of_windows(
-        predict, reference, windows=(128, 64, 512), overlaps=(0, 32), near=1,
-        clock=lambda: float(next(times)),
-    )  # fmt: skip
+        predict, reference, windows=(128, 64, 512), overlaps=(0, 32), threshold=0.5
+    )
     pairs = [(64, 0), (64, 32), (128, 0), (128, 32), (512, 0)]
     assert list(zip(table["window_px"], table["overlap_px"], strict=True)) == pairs
     assert asked == [(512, 0), *pairs]
@@ -276,10 +276,10 @@ def test_effect_of_windows():
     assert table.iloc[-1][["border_error", "excess", "excess_low", "seam_jump"]].isna().all()
     assert table["iou"].tolist()[1] == table["iou"].tolist()[4] == 1
     assert table["iou"][0] < table["iou"][2] < 1
-    np.testing.assert_allclose(table["s_per_mpx"], 1e6 / 256**2)
+    assert (table["s_per_mpx"] > 0).all()
 
 
 def test_no_combination_to_try():
     predict, reference, _ = scene()
     with pytest.raises(GlacierError, match="overlap"):
-        seams.effect_of_windows(predict, reference, windows=(32,), overlaps=(32, 64))
+        seams.effect_of_windows(predict, reference, windows=(32,), overlaps=(32, 64), threshold=0.5)

@@ -1,8 +1,10 @@
-"""Spatial evaluation on a small store of patches whose scores are known."""
+"""Several models on one area: patches whose scores are known, and the area as one map."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import geopandas as gpd
 import numpy as np
@@ -14,12 +16,16 @@ from hypothesis import strategies as st
 from stubs import BANDS
 
 from glacier_utils import metrics
+from glacier_utils.datasets.dataset import open_dataset
+from glacier_utils.datasets.patches import build_patches
 from glacier_utils.datasets.store import PatchStore
 from glacier_utils.errors import GlacierError
-from glacier_utils.evaluation import comparison
+from glacier_utils.evaluation import bootstrap, comparison
+from glacier_utils.evaluation.calibration import apply_temperature, fit_temperature, histogram
 from glacier_utils.models.checkpoint import Segmenter, save_checkpoint
 
 SIZE, PIXEL = 8, 10.0
+DATE = "2023-08"
 
 
 def make_store(
@@ -86,22 +92,22 @@ def test_assemble_and_cut_are_each_others_inverse(rows, cols, random, data):
     positions = np.array(random.sample(chosen, len(chosen)))
     dtype = data.draw(st.sampled_from([np.uint8, np.float32]))
     values = np.random.default_rng(0).integers(0, 2, (len(positions), SIZE, SIZE)).astype(dtype)
-    whole, bounds = comparison.assemble(values, store, positions)
+    whole, grid = comparison.assemble(values, store, positions)
     np.testing.assert_array_equal(comparison.cut(whole, store, positions), values)
     assert whole.dtype == dtype
-    # What no patch covers is unknown, and the bounds are those of the map.
+    # What no patch covers is unknown, and the grid is that of the map.
     gaps = np.isnan(whole) if dtype == np.float32 else whole == 255
     assert gaps.sum() == whole.size - values.size
-    xmin, ymin, xmax, ymax = bounds
-    assert ((ymax - ymin) / PIXEL, (xmax - xmin) / PIXEL) == whole.shape
+    assert grid.shape == whole.shape
+    assert grid.bounds == pytest.approx(tuple(store.index.iloc[positions].total_bounds))
 
 
 def test_assemble_puts_each_patch_in_its_place():
     store = make_store(2, 3)
-    whole, bounds = comparison.assemble(store.labels, store, everything(store))
+    whole, grid = comparison.assemble(store.labels, store, everything(store))
     assert (whole[:, :12] == 1).all()
     assert (whole[:, 12:] == 0).all()
-    assert bounds == (500_000, 6_800_000 - 160, 500_240, 6_800_000)
+    assert grid.bounds == (500_000, 6_800_000 - 160, 500_240, 6_800_000)
 
 
 def test_assemble_takes_one_area_only():
@@ -124,15 +130,14 @@ def test_no_patch_to_judge_is_an_error():
         comparison.references(make_store(), np.array([], int))
 
 
-def test_models_predict_the_chosen_patches(tmp_path, monkeypatch):
-    monkeypatch.setenv("GLACIER_HOME", str(tmp_path))
+def test_models_predict_the_chosen_patches(tmp_path):
     rule = Segmenter("threshold", BANDS, [0] * 4, [1] * 4)
     rule.network.thresholds[0] = 0.3
     save_checkpoint(tmp_path / "rule.pt", rule)
-    table = models("threshold").assign(checkpoint="rule.pt")
     store, positions = make_store(), np.array([5, 0, 3])
-    probabilities = comparison.predict_models(table, store, positions)
-    masks = comparison.classify_models(table, probabilities, store, positions)
+    checkpoints = {"threshold": tmp_path / "rule.pt"}
+    probabilities = comparison.predict_models(checkpoints, store, positions)
+    masks = comparison.classify_models(models("threshold"), probabilities, store, positions)
     np.testing.assert_array_equal(masks["threshold"], store.labels[positions])
 
 
@@ -169,12 +174,20 @@ def test_clean_up_without_the_size_of_a_pixel_is_an_error():
         )
 
 
-def test_pixel_area():
-    assert comparison.pixel_area_km2(make_store()) == pytest.approx(1e-4)
-    assert comparison.pixel_area_km2(make_store(pixel=30.0)) == pytest.approx(9e-4)
-    # A resolution in dataset.yaml makes metres of a grid without georeference; 1 is pixels.
-    assert comparison.pixel_area_km2(make_store(crs=None)) == pytest.approx(1e-4)
-    assert np.isnan(comparison.pixel_area_km2(make_store(crs=None, pixel=1.0)))
+@pytest.mark.parametrize(
+    ("options", "km2"),
+    [
+        ({}, 1e-4),
+        ({"pixel": 30.0}, 9e-4),
+        # A resolution in dataset.yaml makes metres of a grid without georeference; 1 is pixels.
+        ({"crs": None}, 1e-4),
+        ({"crs": None, "pixel": 1.0}, math.nan),
+    ],
+)
+def test_the_grid_knows_the_size_of_a_pixel(options, km2):
+    store = make_store(**options)
+    _, grid = comparison.assemble(store.labels, store, everything(store))
+    assert grid.pixel_area_km2 == pytest.approx(km2, nan_ok=True)
 
 
 # ---- scores
@@ -186,7 +199,8 @@ def test_scores_of_a_perfect_and_of_a_half_right_map():
     half = store.labels.copy()
     half[:, : SIZE // 2] = 0  # the upper half of every patch is missed
     masks = {"whole": store.labels, "half": half}
-    scores = comparison.spatial_scores(models("whole", "half"), masks, store, positions)
+    counts = comparison.count_blocks(masks, store, positions)
+    scores = comparison.spatial_scores(models("whole", "half"), counts)
     assert len(scores) == 2 * 2 * 2
     labels = scores[scores["reference"] == "labels"].set_index(["model", "area"])
     assert (labels.loc["whole", ["iou", "iou_low", "iou_high", "f1"]] == 1).all(axis=None)
@@ -195,14 +209,26 @@ def test_scores_of_a_perfect_and_of_a_half_right_map():
     # The truth is 15 of the 16 columns.
     truth = scores[scores["reference"] == "truth"].set_index(["model", "area"])
     assert (truth.loc["whole", "iou"] == 15 / 16).all()
-    assert comparison.same_support(masks, store, positions)
+    assert comparison.same_support(counts)
 
 
 def test_support_differs_where_one_map_has_gaps():
     store = make_store()
     gap = store.labels.copy()
     gap[0, 0, 0] = 255
-    assert not comparison.same_support({"a": store.labels, "b": gap}, store, everything(store))
+    masks = {"a": store.labels, "b": gap}
+    assert not comparison.same_support(comparison.count_blocks(masks, store, everything(store)))
+
+
+def test_blocks_of_two_areas_have_names_of_their_own():
+    store = make_store(areas=("one", "two"))
+    counts = comparison.count_blocks({"a": store.labels}, store, everything(store), side_m=160.0)
+    table = counts["labels"]["a"]
+    assert list(table) == ["area", "date", "block", *metrics.COUNTS]
+    assert table["block"].tolist() == ["one:00-00", "one:00-01", "two:00-00", "two:00-01"]
+    # The left half of each area, 24 x 16 px, is glacier.
+    assert table["tp"].tolist() == [24 * 16, 0] * 2
+    assert counts["truth"]["a"]["fp"].tolist() == [24, 0] * 2
 
 
 def test_every_network_is_compared_with_every_baseline():
@@ -212,7 +238,8 @@ def test_every_network_is_compared_with_every_baseline():
     middling[:, : SIZE // 4] = 0
     masks = {"a": worse, "b": worse.copy(), "good": store.labels, "same": worse, "mid": middling}
     table = models(*masks).assign(kind=["baseline"] * 2 + ["network"] * 3)
-    pairs = comparison.against_baselines(table, masks, store, everything(store))
+    counts = comparison.count_blocks(masks, store, everything(store), side_m=SIZE * PIXEL)
+    pairs = comparison.against_baselines(table, counts)
     assert len(pairs) == 3 * 2 * 2
     assert pairs["against"].unique().tolist() == ["a", "b"]
     assert (pairs[pairs["model"] == "same"]["difference"] == 0).all()
@@ -230,10 +257,11 @@ def test_differences_and_their_verdicts():
     worse = store.labels.copy()
     worse[:, : SIZE // 2] = 0
     masks = {"best": store.labels, "same": store.labels.copy(), "worse": worse}
-    table = comparison.differences("best", masks, store, everything(store)).set_index("against")
+    counts = comparison.count_blocks(masks, store, everything(store), side_m=SIZE * PIXEL)
+    table = comparison.differences("best", counts).set_index("against")
     assert table.loc["same", ["difference", "verdict"]].tolist() == [0, "not distinguishable"]
     assert table.loc["worse", ["difference", "low", "verdict"]].tolist() == [0.5, 0.5, "better"]
-    alone = comparison.differences("best", {"best": store.labels}, store, everything(store))
+    alone = comparison.differences("best", {"labels": {"best": counts["labels"]["best"]}})
     assert alone.empty
     assert "verdict" in alone
 
@@ -242,7 +270,7 @@ def test_curves_pass_through_the_models_own_points():
     store = make_store(truth=False)
     probability = np.random.default_rng(0).random(store.labels.shape).astype(np.float32)
     masks = {"a": metrics.classify(probability, 0.5)}
-    lines, points = comparison.curves(["a"], {"a": probability}, masks, store, everything(store))
+    lines, points = comparison.curves({"a": probability}, masks, store, everything(store))
     ((title, line),) = lines.items()
     assert title.startswith("a (average precision 0.")
     at_half = line[line["threshold"] == 0.5].iloc[0]
@@ -252,7 +280,7 @@ def test_curves_pass_through_the_models_own_points():
 def test_patch_scores_name_the_stores_patches():
     store, positions = make_store(), np.array([7, 1])
     masks = {"a": store.labels[positions]}
-    scores = comparison.patch_scores(["a"], masks, store, positions)
+    scores = comparison.patch_scores(masks, store, positions)
     assert scores["patch"].tolist() == [7, 1]
     # Patch 7 lies on ground: without glacier in label and map there is no IoU.
     assert np.isnan(scores["iou"].iloc[0])
@@ -295,18 +323,6 @@ def test_patches_with_next_to_no_glacier_are_not_picked():
     assert picked["patch"].tolist() == [1]
 
 
-# ---- labels against truth
-
-
-def scores(labels: dict[str, float], truth: dict[str, float]) -> pd.DataFrame:
-    rows = [
-        {"model": model, "area": "test", "reference": reference, "iou": value, "seed": 0}
-        for reference, values in (("labels", labels), ("truth", truth))
-        for model, value in values.items()
-    ]
-    return pd.DataFrame(rows)
-
-
 # ---- outlines, areas
 
 
@@ -318,7 +334,7 @@ def test_boundaries_lie_off_by_what_the_map_was_moved():
         whole, _ = comparison.assemble(store.labels[here], store, here)
         whole[:, 13:16] = 0  # the outline moves three pixels to the left, across a patch border
         moved[here] = comparison.cut(whole, store, here)
-    table = comparison.boundary_table({"a": moved}, store, everything(store), names=["a"])
+    table = comparison.boundary_table({"a": moved}, store, everything(store))
     assert table[["area", "reference"]].to_numpy().tolist() == [
         ["one", "labels"], ["two", "labels"], ["one", "truth"], ["two", "truth"],
     ]  # fmt: skip
@@ -328,3 +344,126 @@ def test_boundaries_lie_off_by_what_the_map_was_moved():
 def test_first_area():
     store = make_store(1, 2, areas=("one", "two"))
     assert comparison.first_area(store, np.array([3, 0, 2])).tolist() == [True, False, True]
+
+
+# ---- the area as one map
+
+
+@pytest.fixture
+def judged(make_dataset):
+    """A test area of 4 x 6 patches with a perfect map and one that misses the upper half."""
+    data = open_dataset(make_dataset())
+    store = build_patches(data, size=32, block_m=320)
+    positions = store.select(split="test", date=DATE)
+    labels = np.asarray(store.labels[positions])
+    half = labels.copy()
+    upper = store.index["row"].to_numpy()[positions] < 64
+    half[upper] = 0
+    masks = {"perfect": labels, "half": half}
+    soft = {name: np.where(mask == 1, 0.9, 0.2).astype(np.float32) for name, mask in masks.items()}
+    found = comparison.judge(data, store, positions, masks, soft)
+    return data, store, positions, found, masks
+
+
+def own_counts(judged):
+    _, store, positions, found, masks = judged
+    return found.own(comparison.count_blocks(masks, store, positions, side_m=320.0))
+
+
+def test_the_area_is_put_together_on_its_own_grid(judged):
+    data, _, _, found, _ = judged
+    assert (found.area, found.date) == ("test", DATE)
+    assert found.grid.matches(data.source("test", DATE).grid)
+    expected = data.labels("test", DATE).read()
+    np.testing.assert_array_equal(found.references["labels"], expected)
+    assert list(found.references) == ["labels"]  # nobody knows the truth
+    np.testing.assert_array_equal(found.maps["perfect"], expected)
+    assert (found.maps["half"][:64] == 0).all()
+    np.testing.assert_array_equal(found.maps["half"][64:], expected[64:])
+    image = data.source("test", DATE).read()
+    np.testing.assert_array_equal(found.image.reflectance, image.reflectance)
+    assert found.image.valid.all()
+    assert found.clouds is None
+    assert len(found.glaciers.table) == 1
+
+
+def test_nothing_is_mapped_where_there_is_no_image(make_dataset):
+    data = open_dataset(make_dataset())
+    # Patches of 40 px stick out of a frame of 128 x 192 px.
+    store = build_patches(data, size=40, block_m=400, max_unknown=0.9)
+    positions = store.select(split="test", date=DATE)
+    soft = {"net": np.full((len(positions), 40, 40), 0.9, np.float32)}
+    masks = {"net": np.ones((len(positions), 40, 40), np.uint8)}
+    found = comparison.judge(data, store, positions, masks, soft)
+    assert found.grid.shape == (160, 200)
+    assert (found.maps["net"][:128, :192] == 1).all()
+    assert (found.maps["net"][128:] == 255).all()
+    assert np.isnan(found.probabilities["net"][:, 192:]).all()
+    assert not np.isnan(found.probabilities["net"][:128, :192]).any()
+
+
+def test_counts_of_the_area_are_by_reference_model_and_block(judged):
+    counts = own_counts(judged)
+    assert list(counts) == ["labels"]
+    table = counts["labels"]["half"]
+    assert len(table) == 4 * 6
+    assert table["fp"].sum() == 0
+    missed = (judged[3].references["labels"][:64] == 1).sum()
+    assert table["fn"].sum() == missed
+
+
+def test_blocks_follow_the_errors_of_the_worst_model(judged):
+    curves, longest, side = comparison.block_size(judged[3])
+    assert list(curves) == ["perfect", "half"]
+    # The perfect map has no error to correlate; the other's lie together in one half.
+    assert curves["perfect"]["correlation"].isna().all()
+    assert longest > 100
+    assert side.blocks >= 16
+
+
+def test_a_temperature_learned_on_validation_is_tried_on_the_area(judged):
+    found = judged[3]
+    truth = found.references["labels"]
+    generator = np.random.default_rng(0)
+    honest = np.clip(generator.random(truth.shape), 0.02, 0.98).astype(np.float32)
+    drawn = (generator.random(truth.shape) < honest).astype(np.uint8)
+    found = fit_temperature(*histogram(apply_temperature(honest, 0.5), drawn))  # twice too sure
+    mapped = apply_temperature(apply_temperature(honest, 0.5), found)
+    table, histograms = comparison.calibrate({"net": found}, SimpleNamespace(
+        area="a", date=DATE, references={"labels": drawn}, probabilities={"net": mapped}
+    ))  # fmt: skip
+    assert table["stage"].tolist() == ["before", "after"]
+    assert table["temperature"].iloc[1] == pytest.approx(2, rel=0.05)
+    assert table["ece"].iloc[1] < table["ece"].iloc[0] / 2
+    assert set(histograms["net"]) == {"before", "after"}
+
+
+def test_bias_is_told_only_where_the_truth_is_known(judged):
+    found, counts = judged[3], own_counts(judged)
+    assert comparison.measure_label_bias(found, counts) is None
+    truth = found.references["labels"].copy()
+    truth[60:64] = 0
+    known = comparison.Judged(**{**vars(found), "references": {**found.references, "truth": truth}})
+    against_truth = {
+        name: bootstrap.block_counts(mask, truth, found.grid, side_m=320.0)
+        for name, mask in found.maps.items()
+    }
+    tables = [table.assign(block="test:" + table["block"]) for table in against_truth.values()]
+    counts = counts | {"truth": dict(zip(against_truth, tables, strict=True))}
+    bias = comparison.measure_label_bias(known, counts)
+    assert bias.table["model"].tolist() == ["perfect", "half"]
+    ice = (found.references["labels"] == 1).sum()
+    assert bias.own == pytest.approx((truth == 1).sum() / ice)
+    assert "The labels themselves reach" in bias.sentences[0]
+
+
+def test_only_the_first_seed_has_outlines_measured():
+    spatial = pd.DataFrame(
+        {"model": "net", "area": "a", "reference": "labels", "seed": [0, 1], "iou": 0.5}
+    )
+    distances = pd.DataFrame(
+        [{"model": "net", "area": "a", "reference": "labels", "median_m": 12.0, "p95_m": 90.0}]
+    )
+    table = comparison.with_boundaries(spatial, distances)
+    assert table["boundary_median_m"].tolist()[0] == 12
+    assert table["boundary_p95_m"].isna().tolist() == [False, True]

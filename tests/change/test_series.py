@@ -1,0 +1,505 @@
+"""Temporal comparison: maps of several dates, what changed between them and why."""
+
+from __future__ import annotations
+
+import math
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pytest
+import shapely
+from affine import Affine
+from rasterio.crs import CRS
+from stubs import BANDS
+
+from glacier_utils.change import series
+from glacier_utils.change.area import AreaError, Map, Scale
+from glacier_utils.datasets.dataset import open_dataset
+from glacier_utils.errors import GlacierError
+from glacier_utils.evaluation.bootstrap import block_counts
+from glacier_utils.evaluation.per_glacier import burn_glaciers, partition
+from glacier_utils.models.checkpoint import Segmenter, save_checkpoint
+from glacier_utils.raster.grid import Grid, Image
+
+DATES = ("2023-07", "2023-08")
+THREE_DATES = (*DATES, "2023-09")
+PIXEL = 1e-4
+ICE, SNOW = (0.35, 0.37, 0.38, 0.30), (0.8, 0.8, 0.8, 0.7)
+ROCK, SHADE = (0.16, 0.15, 0.12, 0.17), (0.33, 0.41, 0.47, 0.23)
+
+
+def grid(shape, *, pixel: float = 10.0, crs="EPSG:32623") -> Grid:
+    crs = None if crs is None else CRS.from_string(crs)
+    return Grid(crs, Affine(pixel, 0, 0, 0, -pixel, 0), *shape)
+
+
+def square_map(side: int, shape=(30, 30), *, threshold: float = 0.5, **place) -> Map:
+    """A map of a square glacier that starts at row and column 5."""
+    probability = np.full(shape, 0.1, np.float32)
+    probability[5 : 5 + side, 5 : 5 + side] = 0.9
+    return Map(probability, threshold, grid(shape, **place))
+
+
+def view(colours: np.ndarray, place: Grid) -> Image:
+    return Image(np.moveaxis(colours, -1, 0).astype(np.float32), np.ones(place.shape, bool),
+                 BANDS, place)  # fmt: skip
+
+
+@pytest.fixture
+def shrinking():
+    """A glacier of 20 px, a month later 16 px: maps, transition, images with snow on the rim."""
+    maps = {
+        ("net", "test", date): square_map(side) for date, side in zip(DATES, (20, 16), strict=True)
+    }
+    place = grid((30, 30))
+    before = np.full((30, 30, 4), ICE)
+    before[21:25, 5:25] = SNOW  # the lost rows were snow, the lost columns ice
+    views = {
+        ("test", DATES[0]): view(before, place),
+        ("test", DATES[1]): view(np.full((30, 30, 4), ICE), place),
+    }
+    changes = {"test": series.transition_map(maps, "net", "test", DATES)}
+    return maps, changes, views
+
+
+def explained(changes, views, dates=DATES, clouds=None):
+    causes = series.locate_causes(changes, views, dates, clouds)
+    return series.explain(changes, causes, {area: view.grid for (area, _), view in views.items()})
+
+
+def test_a_dataset_is_mapped_and_scored(make_dataset, tmp_path):
+    data = open_dataset(make_dataset(patches=(2, 3), size=16))
+    rule = Segmenter("threshold", BANDS, [0] * 4, [1] * 4)
+    rule.network.thresholds[0] = 0.23  # between ground and ice
+    path = save_checkpoint(tmp_path / "rule.pt", rule)
+    maps = series.predict({"rule": path}, data, data.areas, DATES)
+    assert list(maps) == [("rule", area, date) for area in ("train", "test") for date in DATES]
+    found = maps["rule", "test", DATES[1]]
+    assert found.grid.matches(data.source("test", DATES[1]).grid)
+    np.testing.assert_array_equal(found.mask, data.labels("test", DATES[1]).read())
+    table = series.robustness(series.count_blocks(maps, data))
+    assert len(table) == 4  # one reference: no truth is known
+    assert (table["reference"] == "labels").all()
+    assert (table[["iou", "iou_low", "iou_high", "f1", "precision", "recall"]] == 1).all(axis=None)
+    areas = series.area_table(maps)
+    assert (areas["change_km2"] == 0).all()
+    assert areas.eval("low < area_km2 and area_km2 < high").all()
+
+
+def test_dates_on_different_grids_are_an_error():
+    class Data:
+        name = "stub"
+
+        def mismatch(self, area, date, other):
+            return "" if date == other else f"not that of {other}; add `align: {other}`"
+
+    message = f"stub, area test, {DATES[1]}: not that of {DATES[0]}; add `align"
+    with pytest.raises(GlacierError, match=message):
+        series.predict({}, Data(), ["test"], DATES)
+    assert series.predict({}, Data(), ["test"], DATES[:1]) == {}
+
+
+def test_a_map_knows_its_mask():
+    found = Map(np.array([[0.2, 0.5, np.nan]], np.float32), 0.5, grid((1, 3)))
+    assert found.mask.tolist() == [[0, 1, 255]]
+
+
+def test_areas_and_their_change_by_hand(shrinking):
+    maps, _, _ = shrinking
+    table = series.area_table(maps).set_index("date")
+    # 400 and 256 pixels of 100 m2; a rim of 80 + 76 and 64 + 60 pixels.
+    assert table["area_km2"].tolist() == pytest.approx([0.04, 0.0256])
+    assert (table["high"] - table["area_km2"]).tolist() == pytest.approx([0.0078, 0.0062])
+    assert table["change_km2"].tolist() == pytest.approx([0, -0.0144])
+    assert table.loc[DATES[0], ["change_low", "change_high"]].tolist() == [0, 0]
+    error = np.hypot(0.0078, 0.0062)
+    assert table.loc[DATES[1], "change_low"] == pytest.approx(-0.0144 - error)
+    assert table.loc[DATES[1], "change_high"] == pytest.approx(-0.0144 + error)
+
+
+def test_the_first_date_is_the_earliest_whatever_the_order(shrinking):
+    maps, _, _ = shrinking
+    table = series.area_table(dict(reversed(maps.items())))
+    assert table["date"].tolist() == list(reversed(DATES))
+    assert table["change_km2"].tolist() == pytest.approx([-0.0144, 0])
+
+
+def test_unknown_pixels_are_told_apart():
+    found = square_map(10)
+    found.probability[:6] = np.nan
+    row = series.area_table({("net", "test", "2023-08"): found}).iloc[0]
+    assert row["unknown_km2"] == pytest.approx(6 * 30 * 1e-4)
+    assert row["area_km2"] == pytest.approx(9 * 10 * 1e-4)
+
+
+def test_causes_by_hand(shrinking):
+    _, changes, views = shrinking
+    table = explained(changes, views, DATES)
+    assert table.index.is_unique
+    assert series.causes_are_complete(table, changes)
+    lost = table[table["direction"] == "lost"].set_index("cause")["pixels"]
+    # 4 x 20 pixels were snow; of the 16 x 4 others the right column and the top row lie at the
+    # old outline.
+    none = dict.fromkeys(("cloud", "shadow", "snow gained", "water"), 0)
+    assert lost.to_dict() == {"snow lost": 80, "edge": 19, "rest": 45, **none}
+    areas = table.groupby("direction")["area_km2"].sum()
+    assert areas.to_dict() == pytest.approx({"gained": 0, "lost": 0.0144})
+
+
+def test_completeness_notices_a_pixel_without_a_cause(shrinking):
+    _, changes, views = shrinking
+    table = explained(changes, views, DATES)
+    table.loc[0, "pixels"] -= 1
+    assert not series.causes_are_complete(table, changes)
+
+
+def test_causes_where_nobody_told_the_size_of_a_pixel(shrinking):
+    _, changes, views = shrinking
+    plain = {
+        key: view(np.moveaxis(image.reflectance, 0, -1), grid((30, 30), pixel=1.0, crs=None))
+        for key, image in views.items()
+    }
+    table = explained(changes, plain, DATES)
+    assert table["pixels"].sum() == 144
+    assert table["area_km2"].isna().all()
+
+
+def test_nothing_to_compare():
+    table = explained({}, {}, DATES[:1])
+    assert table.empty
+    assert series.causes_are_complete(table, {})
+
+
+def test_robustness_scores_labels_and_truth():
+    found = square_map(20)
+    truth = square_map(16).mask
+
+    class Mask:
+        def __init__(self, codes):
+            self.codes = codes
+
+        def read(self):
+            return self.codes
+
+    class Data:
+        def labels(self, area, date):
+            return Mask(found.mask)
+
+        def truth(self, area, date):
+            return Mask(truth)
+
+    scored = series.count_blocks({("net", "test", "2023-08"): found}, Data())
+    table = series.robustness(scored)
+    assert table["reference"].tolist() == ["labels", "truth"]
+    assert table["iou"].tolist() == pytest.approx([1, 256 / 400])
+    assert table["recall"].tolist() == [1, 1]
+    assert table.eval("iou_low <= iou and iou <= iou_high").all()
+    assert isinstance(table, pd.DataFrame)
+
+
+def test_three_dates_make_a_series(shrinking):
+    maps, _, views = shrinking
+    dates = (*DATES, "2023-09")
+    maps["net", "test", dates[2]] = square_map(10)
+    views["test", dates[2]] = views["test", DATES[1]]
+    table = series.area_table(maps, views=views).set_index("date")
+    assert table["area_km2"].tolist() == pytest.approx([0.04, 0.0256, 0.01])
+    assert table["change_km2"].tolist() == pytest.approx([0, -0.0144, -0.03])
+    causes = [name for name in table if name.startswith("cause_")]
+    assert causes[2] == "cause_snow_lost_km2"
+    assert table[causes].sum(axis=1).tolist() == pytest.approx([0, 0.0144, 0.03])
+    assert table.loc[DATES[1], "cause_snow_lost_km2"] == pytest.approx(0.008)
+    assert series.compare(maps, "net", "test", dates)["after_km2"] == pytest.approx(0.01)
+
+
+def test_clouds_explain_first(shrinking):
+    _, changes, views = shrinking
+    clouds = {("test", DATES[1]): np.ones((30, 30), np.uint8)}
+    table = explained(changes, views, DATES, clouds)
+    assert table.groupby("cause")["pixels"].sum()["cloud"] == 144
+    (found,) = series.locate_causes(changes, views, DATES, clouds).values()
+    assert (found == 1).sum() == 144
+
+
+def test_the_error_of_the_classification_is_in_the_table(shrinking):
+    maps, _, _ = shrinking
+    error = AreaError(-0.1, (Scale(0.0, 1.0, 1.0, 5),))
+    table = series.area_table(maps, {("net", DATES[0], DATES[0]): error}).set_index("date")
+    first = table.loc[DATES[0]]
+    assert first["bias_km2"] == pytest.approx(-0.004)
+    assert first["low"] == pytest.approx(0.04 - 0.004 - 0.0078)
+    assert first["high"] == pytest.approx(0.04 + 0.0078)
+    assert np.isnan(table.loc[DATES[1], "bias_km2"])
+
+
+def test_the_cost_of_other_dates():
+    truth = square_map(20).mask
+    wrong = np.where(np.indices(truth.shape).sum(axis=0) % 5, truth, 1 - truth)
+    scored = {
+        ("one", "test", DATES[1], "truth"): block_counts(truth, truth, grid((30, 30)), side_m=60),
+        ("both", "test", DATES[1], "truth"): block_counts(wrong, truth, grid((30, 30)), side_m=60),
+    }
+    table = series.cost_of_dates(scored, "one")
+    row = table.iloc[0]
+    assert len(table) == 1
+    assert (row["model"], row["against"], row["verdict"]) == ("both", "one", "worse")
+    assert row["low"] < row["difference"] < row["high"] < 0
+    assert series.cost_of_dates({}, "one").empty
+
+
+def test_masks_of_clouds_are_read_where_there_are_some(make_dataset, write_tif):
+    folder = make_dataset(patches=(1, 1), size=16)
+    mask = np.zeros((16, 16), np.uint8)
+    mask[3] = 1
+    write_tif(folder / "clouds.tif", mask)
+    text = (folder / "dataset.yaml").read_text()
+    entry = f"images/train/{DATES[0]}/*.tif"
+    changed = f"{{images: {entry}, clouds: clouds.tif}}"
+    (folder / "dataset.yaml").write_text(text.replace(entry, changed))
+    data = open_dataset(folder)
+    found = series.read_clouds(data, data.areas, DATES)
+    assert list(found) == [("train", DATES[0])]
+    assert (found["train", DATES[0]] == mask).all()
+    views = series.read_views(data, data.areas, DATES)
+    assert len(views) == 4
+
+
+def test_snow_inside_and_outside_the_outlines():
+    place = grid((20, 20))
+    label = np.zeros((20, 20), np.uint8)
+    label[:10, :10], label[:, 15:] = 1, 255
+    colours = np.full((2, 20, 20, 4), ROCK)
+    colours[0, :5] = SNOW
+    colours[1, :1, :10] = SNOW
+    colours[1, 1:6, :10] = SHADE
+    views = {("test", date): view(part, place) for date, part in zip(DATES, colours, strict=True)}
+    table = series.snow_table(views, {"test": label})
+    assert table["where"].tolist() == ["inside outlines", "outside"] * 2
+    assert table["snow_fraction"].tolist() == pytest.approx([0.5, 25 / 200, 0.2, 0])
+    assert table["assessed_km2"].tolist() == pytest.approx([0.01, 0.02, 0.005, 0.02])
+    assert table["snow_km2"].tolist() == pytest.approx([0.005, 0.0025, 0.001, 0])
+    none = series.snow_table(views, {"test": np.full((20, 20), 255)})
+    assert none["snow_fraction"].isna().all()
+    assert (none["snow_km2"] == 0).all()
+
+
+def test_other_seeds(tmp_path):
+    table = pd.DataFrame(
+        {
+            "model": ["net", "net-seed1", "net-both", "forest"],
+            "architecture": ["net", "net", "net-both", "forest"],
+            "dates": ["2023-08", "2023-08", "2023-07 2023-08", "2023-08"],
+            "checkpoint": ["a.pt", "b.pt", "c.pt", "d.pt"],
+        }
+    )
+    found = series.other_seeds(table, "net")
+    assert {name: path.name for name, path in found.items()} == {"net-seed1": "b.pt"}
+    assert series.other_seeds(table, "forest") == {}
+
+
+# ---- repeatability
+
+
+def mapped(*rows: int) -> Map:
+    probability = np.zeros((40, 40), np.float32)
+    probability[list(rows)] = 1
+    return Map(probability, 0.5, grid((40, 40)))
+
+
+def snowy(snow_rows) -> Image:
+    reflectance = np.full((4, 40, 40), 0.15, np.float32)
+    reflectance[:, snow_rows] = 0.8
+    return Image(reflectance, np.ones((40, 40), bool), BANDS, grid((40, 40)))
+
+
+@pytest.fixture
+def label():
+    found = np.zeros((40, 40), np.uint8)
+    found[:10], found[35:] = 1, 255
+    return found
+
+
+def test_grounds(label):
+    views = {
+        ("test", THREE_DATES[0]): snowy(slice(8, 14)),
+        ("test", THREE_DATES[1]): snowy(slice(0, 0)),
+    }
+    clouds = {("test", THREE_DATES[1]): np.zeros((40, 40), np.uint8)}
+    clouds["test", THREE_DATES[1]][20], clouds["test", THREE_DATES[1]][21] = 1, 2
+    truth = np.zeros((40, 40), np.uint8)
+    truth[:8], truth[39] = 1, 255
+    found = series.grounds(views, {"test": label}, clouds, {"test": truth})["test"]
+    rows = {name: np.flatnonzero(mask.all(axis=1)).tolist() for name, mask in found.items()}
+    assert rows == {
+        "stable terrain": [*range(14, 20), *range(21, 35)],
+        "inside outlines": list(range(10)),
+        "true ground": list(range(8, 39)),
+        "true ice": list(range(8)),
+    }
+    assert set(series.grounds(views, {"test": label})["test"]) == {
+        "stable terrain",
+        "inside outlines",
+    }
+
+
+def test_false_change_by_hand(label):
+    maps = {
+        ("net", "test", THREE_DATES[0]): mapped(*range(10), 20, 21),
+        ("net", "test", THREE_DATES[1]): mapped(*range(8), 20, 22, 23),
+        ("net", "test", THREE_DATES[2]): mapped(*range(8), 20, 22, 23),
+    }
+    ground = {"test": {"stable": label == 0, "inside": label == 1}}
+    table = series.repeatability(maps, ground)
+    assert table[["before", "after"]].drop_duplicates().to_numpy().tolist() == [
+        list(THREE_DATES[:2]),
+        list(THREE_DATES[1:]),
+    ]
+    first = table.iloc[:2].set_index("ground")
+    assert first["changed"].to_dict() == pytest.approx({"stable": 3 / 25, "inside": 2 / 10})
+    assert first["same"].to_dict() == pytest.approx({"stable": 22 / 25, "inside": 8 / 10})
+    assert first.loc["stable", ["known_km2", "lost_km2", "gained_km2", "net_km2"]].tolist() == (
+        pytest.approx([0.1, 0.004, 0.008, 0.004])
+    )
+    assert first.eval("same_low <= same and same <= same_high").all()
+    last = table.iloc[2:]
+    assert (last["changed"] == 0).all()
+    assert (last["same_low"] == 1).all()
+
+
+def test_ground_that_is_nowhere_known(label):
+    maps = {("net", "test", date): mapped(0) for date in THREE_DATES[:2]}
+    table = series.repeatability(maps, {"test": {"none": np.zeros((40, 40), bool)}})
+    assert table["changed"].isna().all()
+    assert isinstance(table, pd.DataFrame)
+
+
+def test_truth_that_differs_is_left_out():
+    class Mask:
+        def __init__(self, value):
+            self.value = value
+
+        def read(self):
+            return np.array([[0, 1, self.value]], np.uint8)
+
+    class Data:
+        def truth(self, area, date):
+            return None if area == "real" else Mask(int(date == THREE_DATES[0]))
+
+    found = series.unchanged_truth(Data(), ["sample", "real"], THREE_DATES[:2])
+    assert list(found) == ["sample"]
+    assert found["sample"].tolist() == [[0, 1, 255]]
+
+
+# ---- glacier by glacier
+
+GLACIERS = Grid(CRS.from_epsg(32623), Affine(10, 0, 5e5, 0, -10, 6.8e6), 60, 200)
+
+
+def box(top, left, height, width):
+    x, y = 5e5 + 10 * left, 6.8e6 - 10 * top
+    return shapely.box(x, y - 10 * height, x + 10 * width, y)
+
+
+@pytest.fixture
+def parts():
+    """Two glaciers of 20 x 20 and 10 x 10 pixels, 1 km apart."""
+    outlines = gpd.GeoDataFrame(
+        {
+            "glacier_id": ["big", "small"], "kind": "glacier", "name": ["Sermeq", ""],
+            "uncertainty_m": 15.0, "source_date": pd.Timestamp("2001-08-01"),
+        },
+        geometry=[box(20, 20, 20, 20), box(20, 140, 10, 10)], crs=GLACIERS.crs,
+    )  # fmt: skip
+    label = np.zeros(GLACIERS.shape, np.uint8)
+    label[20:40, 20:40] = label[20:30, 140:150] = 1
+    return {"test": partition(label, GLACIERS, burn_glaciers(outlines, GLACIERS))}, {"test": label}
+
+
+def scene(big: int, small: int, *, far: bool = False, unknown: int = 0) -> Map:
+    """A map of the two with so many rows; ``far`` maps a pixel that is no glacier's."""
+    probability = np.zeros(GLACIERS.shape, np.float32)
+    probability[20 : 20 + big, 20:40] = probability[20 : 20 + small, 140:150] = 1
+    probability[0, 199] = far
+    probability[20 : 20 + unknown, 20:40] = np.nan
+    return Map(probability, 0.5, GLACIERS)
+
+
+def test_areas_and_changes_of_three_dates_by_hand(parts):
+    maps = {
+        ("net", "test", date): found
+        for date, found in zip(
+            THREE_DATES, (scene(20, 10), scene(20, 10, far=True), scene(10, 0)), strict=True
+        )
+    }
+    table = series.glacier_table(maps, *parts)
+    table = table.set_index(["date", "glacier_id"])
+    assert len(table) == 6
+    assert table["area_km2"].tolist() == pytest.approx(
+        [400 * PIXEL, 100 * PIXEL] * 2 + [200 * PIXEL, 0]
+    )
+    assert table["reference_km2"].tolist() == pytest.approx([400 * PIXEL, 100 * PIXEL] * 3)
+    first, last = (table.loc[(date, "big")] for date in (THREE_DATES[0], THREE_DATES[2]))
+    # The outline moved by a pixel: 80 outwards and 76 inwards.
+    assert first["high"] - first["area_km2"] == pytest.approx(78 * PIXEL)
+    assert (first["change_low"], first["change_high"]) == (0, 0)
+    error = math.hypot(78, (60 + 56) / 2) * PIXEL
+    assert last["change_low"] == pytest.approx(-200 * PIXEL - error)
+    assert table["changed"].tolist() == [False] * 4 + [True, True]
+    assert table.loc[(THREE_DATES[0], "big"), "name"] == "Sermeq"
+    assert not table["cut"].any()
+    assert table["listed"].all()
+
+
+def test_a_missed_glacier_has_an_interval_too(parts):
+    error = AreaError(0.1, (Scale(4e-6, 1.0, math.inf, 10**6),))
+    errors = {("net", THREE_DATES[0], THREE_DATES[0]): error}
+    table = series.glacier_table({("net", "test", THREE_DATES[0]): scene(20, 0)}, *parts, errors)
+    missed = table.set_index("glacier_id").loc["small"]
+    assert missed["area_km2"] == missed["low"] == 0
+    # Of 0.01 km2: a bias of 10 %, and a scatter of 2e-5 km2 (1 km2: of 2e-3).
+    assert missed["high"] == pytest.approx(0.001 + 1.95997 * 2e-5, rel=1e-3)
+
+
+def test_unknown_pixels_are_given_apart_and_as_a_bound(parts):
+    table = series.glacier_table(
+        {("net", "test", THREE_DATES[0]): scene(20, 10, unknown=5)}, *parts
+    )
+    big = table.set_index("glacier_id").loc["big"]
+    assert big["unknown_km2"] == pytest.approx(100 * PIXEL)
+    assert big["area_km2"] == pytest.approx(300 * PIXEL)
+    assert big["high_if_unknown"] == pytest.approx(big["high"] + 100 * PIXEL)
+
+
+def test_sums_of_errors_alike_and_independent():
+    glaciers = pd.DataFrame(
+        {
+            "model": "net", "area": "test", "date": "2023-08", "glacier_id": list("abc"),
+            "zone_km2": [2.0, 4.0, 2.5],
+            "reference_km2": [1.0, 2.0, 3.0], "area_km2": [1.0, 2.0, 4.0],
+            "bias_km2": [-0.1, -0.2, -0.4], "reach_km2": [0.3, 0.4, 1.2],
+            "change_km2": [0.0, -0.5, -0.5], "change_bias_km2": [0.1, 0.0, 0.1],
+            "change_reach_km2": [0.3, 0.4, 1.2], "changed": [False, True, False],
+        }
+    )  # fmt: skip
+    row = series.sum_table(glaciers).iloc[0]
+    assert (row["glaciers"], row["changed"], row["area_km2"]) == (3, 1, 7)
+    # 0.3 + 0.4 + 1.2, and 0.09 + 0.16 + 1.44 = 1.3 squared.
+    assert row["low_correlated"] == pytest.approx(7 - 0.7 - 1.9)
+    assert row["high_correlated"] == 8.5  # all the ground there is
+    assert row["low_uncorrelated"] == pytest.approx(7 - 0.7 - 1.3)
+    assert row["high_uncorrelated"] == pytest.approx(7 + 1.3)
+    assert row["change_low_correlated"] == pytest.approx(-1 - 1.9)
+    assert row["change_high_uncorrelated"] == pytest.approx(-1 + 0.2 + 1.3)
+
+
+def test_without_outlines_glaciers_are_regions(parts):
+    class Data:
+        def source(self, area, date):
+            return type("Source", (), {"grid": GLACIERS})
+
+        def outlines(self, area, date):
+            return None
+
+    found = series.partitions(Data(), ["test"], THREE_DATES[0], parts[1])["test"]
+    assert found.table["glacier_id"].tolist() == ["unlisted-1", "unlisted-2"]
