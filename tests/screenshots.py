@@ -1,18 +1,13 @@
-"""Pictures of HTML pages, taken by a browser that nobody sees."""
+"""HTML pages in a browser that nobody sees, for tests of what a reader would see."""
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from glacier_utils.errors import GlacierError
-from glacier_utils.files import atomic_path
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -27,7 +22,7 @@ _FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-_DRAWN = """async () => {
+DRAWN = """async () => {
     await Promise.all([...document.images].map((image) => image.decode().catch(() => {})));
     await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
 }"""
@@ -62,44 +57,10 @@ def open_page(
             page = browser.new_page(viewport={"width": width, "height": height}, has_touch=touch)
             page.problems = _watch(page)
             page.goto(Path(html).resolve().as_uri())
-            page.evaluate(_DRAWN)
+            page.evaluate(DRAWN)
             yield page
         finally:
             browser.close()
-
-
-def screenshot(
-    html: str | Path, png: str | Path, *, width: int = 1200, height: int = 800
-) -> Path | None:
-    """Keep a picture of a page, as it looks when it has just been opened, as PNG.
-
-    Returns:
-        The PNG's path; None, with the reason logged, where the browser is missing.
-
-    Raises:
-        GlacierError: there is no such page, or it reports an error or asks for the network.
-    """
-    html = Path(html)
-    if not html.is_file():
-        raise GlacierError(f"{html}: no such page; write it first")
-    found, reason = find_browser()
-    if found is None:
-        logging.getLogger(__name__).warning("%s: no screenshot, since %s", html.name, reason)
-        return None
-
-    def take() -> None:
-        with (
-            atomic_path(png) as temporary,
-            open_page(html, width=width, height=height) as page,
-        ):
-            if page.problems:
-                raise GlacierError(f"{html}: the page reports: {page.problems[0]}")
-            page.screenshot(path=temporary)
-
-    # In a thread of its own: a notebook's event loop runs in this one, which Playwright refuses.
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(take).result()
-    return Path(png)
 
 
 def _watch(page: Page) -> list[str]:

@@ -141,14 +141,13 @@
     }));
   }
 
-  // Leaflet takes the names in its layer switch and its attributions for HTML.
+  // Leaflet takes the names in its layer switch for HTML.
   const escaped = (text) => element("span", "", null, text).innerHTML;
 
   function start(options) {
     const map = L.map("map", {zoomSnap: 0.25, maxZoom: 20, center: [0, 0], zoom: 1});
     const narrow = map.getSize().x < 700;
     map.attributionControl.setPrefix("Leaflet");
-    if (options.attribution) map.attributionControl.addAttribution(escaped(options.attribution));
     L.control.scale({metric: true, imperial: false, maxWidth: 150}).addTo(map);
     const switched = L.control.layers(null, null, {collapsed: narrow}).addTo(map);
     const panes = {left: [], right: []};

@@ -396,7 +396,6 @@ def write_map(
     title: str,
     dates: tuple[str, str] = ("left", "right"),
     notes: Sequence[str] = (),
-    attribution: str = "",
 ) -> Path:
     """Write the map as one HTML file, whole or not at all.
 
@@ -410,7 +409,6 @@ def write_map(
         title: heads the page.
         dates: names of the left and right side.
         notes: sentences below the legend.
-        attribution: whose images these are, plain text.
 
     Returns:
         The path.
@@ -430,7 +428,6 @@ def write_map(
         "layers": [_layer(layer, frame) for layer in layers],
         "dates": dates,
         "notes": [*notes, f"{hint}North is up."],
-        "attribution": attribution,
         "basemap": _BASEMAP,
     }
     return write_text(path, _page(title, content))

@@ -1,4 +1,4 @@
-"""The interactive map of one area: two dates to swipe between, and all that was said of them."""
+"""The interactive map of one area: two dates to swipe between, and all that is known of them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 
 from glacier_utils.change.transition import transition
 from glacier_utils.imagery.source import Source
 from glacier_utils.outlines.matching import assign_ids
 from glacier_utils.plotting import style
 from glacier_utils.plotting.webmap import (
+    Content,
     Layer,
     Outlines,
     Picture,
@@ -52,7 +54,7 @@ class Mapped:
         image: the satellite image.
         mask: uint8 [row, col]: 0, 1, 255.
         probability: float [row, col], nan where not predicted.
-        outlines: of the predicted glaciers in the image's CRS.
+        outlines: of the predicted glaciers in the image's CRS, with area_km2.
     """
 
     date: str
@@ -63,7 +65,16 @@ class Mapped:
 
 
 def mapped(source: Source, product: Product, date: str) -> Mapped:
-    """Return one date of an area as ``write_swipe_map`` takes it; all of it is read."""
+    """Read one date of an area as `write_swipe_map` takes it.
+
+    Args:
+        source: the image.
+        product: what was predicted from it.
+        date: as it is to be shown.
+
+    Returns:
+        The date, all of it in memory.
+    """
     return Mapped(date, source.read(), product.mask, product.probability(), product.outlines)
 
 
@@ -74,7 +85,6 @@ def write_swipe_map(
     title: str,
     label: np.ndarray | None = None,
     inventory: gpd.GeoDataFrame | None = None,
-    attribution: str = "",
 ) -> Path:
     """Write the interactive map of an area as one HTML file.
 
@@ -83,9 +93,11 @@ def write_swipe_map(
         dates: one or two, the earlier first: the map has a swipe where there are two.
         title: heads the page.
         label: uint8 [row, col]: 0, 1, 255, what the predictions are compared with.
-        inventory: outlines of ``Dataset.outlines``, one analysis a glacier: predicted ice is cut
+        inventory: outlines of `Dataset.outlines`, one analysis per glacier: predicted ice is cut
             along their divides, and each part says which glacier it is.
-        attribution: whose images these are.
+
+    Returns:
+        The path.
 
     Raises:
         GlacierError: as `webmap.write_map`.
@@ -95,56 +107,49 @@ def write_swipe_map(
         raise ValueError(f"{len(dates)} dates: the map compares two, or shows one")
     grid = dates[0].image.grid
     pictures = style.pictures([one.image.reflectance for one in dates], dates[0].image.bands)
-    sides = [
+    layers = _by_date(
         {
-            "Satellite image": Picture(picture, one.image.valid),
-            "Uncertainty of the prediction": uncertainty_map(one.probability),
-            "Predicted class": class_map(one.mask),
-            "Predicted glaciers": Outlines(
-                named_outlines(one.outlines, inventory, grid, one.date),
-                PREDICTED_FIELDS,
-                title="name",
-                plus_minus={"area_km2": "uncertainty_km2"},
-                colour=PREDICTED_COLOUR,
-            ),
+            "Satellite image": [
+                Picture(picture, one.image.valid)
+                for picture, one in zip(pictures, dates, strict=True)
+            ],
+            "Uncertainty of the prediction": [uncertainty_map(one.probability) for one in dates],
+            "Predicted class": [class_map(one.mask) for one in dates],
         }
-        for picture, one in zip(pictures, dates, strict=True)
-    ]
+    )
     if label is not None:
-        for side, one in zip(sides, dates, strict=True):
-            side["Prediction against labels"] = error_map(one.mask, label)
-    layers = [_layer(name, sides) for name in sides[0]]
-    both = []
-    if label is not None:
-        both.append(Layer("Labels", class_map(label)))
+        errors = [error_map(one.mask, label) for one in dates]
+        layers += _by_date({"Prediction against labels": errors})
+        layers.append(Layer("Labels", class_map(label)))
     if len(dates) == 2:
         change = transition(dates[0].mask, dates[1].mask)
-        both.append(Layer(f"Difference, {dates[0].date} to {dates[1].date}", change_map(change)))
+        layers.append(Layer(f"Difference, {dates[0].date} to {dates[1].date}", change_map(change)))
     if inventory is not None and len(inventory):
         about = {key: text for key, text in INVENTORY_FIELDS.items() if key in inventory}
         # Days, not times: the dates of satellite images.
         table = inventory.assign(source_date=_days(inventory["source_date"]))
         content = Outlines(table, about, title="name", colour=INVENTORY_COLOUR)
-        both.append(Layer("Inventory outlines", content, shown=True))
-    outlines = [layer for layer in layers if layer.name == "Predicted glaciers"]
-    below = [layer for layer in layers if layer.name != "Predicted glaciers"]
-    return write_map(
-        path,
-        grid,
-        [*below, *both, *outlines],
-        title=title,
-        dates=tuple(one.date for one in dates) if len(dates) == 2 else ("", ""),
-        notes=["What differs within a summer is snow, shadow and the method's own error."]
-        if len(dates) == 2
-        else [],
-        attribution=attribution,
-    )
+        layers.append(Layer("Inventory outlines", content, shown=True))
+    outlines = [
+        Outlines(
+            named_outlines(one.outlines, inventory, grid, one.date),
+            PREDICTED_FIELDS,
+            title="name",
+            plus_minus={"area_km2": "uncertainty_km2"},
+            colour=PREDICTED_COLOUR,
+        )
+        for one in dates
+    ]
+    layers += _by_date({"Predicted glaciers": outlines})
+    note = "What differs within a summer is snow, shadow and the method's own error."
+    two = {"dates": tuple(one.date for one in dates), "notes": [note]} if len(dates) == 2 else {}
+    return write_map(path, grid, layers, title=title, **two)
 
 
-def _layer(name: str, sides: Sequence[Mapping[str, object]]) -> Layer:
-    shown = name in ("Satellite image", "Predicted glaciers")
-    right = sides[1][name] if len(sides) == 2 else None
-    return Layer(name, sides[0][name], right, shown=shown)
+def _by_date(contents: Mapping[str, Sequence[Content]]) -> list[Layer]:
+    """Return layers of one content per date; image and outlines are shown at first."""
+    shown = ("Satellite image", "Predicted glaciers")
+    return [Layer(name, *sides, shown=name in shown) for name, sides in contents.items()]
 
 
 def named_outlines(
@@ -154,14 +159,14 @@ def named_outlines(
 
     Args:
         outlines: predicted polygons in a projected CRS, with area_km2.
-        inventory: of ``Dataset.outlines``; None: each polygon is a glacier without a name.
+        inventory: of `Dataset.outlines`; None: each polygon is a glacier without a name.
         grid: of the map; the uncertainty is the perimeter times one of its pixels, by which the
             outline may be off (the buffer method, Granshaw & Fountain 2006).
         date: of the image, kept in ``image_date``.
 
     Returns:
-        A row a glacier: glacier_id, name, area_km2, uncertainty_km2, inventory_km2, inventory_date
-        ("" unknown), image_date, listed, geometry; the largest first.
+        A row per glacier, the largest first: glacier_id, name, area_km2, uncertainty_km2,
+        inventory_km2, inventory_date ("" unknown), image_date, listed, geometry.
     """
     if inventory is not None and len(inventory):
         named = assign_ids(outlines, inventory, step_m=grid.resolution)
@@ -183,6 +188,6 @@ def named_outlines(
     return named[columns]
 
 
-def _days(times) -> list[str]:
+def _days(times: pd.Series) -> list[str]:
     """Return dates as YYYY-MM-DD, "" where unknown."""
     return ["" if time != time else f"{time:%Y-%m-%d}" for time in times]

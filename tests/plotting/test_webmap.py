@@ -75,7 +75,7 @@ def hostile_layers():
 def hostile_map(path):
     return write_map(
         path, GRID, hostile_layers(), title=f"{QUOTES}{CLOSING}", dates=(SCRIPT, QUOTES),
-        notes=[SCRIPT, CLOSING], attribution=f"{QUOTES}{CLOSING}",
+        notes=[SCRIPT, CLOSING],
     )  # fmt: skip
 
 
@@ -401,7 +401,7 @@ def two_dates(tmp_path):
 
 def colours(page, *places):
     """The colours (red, green, blue) of the page's pixels (x, y)."""
-    page.evaluate(screenshots._DRAWN)
+    page.evaluate(screenshots.DRAWN)
     image = PIL.Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     return [image.getpixel(place) for place in places]
 
