@@ -4,8 +4,5 @@ from .clouds import (
 from .clouds import (
     cloud_mask as cloud_mask,
 )
-from .clouds import (
-    describe as describe,
-)
 from .download import fetch as fetch
 from .source import open_source as open_source

@@ -2,7 +2,8 @@
 
 A mask of the user's goes first, then the scene classification that comes with Sentinel-2 (SCL),
 then the network of ukis-csmask (Wieland, Fichtner and Martinis 2022, ISPRS Archives XLIII-B3;
-Apache-2.0, its weights come with the package), else nothing is assessed, and `describe` says so.
+Apache-2.0, its weights come with the package), else nothing is assessed; the mask's
+`text` says which.
 
 Why csmask is shown, but drops nothing unless asked to. Measured, fraction of labelled ice or snow
 that is called cloud, weights L1C / L2A, surface reflectance:
@@ -230,16 +231,19 @@ def cloud_mask(
         ready: a mask of the user: 0 clear, 1 cloud, 2 cloud shadow, 255 unknown; on any grid.
         method: "ready", "scl", "csmask" or "none"; "auto" takes the first of them that there is:
             the user's mask, the scene classification, csmask where it is installed and the
-            image is fit for it (see `unfit`), else none. What was taken and why is in `describe`.
+            image is fit for it (see `unfit`), else none.
 
     Returns:
-        The mask: uint8, 0 clear, 1 cloud, 2 cloud shadow, 255 not assessed.
+        The mask: uint8, 0 clear, 1 cloud, 2 cloud shadow, 255 not assessed. Its ``text`` says
+        what was taken, and why.
 
     Raises:
         GlacierError: an unknown method, a method without what it needs, an image that is not fit
             for csmask (its pixel size is left to the user).
     """
-    _check_method(method)
+    if method not in METHODS:
+        hint = did_you_mean(method, METHODS)
+        raise GlacierError(f"cloud method {method!r}: no such method; {hint}")
     masks = {"ready": ready, "scl": scl}
     if method in masks and masks[method] is None:
         raise GlacierError(f"cloud method {method!r}: needs {_NEEDS[method]}; give it, or use auto")
@@ -270,40 +274,6 @@ def cloud_mask(
         if wrong := _wrong_size(source):
             text += f"; {wrong}"
     return CloudMask(source, method, text, inner)
-
-
-def describe(mask_or_method: Mask | str) -> str:
-    """Return one line which says what cloud mask is used and why.
-
-    Of a mask from `cloud_mask`, or of a method's name where there is no image yet.
-
-    Raises:
-        GlacierError: an unknown method.
-
-    Example:
-        >>> describe("scl")
-        'clouds: scene classification'
-    """
-    if isinstance(mask_or_method, Mask):
-        return getattr(mask_or_method, "text", "clouds: the mask that was given")
-    method = _check_method(mask_or_method)
-    if method in ("auto", "csmask") and (reason := missing()):
-        also = "only the scene classification or a mask of your own; " if method == "auto" else ""
-        return f"clouds: {also}{reason}"
-    return {
-        "auto": "clouds: a mask of your own, else the scene classification, else ukis-csmask",
-        "ready": "clouds: the mask that was given",
-        "scl": "clouds: scene classification",
-        "csmask": "clouds: ukis-csmask: a hint, no patch is dropped for it unless asked for",
-        "none": "clouds: not assessed (as asked for)",
-    }[method]
-
-
-def _check_method(method: str) -> str:
-    if method not in METHODS:
-        hint = did_you_mean(method, METHODS)
-        raise GlacierError(f"cloud method {method!r}: no such method; {hint}")
-    return method
 
 
 def unfit(source: Source, *, any_size: bool = False) -> str:
