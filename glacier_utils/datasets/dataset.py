@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -13,14 +12,14 @@ import geopandas as gpd
 import shapely
 
 from glacier_utils.datasets.manifest import Area, Entry, Manifest, read_manifest
-from glacier_utils.errors import GlacierError
+from glacier_utils.errors import GlacierError, did_you_mean
 from glacier_utils.files import file_fingerprint, fingerprint
 from glacier_utils.imagery.offset import OffsetFinding, check_offset
 from glacier_utils.imagery.safe import scene_classification_path
 from glacier_utils.imagery.source import Source, band_names, input_files, open_source
 from glacier_utils.imagery.warp import describe_mismatch, open_map, warp_mask, warp_source
 from glacier_utils.outlines.inventory import read_outlines, resolve_overlaps, select_analyses
-from glacier_utils.outlines.rasterization import OutlineMask
+from glacier_utils.outlines.rasterization import LabelAge, OutlineMask
 from glacier_utils.outlines.reading import read_polygons
 from glacier_utils.raster.grid import Grid
 from glacier_utils.raster.mask import CoveredMask, EdgeMask, IceOutsideMask, Mask, open_mask
@@ -38,6 +37,9 @@ def open_dataset(name_or_path: str | Path, *, root: str | Path | None = None) ->
         root: the project's folder; by default the working directory or the nearest folder above it
             that has the dataset, else the folder that the package lies in.
 
+    Returns:
+        The dataset, of whose images nothing is opened yet.
+
     Raises:
         GlacierError: there is no such dataset, or its manifest is wrong.
     """
@@ -47,28 +49,18 @@ def open_dataset(name_or_path: str | Path, *, root: str | Path | None = None) ->
             return Dataset(read_manifest(candidate))
     if path.is_dir():
         raise GlacierError(f"{path}: this folder has no {MANIFEST}; write one (see data/README.md)")
-    roots = _roots() if root is None else [Path(root)]
+    here = Path.cwd()
+    roots = [here, *here.parents, _PROJECT] if root is None else [Path(root)]
     for folder in roots:
         candidate = folder / "data" / path / MANIFEST
         if candidate.is_file():
             return Dataset(read_manifest(candidate))
     known = sorted({item.parent.name for folder in roots
                     for item in folder.glob(f"data/*/{MANIFEST}")})  # fmt: skip
-    raise GlacierError(f"{name_or_path}: no such dataset; {_suggest(str(path), known)}")
-
-
-def _roots() -> list[Path]:
-    here = Path.cwd()
-    return list(dict.fromkeys([here, *here.parents, _PROJECT]))
-
-
-def _suggest(name: str, known: list[str]) -> str:
-    if name == "sample":
-        return "make it with `glacier sample`"
-    near = difflib.get_close_matches(name, known, 1)
-    if near:
-        return f"did you mean {near[0]!r}?"
-    return f"known are {', '.join(known)}" if known else "there is none in data/ yet"
+    hint = did_you_mean(path, known, none="there is none in data/ yet")
+    if str(path) == "sample":
+        hint = "make it with `glacier sample`"
+    raise GlacierError(f"{name_or_path}: no such dataset; {hint}")
 
 
 class Dataset:
@@ -151,7 +143,7 @@ class Dataset:
         )
 
     def warnings(self, area: str, date: str) -> list[str]:
-        """Return what a person should know of an image; reads parts of it (see ``radiometry``)."""
+        """Return what a person should know of an image; reads parts of it, as ``radiometry`` does."""
         finding = self.radiometry(area, date)
         told = list(getattr(self.source(area, date), "warnings", ()))
         return told + ([finding.message] if finding.ok is False else [])
@@ -168,10 +160,17 @@ class Dataset:
     ) -> gpd.GeoDataFrame | None:
         """Return the outlines that touch an area, in the CRS of its image.
 
-        With ``date``, one analysis of each glacier is chosen by ``rule`` (see
-        ``inventory.select_analyses``) and no ground belongs to two (``inventory.resolve_overlaps``);
-        without, all are returned, in the CRS of the first date.
-        None where the manifest names no outlines.
+        Args:
+            area: name of the area.
+            date: for one analysis of each glacier, and no ground that belongs to two
+                (``inventory.resolve_overlaps``); None for all, in the CRS of the first date.
+            rule: that chooses the analysis (``inventory.select_analyses``).
+
+        Returns:
+            A table as of ``inventory.read_outlines``; None where the manifest names no outlines.
+
+        Raises:
+            GlacierError: the image has no CRS, or the file cannot be read.
         """
         path = self._area(area).outlines
         if path is None:
@@ -199,9 +198,15 @@ class Dataset:
         """Return the labels: 0 not glacier, 1 glacier, 255 unknown; made where they are read.
 
         Unknown are pixels outside the frame, outside the area's ``coverage``, in its
-        ``ice_outside`` without an outline, and nearer than ``band_m`` to the edge of the ice
-        ("own": than each outline's own uncertainty). Whether the image is valid there is the
-        image's to say.
+        ``ice_outside`` without an outline, and near the edge of the ice. Whether the image is valid
+        there is the image's to say.
+
+        Args:
+            area: name of the area.
+            date: of the image.
+            rule: that chooses the analysis (``inventory.select_analyses``).
+            band_m: nearer than this in m to the edge of the ice, pixels are unknown; "own": nearer
+                than each outline's own uncertainty.
 
         Raises:
             GlacierError: the manifest names neither outlines nor labels, or they do not fit.
@@ -223,6 +228,13 @@ class Dataset:
             mask = IceOutsideMask(mask, outside)
         coverage = _union(self._area(area).coverage, source.grid)
         return mask if coverage is None else CoveredMask(mask, coverage)
+
+    def label_age(self, area: str, date: str, *, rule: str = "nearest") -> LabelAge | None:
+        """Return the age of the labels where they come from outlines, else None: nobody knows."""
+        if self._entry(area, date).labels:
+            return None
+        outlines = self.outlines(area, date, rule=rule)
+        return None if outlines is None else LabelAge(outlines, self.source(area, date).grid, date)
 
     def truth(self, area: str, date: str) -> Mask | None:
         """Return the true glacier mask (0, 1), None where nobody knows it: all but the sample."""
@@ -284,16 +296,15 @@ class Dataset:
 
     def _area(self, area: str) -> Area:
         if area not in self._manifest.areas:
-            raise GlacierError(
-                f"{self.name}: no area {area!r}; {_suggest(str(area), list(self.areas))}"
-            )
+            hint = did_you_mean(area, self.areas)
+            raise GlacierError(f"{self.name}: no area {area!r}; {hint}")
         return self._manifest.areas[area]
 
     def _entry(self, area: str, date: str) -> Entry:
         entries = self._area(area).entries
         if date not in entries:
             raise GlacierError(
-                f"{self.name}, {area}: no date {date!r}; known are {', '.join(entries)}"
+                f"{self.name}, {area}: no date {date!r}; {did_you_mean(date, entries)}"
             )
         return entries[date]
 

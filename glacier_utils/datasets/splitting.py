@@ -1,13 +1,11 @@
-"""Where the patches of a dataset lie: windows on each image, and their boxes on the ground.
+"""Where the patches of a dataset lie, and which of them train, validate and test.
 
-The spatial split: whole blocks validate, a buffer of patches parts them from training.
-
-Neighbouring patches show the same glacier under the same light. If some of them train and others
-validate, the validation score says how well the network remembers, not how well it maps. So the
-training area is cut into blocks of some km; one compact group of blocks validates, on all dates,
-and patches that touch it are left unused.
-
-A user's word on single patches: a CSV that keeps or drops them whatever their facts say.
+``plan`` lays windows on each image and their boxes on the ground; ``split_patches`` gives each its
+part. Neighbouring patches show the same glacier under the same light. If some of them train and
+others validate, the validation score says how well the network remembers, not how well it maps. So
+the training area is cut into blocks of some km; one compact group of blocks validates, on all
+dates, and patches that touch it are left unused. A user's word on single patches, a CSV that keeps
+or drops them whatever their facts say, comes before all that.
 """
 
 from __future__ import annotations
@@ -29,7 +27,15 @@ from glacier_utils.errors import GlacierError
 from glacier_utils.files import fingerprint, write_csv
 from glacier_utils.raster.grid import Grid, same_crs
 
-_CHUNK = 1024  # pixels
+SPLITS = ("train", "validation", "buffer", "test", "dropped")
+_ENOUGH_BLOCKS = 8  # fewer than these say little in a bootstrap
+_CANDIDATES = 400  # groups of blocks that are weighed against each other
+_TOGETHER = 64  # of them at a time
+_NEAR_BEST = 0.02  # in units of the cost below, of which fair groups have less than 1
+_ONE_CLASS = 5.0  # cost of a side without glacier, or without anything else
+
+COLUMNS = ("area", "date", "row", "col", "decision", "comment")  # of overrides
+DECISIONS = ("keep", "drop")
 
 
 def windows(
@@ -41,12 +47,19 @@ def windows(
     tiles: Sequence[tuple[int, int, int, int]] = (),
     own_tiles: bool = False,
 ) -> list[tuple[int, int]]:
-    """Return (row, col) of the upper left corner of each patch in the frame, sorted.
+    """Lay the windows of one image: they cover the frame, and the last may stick out of it.
 
-    The windows cover the frame; the last ones may stick out of it. If the frame lies on the pixels
-    of ``reference``, they fall on the windows of that frame. ``tiles`` (row, col, height, width)
-    are the files of a folder of patches: with ``own_tiles`` they are the windows themselves,
-    provided that all have ``size``; else windows that meet none of them are left out.
+    Args:
+        grid: of the frame.
+        size: side of a window in pixels.
+        stride: step between them in pixels.
+        reference: another frame; if ``grid`` lies on its pixels, windows fall on its windows.
+        tiles: (row, col, height, width) of the files of a folder of patches; windows that meet
+            none of them are left out.
+        own_tiles: take the files themselves as windows, provided that all have ``size``.
+
+    Returns:
+        (row, col) of the upper left corners in the frame, sorted.
     """
     if own_tiles and tiles and all(tile[2:] == (size, size) for tile in map(tuple, tiles)):
         return sorted((tile[0], tile[1]) for tile in tiles)
@@ -67,13 +80,18 @@ def windows(
 def plan(
     sources: Mapping[tuple[str, str], Any], *, size: int, strides: Mapping[str, int | None]
 ) -> gpd.GeoDataFrame:
-    """Return a row a patch: area, date, row, col, y, x, ground, geometry.
+    """Lay out the patches of a dataset.
 
-    sources: (area, date) to an object with ``grid`` and ``tiles``, in the order wanted; strides:
-    pixels for each area, None for the files' own windows or ``size``. ``y`` and ``x`` are the
-    patch's centre in pixels of the area's first date, so that one place has one position on all
-    dates; ``geometry`` is the whole patch and ``ground`` the part inside the frame, both in the CRS
-    of the first area.
+    Args:
+        sources: (area, date) to an object with ``grid`` and ``tiles``, in the order wanted.
+        size: side of a patch in pixels.
+        strides: step in pixels for each area; None: the files' own windows, or ``size``.
+
+    Returns:
+        One row per patch: area, date, row, col, y, x, ground, geometry. ``y`` and ``x`` are the
+        patch's centre in pixels of the area's first date, so that one place has one position on all
+        dates; ``geometry`` is the whole patch and ``ground`` the part inside the frame, both in the
+        CRS of the first area.
     """
     crs = next(iter(sources.values())).grid.crs
     references: dict[str, Grid] = {}
@@ -97,27 +115,6 @@ def plan(
         ground = _boxes(grid, rows, cols, size, crs, clip=True)
         tables.append(gpd.GeoDataFrame({**table, "ground": ground}, geometry=geometry, crs=crs))
     return pd.concat(tables, ignore_index=True)
-
-
-def chunks(rows: Sequence[int], cols: Sequence[int], size: int) -> Iterator[np.ndarray]:
-    """Group windows that lie together, so that one read serves them all.
-
-    Yields positions. A group spans about a thousand pixels: windows that overlap are then read
-    nearly once, and yet no more than some ten MB of a scene are held.
-    """
-    step = size * max(1, _CHUNK // size)
-    rows, cols = np.asarray(rows), np.asarray(cols)
-    _, group = np.unique(np.column_stack([rows, cols]) // step, axis=0, return_inverse=True)
-    order = np.argsort(group, kind="stable")
-    yield from np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
-
-
-def check_sizes(size: int, stride: int | None) -> None:
-    """Raise GlacierError unless 16 <= size and 1 <= stride <= size."""
-    if size < 16:
-        raise GlacierError(f"size: {size} px is too small for a patch; use 64, 128 or 256")
-    if stride is not None and not 1 <= stride <= size:
-        raise GlacierError(f"stride: {stride} px must lie between 1 and the patch size ({size})")
 
 
 def _needed(start: int, length: int, size: int, stride: int) -> bool:
@@ -148,7 +145,9 @@ def _pixel_boxes(tiles: Sequence[tuple[int, int, int, int]]) -> np.ndarray:
     return shapely.box(col, row, col + width - 0.5, row + height - 0.5)
 
 
-def _boxes(grid: Grid, rows, cols, size: int, crs, *, clip: bool = False) -> gpd.GeoSeries:
+def _boxes(
+    grid: Grid, rows: np.ndarray, cols: np.ndarray, size: int, crs: Any, *, clip: bool = False
+) -> gpd.GeoSeries:
     top, left, bottom, right = rows, cols, rows + size, cols + size
     if clip:
         top, bottom = np.clip(top, 0, grid.height), np.clip(bottom, 0, grid.height)
@@ -163,20 +162,14 @@ def _boxes(grid: Grid, rows, cols, size: int, crs, *, clip: bool = False) -> gpd
     return boxes.set_crs(crs, allow_override=True) if same else boxes.to_crs(crs)
 
 
-def _centres(grid: Grid, rows, cols, reference: Grid) -> tuple[np.ndarray, np.ndarray]:
+def _centres(
+    grid: Grid, rows: np.ndarray, cols: np.ndarray, reference: Grid
+) -> tuple[np.ndarray, np.ndarray]:
     x, y = grid.transform @ (cols, rows)
     if not same_crs(grid.crs, reference.crs) and None not in (grid.crs, reference.crs):
         x, y = map(np.array, transform_points(grid.crs, reference.crs, x, y))
     cols, rows = ~reference.transform @ (x, y)
     return rows, cols
-
-
-SPLITS = ("train", "validation", "buffer", "test", "dropped")
-ENOUGH_BLOCKS = 8  # fewer than these say little in a bootstrap
-_CANDIDATES = 400  # groups of blocks that are weighed against each other
-_TOGETHER = 64  # of them at a time
-_NEAR_BEST = 0.02  # in units of the cost below, of which fair groups have less than 1
-_ONE_CLASS = 5.0  # cost of a side without glacier, or without anything else
 
 
 @dataclass
@@ -201,33 +194,40 @@ def split_patches(
     block_patches: Mapping[str, int],
     validation_fraction: float = 0.25,
     buffer_px: float = 0.0,
+    overrides: Mapping[int, Override] | None = None,
     seed: int = 0,
 ) -> Split:
     """Give each patch its part: train, validation, buffer, test or dropped.
 
-    patches: the table of ``splitting.plan`` with the columns reason (empty: usable), known and ice
-    (numbers of pixels with a label, and of glacier). block_patches: the side of a block in patches
-    that is wanted in each area. Where an area is too small for it, smaller blocks are taken, down
-    to one patch.
-
     In each training area the validation group is one rectangle or strip of blocks that holds about
     ``validation_fraction`` of the usable patches, with a glacier fraction near the area's and a
-    short border; ``seed`` decides between nearly equal ones. Training patches that touch it, or
-    come nearer than ``buffer_px`` (in the smallest pixels of the table), are left unused.
+    short border.
+
+    Args:
+        patches: the table of ``plan`` with the columns reason (empty: usable), known and ice
+            (numbers of pixels with a label, and of glacier).
+        size: side of a patch in pixels.
+        train_areas: those that train and validate; the others test.
+        block_patches: the side of a block in patches that is wanted in each area. Where an area is
+            too small for it, smaller blocks are taken, down to one patch.
+        validation_fraction: 0..1, of the usable patches of each training area.
+        buffer_px: training patches that touch the validation group, or come nearer than this (in
+            the smallest pixels of the table), are left unused.
+        overrides: the user's decisions by position, from ``Overrides.positions``.
+        seed: decides between nearly equal groups.
 
     Raises:
-        GlacierError: a fraction out of range, a training area without a usable patch, or one too
-            small to leave patches for both training and validation.
+        GlacierError: a training area without a usable patch, or one too small to leave patches for
+            both training and validation.
     """
-    check_fraction(validation_fraction)
+    reasons, notes = apply_overrides(patches["reason"].to_numpy(object), overrides or {})
+    patches = patches.assign(reason=reasons)
     areas = patches["area"].to_numpy(object)
-    usable = patches["reason"].to_numpy(object) == ""
+    usable = reasons == ""
     training = np.isin(areas, list(train_areas))
     touching, overlapping = _neighbours(patches, size, buffer_px)
     part = np.where(usable, np.where(training, "train", "test"), "dropped").astype(object)
-    split = Split(
-        part, np.full(len(patches), "", object), patches["reason"].to_numpy(object).copy()
-    )
+    split = Split(part, np.full(len(patches), "", object), reasons.copy())
 
     tested = overlapping @ (part == "test") > 0
     split.set_aside((part == "train") & tested, "shares ground with a test area")
@@ -251,16 +251,10 @@ def split_patches(
     split.set_aside(twice, "overlaps another validation patch")
     near = touching @ (part == "validation") > 0
     split.set_aside((part == "train") & near, "near validation")
-    _prove_apart(part, touching)
+    if ((part == "train") & (touching @ (part == "validation") > 0)).any():
+        raise AssertionError("a training patch touches a validation patch")
+    split.reason = np.where(split.reason == "", notes, split.reason)
     return split
-
-
-def check_fraction(fraction: float) -> None:
-    """Raise GlacierError unless 0 < fraction < 1."""
-    if not 0 < fraction < 1:
-        raise GlacierError(
-            f"validation_fraction: {fraction} must lie between 0 and 1, for example 0.25"
-        )
 
 
 def _blocks(table: pd.DataFrame, size: int, side: int) -> np.ndarray:
@@ -325,7 +319,9 @@ def _choose(
         if group is None:
             continue
         # Whole blocks meet the fraction only roughly; smaller blocks meet it better.
-        fair = 0.6 * fraction <= group.share <= 1.5 * fraction and group.kept >= group.share
+        fair = (
+            0.6 * fraction <= group.validates <= 1.5 * fraction and group.trains >= group.validates
+        )
         if fair and group.cost < _ONE_CLASS:
             return side, group.positions
         found.append((group.cost, -side, group))
@@ -341,11 +337,11 @@ def _choose(
 
 @dataclass(frozen=True)
 class _Group:
-    """Validation patches of an area, their share, the share left to train, and the cost."""
+    """Validation patches of an area; fractions that validate and that are left to train; cost."""
 
     positions: np.ndarray
-    share: float
-    kept: float
+    validates: float
+    trains: float
     cost: float
 
 
@@ -379,23 +375,23 @@ def _best_group(
                 (ice @ left) / np.maximum(known @ left, 1),
             ]
         )
-    share, kept, validated, trained = np.concatenate(parts, axis=1)
+    validates, trains, ice_validation, ice_training = np.concatenate(parts, axis=1)
     glacier = ice[usable].sum() / max(known[usable].sum(), 1)
     # Without both classes a network learns nothing, and a validation says little.
-    one_class = 2 * np.isin(trained, [0, 1]) + np.isin(validated, [0, 1])
+    one_class = 2 * np.isin(ice_training, [0, 1]) + np.isin(ice_validation, [0, 1])
     cost = (
-        2 * np.abs(share - fraction)
-        + np.abs(validated - glacier)
-        + 0.5 * (1 - share - kept)  # lost to the buffer
+        2 * np.abs(validates - fraction)
+        + np.abs(ice_validation - glacier)
+        + 0.5 * (1 - validates - trains)  # lost to the buffer
         + _ONE_CLASS * one_class * (0 < glacier < 1)
     )
-    cost[(share == 0) | (kept == 0)] = np.inf
+    cost[(validates == 0) | (trains == 0)] = np.inf
     if not np.isfinite(cost).any():
         return None
     good = np.flatnonzero(cost <= cost.min() + _NEAR_BEST)
     best = good[rng.integers(len(good))]
     positions = np.flatnonzero(members @ groups[best])
-    return _Group(positions, float(share[best]), float(kept[best]), float(cost[best]))
+    return _Group(positions, *(float(of[best]) for of in (validates, trains, cost)))
 
 
 def _groups(places: np.ndarray, numbers: np.ndarray, fraction: float) -> Iterator[np.ndarray]:
@@ -438,7 +434,7 @@ def _test_side(table: pd.DataFrame, size: int, wanted: int) -> int:
     """Return the largest side of a block up to ``wanted`` that leaves enough blocks."""
     usable = table[table["usable"]]
     for side in range(min(wanted, _extent(table, size)), 1, -1):
-        if len(usable) and len(np.unique(_blocks(usable, size, side), axis=0)) >= ENOUGH_BLOCKS:
+        if len(usable) and len(np.unique(_blocks(usable, size, side), axis=0)) >= _ENOUGH_BLOCKS:
             return side
     return 1
 
@@ -463,17 +459,16 @@ def _counted_twice(
     return validation & ~kept
 
 
-def _prove_apart(part: np.ndarray, touching: sparse.csr_array) -> None:
-    """Check the promise where it could break."""
-    if ((part == "train") & (touching @ (part == "validation") > 0)).any():
-        raise AssertionError("a training patch touches a validation patch")
-
-
 def parts_meet(index: gpd.GeoDataFrame, one: str, other: str) -> bool:
     """Say whether any patch of one part touches or overlaps a patch of another, on any date.
 
-    index: a patch store's index. Where this is False for train and validation, no pixel and no
-    border is shared, and the dates of one place lie on one side.
+    Where this is False for train and validation, no pixel and no border is shared, and the dates of
+    one place lie on one side.
+
+    Args:
+        index: a patch store's index.
+        one: a part, as "train".
+        other: another, as "validation".
     """
     for _, patches in index.groupby("area"):
         boxes = [patches.geometry[patches["split"] == part].to_numpy() for part in (one, other)]
@@ -481,10 +476,6 @@ def parts_meet(index: gpd.GeoDataFrame, one: str, other: str) -> bool:
         if pairs.size:
             return True
     return False
-
-
-COLUMNS = ("area", "date", "row", "col", "decision", "comment")
-DECISIONS = ("keep", "drop")
 
 
 @dataclass(frozen=True)
@@ -515,7 +506,7 @@ class Overrides:
         """Find the patches that the lines mean.
 
         Args:
-            patches: a row a patch with area, date, row, col.
+            patches: one row per patch with area, date, row, col.
             known: the (area, date) of the whole dataset. Lines on those that ``patches`` leaves
                 out are passed over; one file serves several stores.
 
@@ -598,7 +589,7 @@ def _row(where: str, line: int, content: dict) -> Override:
 
 
 def apply_overrides(
-    reasons: np.ndarray, overrides: dict[int, Override]
+    reasons: np.ndarray, overrides: Mapping[int, Override]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the reasons to drop after the user's decisions, and the notes on those kept.
 

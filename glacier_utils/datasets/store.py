@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
-from collections.abc import Collection
+import warnings
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,26 +15,42 @@ import numpy as np
 import pandas as pd
 import pyogrio
 
-from glacier_utils.conventions import UNKNOWN
 from glacier_utils.datasets.splitting import SPLITS
-from glacier_utils.errors import GlacierError
+from glacier_utils.errors import GlacierError, did_you_mean
+from glacier_utils.files import write_json
+
+FORMAT = 2
+"""Goes up when the same parameters would give another store."""
+
+_COLUMNS = [
+    "area", "date", "row", "col", "split", "block", "glacier", "unknown", "nodata", "cloud",
+    "shadow", "saturated", "label_age", "disagreement", "weight", "reason",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class PatchStore:
     """Patches of a dataset in index order; the arrays are memory-mapped, read-only.
 
-    images float32 [n, band, row, col] (reflectance, 0.0 in every band where invalid), labels uint8
-    [n, row, col]; truth (0 / 1 / 255) and surface (classes, 255) only where a dataset has them.
-    ``index`` has a row a patch: patch, area, date, row, col (upper left corner in pixels of that
-    date's frame), split (one of ``splitting.SPLITS``), block, what ``patches.patch_facts`` says
-    (fractions glacier, unknown, nodata, cloud, shadow, saturated and disagreement, label_age in
-    years; nan: not assessed), weight (chance to be drawn that evens out the glacier fraction, see
-    ``sampling``; 0 except for training), the reason why a patch is not used, or is used by a user's
-    override, and its box. (The column is ``index["area"]``; ``index.area`` is what geopandas
-    measures.)
-    ``statistics``: bands, mean, std (lists in the order of the bands) and count over the training
-    patches' labelled pixels, and glacier, the glacier fraction among them.
+    Attributes:
+        folder: of the store.
+        key: hash of all that went in.
+        bands: names in order.
+        parameters: how it was cut, as ``patches.build_patches`` was told and what it chose.
+        images: float32 [n, band, row, col], reflectance, 0.0 in every band where invalid.
+        labels: uint8 [n, row, col], 0, 1, 255 unknown.
+        truth: uint8 [n, row, col], 0, 1, 255; None where the dataset has none.
+        surface: uint8 [n, row, col], classes, 255; None where the dataset has none.
+        index: one row per patch: patch, area, date, row, col (upper left corner in pixels of that
+            date's frame), split (one of ``splitting.SPLITS``), block, what
+            ``patches.patch_facts`` says (fractions glacier, unknown, nodata, cloud, shadow,
+            saturated and disagreement, label_age in years; nan: not assessed), weight
+            (``patches.sampling_weights``; 0 except for training), the reason why a patch is not
+            used, or is used by a user's override, and its box. (The column is ``index["area"]``;
+            ``index.area`` is what geopandas measures.)
+        statistics: bands, mean, std (lists in the order of the bands) and count over the training
+            patches' labelled pixels, and glacier, the glacier fraction among them.
+        parts: one row per area and split: patches, km2, glacier (fraction).
     """
 
     folder: Path
@@ -61,7 +77,8 @@ class PatchStore:
     ) -> np.ndarray:
         """Return the positions of patches, rising; each condition is a value or several.
 
-        GlacierError for an area, date or split that the store does not have.
+        Raises:
+            GlacierError: an area, date or split that the store does not have.
         """
         chosen = np.ones(len(self.index), bool)
         for column, wanted in (("area", area), ("date", date), ("split", split)):
@@ -70,7 +87,9 @@ class PatchStore:
             values = [wanted] if isinstance(wanted, str) else list(wanted)
             have = SPLITS if column == "split" else self.index[column].unique()
             for value in values:
-                check_known(column, value, have)
+                if value not in have:
+                    hint = did_you_mean(value, have)
+                    raise GlacierError(f"{column} '{value}' is not there; {hint}")
             chosen &= self.index[column].isin(values).to_numpy()
         return np.flatnonzero(chosen)
 
@@ -80,7 +99,14 @@ class PatchStore:
 
 
 def open_store(folder: str | Path) -> PatchStore:
-    """Open a patch store; GlacierError if the folder is none, or not whole."""
+    """Open a patch store.
+
+    Args:
+        folder: of the store, ``data/<name>/patches/<key>``.
+
+    Raises:
+        GlacierError: the folder is none, or not whole.
+    """
     folder = Path(folder)
     try:
         content = json.loads((folder / "statistics.json").read_text(encoding="utf-8"))
@@ -112,6 +138,38 @@ def open_store(folder: str | Path) -> PatchStore:
     )
 
 
+def write_store(
+    folder: Path,
+    patches: gpd.GeoDataFrame,
+    *,
+    key: str,
+    arrays: Sequence[str],
+    statistics: Mapping[str, Any],
+    parts: Sequence[Mapping[str, Any]],
+    parameters: Mapping[str, Any],
+) -> None:
+    """Write index and statistics of a store beside its arrays.
+
+    Args:
+        folder: that holds the arrays.
+        patches: one row per patch with the columns of ``PatchStore.index``.
+        key: of the store.
+        arrays: names of the arrays.
+        statistics: as in ``PatchStore``.
+        parts: rows of ``PatchStore.parts``.
+        parameters: as in ``PatchStore``.
+    """
+    index = patches[[*_COLUMNS, "geometry"]]
+    index.insert(0, "patch", np.arange(len(index)))
+    with warnings.catch_warnings():
+        # Images without georeference have none to write.
+        warnings.filterwarnings("ignore", "'crs' was not provided")
+        index.to_file(folder / "index.gpkg", layer="patches", driver="GPKG", engine="pyogrio")
+    content = {"key": key, "format": FORMAT, "arrays": arrays, "statistics": statistics,
+               "parts": parts, "parameters": parameters}  # fmt: skip
+    write_json(folder / "statistics.json", content)
+
+
 class ArrayFile:
     """A .npy file of equal patches, written one at a time in any order.
 
@@ -139,28 +197,12 @@ class ArrayFile:
         self._file.close()
 
 
-def masked_statistics(
-    images: np.ndarray, labels: np.ndarray, positions: np.ndarray
-) -> dict[str, Any]:
-    """Return mean and standard deviation of each band over the pixels with a label.
-
-    images [n, band, row, col], labels [n, row, col]; only the patches at ``positions``, only where
-    label != 255. Lists mean and std, count of pixels, glacier fraction; nan where there is no
-    pixel. One patch is in memory at a time.
-    """
-    sums = np.zeros((len(positions), 3, images.shape[1]))
-    ice = 0
-    for row, position in enumerate(positions):
-        label = np.asarray(labels[position])
-        sums[row] = moments(np.asarray(images[position]), label != UNKNOWN)
-        ice += int(np.count_nonzero(label == 1))
-    return pooled_statistics(sums, ice)
-
-
 def moments(image: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Return count, sum, and sum of squares about the patch's own mean: float64 [3, band].
 
-    image [band, row, col]; known bool [row, col]: the pixels that count.
+    Args:
+        image: [band, row, col].
+        known: bool [row, col], the pixels that count.
     """
     values = image.reshape(len(image), -1)
     if not known.all():
@@ -173,11 +215,18 @@ def moments(image: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def pooled_statistics(sums: np.ndarray, ice: int) -> dict[str, Any]:
-    """Put the ``moments`` of patches together: float64 [n, 3, band] to mean, std, count, glacier.
+    """Put the ``moments`` of patches together.
 
     Squares are summed about the mean of each patch and moved to the common mean (Chan, Golub &
     LeVeque 1983, The American Statistician 37, 242), so that no digit is lost to cancellation and
-    the pixels are read once. ``ice``: number of glacier pixels among those counted.
+    the pixels are read once.
+
+    Args:
+        sums: float64 [n, 3, band].
+        ice: number of glacier pixels among those counted.
+
+    Returns:
+        Lists mean and std by band, count of pixels, glacier fraction; nan where there is no pixel.
     """
     counts, totals, squares = np.moveaxis(sums, 1, 0)
     count = int(counts[:, 0].sum())
@@ -188,11 +237,3 @@ def pooled_statistics(sums: np.ndarray, ice: int) -> dict[str, Any]:
     shift = totals / np.maximum(counts, 1) - mean
     std = np.sqrt((squares + counts * shift**2).sum(axis=0) / count)
     return {"mean": mean.tolist(), "std": std.tolist(), "count": count, "glacier": ice / count}
-
-
-def check_known(what: str, value: str, have: Collection[str]) -> None:
-    """Raise GlacierError with the nearest known value if ``value`` is not there."""
-    if value not in have:
-        near = difflib.get_close_matches(str(value), list(have), n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(have)}"
-        raise GlacierError(f"{what} '{value}' is not there; {hint}")

@@ -1,7 +1,8 @@
-"""Tiling, the spatial split, statistics, and the patch store."""
+"""From a dataset to its patch store: facts, cloud, the split as built, statistics, keys."""
 
 from __future__ import annotations
 
+import math
 import os
 from typing import ClassVar
 
@@ -20,10 +21,11 @@ from rasterio.crs import CRS
 
 from glacier_utils.datasets import patches
 from glacier_utils.datasets.dataset import open_dataset
-from glacier_utils.datasets.patches import build_patches, sampling_weights
-from glacier_utils.datasets.splitting import chunks, windows, write_overrides_template
-from glacier_utils.datasets.store import masked_statistics, open_store
+from glacier_utils.datasets.patches import build_patches, chunks, sampling_weights
+from glacier_utils.datasets.splitting import windows, write_overrides_template
+from glacier_utils.datasets.store import open_store
 from glacier_utils.errors import GlacierError
+from glacier_utils.raster import indices
 from glacier_utils.raster.grid import Grid, Image
 from glacier_utils.raster.io import write_raster
 
@@ -97,7 +99,7 @@ class StubDataset:
     def labels(self, area, date, *, rule="nearest", band_m=0.0):
         return StubMask(self.masks[area, date])
 
-    def outlines(self, area, date, *, rule="nearest"):
+    def label_age(self, area, date, *, rule="nearest"):
         return None
 
     def truth(self, area, date):
@@ -149,43 +151,7 @@ def build(dataset, **arguments):
     return build_patches(dataset, **{"size": 32, "block_m": 640.0, **arguments})
 
 
-# --- tiling
-
-
-def test_windows_cover_the_frame_and_stick_out_at_its_end():
-    corners = windows(grid_of(70, 64), 32, 32)
-    assert corners == [(row, col) for row in (0, 32, 64) for col in (0, 32)]
-
-
-def test_overlapping_windows_stop_when_nothing_new_would_come():
-    corners = windows(grid_of(64, 64), 32, 16)
-    assert sorted({row for row, _ in corners}) == [0, 16, 32]
-
-
-def test_a_shifted_date_is_tiled_like_the_first_one():
-    first = grid_of(96, 96)
-    second = first.window(10, 5, 80, 80)
-    corners = windows(second, 32, 32, reference=first)
-    assert corners[0] == (-10, -5)
-
-
-def test_files_of_the_patch_size_are_the_windows():
-    tiles = [(0, 0, 32, 32), (40, 3, 32, 32)]
-    assert windows(grid_of(72, 35), 32, 32, tiles=tiles, own_tiles=True) == [(0, 0), (40, 3)]
-    # Files of another size are cut by the lattice, and empty windows are left out.
-    tiles = [(0, 0, 64, 64), (128, 128, 64, 64)]
-    corners = windows(grid_of(192, 192), 32, 32, tiles=tiles, own_tiles=True)
-    assert len(corners) == 8
-    assert (64, 0) not in corners
-
-
-@given(st.integers(1, 150), st.integers(1, 150), st.integers(16, 40), st.data())
-def test_every_pixel_lies_in_a_window(height, width, size, data):
-    stride = data.draw(st.integers(max(size // 4, 1), size))
-    covered = np.zeros((height, width), bool)
-    for row, col in windows(grid_of(height, width), size, stride):
-        covered[row : row + size, col : col + size] = True
-    assert covered.all()
+# --- reading
 
 
 def test_chunks_hold_each_window_once_and_stay_small():
@@ -324,18 +290,6 @@ def test_statistics_come_from_known_training_pixels_only(dataset):
     assert statistics["count"] == values.shape[1]
     assert statistics["glacier"] == pytest.approx(np.asarray(store.labels[train])[known].mean())
     assert statistics["bands"] == list(BANDS)
-    # Other parts have no say: other values there leave the statistics as they are.
-    images = np.array(store.images)
-    images[np.setdiff1d(np.arange(len(store)), train)] = 99
-    assert masked_statistics(images, store.labels, train)["mean"] == statistics["mean"]
-
-
-def test_statistics_keep_their_digits_far_from_zero():
-    images = np.full((3, 1, 4, 4), 1e4, np.float32)
-    images[0] += 1
-    labels = np.zeros((3, 4, 4), np.uint8)
-    found = masked_statistics(images, labels, np.arange(3))
-    assert found["std"][0] == pytest.approx(np.sqrt(2) / 3, rel=1e-12)
 
 
 def test_parts_say_how_much_each_got(dataset):
@@ -449,6 +403,7 @@ def test_weights_even_out_the_training_patches(dataset):
 # --- the store
 
 
+@pytest.mark.slow
 def test_equal_parameters_do_no_work_and_others_never_mix(dataset):
     store = build(dataset)
     assert store.folder == dataset.folder / "patches" / store.key
@@ -576,6 +531,7 @@ def test_a_broken_store_is_named(dataset):
 # --- with the data layer
 
 
+@pytest.mark.slow
 def test_from_files_to_patches(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     scene = rng.integers(1100, 9000, (4, 192, 192)).astype(np.uint16)
@@ -638,6 +594,7 @@ def test_from_files_to_patches(tmp_path, monkeypatch):
     assert build_patches(open_dataset(tmp_path), size=32, block_m=640).key != store.key
 
 
+@pytest.mark.slow
 def test_a_scene_classification_makes_cloud_unknown(make_dataset, write_tif):
     folder = make_dataset(patches=(6, 6))
     content = yaml.safe_load((folder / "dataset.yaml").read_text())
@@ -658,3 +615,121 @@ def test_a_scene_classification_makes_cloud_unknown(make_dataset, write_tif):
         store.labels[middle["patch"]] == 255, np.tile(np.arange(32) < 16, (6, 32, 1))
     )
     assert (index["unknown"][index["col"] > 32] == 0).all()
+
+
+# --- facts of a patch, and the reasons to drop it
+
+ICE, ROCK = (0.34, 0.36, 0.35, 0.24), (0.16, 0.15, 0.12, 0.17)
+
+
+def test_facts_by_hand():
+    image = np.full((4, 2, 4), 0.3, np.float32)
+    valid = np.array([[1, 1, 1, 1], [1, 1, 0, 0]], bool)
+    image[:, ~valid] = 0
+    image[2, 0, 0] = 1.0
+    label = np.array([[1, 0, 0, 255], [1, 255, 0, 1]], np.uint8)
+    found = patches.patch_facts(image, valid, label)
+    assert found["nodata"] == 2 / 8
+    assert found["unknown"] == 4 / 8
+    assert found["glacier"] == 2 / 4
+    assert found["saturated"] == pytest.approx(1 / 6)
+    for name in ("cloud", "shadow", "label_age"):
+        assert math.isnan(found[name])
+
+
+def test_facts_of_nothing():
+    nothing = np.zeros((4, 2, 2), np.float32)
+    unknown, invalid = np.full((2, 2), 255, np.uint8), np.zeros((2, 2), bool)
+    found = patches.patch_facts(
+        nothing, invalid, unknown, clouds=np.ones((2, 2), np.uint8), age=np.ones((2, 2))
+    )
+    assert found.pop("nodata") == found.pop("unknown") == 1
+    assert all(math.isnan(value) for value in found.values())
+
+
+def test_cloud_counts_where_it_was_assessed_and_the_image_is_valid():
+    image = np.full((4, 2, 4), 0.3, np.float32)
+    valid = np.array([[1, 1, 1, 1], [1, 1, 1, 0]], bool)
+    clouds = np.array([[0, 0, 1, 1], [2, 255, 255, 1]], np.uint8)
+    found = patches.patch_facts(image, valid, np.zeros((2, 4), np.uint8), clouds=clouds)
+    assert (found["cloud"], found["shadow"]) == (2 / 5, 1 / 5)
+
+
+def test_age_counts_each_outline_by_its_ice():
+    image, valid = np.full((4, 1, 8), 0.3, np.float32), np.ones((1, 8), bool)
+    label = np.array([[1, 1, 1, 1, 1, 0, 255, 1]], np.uint8)
+    age = np.array([[20, 20, 20, 4, np.nan, 99, 99, np.nan]], np.float32)
+    assert patches.patch_facts(image, valid, label, age=age)["label_age"] == pytest.approx(16)
+
+
+def test_disagreement_is_a_fraction_of_the_known_pixels():
+    image = np.array([ICE, ICE, ROCK, ROCK, ICE, ROCK], np.float32).T.reshape(4, 1, 6)
+    label = np.array([[1, 0, 0, 1, 255, 1]], np.uint8)
+    valid = np.array([[1, 1, 1, 1, 1, 0]], bool)
+    assert patches.patch_facts(image, valid, label)["disagreement"] == 2 / 4
+    expected = [[False, True, False, True, False, True]]
+    assert indices.disagreement(image, label).tolist() == expected
+    # Without near infrared there is no index to differ from.
+    found = patches.patch_facts(image[:3], valid, label, bands=("red", "green", "blue"))
+    assert math.isnan(found["disagreement"])
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        ({}, ""),
+        ({"unknown": 0.5}, ""),
+        ({"unknown": 0.83}, "unknown 83 % > 50 %"),
+        ({"unknown": 0.5001}, "unknown 50.01 % > 50.00 %"),
+        ({"unknown": 0.9, "nodata": 0.75}, "no data 75 % > 50 %"),
+        (
+            {"unknown": 0.7, "cloud": 0.5, "shadow": 0.1},
+            "unknown 70 % > 50 % (cloud and its shadow 60 %)",
+        ),
+        ({"unknown": 0.7, "cloud": math.nan, "shadow": math.nan}, "unknown 70 % > 50 %"),
+        ({"cloud": 0.4}, "cloud 40 % > 30 %"),
+        ({"cloud": math.nan}, ""),
+        ({"disagreement": 1.0, "saturated": 1.0, "label_age": 40.0}, ""),
+    ],
+)
+def test_reasons(found, reason):
+    found = {"nodata": 0.0, "unknown": 0.0, "cloud": 0.0, "shadow": 0.0} | found
+    assert patches.reason_to_drop(found, max_cloud=0.3) == reason
+
+
+# --- weights
+
+fractions = st.lists(st.one_of(st.floats(0, 1), st.just(float("nan"))), max_size=60)
+
+
+def test_each_class_gets_the_same_whatever_its_size():
+    glacier = np.array([0.0] * 90 + [0.6] * 9 + [1.0])
+    weights = sampling_weights(glacier)
+    for part in (slice(0, 90), slice(90, 99), slice(99, 100)):
+        assert weights[part].sum() == pytest.approx(1 / 3)
+        assert np.ptp(weights[part]) == 0
+
+
+def test_edges_belong_to_the_class_above_them_but_the_last():
+    weights = sampling_weights(np.array([0.0, 0.5, 0.6, 0.95, 1.0]))
+    assert weights.tolist() == pytest.approx([1 / 3, 1 / 6, 1 / 6, 1 / 6, 1 / 6])
+
+
+@given(fractions)
+def test_weights_are_a_probability(glacier):
+    weights = sampling_weights(np.array(glacier))
+    assert weights.shape == (len(glacier),)
+    assert np.isfinite(weights).all()
+    known = np.isfinite(np.array(glacier, float))
+    assert (weights[known] > 0).all()
+    assert (weights[~known] == 0).all()
+    assert weights.sum() == pytest.approx(1.0 if known.any() else 0.0)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=60))
+def test_drawing_by_weight_evens_out_the_classes(glacier):
+    edges = [0, 0.05, 0.25, 0.5, 0.75, 0.95, 1]
+    weights = sampling_weights(np.array(glacier))
+    number = np.histogram(glacier, edges)[0]
+    drawn = np.histogram(glacier, edges, weights=weights)[0]
+    np.testing.assert_allclose(drawn[number > 0], 1 / np.count_nonzero(number))
