@@ -143,14 +143,14 @@ def _kinds(
         rows, columns=["pieces", "polygons", "kind", "merged_with"], index=glaciers.index
     )
     inside = 1 - polygons["outside_km2"] / polygons["area_km2"]
-    rows = []
+    lines = []
     for polygon, fraction in inside.items():
         own = owners.get(polygon, [])
         kind = _kind(any(len(pieces[name]) > 1 for name in own), len(own) > 1)
         if not own:
             kind = "fragment" if fraction >= _LEAST_FRACTION else "new"
-        rows.append((", ".join(own), len(own), kind))
-    names = pd.DataFrame(rows, columns=["glacier_ids", "glaciers", "kind"], index=polygons.index)
+        lines.append((", ".join(own), len(own), kind))
+    names = pd.DataFrame(lines, columns=["glacier_ids", "glaciers", "kind"], index=polygons.index)
     columns = ["glacier_id", "name", "area_km2", "cut", "found_km2", "share", "pieces", "polygons",
                "kind", "merged_with", "geometry"]  # fmt: skip
     of_polygons = ["area_km2", "glacier_ids", "glaciers", "outside_km2", "kind", "geometry"]
@@ -350,15 +350,15 @@ def assign_ids(
     known = dict(zip(names, table["name"], strict=True))
     rows = [(name, known[name], True, _union(found)) for name, found in parts.items()]
     rows += [(name, "", False, shape) for name, shape in _unlisted(alone, to_km2)]
-    ids, titles, listed, shapes = zip(*rows, strict=True) if rows else ([], [], [], [])
+    ids, titles, listed, drawn = zip(*rows, strict=True) if rows else ([], [], [], [])
     found = gpd.GeoDataFrame(
         {
             "glacier_id": pd.Series(ids, dtype=object),
             "name": pd.Series(titles, dtype=object),
-            "area_km2": shapely.area(np.array(shapes, dtype=object)).astype(float) * to_km2,
+            "area_km2": shapely.area(np.array(drawn, dtype=object)).astype(float) * to_km2,
             "listed": pd.Series(listed, dtype=bool),
         },
-        geometry=list(shapes),
+        geometry=list(drawn),
         crs=predicted.crs,
     )
     return found.sort_values("area_km2", ascending=False, kind="stable", ignore_index=True)

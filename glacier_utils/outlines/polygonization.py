@@ -179,9 +179,9 @@ def _walk(corners: np.ndarray, ice_below: np.ndarray) -> _Rings:
     across = np.empty(len(order), np.int32)
     across[order[0::2]], across[order[1::2]] = order[1::2], order[0::2]
     del rows, cols, lower, order
-    path, starts = np.empty(len(across), np.int32), [0]
+    path, ends = np.empty(len(across), np.int32), [0]
     seen = bytearray(len(across))
-    step, out, k = memoryview(across), memoryview(path), 0
+    step, out, k = across.data, path.data, 0
     for first in range(0, len(across), 2):
         if seen[first]:
             continue
@@ -194,8 +194,8 @@ def _walk(corners: np.ndarray, ice_below: np.ndarray) -> _Rings:
             out[k + 1] = here
             here = step[here]
             k += 2
-        starts.append(k)
-    starts = np.array(starts)
+        ends.append(k)
+    starts = np.array(ends)
     ice = ice_below[path[starts[:-1]]]
     corners = corners[path, :2]
     x, y = corners[:, 1].astype(np.int64), corners[0::2, 0].astype(np.int64)
@@ -331,7 +331,7 @@ def _join(
 
 def _furthest(
     x: np.ndarray, y: np.ndarray, able: np.ndarray | None, a: np.ndarray, b: np.ndarray
-) -> tuple[np.ndarray, np.ndarray | None]:
+) -> tuple[np.ndarray, np.ndarray]:
     """Look at what lies between the ends a and b (b > a + 1) of straight pieces.
 
     Returns:
@@ -352,7 +352,7 @@ def _furthest(
     distance2 = px * px + py * py
     far = np.maximum.reduceat(distance2, offset)
     if able is None:
-        return far, None
+        return far, np.zeros(0, int)
     # Middles lie on the line that a staircase stands for, the other places beside it.
     score = np.where(able[index] == 2, distance2 + _FIRST, np.where(able[index], distance2, -1))
     best = np.maximum.reduceat(score, offset)

@@ -90,9 +90,8 @@ class OutlineMask(Mask):
         self._tree = shapely.STRtree(self._ice)
         # Lines of the outlines and the half width of the band along each; None: one for all.
         self._lines: np.ndarray | None = None
-        if own:
-            band_m = self._own_widths(outlines)
-        self._reach = band_m / grid.metres_per_unit if band_m else 0.0
+        width = self._own_widths(outlines) if own else float(band_m)
+        self._reach = width / grid.metres_per_unit if width else 0.0
 
     def _own_widths(self, outlines: gpd.GeoDataFrame) -> float:
         """Keep the lines that have bands of their own; return the largest half width in m."""

@@ -187,7 +187,9 @@ def _file_box(bounds: Sequence[float], crs: CRS | None, file_crs: CRS) -> tuple 
         transformer = pyproj.Transformer.from_crs(
             pyproj.CRS.from_user_input(crs), pyproj.CRS.from_user_input(file_crs), always_xy=True
         )
-        xmin, ymin, xmax, ymax = transformer.transform_bounds(*bounds, densify_pts=51)
+        xmin, ymin, xmax, ymax = transformer.transform_bounds(
+            xmin, ymin, xmax, ymax, densify_pts=51
+        )
     if not np.isfinite([xmin, ymin, xmax, ymax]).all():
         return None
     if file_crs.is_geographic:

@@ -189,14 +189,14 @@ def _same_meaning(one_wkt: str, other_wkt: str) -> bool:
 
 
 def _same_datum(one: pyproj.CRS, other: pyproj.CRS) -> bool:
-    if one.ellipsoid is None or other.ellipsoid is None:
+    a, b = one.ellipsoid, other.ellipsoid
+    if a is None or b is None:
         return False
-    shapes = [
-        (crs.ellipsoid.semi_major_metre, crs.ellipsoid.inverse_flattening) for crs in (one, other)
-    ]
-    if not np.allclose(*shapes, rtol=1e-9):
+    shapes = [(shape.semi_major_metre, shape.inverse_flattening) for shape in (a, b)]
+    if not np.allclose(shapes[0], shapes[1], rtol=1e-9):
         return False
-    if one.prime_meridian.longitude != other.prime_meridian.longitude:
+    meridians = {crs.prime_meridian and crs.prime_meridian.longitude for crs in (one, other)}
+    if len(meridians) > 1:
         return False
     names = [(crs.datum.name if crs.datum else "unknown").lower() for crs in (one, other)]
     return names[0] == names[1] or any(mark in name for mark in _UNNAMED for name in names)
@@ -208,7 +208,10 @@ def _operation(crs: pyproj.CRS) -> tuple:
     if operation is None:
         return ()
     parameters = sorted(
-        (parameter.name.lower(), round(parameter.value * parameter.unit_conversion_factor, 9))
+        (
+            parameter.name.lower(),
+            round(float(parameter.value) * parameter.unit_conversion_factor, 9),
+        )
         for parameter in operation.params
     )
     return operation.method_name, tuple(parameters)

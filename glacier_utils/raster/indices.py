@@ -1,4 +1,4 @@
-"""What a pixel shows, by simple spectral rules; `facts` counts them over a patch.
+"""What a pixel shows, by simple spectral rules.
 
 The spectral rules need only red, green, blue and near infrared (no shortwave infrared, hence no
 NDSI). Their thresholds lie between the 5th and 95th percentiles of Sentinel-2 surface reflectance
@@ -62,7 +62,8 @@ def ndwi(reflectance: np.ndarray, bands: Sequence[str] = BANDS) -> np.ndarray:
 
 def visible(reflectance: np.ndarray, bands: Sequence[str] = BANDS) -> np.ndarray:
     """Return the mean reflectance of red, green and blue."""
-    return sum(band(reflectance, bands, name) for name in BANDS[:3]) / np.float32(3)
+    red, green, blue = (band(reflectance, bands, name) for name in BANDS[:3])
+    return (red + green + blue) / np.float32(3)
 
 
 def is_snow(reflectance: np.ndarray, bands: Sequence[str] = BANDS) -> np.ndarray:

@@ -123,7 +123,9 @@ def members(path: Path, bands: int | None = None) -> list[tuple[Path, Place | No
     values = _load(path)
     if not _is_stack(values.shape, bands):
         return [(path, None)]
-    places = _read_index(index_of(path), len(values)) or [None] * len(values)
+    places: Sequence[Place | None] = _read_index(index_of(path), len(values)) or [None] * len(
+        values
+    )
     return [(path / f"{number:06d}", place) for number, place in enumerate(places)]
 
 

@@ -8,7 +8,8 @@ import re
 import zipfile
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
+from typing import IO
 
 from glacier_utils.errors import GlacierError
 
@@ -77,6 +78,7 @@ def read_bytes(path: Path, limit: int = 20_000_000) -> bytes:
     """
     place = _split_archive(str(path))
     try:
+        content: IO[bytes]
         if place is None:
             size, content = path.stat().st_size, path.open("rb")
         else:
@@ -241,7 +243,7 @@ def _list_archive(archive: Path, inner: str) -> list[Path]:
     return found
 
 
-def _is_raster(path: PurePosixPath) -> bool:
+def _is_raster(path: PurePath) -> bool:
     # Names that start with a dot are unfinished files or a system's own.
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
