@@ -175,7 +175,7 @@ def _best_box(
 
 
 class TreeModel(PixelModel):
-    """Decision trees kept as tensors.
+    """Decision trees held in tensors.
 
     Every tree is laid out as a full binary tree of ``depth`` levels: the children of node i are
     2 i + 1 and 2 i + 2. A branch that ends early goes on to the left under thresholds of infinity.
@@ -268,7 +268,7 @@ class TreeModel(PixelModel):
 
 
 class RandomForest(TreeModel):
-    """A random forest on the bands of single pixels, fitted by scikit-learn, kept as tensors.
+    """A random forest on the bands of single pixels, fitted by scikit-learn, held in tensors.
 
     The logit is that of the trees' mean probability, cut to 1e-6 from 0 and 1.
 
@@ -333,7 +333,7 @@ _ALMOST_SURE = 13.8  # logit of 1 - 1e-6
 
 
 class GradientBoosting(TreeModel):
-    """Gradient-boosted trees on neighbourhoods, fitted by scikit-learn, kept as tensors.
+    """Gradient-boosted trees on neighbourhoods, fitted by scikit-learn, held in tensors.
 
     The logit is a constant plus the sum of the trees' values, as in scikit-learn's
     ``HistGradientBoostingClassifier``.

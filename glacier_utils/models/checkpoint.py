@@ -36,8 +36,6 @@ class Segmenter(nn.Module):
     [n, row, col]; ``sigmoid`` of them is the probability.
     """
 
-    normalisation = "training"  # until prediction has let go of it
-
     def __init__(
         self,
         name: str,
@@ -113,8 +111,10 @@ def load_checkpoint(path: str | Path) -> Segmenter:
             something that is gone.
 
     Example:
-        >>> segmenter = load_checkpoint("reports/default/models/glaciernet/checkpoint.pt")
-        ... # doctest: +SKIP
+        >>> from tempfile import mkdtemp
+        >>> model = Segmenter("threshold", ["green", "nir"], mean=[0.2, 0.2], std=[0.1, 0.1])
+        >>> load_checkpoint(save_checkpoint(Path(mkdtemp()) / "model.pt", model)).bands
+        ('green', 'nir')
     """
     path = Path(path)
     if not path.is_file():
@@ -129,19 +129,14 @@ def load_checkpoint(path: str | Path) -> Segmenter:
         raise GlacierError(f"{path}: not a checkpoint of this project (format {FORMAT})")
     if content.get("normalisation", "training") != "training":
         raise GlacierError(
-            f"{path}: it was trained with normalisation {content['normalisation']!r}, which went "
+            f"{path}: it was trained with per-{content['normalisation']} normalisation, which went "
             "in version 0.2.0; train it again, or map with version 0.1.0"
         )
     try:
-        settings = {key: content[key] for key in ("arguments", "threshold", "temperature")}
-        segmenter = Segmenter(
-            content["name"],
-            content["bands"],
-            content["mean"],
-            content["std"],
-            provenance=content["provenance"],
-            **settings,
-        )
+        required = [content[key] for key in ("name", "bands", "mean", "std")]
+        known = ("arguments", "threshold", "temperature", "provenance")
+        settings = {key: content[key] for key in known}
+        segmenter = Segmenter(*required, **settings)
         segmenter.network.load_state_dict(content["weights"])
     except GlacierError as error:
         raise GlacierError(f"{path}: {error}") from error

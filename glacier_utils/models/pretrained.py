@@ -228,11 +228,10 @@ def _start_imagenet(segmenter: Segmenter) -> str:
 
 
 def _failed(name: str, reason: str) -> str:
-    ways = "csmask (comes with ukis-csmask) or none" if CSMASK_ENCODER in name else "none"
     return (
-        f"imagenet weights of {name} need a download, which failed ({reason}); "
-        f"connect to the internet, or choose weights {ways}, which need no network"
-        + ("" if CSMASK_ENCODER in name else f"; csmask does for the encoder {CSMASK_ENCODER}")
+        f"imagenet weights of {name} need a download, which failed ({reason}); connect to the "
+        "internet, or choose weights that need no network: none, or for the encoder "
+        f"{CSMASK_ENCODER} csmask (comes with ukis-csmask)"
     )
 
 

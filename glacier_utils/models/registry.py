@@ -127,7 +127,7 @@ def encoders(text: str = "") -> list[str]:
 
 
 def is_pixel_model(name: str) -> bool:
-    """Tell whether ``name`` is a baseline fitted to a sample of pixels, without epochs."""
+    """Return whether ``name`` is a baseline fitted to a sample of pixels, without epochs."""
     builder = _entry(name).builder
     return isinstance(builder, type) and issubclass(builder, PixelModel)
 
@@ -155,8 +155,11 @@ def _smp_network(decoder: str, encoder: str, bands: int, **arguments: Any) -> nn
             decoder, encoder_name=encoder, in_channels=bands, classes=1, **settings
         )
         stride = network.encoder.output_stride
-        padded = Padded(network, max(32, stride), known.cells * stride)
-        _try(padded, bands)
+        padded = Padded(network, max(32, stride), known.cells * stride).eval()
+        with torch.no_grad():
+            logits = padded(torch.zeros(1, bands, 32, 64))
+        if logits.shape != (1, 32, 64):
+            raise ValueError(f"an image of (32, 64) pixels became {tuple(logits.shape[1:])}")
     # Whatever the library raises, in its constructors or in the first forward pass.
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
@@ -165,16 +168,7 @@ def _smp_network(decoder: str, encoder: str, bands: int, **arguments: Any) -> nn
             what = f"cannot be built with {arguments}"
         hint = f"; {decoder}-{known.encoder} works" if encoder != known.encoder else ""
         raise GlacierError(f"model {decoder}-{encoder}: {what}: {reason}{hint}") from error
-    return padded
-
-
-@torch.no_grad()
-def _try(network: nn.Module, bands: int) -> None:
-    """Raise ValueError unless the network keeps rows and columns; leave it in ``train`` mode."""
-    logits = network.eval()(torch.zeros(1, bands, 32, 64))
-    network.train()
-    if logits.shape != (1, 32, 64):
-        raise ValueError(f"an image of (32, 64) pixels became {tuple(logits.shape[1:])}")
+    return padded.train()
 
 
 def _smp_entry(name: str, description: str = "") -> Entry:

@@ -200,9 +200,8 @@ def _start_of(name: str, store: PatchStore, settings: Settings) -> list[Any]:
     """Return what decides the initial weights beside the settings."""
     if Path(settings.weights).is_file():  # another file of that name is another start
         return file_fingerprint(settings.weights)
-    if settings.weights == "csmask" or (
-        settings.weights == "auto" and pretrained.csmask_fits(name, store.bands, _calibrated(store))
-    ):
+    fits = pretrained.csmask_fits(name, store.bands, _is_reflectance(store, settings))
+    if settings.weights == "csmask" or (settings.weights == "auto" and fits):
         return ["csmask", None if clouds.missing() else version("ukis-csmask")]
     return [settings.weights]
 
@@ -211,14 +210,17 @@ def _start(segmenter: Segmenter, store: PatchStore, settings: Settings) -> str:
     """Put the initial weights into a segmenter; return in words which."""
     if registry.is_pixel_model(segmenter.name):
         return "none"
-    # Without being asked only where the values are calibrated; whoever names weights may know more.
-    scaled = bool((store.parameters.get("reflectance") or {}).get("scale", 0))
-    calibrated = _calibrated(store) if settings.weights == "auto" else scaled
-    return pretrained.start(segmenter, settings.weights, reflectance=calibrated)
+    reflectance = _is_reflectance(store, settings)
+    return pretrained.start(segmenter, settings.weights, reflectance=reflectance)
 
 
-def _calibrated(store: PatchStore) -> bool:
-    return (store.parameters.get("reflectance") or {}).get("scale", 0) >= _CALIBRATED
+def _is_reflectance(store: PatchStore, settings: Settings) -> bool:
+    """Return whether the values are surface reflectance, as far as the weights need to know.
+
+    Without being asked only where they are calibrated; whoever names weights may know more.
+    """
+    scale = (store.parameters.get("reflectance") or {}).get("scale", 0)
+    return scale >= _CALIBRATED if settings.weights == "auto" else bool(scale)
 
 
 @contextmanager
@@ -245,7 +247,7 @@ def _partial(partial: Path, folder: Path) -> Iterator[None]:
 
 
 def _first_process() -> bool:
-    """Tell whether this is the only process of a training, or the first of them."""
+    """Return whether this is the only process of a training, or the first of them."""
     group = torch.distributed
     return not (group.is_available() and group.is_initialized()) or group.get_rank() == 0
 
@@ -260,8 +262,17 @@ def choose_threshold(
 ) -> float:
     """Return the threshold (steps of 0.05) with the best pooled IoU.
 
-    ``default`` stays unless another is better by more than ``gain``: a threshold tuned to a few
-    validation patches is not worth more than that. Arrays of one shape; 255 and nan are left out.
+    A threshold tuned to a few validation patches is worth no more than a clear gain.
+
+    Args:
+        probability: of any shape; nan is left out.
+        label: of the same shape; 255 is left out.
+        default: stays unless another threshold is better by more than ``gain``.
+        gain: in IoU.
+
+    Example:
+        >>> choose_threshold(np.array([0.1, 0.3, 0.4]), np.array([0, 1, 1], np.uint8))
+        0.15
     """
     table = metrics.precision_recall(probability, label, bins=20).set_index("threshold")
     # 1 / IoU = 1 / precision + 1 / recall - 1, by the definitions of the three.
@@ -360,9 +371,9 @@ def _positions(store: PatchStore, dates: list[str]) -> tuple[np.ndarray, np.ndar
 
 def _provenance(store: PatchStore, identity: dict[str, Any]) -> dict[str, Any]:
     """Say what a checkpoint was trained on, and how the numbers there become reflectance."""
-    told = {name: store.parameters.get(name) for name in ("dataset", "reflectance")}
-    told["patch_px"] = int(store.images.shape[-1])
-    return identity | {name: value for name, value in told.items() if value is not None}
+    facts = {name: store.parameters.get(name) for name in ("dataset", "reflectance")}
+    facts["patch_px"] = int(store.images.shape[-1])
+    return identity | {name: value for name, value in facts.items() if value is not None}
 
 
 def _finished(folder: Path, key: str) -> Fit | None:
@@ -492,6 +503,9 @@ def fit_again(
 
 def summary(fits: Mapping[str, Fit]) -> pd.DataFrame:
     """Put fits into one table.
+
+    Args:
+        fits: of `fit_all` and `fit_again`.
 
     Returns:
         A row per fit: model (its key), architecture (the name that scores are listed under: that of

@@ -18,6 +18,7 @@ def test_a_checkpoint_brings_everything_back(tmp_path, name):
         "glaciernet": {"filters": [4, 8]},
         "random_forest": {"trees": 3, "depth": 4},
     }
+    torch.manual_seed(0)
     segmenter = Segmenter(
         name,
         BANDS,
@@ -34,10 +35,10 @@ def test_a_checkpoint_brings_everything_back(tmp_path, name):
     loaded = load_checkpoint(save_checkpoint(tmp_path / "deep" / "checkpoint.pt", segmenter))
     for attribute in ("name", "bands", "arguments", "threshold", "temperature", "provenance"):
         assert getattr(loaded, attribute) == getattr(segmenter, attribute)
-    image = torch.rand(2, 4, 32, 32)
+    image = torch.rand(2, 4, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         # Another memory layout sums in another order: equal to rounding.
-        torch.testing.assert_close(loaded(image), segmenter(image), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(loaded(image), segmenter(image), rtol=1e-3, atol=1e-4)
     state = segmenter.state_dict()
     assert all(torch.equal(value, state[key]) for key, value in loaded.state_dict().items())
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["checkpoint.pt"]
@@ -94,7 +95,7 @@ def test_a_checkpoint_of_before_loads_or_says_what_is_gone(tmp_path):
     torch.save(content | {"normalisation": "training"}, path)
     assert load_checkpoint(path).name == "threshold"
     torch.save(content | {"normalisation": "scene"}, path)
-    with pytest.raises(GlacierError, match=r"a\.pt: .*'scene', which went in version 0\.2\.0"):
+    with pytest.raises(GlacierError, match=r"a\.pt: .*per-scene normalisation.* 0\.2\.0"):
         load_checkpoint(path)
     torch.save(content | {"name": "hedunet"}, path)
     with pytest.raises(GlacierError, match=r"a\.pt: model 'hedunet': HED-UNet went in .*0\.2\.0"):
