@@ -33,6 +33,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from functools import lru_cache
 
 import numpy as np
@@ -62,9 +63,13 @@ _BLOCK = 6 * _STEP  # a Sentinel-2 tile has nine of them at 30 m; one needs 0.8 
 _BLOCKS_KEPT = 16  # of 1.5 MB
 _ROWS = 256  # working pixels that are read at a time
 
-# Sen2Cor's scene classification; every other class (topographic shadow, vegetation, bare ground,
-# water, unclassified, thin cirrus, snow) counts as clear. 0 is no data, 1 saturated or defective.
-_SCL_CODES = {0: UNKNOWN, 1: UNKNOWN, 3: SHADOW, 8: CLOUD, 9: CLOUD, UNKNOWN: UNKNOWN}
+_OWN_CODES = {CLEAR: CLEAR, CLOUD: CLOUD, SHADOW: SHADOW}
+# Sen2Cor's scene classification. 0 is no data, 1 saturated or defective; every class that is not
+# named (topographic shadow, vegetation, bare ground, water, unclassified, thin cirrus, snow) is
+# clear.
+_SCL_CODES = dict.fromkeys(range(UNKNOWN), CLEAR) | {
+    0: UNKNOWN, 1: UNKNOWN, 3: SHADOW, 8: CLOUD, 9: CLOUD
+}  # fmt: skip
 _NEEDS = {
     "ready": "a cloud mask of your own (0 clear, 1 cloud, 2 shadow)",
     "scl": "the scene classification (SCL)",
@@ -77,14 +82,29 @@ class CloudMask(Mask):
     Attributes:
         method: "ready", "scl", "csmask" or "none": what is used, after the choice of "auto".
         text: one line that says so, and why.
+
+    Args:
+        source: the image.
+        method: as above.
+        text: as above.
+        inner: the classes behind it, None where nothing was assessed.
+        codes: cloud class of each class of ``inner``; what is not named is unknown.
     """
 
-    def __init__(self, source: Source, method: str, text: str, inner: Mask | None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        method: str,
+        text: str,
+        inner: Mask | None,
+        codes: Mapping[int, int] = _OWN_CODES,
+    ) -> None:
         self.grid = source.grid
         self.method = method
         self.text = text
         self._source = source
         self._inner = inner
+        self._codes = np.array([codes.get(code, UNKNOWN) for code in range(256)], np.uint8)
 
     def read(
         self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
@@ -96,23 +116,8 @@ class CloudMask(Mask):
         if self._inner is not None:
             valid = self._source.read(row, col, height, width).valid
             if valid.any():
-                codes[valid] = self._inner.read(row, col, height, width)[valid]
+                codes[valid] = self._codes[self._inner.read(row, col, height, width)[valid]]
         return codes
-
-
-class _RecodedMask(Mask):
-    """``inner`` with other codes: ``codes`` maps old to new, all else becomes ``other``."""
-
-    def __init__(self, inner: Mask, codes: dict[int, int], other: int) -> None:
-        self.grid = inner.grid
-        self._inner = inner
-        self._lookup = np.full(256, other, np.uint8)
-        self._lookup[list(codes)] = list(codes.values())
-
-    def read(
-        self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
-    ) -> np.ndarray:
-        return self._lookup[self._inner.read(row, col, height, width)]
 
 
 class NetworkMask(Mask):
@@ -254,26 +259,24 @@ def cloud_mask(
         method = next((name for name, mask in masks.items() if mask is not None), "csmask")
         if method == "csmask" and (problem := unfit(source) or missing()):
             method, text = "none", f"clouds: not assessed (no scene classification, and {problem})"
-    inner: Mask | None = None
     if method == "ready":
-        on_grid = warp_mask(ready, source.grid, name="cloud mask")
-        inner = _RecodedMask(on_grid, {code: code for code in (CLEAR, CLOUD, SHADOW)}, UNKNOWN)
-        text = "clouds: the mask that was given"
-    elif method == "scl":
-        on_grid = warp_mask(scl, source.grid, name="scene classification")
-        inner = _RecodedMask(on_grid, _SCL_CODES, CLEAR)
+        inner = warp_mask(ready, source.grid, name="cloud mask")
+        return CloudMask(source, method, "clouds: the mask that was given", inner)
+    if method == "scl":
+        inner = warp_mask(scl, source.grid, name="scene classification")
         text = "clouds: scene classification (classes 8 and 9, without thin cirrus; shadow 3)"
-    elif method == "csmask":
-        inner = NetworkMask(source)
-        size = source.grid.resolution * inner.factor
-        seen = "pixels of unknown size" if math.isnan(size) else f"{size:.3g} m"
-        text = (
-            f"clouds: ukis-csmask, {_LEVEL} weights, at {seen}: a hint, no patch is dropped for it "
-            "unless asked for"
-        )
-        if wrong := _wrong_size(source):
-            text += f"; {wrong}"
-    return CloudMask(source, method, text, inner)
+        return CloudMask(source, method, text, inner, _SCL_CODES)
+    if method == "none":
+        return CloudMask(source, method, text, None)
+    network = NetworkMask(source)
+    size = source.grid.resolution * network.factor
+    seen = "pixels of unknown size" if math.isnan(size) else f"{size:.3g} m"
+    text = (
+        f"clouds: ukis-csmask, {_LEVEL} weights, at {seen}: a hint, no patch is dropped for it "
+        "unless asked for"
+    )
+    wrong = _wrong_size(source)
+    return CloudMask(source, method, f"{text}; {wrong}" if wrong else text, network)
 
 
 def unfit(source: Source, *, any_size: bool = False) -> str:

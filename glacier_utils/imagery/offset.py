@@ -8,14 +8,12 @@ their reflectance in the near infrared is next to nothing, whoever claims what.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from glacier_utils.imagery.reflectance import Reflectance
 from glacier_utils.imagery.source import Source
-from glacier_utils.raster.grid import Grid
 
 CANDIDATES = (0.0, -1000.0, 1000.0)  # per scale of 10000; the last where 1000 was taken off twice
 _SCALES = (10000.0, 1.0)  # of numbers that can come from a Sentinel-2 product
@@ -152,24 +150,14 @@ def _remedy(fits: float | None) -> str:
 
 def _sample(source: Source) -> np.ndarray:
     """Return the valid reflectance [band, pixel] of windows spread over the frame."""
+    height, width = source.grid.shape
+    rows, cols = range(0, height, _SIDE), range(0, width, _SIDE)
+    # Spread both ways, and never across the blocks of 512 or 1024 px that files decode whole.
+    down = min(len(rows), max(1, round((_WINDOWS * len(rows) / len(cols)) ** 0.5)))
+    across = min(len(cols), max(1, _WINDOWS // down))
     found = []
-    for window in _windows(source.grid):
-        image = source.read(*window)
-        found.append(image.reflectance[:, image.valid])
+    for row in (rows[round(place)] for place in np.linspace(0, len(rows) - 1, down)):
+        for col in (cols[round(place)] for place in np.linspace(0, len(cols) - 1, across)):
+            image = source.read(row, col, min(_SIDE, height - row), min(_SIDE, width - col))
+            found.append(image.reflectance[:, image.valid])
     return np.concatenate(found, axis=1)
-
-
-def _windows(grid: Grid) -> Iterator[tuple[int, int, int, int]]:
-    rows, cols = range(0, grid.height, _SIDE), range(0, grid.width, _SIDE)
-    corners = [(row, col) for row in rows for col in cols]
-    if len(corners) > _WINDOWS:
-        # Spread both ways, and never across the blocks of 512 or 1024 px that files decode whole.
-        down = min(len(rows), max(1, round((_WINDOWS * len(rows) / len(cols)) ** 0.5)))
-        across = min(len(cols), max(1, _WINDOWS // down))
-        rows, cols = (
-            [line[round(place)] for place in np.linspace(0, len(line) - 1, count)]
-            for line, count in ((rows, down), (cols, across))
-        )
-        corners = [(row, col) for row in rows for col in cols]
-    for row, col in corners:
-        yield row, col, min(_SIDE, grid.height - row), min(_SIDE, grid.width - col)

@@ -7,7 +7,6 @@ baseline 04.00 (25 January 2022) on, reflectance = (number + ADD_OFFSET) / QUANT
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
@@ -102,16 +101,16 @@ def read_product(metadata: Path) -> Product:
     """
     root = _parse(metadata)
     level = PRODUCT_FILES[metadata.name]
-    scale = next((text for name in _SCALE[level] for _, text in _named(root, name)), None)
+    scale = next(filter(None, (_text(root, name) for name in _SCALE[level])), None)
     if scale is None:
         raise GlacierError(f"{metadata}: names no {_SCALE[level][0]}; fetch the metadata again")
     numbers = {
         item.get("bandId"): item.get("physicalBand")
-        for item, _ in _named(root, "Spectral_Information")
+        for item in _named(root, "Spectral_Information")
     } or {str(number): name for number, name in enumerate(_BANDS)}
     given = {
-        _two_digits(numbers[item.get("band_id")]): _number(text, metadata)
-        for item, text in _named(root, _OFFSET[level])
+        _two_digits(numbers[item.get("band_id")]): _number(item.text or "", metadata)
+        for item in _named(root, _OFFSET[level])
         if numbers.get(item.get("band_id"))
     }
     return Product(
@@ -154,19 +153,17 @@ def _parse(path: Path) -> Element:
         ) from error
 
 
-def _named(root: Element, name: str) -> Iterator[tuple[Element, str]]:
-    """Give every element of a name, whatever its namespace, with its text."""
-    for item in root.iter():
-        if item.tag.rpartition("}")[2] == name:
-            yield item, (item.text or "").strip()
+def _named(root: Element, name: str) -> list[Element]:
+    """Return every element of a name, whatever its namespace."""
+    return root.findall(f".//{{*}}{name}")
 
 
 def _text(root: Element, name: str) -> str:
-    return next((text for _, text in _named(root, name)), "")
+    return (root.findtext(f".//{{*}}{name}") or "").strip()
 
 
 def _nodata(root: Element, path: Path) -> float | None:
-    for item, _ in _named(root, "Special_Values"):
+    for item in _named(root, "Special_Values"):
         if _text(item, "SPECIAL_VALUE_TEXT").upper() == "NODATA":
             return _number(_text(item, "SPECIAL_VALUE_INDEX"), path)
     return None

@@ -154,24 +154,6 @@ def _window_in(own: Grid, target: Grid, margin: int = 0) -> tuple[int, int, int,
     return row0 - margin, col0 - margin, row1 - row0 + 2 * margin, col1 - col0 + 2 * margin
 
 
-def _ratio(own: Grid, target: Grid) -> float:
-    """Return how many times as wide as a pixel of ``own`` one of ``target`` is."""
-    ratio = target.resolution / own.resolution
-    return ratio if math.isfinite(ratio) else abs(target.transform.a / own.transform.a)
-
-
-def _chunks(grid: Grid, ratio: float) -> Iterator[tuple[Grid, tuple[slice, slice]]]:
-    """Cut a window so that neither a piece nor what it is made of is large."""
-    step = max(1, int(_CHUNK / max(ratio, 1)))
-    for row in range(0, grid.height, step):
-        for col in range(0, grid.width, step):
-            height, width = min(step, grid.height - row), min(step, grid.width - col)
-            yield (
-                grid.window(row, col, height, width),
-                (slice(row, row + height), slice(col, col + width)),
-            )
-
-
 def _warp(
     array: np.ndarray, own: Grid, target: Grid, resampling: Resampling, nodata: float | None = None
 ) -> np.ndarray:
@@ -207,10 +189,45 @@ class _OnGrid:
     def __init__(self, own: Grid, grid: Grid) -> None:
         self.grid = grid
         self._own = own
-        self._ratio = _ratio(own, grid)
-        self._offset = None
-        if own.shares_lattice(grid):
-            self._offset = tuple(round(value) for value in own.position(grid))
+        # How many times as wide as a pixel of its own one of the frame is.
+        ratio = grid.resolution / own.resolution
+        self._ratio = ratio if math.isfinite(ratio) else abs(grid.transform.a / own.transform.a)
+        self._aligned = own.shares_lattice(grid)
+
+    def _asked(self, row: int, col: int, height: int | None, width: int | None) -> Grid:
+        height = self.grid.height - row if height is None else height
+        width = self.grid.width - col if width is None else width
+        if height <= 0 or width <= 0:
+            raise ValueError(f"an empty window: {height} rows, {width} columns")
+        return self.grid.window(int(row), int(col), height, width)
+
+    def _parts(
+        self, asked: Grid, margin: int
+    ) -> Iterator[tuple[tuple[int, int, int, int], Grid | None, tuple[slice, slice]]]:
+        """Cut a window so that neither a piece nor what it is made of is large.
+
+        Gives the window to read, the piece to warp it to (None where nothing is to be warped), and
+        the place of the piece.
+        """
+        if self._aligned:
+            row, col = (round(value) for value in self._own.position(asked))
+            yield (row, col, *asked.shape), None, (slice(None), slice(None))
+            return
+        step = max(1, int(_CHUNK / max(self._ratio, 1)))
+        for row in range(0, asked.height, step):
+            for col in range(0, asked.width, step):
+                height, width = min(step, asked.height - row), min(step, asked.width - col)
+                piece = asked.window(row, col, height, width)
+                window = _window_in(self._own, piece, margin)
+                if window is not None:
+                    yield window, piece, (slice(row, row + height), slice(col, col + width))
+
+    def _inside(self, row: int, col: int, shape: tuple[int, int]) -> np.ndarray:
+        """Return bool [row, col]: the frame itself cuts, whatever lies beyond it."""
+        rows, cols = np.arange(row, row + shape[0]), np.arange(col, col + shape[1])
+        return np.outer(
+            (rows >= 0) & (rows < self.grid.height), (cols >= 0) & (cols < self.grid.width)
+        )
 
 
 class _WarpedSource(_OnGrid, Source):
@@ -229,37 +246,25 @@ class _WarpedSource(_OnGrid, Source):
         self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
     ) -> Image:
         """Read a window; what lies outside the frame is invalid."""
-        grid = self.grid.window(row, col, height, width)
-        values = np.zeros((len(self.bands), *grid.shape), np.float32)
-        valid = np.zeros(grid.shape, bool)
-        if self._offset is not None:
-            image = self._source.read(row + self._offset[0], col + self._offset[1], *grid.shape)
-            values[:], valid[:] = image.reflectance, image.valid
-        else:
-            for piece, place in _chunks(grid, self._ratio):
-                found = self._piece(piece)
-                if found is not None:
-                    values[:, *place], valid[place] = found
-        # The frame itself cuts, whatever lies beyond it.
-        valid &= self.grid.inside(row, col, *grid.shape)
-        values[:, ~valid] = 0
-        return Image(values, valid, self.bands, grid)
-
-    def _piece(self, grid: Grid) -> tuple[np.ndarray, np.ndarray] | None:
+        asked = self._asked(row, col, height, width)
+        values = np.zeros((len(self.bands), *asked.shape), np.float32)
+        valid = np.zeros(asked.shape, bool)
         coarser = self._ratio > _COARSER
-        margin = _MARGIN + math.ceil(self._ratio) if coarser else _MARGIN
-        window = _window_in(self._own, grid, margin)
-        if window is None:
-            return None
-        image = self._source.read(*window)
-        if not image.valid.any():
-            return None
-        # Invalid pixels are 0 and weigh 0: dividing by the warped weight leaves the valid ones.
-        stack = np.concatenate([image.reflectance, image.valid[np.newaxis]], dtype=np.float32)
         how = Resampling.average if coarser else Resampling.bilinear
-        *values, weight = _warp(stack, self._own.window(*window), grid, how)
-        valid = weight >= _HALF
-        return np.stack(values) / np.where(valid, weight, 1), valid
+        margin = _MARGIN + math.ceil(self._ratio) if coarser else _MARGIN
+        for window, piece, place in self._parts(asked, margin):
+            image = self._source.read(*window)
+            if piece is None:
+                values[:], valid[:] = image.reflectance, image.valid
+            elif image.valid.any():
+                # Invalid pixels are 0 and weigh 0: divided by the warped weight, the valid remain.
+                stack = np.concatenate([image.reflectance, image.valid[None]], dtype=np.float32)
+                *bands, weight = _warp(stack, self._own.window(*window), piece, how)
+                valid[place] = weight >= _HALF
+                values[:, *place] = np.stack(bands) / np.where(valid[place], weight, 1)
+        valid &= self._inside(row, col, asked.shape)
+        values[:, ~valid] = 0
+        return Image(values, valid, self.bands, asked)
 
 
 class _WarpedMask(_OnGrid, Mask):
@@ -273,16 +278,13 @@ class _WarpedMask(_OnGrid, Mask):
         self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
     ) -> np.ndarray:
         """Read a window as uint8 [row, col]; 255 outside the frame and where there is nothing."""
-        grid = self.grid.window(row, col, height, width)
-        result = np.full(grid.shape, UNKNOWN, np.uint8)
-        if self._offset is not None:
-            result[:] = self._mask.read(row + self._offset[0], col + self._offset[1], *grid.shape)
-        else:
-            for piece, place in _chunks(grid, self._ratio):
-                window = _window_in(self._own, piece, _MARGIN)
-                if window is not None:
-                    classes = self._mask.read(*window)[np.newaxis]
-                    own = self._own.window(*window)
-                    result[place] = _warp(classes, own, piece, Resampling.nearest, UNKNOWN)[0]
-        result[~self.grid.inside(row, col, *grid.shape)] = UNKNOWN
+        asked = self._asked(row, col, height, width)
+        result = np.full(asked.shape, UNKNOWN, np.uint8)
+        for window, piece, place in self._parts(asked, _MARGIN):
+            classes = self._mask.read(*window)
+            if piece is not None:
+                own = self._own.window(*window)
+                classes = _warp(classes[None], own, piece, Resampling.nearest, UNKNOWN)[0]
+            result[place] = classes
+        result[~self._inside(row, col, asked.shape)] = UNKNOWN
         return result
