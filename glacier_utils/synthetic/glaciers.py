@@ -1,15 +1,13 @@
-"""Glaciers for the synthetic sample: mass balance, shallow-ice flow, flow lines, drainage basins.
+"""Glaciers of the synthetic sample: how they grow and flow, and the landscape around them.
 
-Ice thickness and heights in m, time in years, velocities in m per year, grids ``[row, col]``.
-
-One synthetic glacier area at 10 m: land, ice then and now, debris, lakes, all but the light.
-
-Everything here stays the same between the dates of a season. Grids are ``[row, col]``, heights m.
+Mass balance, shallow-ice flow, flow lines and drainage basins on the coarse grid; from them one
+area at 10 m with land, ice then and now, debris and lakes: all that stays the same between the
+dates of a season. Heights and ice thickness in m, time in years, grids [row, col].
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
@@ -19,8 +17,9 @@ from glacier_utils.synthetic.terrain import (
     Drainage,
     Relief,
     drain,
+    frame_of,
     gradient,
-    landscape,
+    make_bed,
     power_noise,
     refine,
 )
@@ -28,17 +27,27 @@ from glacier_utils.synthetic.terrain import (
 FLOW_FACTOR = 2.2e-5
 """2 A (rho g)^3 / 5 for ice at the melting point, in m^-3 a^-1 (Cuffey & Paterson 2010)."""
 
-
 MOST_DIFFUSIVITY = 2e5
 """Limit in m2 a^-1 that keeps the equations quick to solve; only thick, flat ice reaches it."""
+
+PIXEL_M = 10.0
+FACTOR = round(COARSE_M / PIXEL_M)
+MARGIN = 16
+"""Coarse cells around the frame: mountains outside it shade it and send ice into it."""
+EDGE = MARGIN * FACTOR
+"""The same in pixels."""
+LEAST_GLACIER_KM2 = 0.03
 
 
 @dataclass(frozen=True)
 class Climate:
     """Balance = ``gain`` * (height - equilibrium line), at most ``most`` (m ice a year).
 
-    The equilibrium line stands ``equilibrium_m`` above the sea, lower by up to ``shade_m`` on
-    slopes turned away from the midday sun.
+    Attributes:
+        equilibrium_m: height of the equilibrium line.
+        gain: m ice a year per m of height.
+        most: m ice a year.
+        shade_m: by which the line lies lower at most on slopes turned away from the midday sun.
     """
 
     equilibrium_m: float
@@ -48,7 +57,12 @@ class Climate:
 
 
 def shade(height: np.ndarray, cell_m: float) -> np.ndarray:
-    """Return how far a slope turns away from the sun: -1 steep to the south, 1 to the north."""
+    """Return how far a slope turns away from the sun: -1 steep to the south, 1 to the north.
+
+    Args:
+        height: m [row, col].
+        cell_m: side of a cell.
+    """
     _, north = gradient(height, cell_m)
     # Ground that falls to the north is shaded: its height decreases northwards.
     return np.tanh(-2.0 * north)
@@ -65,12 +79,25 @@ def grow(
     thickness: np.ndarray | None = None,
     local: np.ndarray | float = 0.0,
 ) -> np.ndarray:
-    """Let ice accumulate, flow and melt over ``bed``; return its thickness in m.
+    """Let ice accumulate, flow and melt.
 
     Shallow-ice flow, d H / dt = balance + div(D grad s), with D = FLOW_FACTOR * H^5 * slope^2,
     where H is taken from the higher of two cells (Jarosch et al. 2013, The Cryosphere 7, 229), so
-    that no ice leaves a cell that has none. Each step is implicit in the surface s. ``local`` (m)
-    raises the equilibrium line cell by cell; steep rock sheds its snow, and ice calves at sea.
+    that no ice leaves a cell that has none. Each step is implicit in the surface s. Steep rock
+    sheds its snow, and ice calves at sea.
+
+    Args:
+        bed: m [row, col].
+        sea: bool [row, col].
+        cell_m: side of a cell.
+        climate: of the area.
+        years: to pass.
+        step: in years.
+        thickness: of the ice at the start; None: none.
+        local: by how many m the equilibrium line lies higher, cell by cell.
+
+    Returns:
+        Thickness in m.
     """
     ice = np.zeros_like(bed) if thickness is None else thickness.copy()
     steepness = np.hypot(*gradient(bed, cell_m))
@@ -148,9 +175,18 @@ def upstream(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Follow the flow lines backwards from every cell of a glacier.
 
-    Returns the row and the column that ice came from after ``2 ** doublings`` steps of one cell
-    (it stops at the margin) and the sum of ``source`` along the way. A path of 2n steps is the
-    path of n steps taken twice, so nine compositions follow 512 steps.
+    A path of 2n steps is the path of n steps taken twice, so nine compositions follow 512 steps.
+
+    Args:
+        surface: m [row, col].
+        ice: bool [row, col].
+        source: what is picked up, per step.
+        cell_m: side of a cell.
+        doublings: 2 to the power of this is the number of steps of one cell.
+
+    Returns:
+        The row and the column that ice came from (it stops at the margin), and the sum of the
+        source along the way.
     """
     east, north = gradient(ndimage.gaussian_filter(surface, 3), cell_m)
     speed = np.hypot(east, north) + 1e-6
@@ -172,18 +208,25 @@ def upstream(
 def basins(
     surface: np.ndarray, ice: np.ndarray, least_cells: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Divide ice into glaciers by where it drains to: labels 1..n, 0 where there is no ice.
+    """Divide ice into glaciers by where it drains to.
 
-    Cells that leave the ice within some 400 m of each other belong to one tongue; basins of fewer
-    than ``least_cells`` join the neighbour with which they share the longest border.
+    Cells that leave the ice within some 400 m of each other belong to one tongue; small basins join
+    the neighbour with which they have the longest border.
+
+    Args:
+        surface: m [row, col].
+        ice: bool [row, col].
+        least_cells: of a basin.
+        rng: of a little roughness.
+
+    Returns:
+        1..n, 0 where there is no ice.
     """
-    frame = np.zeros(ice.shape, bool)
-    frame[0], frame[-1], frame[:, 0], frame[:, -1] = True, True, True, True
     # Water that meets a nunatak runs round it: only the outer margin ends a glacier.
     outer = ndimage.binary_fill_holes(ice)
     # Some roughness keeps the divides from running straight along the grid.
     smooth = ndimage.gaussian_filter(surface, 1.5) + 2.0 * rng.standard_normal(surface.shape)
-    mouth = _mouths(drain(smooth, ~outer | frame), outer)
+    mouth = _mouths(drain(smooth, ~outer | frame_of(ice.shape)), outer)
     ends = np.zeros(ice.size, bool)
     ends[np.unique(mouth[ice.ravel()])] = True
     groups, _ = ndimage.label(
@@ -225,35 +268,41 @@ def _merge_small(labels: np.ndarray, least_cells: int) -> np.ndarray:
     return numbered.reshape(labels.shape)
 
 
-PIXEL_M = 10.0
-FACTOR = round(COARSE_M / PIXEL_M)
-MARGIN = 16
-"""Coarse cells around the frame: mountains outside it shade it and send ice into it."""
-LEAST_GLACIER_KM2 = 0.03
-
-
 @dataclass(frozen=True)
 class Setting:
     """What makes one area differ from another.
 
-    ``share_above`` is the share of the frame above the equilibrium line of 2001, ``warming_m`` how
-    far the line has risen since, ``debris`` the share of the ablation zone under debris.
+    Attributes:
+        relief: of the ground.
+        fraction_above: of the frame, above the equilibrium line of 2001.
+        warming_m: by which the line has risen since.
+        debris: fraction of the ablation zone under debris.
     """
 
     relief: Relief
-    share_above: float
+    fraction_above: float
     warming_m: float
     debris: float
 
 
 @dataclass
-class World:
-    """The state of one area; arrays ``[row, col]`` of the frame.
+class Landscape:
+    """The state of one area; arrays [row, col] of the frame.
 
-    Those named ``_around`` have the margin too (``MARGIN * FACTOR`` pixels each side): the visible
-    surface, the ice of 2001 and of 2023, and the number of the glacier of 2001 that each cell
-    belongs to or lies nearest to. ``debris`` is the cover fraction, ``stripes`` the texture drawn
-    out along the flow, the lakes and the fjord are masks, ``sediment`` a fraction.
+    Those named ``_around`` have the margin too (``EDGE`` pixels on each side).
+
+    Attributes:
+        height_around: the visible surface in m.
+        ice_around: mask of the ice of 2023.
+        ice_2001_around: mask of the ice of 2001.
+        glacier_around: number of the glacier of 2001 that a cell belongs to or lies nearest to.
+        debris: fraction of cover.
+        stripes: texture drawn out along the flow.
+        fjord: mask.
+        lake: mask.
+        melt_lake: mask.
+        sediment: fraction.
+        equilibrium_m: height of the equilibrium line of 2023.
     """
 
     height_around: np.ndarray
@@ -270,6 +319,7 @@ class World:
 
     @property
     def height(self) -> np.ndarray:
+        """The visible surface in m."""
         return inner(self.height_around)
 
     @property
@@ -280,17 +330,23 @@ class World:
 
 def inner(field: np.ndarray) -> np.ndarray:
     """Cut the margin off the last two axes."""
-    edge = MARGIN * FACTOR
-    return field[..., edge:-edge, edge:-edge]
+    return field[..., EDGE:-EDGE, EDGE:-EDGE]
 
 
-def build_world(rows: int, cols: int, setting: Setting, rng: np.random.Generator) -> World:
-    """Make the area of ``rows`` x ``cols`` pixels (multiples of 16)."""
+def build_landscape(rows: int, cols: int, setting: Setting, rng: np.random.Generator) -> Landscape:
+    """Make an area.
+
+    Args:
+        rows: of pixels, a multiple of 16.
+        cols: of pixels, a multiple of 16.
+        setting: of the area.
+        rng: of all noise.
+    """
     shape = (rows // FACTOR + 2 * MARGIN, cols // FACTOR + 2 * MARGIN)
-    bed, shore_km = landscape(shape, setting.relief, rng)
+    bed, shore_km = make_bed(shape, setting.relief, rng)
     fjord = shore_km < 0
     frame = np.s_[MARGIN:-MARGIN, MARGIN:-MARGIN]
-    line = float(np.quantile(bed[frame], 1 - setting.share_above))
+    line = float(np.quantile(bed[frame], 1 - setting.fraction_above))
     local = 50 * power_noise(shape, rng, exponent=3, longest=60)
     then, now = _two_ages(bed, fjord, Climate(line), setting.warming_m, local)
 
@@ -309,20 +365,23 @@ def build_world(rows: int, cols: int, setting: Setting, rng: np.random.Generator
     height = np.where(sea, 0, fine_bed + thickness)
 
     numbers = basins(bed + then, then > 8, least_cells=10, rng=rng)
+    numbers = np.kron(numbers, np.ones((FACTOR, FACTOR), numbers.dtype))
     row, col = ndimage.distance_transform_edt(
-        np.kron(numbers, np.ones((FACTOR, FACTOR), numbers.dtype)) == 0,
-        return_distances=False,
-        return_indices=True,
+        numbers == 0, return_distances=False, return_indices=True
     )
-    glacier = np.kron(numbers, np.ones((FACTOR, FACTOR), numbers.dtype))[row, col]
+    glacier = numbers[row, col]
     debris, stripes = _along_flow(height, ice, line + setting.warming_m, setting.debris, rng)
     height, lake, melt_lake = _lakes(height, ice, old_ice, sea)
     sediment = _sediment(height, ice, old_ice, sea | lake | melt_lake)
     cut = (inner(field) for field in (debris, stripes, sea, lake, melt_lake, sediment))
-    return World(height.astype(np.float32), ice, old_ice, glacier, *cut, line + setting.warming_m)
+    return Landscape(
+        height.astype(np.float32), ice, old_ice, glacier, *cut, line + setting.warming_m
+    )
 
 
-def _two_ages(bed, sea, climate: Climate, warming_m: float, local) -> tuple[np.ndarray, np.ndarray]:
+def _two_ages(
+    bed: np.ndarray, sea: np.ndarray, climate: Climate, warming_m: float, local: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Grow the glaciers of 2001 close to balance, then let them shrink for 22 years."""
 
     def halve(field: np.ndarray) -> np.ndarray:
@@ -333,7 +392,7 @@ def _two_ages(bed, sea, climate: Climate, warming_m: float, local) -> tuple[np.n
     )
     start = np.maximum(refine(halve(bed) + wide, 2) - bed, 0) * (refine(wide, 2, order=1) > 3)
     then = grow(bed, sea, COARSE_M, climate, years=40, step=1, thickness=start, local=local)
-    warmer = Climate(climate.equilibrium_m + warming_m, climate.gain, climate.most, climate.shade_m)
+    warmer = replace(climate, equilibrium_m=climate.equilibrium_m + warming_m)
     now = grow(bed, sea, COARSE_M, warmer, years=22, step=1, thickness=then, local=local)
     return then, now
 
@@ -374,7 +433,7 @@ def _drop_small(ice: np.ndarray) -> np.ndarray:
 
 
 def _along_flow(
-    height, ice, line: float, share: float, rng: np.random.Generator
+    height: np.ndarray, ice: np.ndarray, line: float, debris: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the debris fraction and a texture drawn out along the flow lines.
 
@@ -399,12 +458,14 @@ def _along_flow(
     ablation = ice & (below > 0)
     if not ablation.any():
         return np.zeros(ice.shape, np.float32), stripes
-    limit = np.quantile(emerged[ablation], 1 - share)
+    limit = np.quantile(emerged[ablation], 1 - debris)
     cover = np.clip((emerged - limit) / 0.8 + 0.5, 0, 1) * np.clip(below / 0.15, 0, 1)
     return np.where(ice, cover, 0).astype(np.float32), stripes
 
 
-def _lakes(height, ice, old_ice, sea) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _lakes(
+    height: np.ndarray, ice: np.ndarray, old_ice: np.ndarray, sea: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Fill hollows with lakes, and pond meltwater where the largest tongues have drawn back."""
     melt = np.zeros(ice.shape, bool)
     height = height.copy()
@@ -431,7 +492,9 @@ def _lakes(height, ice, old_ice, sea) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return height, still, melt
 
 
-def _sediment(height, ice, old_ice, water) -> np.ndarray:
+def _sediment(
+    height: np.ndarray, ice: np.ndarray, old_ice: np.ndarray, water: np.ndarray
+) -> np.ndarray:
     """Return the fraction of bare gravel and till: forelands, and valley floors below glaciers."""
     slope = np.hypot(*gradient(ndimage.gaussian_filter(height, 2), PIXEL_M))
     from_ice = ndimage.distance_transform_edt(~old_ice) * PIXEL_M
@@ -441,5 +504,5 @@ def _sediment(height, ice, old_ice, water) -> np.ndarray:
 
 
 def north_facing(height: np.ndarray) -> np.ndarray:
-    """Return the shade of the ground over some 100 m, -1..1 (see ``glaciers.shade``)."""
+    """Return the shade of the ground over some 100 m, -1..1 (see ``shade``)."""
     return shade(ndimage.gaussian_filter(height, 6), PIXEL_M)

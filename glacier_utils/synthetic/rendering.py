@@ -13,21 +13,9 @@ import numpy as np
 from scipy import ndimage
 
 from glacier_utils.conventions import BANDS
-from glacier_utils.synthetic.glaciers import FACTOR, MARGIN, PIXEL_M, World, inner, north_facing
+from glacier_utils.synthetic.glaciers import PIXEL_M, Landscape, inner, north_facing
 from glacier_utils.synthetic.terrain import gradient, power_noise
 
-SURFACES: dict[int, str] = {
-    1: "rock",
-    2: "tundra",
-    3: "gravel",
-    4: "fjord",
-    5: "lake",
-    6: "meltwater lake",
-    7: "bare ice",
-    8: "snow on ice",
-    9: "debris on ice",
-    10: "seasonal snow",
-}
 SPECTRA: dict[str, tuple[tuple[float, float, float], ...]] = {
     "snow": ((0.52, 0.83, 0.96), (0.49, 0.83, 0.98), (0.45, 0.81, 0.97), (0.49, 0.69, 0.81)),
     "ice": ((0.18, 0.34, 0.57), (0.19, 0.36, 0.62), (0.17, 0.35, 0.63), (0.13, 0.24, 0.46)),
@@ -36,15 +24,22 @@ SPECTRA: dict[str, tuple[tuple[float, float, float], ...]] = {
     "tundra": ((0.04, 0.07, 0.11), (0.05, 0.08, 0.11), (0.03, 0.05, 0.08), (0.15, 0.24, 0.34)),
     "gravel": ((0.12, 0.19, 0.27), (0.11, 0.18, 0.25), (0.09, 0.15, 0.21), (0.14, 0.21, 0.30)),
 }
-"""5th, 50th and 95th percentile of reflectance, a row a band."""
+"""5th, 50th and 95th percentile of reflectance, one row per band."""
 
 SKY = np.array([0.18, 0.25, 0.32, 0.13], np.float32)
-"""Share of the light on flat open ground that comes from the sky, a band: it lights the shadows."""
+"""Fraction of the light on flat open ground that comes from the sky, by band."""
 
 
 @dataclass(frozen=True)
 class Season:
-    """One date: sun (degrees), and the height of the snow line relative to the equilibrium line."""
+    """One date.
+
+    Attributes:
+        date: its name.
+        zenith: of the sun, degrees.
+        azimuth: of the sun, degrees.
+        snow_line_m: height of the snow line above the equilibrium line.
+    """
 
     date: str
     zenith: float
@@ -56,9 +51,13 @@ class Season:
 class Look:
     """What an area's images have of their own.
 
-    ``rock_tint`` and ``gain`` multiply the bands, ``rock_level`` shifts rock between dark (-1) and
-    bright (1) on the scale of the percentiles, ``haze`` is the mean veil in the blue, ``layers``
-    the contrast of the rock units, ``patchiness`` (m) how ragged the snow line is.
+    Attributes:
+        rock_tint: multiplies the bands on rock.
+        rock_level: shifts rock between dark (-1) and bright (1) on the scale of the percentiles.
+        layers: contrast of the rock units.
+        haze: mean veil in the blue.
+        gain: multiplies the bands.
+        patchiness: how ragged the snow line is, m.
     """
 
     rock_tint: tuple[float, float, float, float]
@@ -71,21 +70,34 @@ class Look:
 
 @dataclass(frozen=True)
 class Scene:
-    """``reflectance`` float32 ``[band, row, col]``, ``surface`` codes, ``shadow`` fraction."""
+    """The image of one date.
+
+    Attributes:
+        reflectance: float32 [band, row, col].
+        surface: codes of ``conventions.SURFACES``.
+        shadow: fraction.
+    """
 
     reflectance: np.ndarray
     surface: np.ndarray
     shadow: np.ndarray
 
 
-def render(world: World, look: Look, season: Season, seed: tuple[int, ...]) -> Scene:
-    """Make the image of one date. The ground's pattern depends on ``seed[:-1]`` alone."""
+def render(landscape: Landscape, look: Look, season: Season, seed: tuple[int, ...]) -> Scene:
+    """Make the image of one date.
+
+    Args:
+        landscape: the area.
+        look: of its images.
+        season: the date.
+        seed: the ground's pattern depends on all of it but the last number.
+    """
     ground = np.random.default_rng(seed[:-1])
     weather = np.random.default_rng(seed)
-    fractions = surfaces(world, look, season, ground, weather)
-    albedo = _albedo(world, look, fractions, ground, weather)
-    direct, shadow = sunlight(world.height_around, season.zenith, season.azimuth)
-    light = _light(world.height, inner(direct), albedo)
+    fractions = surfaces(landscape, look, season, ground, weather)
+    albedo = _albedo(landscape, look, fractions, ground, weather)
+    direct, shadow = sunlight(landscape.height_around, season.zenith, season.azimuth)
+    light = _light(landscape.height, inner(direct), albedo)
     image = _atmosphere(albedo * light, look, weather)
     image *= np.array(look.gain, np.float32)[:, None, None]
     codes = np.array(list(fractions), np.uint8)
@@ -94,30 +106,38 @@ def render(world: World, look: Look, season: Season, seed: tuple[int, ...]) -> S
 
 
 def surfaces(
-    world: World,
+    landscape: Landscape,
     look: Look,
     season: Season,
     ground: np.random.Generator,
     weather: np.random.Generator,
 ) -> dict[int, np.ndarray]:
-    """Return the fraction of every surface in each pixel; they sum to one."""
-    height, shape = world.height, world.height.shape
+    """Return the fraction of every surface in each pixel; they sum to one.
+
+    Args:
+        landscape: the area.
+        look: of its images.
+        season: the date.
+        ground: of what stays between dates.
+        weather: of what does not.
+    """
+    height, shape = landscape.height, landscape.height.shape
     slope = np.hypot(*gradient(height, PIXEL_M))
     hollow = ndimage.gaussian_filter(height, 10) - ndimage.gaussian_filter(height, 2)
     # Snow lies where it drifted in spring, so both dates share most of their pattern.
     drift = power_noise(shape, ground, exponent=1.8, longest=70)
     drift = 0.9 * drift + 0.4 * power_noise(shape, weather, exponent=2, longest=40)
     turned = north_facing(height)
-    line = world.equilibrium_m + season.snow_line_m
+    line = landscape.equilibrium_m + season.snow_line_m
     off_ice = height - line + look.patchiness * drift + 140 * turned + 9 * np.clip(hollow, -15, 15)
     off_ice -= 550 * np.clip(slope - 0.6, 0, 1)
     on_ice = height - line + 0.45 * look.patchiness * drift + 70 * turned + 110
-    on_ice += 18 * world.stripes + 4 * np.clip(hollow, -15, 15)
+    on_ice += 18 * landscape.stripes + 4 * np.clip(hollow, -15, 15)
     snow_off = np.clip(off_ice / 90 + 0.2, 0, 1)
     snow_on = np.clip(on_ice / 120 + 0.5, 0, 1)
 
-    ice = _soft(world.ice)
-    water = {4: _soft(world.fjord), 5: _soft(world.lake), 6: _soft(world.melt_lake)}
+    ice = _soft(landscape.ice)
+    water = {4: _soft(landscape.fjord), 5: _soft(landscape.lake), 6: _soft(landscape.melt_lake)}
     wet = np.minimum(sum(water.values()), 1 - ice)
     scale = wet / np.maximum(sum(water.values()), 1e-6)
     land = 1 - ice - wet
@@ -126,13 +146,13 @@ def surfaces(
     tundra *= np.clip((0.95 - slope) / 0.4, 0, 1) * 0.92
     bare = land * (1 - snow_off)
     return {
-        1: bare * (1 - world.sediment) * (1 - tundra),
-        2: bare * (1 - world.sediment) * tundra,
-        3: bare * world.sediment,
+        1: bare * (1 - landscape.sediment) * (1 - tundra),
+        2: bare * (1 - landscape.sediment) * tundra,
+        3: bare * landscape.sediment,
         **{code: field * scale for code, field in water.items()},
-        7: ice * (1 - snow_on) * (1 - world.debris),
+        7: ice * (1 - snow_on) * (1 - landscape.debris),
         8: ice * snow_on,
-        9: ice * (1 - snow_on) * world.debris,
+        9: ice * (1 - snow_on) * landscape.debris,
         10: land * snow_off,
     }
 
@@ -148,6 +168,11 @@ def from_quantiles(
     """Map standard scores to reflectance so that -1.645, 0, 1.645 meet the three percentiles.
 
     Linear in the logarithm between them and beyond, held inside 0.002 to 1.1.
+
+    Args:
+        spectrum: of ``SPECTRA``.
+        score: of any shape.
+        band: its number.
     """
     low, middle, high = np.log(np.maximum(spectrum[band], 0.002))
     slope = np.where(score < 0, middle - low, high - middle) / 1.645
@@ -155,23 +180,23 @@ def from_quantiles(
 
 
 def _albedo(
-    world: World,
+    landscape: Landscape,
     look: Look,
     fractions: dict[int, np.ndarray],
     ground: np.random.Generator,
     weather: np.random.Generator,
 ) -> np.ndarray:
     """Mix the surfaces' reflectances by their fractions, float32 ``[band, row, col]``."""
-    shape = world.height.shape
+    shape = landscape.height.shape
     broad = power_noise(shape, ground, exponent=3, longest=250)
     fine = power_noise(shape, ground, exponent=1.6, longest=60)
     fresh = power_noise(shape, weather, exponent=2.5, longest=150)
     layered = np.sin(
-        world.height / 60 + 5 * broad + 2 * power_noise(shape, ground, exponent=3, longest=400)
+        landscape.height / 60 + 5 * broad + 2 * power_noise(shape, ground, exponent=3, longest=400)
     )
     rock = look.rock_level + look.layers * layered + 0.45 * broad + 0.5 * fine
-    crevassed = 0.25 + np.clip(np.hypot(*gradient(world.height, PIXEL_M)), 0, 0.8)
-    ramp = np.clip((world.height - world.equilibrium_m) / 250, -1.5, 1.0)
+    crevassed = 0.25 + np.clip(np.hypot(*gradient(landscape.height, PIXEL_M)), 0, 0.8)
+    ramp = np.clip((landscape.height - landscape.equilibrium_m) / 250, -1.5, 1.0)
     scores = {
         1: ("rock", rock),
         2: ("tundra", 0.6 * broad + 0.5 * fine),
@@ -179,9 +204,12 @@ def _albedo(
         4: ("water", -0.8 + 0.3 * broad),
         5: ("water", -1.4 + 0.3 * broad),
         6: ("water", 0.9 + 0.4 * broad),
-        7: ("ice", 0.6 * world.stripes + crevassed * fine + 0.3 * broad + 0.5 * ramp),
+        7: ("ice", 0.6 * landscape.stripes + crevassed * fine + 0.3 * broad + 0.5 * ramp),
         8: ("snow", 0.45 * fresh + 0.3 * fine + 0.5 * ramp),
-        9: ("rock", 0.8 * look.rock_level + 0.4 * world.stripes + 0.3 * broad + 0.3 * fine - 0.2),
+        9: (
+            "rock",
+            0.8 * look.rock_level + 0.4 * landscape.stripes + 0.3 * broad + 0.3 * fine - 0.2,
+        ),
         10: ("snow", 0.45 * fresh + 0.35 * fine + 0.4 * ramp - 0.35),
     }
     tint = np.array(look.rock_tint, np.float32)
@@ -201,8 +229,13 @@ def _albedo(
 def sunlight(height: np.ndarray, zenith: float, azimuth: float) -> tuple[np.ndarray, np.ndarray]:
     """Return direct light (1 on flat open ground, 0 in shadow) and the shadow fraction.
 
-    The cosine of the incidence angle over that of the sun's zenith, angles in degrees, and shadows
-    cast by the terrain: the surface is compared with itself, moved away from the sun and lowered.
+    The cosine of the incidence angle over that of the sun's zenith, and shadows cast by the
+    terrain: the surface is compared with itself, moved away from the sun and lowered.
+
+    Args:
+        height: m [row, col].
+        zenith: of the sun, degrees.
+        azimuth: of the sun, degrees.
     """
     sun, turn = np.radians(zenith), np.radians(azimuth)
     east, north = gradient(height, PIXEL_M)
@@ -225,7 +258,9 @@ def sunlight(height: np.ndarray, zenith: float, azimuth: float) -> tuple[np.ndar
     return direct.astype(np.float32), shadow.astype(np.float32)
 
 
-def _overlap(shape: tuple[int, int], row: int, col: int) -> tuple[tuple, tuple]:
+def _overlap(
+    shape: tuple[int, int], row: int, col: int
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     """Return slices so that ``a[to]`` lies ``row, col`` beyond ``a[source]``."""
     to, source = [], []
     for size, shift in zip(shape, (row, col), strict=True):
@@ -265,8 +300,3 @@ def _sensor(image: np.ndarray, weather: np.random.Generator) -> np.ndarray:
         noise = weather.standard_normal(band.shape, dtype=np.float32)
         band += noise * np.sqrt(0.0015**2 + (0.006 * band) ** 2)
     return image
-
-
-def frame_edge() -> int:
-    """Return the width in pixels of the margin that ``World.height_around`` has on each side."""
-    return MARGIN * FACTOR

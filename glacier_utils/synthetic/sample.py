@@ -1,37 +1,33 @@
-"""The outlines that a database would hold for the synthetic sample: old, shifted, generalised.
-
-They follow the GLIMS ``glims_polygons`` schema and differ from the truth as real ones do. They
-show the larger glaciers of 2001 as a person drew them on a 30 m image: moved by some 15 to 30 m,
-with corners cut, without the smallest glaciers, with seasonal snow that touched the ice, and with
-some nunataks overlooked. One glacier of each area was analysed twice.
-
-A scene as large as one likes, made of a small one and its mirror images.
-
-The synthetic sample: a dataset folder in the shape of the Narsarsuaq patches, truth known.
+"""The synthetic sample: a dataset folder in the shape of the Narsarsuaq patches, truth known.
 
 Two glacier areas of South Greenland that never were, in July and August 2023. The land is cut by
 rivers and ice (``terrain``), glaciers grow and shrink by mass balance and shallow-ice flow
-(``ice``, ``world``), sun, surfaces and sensor make the images (``scenes``), and the outlines are
-what a database would hold of the year 2001 (``inventory``).
+(``glaciers``), and sun, surfaces and sensor make the images (``rendering``).
+
+The outlines are what a database would hold: they follow the GLIMS ``glims_polygons`` schema and
+differ from the truth as real ones do. They show the larger glaciers of 2001 as a person drew them
+on a 30 m image: moved by some 15 to 30 m, with corners cut, without the smallest glaciers, with
+seasonal snow that touched the ice, and with some nunataks overlooked. One glacier of each area was
+analysed twice.
 
 How hard it is was set by how much of the tongues debris covers, how far the ice of 2001 reached
 beyond today's, how much seasonal snow lies off the glaciers, and how deep the shadows are; never
 by noise. The aim was real Sentinel-2: trained in one area on the old outlines and scored in the
 other against the truth, a random forest on pixels between 0.5 and 0.8 IoU, a plain U-Net well
-above it and below 0.95. Measured in August against the truth of the default world: outlines 0.86,
-threshold 0.68, random forest 0.67, unet-resnet18 after 20 epochs 0.75, 0.76 and 0.73 with three
-training seeds; trained on both dates for as many steps 0.76 and 0.78 with two. Other worlds:
+above it and below 0.95. Measured in August against the truth of the default landscape: outlines
+0.86, threshold 0.68, random forest 0.67, unet-resnet18 after 20 epochs 0.75, 0.76 and 0.73 with
+three training seeds; trained on both dates for as many steps 0.76 and 0.78 with two. Others:
 
-    seed of the world    random forest    U-Net-resnet18    outlines
-    0                    0.67             0.73 to 0.76      0.86
-    1                    0.64             0.76              0.86
-    2                    0.74             0.78 (1)          0.88
+    seed of the landscape    random forest    U-Net-resnet18    outlines
+    0                        0.67             0.73 to 0.76      0.86
+    1                        0.64             0.76              0.86
+    2                        0.74             0.78 (1)          0.88
 
     (1) by a separate trial: a forest of 40 trees on 40,000 pixels, a U-Net of 30 epochs, one seed
 
 Pixels miss two thirds to four fifths of the debris-covered ice and take nine tenths of the seasonal
-snow for glacier; the network halves both errors in world 0, less so in world 2, where its lead is
-small.
+snow for glacier; the network halves both errors in landscape 0, less so in landscape 2, where its
+lead is small.
 
 The true glacier mask of July equals that of August: a month moves the ice margin by metres, less
 than a pixel; what differs between the dates is snow, light and air.
@@ -39,7 +35,7 @@ than a pixel; what differs between the dates is snow, light and air.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,253 +53,21 @@ from scipy import ndimage
 from shapely.geometry import MultiPolygon, Polygon, shape
 from tqdm import tqdm
 
-from glacier_utils.conventions import BANDS, SURFACES
+from glacier_utils.conventions import BANDS
 from glacier_utils.errors import GlacierError
 from glacier_utils.files import atomic_path
 from glacier_utils.imagery.source import Source
 from glacier_utils.raster.grid import Image
-from glacier_utils.synthetic.glaciers import PIXEL_M, Setting, World, build_world, north_facing
-from glacier_utils.synthetic.rendering import Look, Season, frame_edge, render
+from glacier_utils.synthetic.glaciers import (
+    EDGE,
+    PIXEL_M,
+    Landscape,
+    Setting,
+    build_landscape,
+    north_facing,
+)
+from glacier_utils.synthetic.rendering import Look, Season, render
 from glacier_utils.synthetic.terrain import Relief, power_noise
-
-LEAST_KM2 = 0.10
-"""Glaciers smaller than this were left out by whoever drew the outlines."""
-NAMES = (
-    "Sermeq Kujalleq", "Qingua Sermia", "Nordre Bræ", "Qaqqarsuup Sermia", "Tasersuup Sermia",
-    "Sermeerat", "Mellembræ", "Isortup Sermia", "Kangerluup Sermia", "Nunatarsuup Sermia",
-)  # fmt: skip
-
-
-def draw_outlines(
-    world: World, transform: Affine, crs: str, rng: np.random.Generator, *, first_analysis: int
-) -> gpd.GeoDataFrame:
-    """Return the inventory's polygons of one area, EPSG:4326, GLIMS columns.
-
-    ``transform`` is that of ``world.ice_2001_around``, margin included, so that outlines do not
-    end at the frame. ``first_analysis`` starts the numbers of the analyses.
-    """
-    step = 3  # a Landsat pixel of 30 m
-    drawn = _as_seen(world, rng)[1::step, 1::step]
-    numbers = np.where(drawn, world.glacier_around[1::step, 1::step], 0)
-    coarse = transform @ Affine.scale(step)
-    warp = _Warp(drawn.shape, coarse, rng)
-
-    outlines = [p for p in _polygons(numbers, coarse) if p.area > _least_area(rng)]
-    rows: list[dict[str, Any]] = []
-    for rank, outline in enumerate(outlines):
-        year = "2000-08-14" if rng.random() < 0.2 else "2001-07-19"
-        analyses = [(year, outline)]
-        if rank == min(1, len(outlines) - 1):
-            analyses.append(("2014-08-22", _later(outline, world, coarse, step)))
-        for date, polygon in analyses:
-            common = {
-                "glacier": rank,
-                "anlys_id": first_analysis + len({row["anlys_id"] for row in rows}),
-                "src_date": date,
-                "glac_name": NAMES[(first_analysis // 1000 + rank) % 10] if rank < 4 else "None",
-                "loc_unc_x": int(rng.choice([15, 20, 30])),
-            }
-            rows += [{**common, **row} for row in _analysis(polygon, warp, rng)]
-    return _table(rows, crs)
-
-
-def _as_seen(world: World, rng: np.random.Generator) -> np.ndarray:
-    """Return what looked like glacier in 2001: the ice, and here and there snow against it."""
-    ice, height = world.ice_2001_around, world.height_around
-    drift = power_noise(ice.shape, rng, exponent=2.5, longest=120)
-    score = (
-        np.clip((height - world.equilibrium_m) / 120, -3, 0.5) + 0.8 * drift + north_facing(height)
-    )
-    near = ndimage.distance_transform_edt(~ice) * PIXEL_M < 80
-    seen = ice | (near & (score > 1.4) & (height > 5))
-    return ndimage.binary_opening(seen, iterations=2)
-
-
-def _polygons(numbers: np.ndarray, transform: Affine) -> list[Polygon]:
-    """Return the connected pieces of equal number as polygons with holes, largest first."""
-    pieces = rasterio.features.shapes(
-        numbers.astype(np.int32), mask=numbers > 0, transform=transform
-    )
-    return sorted((shape(geometry) for geometry, _ in pieces), key=lambda p: (-p.area, p.wkt))
-
-
-def _least_area(rng: np.random.Generator) -> float:
-    """Small glaciers are missing below ``LEAST_KM2``, and a third of those up to three times it."""
-    return LEAST_KM2 * 1e6 * (3 if rng.random() < 0.33 else 1)
-
-
-class _Warp:
-    """Moves points by the error of an old map: a common shift, and a smooth one around it, in m."""
-
-    def __init__(self, shape_: tuple[int, int], transform: Affine, rng: np.random.Generator):
-        angle = rng.uniform(0, 2 * np.pi)
-        common = 16.0 * np.array([np.cos(angle), np.sin(angle)])
-        self.transform = transform
-        self.fields = [
-            common[axis] + 9.0 * power_noise(shape_, rng, exponent=3, longest=60) for axis in (0, 1)
-        ]
-
-    def __call__(self, points: np.ndarray) -> np.ndarray:
-        col = (points[:, 0] - self.transform.c) / self.transform.a
-        row = (points[:, 1] - self.transform.f) / self.transform.e
-        at = np.stack([row - 0.5, col - 0.5])
-        moved = [ndimage.map_coordinates(f, at, order=1, mode="nearest") for f in self.fields]
-        return points + np.stack(moved, axis=1)
-
-
-def _draw(polygon: Polygon, warp: _Warp) -> Polygon | MultiPolygon:
-    """Generalise as a hand does: corners cut, bays and spurs below some 30 m lost.
-
-    Where that parts a glacier at a narrow neck, pieces of at least half ``LEAST_KM2`` are kept.
-    """
-    smooth = polygon.buffer(20).buffer(-35).buffer(15).simplify(12)
-    drawn = shapely.make_valid(shapely.transform(smooth, warp))
-    parts = [part for part in _parts(drawn) if part.area > LEAST_KM2 * 1e6 / 2]
-    if len(parts) > 1:
-        return MultiPolygon(parts)
-    return max(_parts(drawn), key=lambda part: part.area, default=polygon)
-
-
-def _parts(geometry: shapely.Geometry) -> list[Polygon]:
-    """Return the polygons in any geometry."""
-    return [
-        part
-        for part in shapely.get_parts(geometry, return_index=False)
-        if part.geom_type == "Polygon"
-    ]
-
-
-def _later(polygon: Polygon, world: World, transform: Affine, step: int) -> Polygon:
-    """Return the same glacier as an analyst of 2014 saw it: half way to its extent of 2023."""
-    now = ndimage.distance_transform_edt(~world.ice_around)[1::step, 1::step]
-    then = ndimage.distance_transform_edt(world.ice_2001_around)[1::step, 1::step]
-    own = rasterio.features.geometry_mask([polygon], now.shape, transform, invert=True)
-    pieces = _polygons((own & (now <= then)).astype(int), transform)
-    return pieces[0] if pieces else polygon
-
-
-def _analysis(polygon: Polygon, warp: _Warp, rng: np.random.Generator) -> list[dict[str, Any]]:
-    """Return a row for the glacier and one for each nunatak that the analyst noticed."""
-    outer = _draw(Polygon(polygon.exterior), warp)
-    rows = [{"line_type": "glac_bound", "geometry": outer}]
-    rocks = sorted((Polygon(ring) for ring in polygon.interiors), key=lambda rock: -rock.area)
-    rocks = [rock for rock in rocks if rock.area > 0.012e6]
-    if len(rocks) > 3:
-        del rocks[int(rng.integers(1, 3))]
-    for rock in rocks:
-        drawn = _draw(rock, warp).intersection(outer)
-        if drawn.geom_type == "Polygon" and drawn.area > 0.005e6:
-            rows.append({"line_type": "intrnl_rock", "geometry": drawn})
-    return rows
-
-
-def _table(rows: list[dict[str, Any]], crs: str) -> gpd.GeoDataFrame:
-    """Fill the columns of the GLIMS schema: ``area`` in m2, ``db_area`` in km2."""
-    drawn = gpd.GeoDataFrame(rows, geometry="geometry", crs=crs)
-    area = drawn.geometry.area.round(3)
-    drawn = drawn.to_crs("EPSG:4326")
-    # A glacier keeps the name that its first analysis gave it, by a point inside it.
-    points = drawn.drop_duplicates("glacier").set_index("glacier").representative_point()
-    ids = {number: _glims_id(point.x, point.y) for number, point in points.items()}
-    uncertainty = drawn["loc_unc_x"]
-    table = {
-        "line_type": drawn["line_type"],
-        "anlys_id": drawn["anlys_id"].astype(float),
-        "glac_id": drawn["glacier"].map(ids),
-        "anlys_time": drawn["src_date"]
-        .map({"2014-08-22": "2016-11-02T00:00:00"})
-        .fillna("2009-03-12T00:00:00"),
-        "area": area,
-        "db_area": (area / 1e6).round(5),
-        "width": 0.0,
-        "length": 0.0,
-        "primeclass": 0.0,
-        "min_elev": 0.0,
-        "mean_elev": 0.0,
-        "max_elev": 0.0,
-        "src_date": drawn["src_date"] + "T00:00:00",
-        "rec_status": "okay",
-        "glac_name": drawn["glac_name"],
-        "wgms_id": "None",
-        "local_id": "None",
-        "glac_stat": "exists",
-        "gone_date": "None",
-        "gone_dt_e": 0.0,
-        "subm_id": 0.0,
-        "release_dt": "2017-05-31T00:00:00",
-        "proc_desc": "Synthetic: outlines drawn by glacier_utils.sample, not observed.",
-        "rc_id": 0.0,
-        "geog_area": "Greenland (synthetic)",
-        "chief_affl": "None",
-        "conn_lvl": 0.0,
-        "surge_type": 0.0,
-        "term_type": 0.0,
-        "gtng_o1reg": 5.0,
-        "gtng_o2reg": 1.0,
-        "rgi_gl_typ": "None",
-        "loc_unc_x": uncertainty,
-        "loc_unc_y": uncertainty,
-        "glob_unc_x": uncertainty + 15,
-        "glob_unc_y": uncertainty + 15,
-        "submitters": "None",
-        "analysts": "None",
-    }
-    return gpd.GeoDataFrame(table, geometry=drawn.geometry, crs="EPSG:4326")
-
-
-def _glims_id(longitude: float, latitude: float) -> str:
-    """Name a glacier the GLIMS way: thousandths of a degree, east of Greenwich and north."""
-    return f"G{round(longitude % 360 * 1000):06d}E{round(latitude * 1000):05d}N"
-
-
-class MirroredScene(Source):
-    """A scene repeated in both directions, every second time as its mirror image, without seams.
-
-    For trying what a whole Sentinel-2 tile takes where there is none: it is computed where it is
-    read, and has the look and the statistics of the scene, but no new ground.
-
-    Args:
-        source: the scene, held in memory.
-        shape: (rows, columns) of the result; a Sentinel-2 tile has 10980 of both.
-    """
-
-    def __init__(self, source: Source, shape: tuple[int, int] = (10_980, 10_980)) -> None:
-        self._image = source.read()
-        self.bands = source.bands
-        self.paths = source.paths
-        self.tiles = []
-        self.grid = source.grid.window(0, 0, *shape)
-        self.reflectance = source.reflectance
-        self.reflectance_source = source.reflectance_source
-
-    def read(
-        self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
-    ) -> Image:
-        """Read a window; what lies outside the frame is invalid."""
-        height = self.grid.height - row if height is None else height
-        width = self.grid.width - col if width is None else width
-        rows, inside_rows = self._places(row, height, 0)
-        cols, inside_cols = self._places(col, width, 1)
-        # Rows first: they are whole lines in memory.
-        valid = self._image.valid[rows][:, cols] & np.logical_and.outer(inside_rows, inside_cols)
-        reflectance = np.take(self._image.reflectance[:, rows], cols, axis=2)
-        reflectance[:, ~valid] = 0
-        return Image(reflectance, valid, self.bands, self.grid.window(row, col, height, width))
-
-    def _places(self, first: int, count: int, axis: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return where pixels of the frame come from, and which of them lie in the frame."""
-        wanted = np.arange(first, first + count)
-        length = self._image.valid.shape[axis]
-        place = wanted % (2 * length)
-        place = np.where(place < length, place, 2 * length - 1 - place)
-        return place, (wanted >= 0) & (wanted < self._shape[axis])
-
-    @property
-    def _shape(self) -> Sequence[int]:
-        return self.grid.shape
-
-
-__all__ = ["SURFACES", "make_sample"]
 
 HEAD = "name: sample"
 PATCH = 128
@@ -313,13 +77,25 @@ SEASONS = (
     Season("2023-07", zenith=40, azimuth=163, snow_line_m=-150),
     Season("2023-08", zenith=49, azimuth=166, snow_line_m=100),
 )
+LEAST_KM2 = 0.10
+"""Glaciers smaller than this were left out by whoever drew the outlines."""
+NAMES = (
+    "Sermeq Kujalleq", "Qingua Sermia", "Nordre Bræ", "Qaqqarsuup Sermia", "Tasersuup Sermia",
+    "Sermeerat", "Mellembræ", "Isortup Sermia", "Kangerluup Sermia", "Nunatarsuup Sermia",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Area:
-    """One area: ``corner`` is its upper left corner in UTM metres, ``patches`` rows and columns.
+    """One area of the sample.
 
-    ``swath_edge`` names the date on which a corner of the area was not seen.
+    Attributes:
+        name: of the area.
+        corner: its upper left corner in UTM metres.
+        patches: rows and columns of them.
+        setting: of the landscape.
+        look: of its images.
+        swath_edge: the date on which a corner of the area was not seen.
     """
 
     name: str
@@ -336,7 +112,7 @@ AREAS = (
         Setting(
             Relief(summit=2000, fjord=((1.05, 0.1), (0.75, 1.05)), fjord_km=1.8, grain_km=7,
                    roughness=1.0),
-            share_above=0.26, warming_m=35, debris=0.40,
+            fraction_above=0.26, warming_m=35, debris=0.40,
         ),
         Look((1.0, 1.0, 1.0, 1.0), 0.0, 0.5, 0.020, (1.0, 1.0, 1.0, 1.0), 90),
         swath_edge="2023-08",
@@ -346,7 +122,7 @@ AREAS = (
         Setting(
             Relief(summit=2250, fjord=((0.35, -0.1), (1.1, 0.5)), fjord_km=1.5, grain_km=5,
                    roughness=1.1),
-            share_above=0.30, warming_m=45, debris=0.50,
+            fraction_above=0.30, warming_m=45, debris=0.50,
         ),
         Look((1.16, 1.0, 0.86, 1.06), 0.35, 0.6, 0.035, (0.98, 1.01, 1.04, 1.02), 110),
         swath_edge="2023-07",
@@ -357,11 +133,21 @@ AREAS = (
 def make_sample(
     folder: str | Path, *, seed: int = 0, progress: bool = False, _patches: int | None = None
 ) -> Path:
-    """Write the sample dataset into ``folder`` and return the path of its ``dataset.yaml``.
+    """Write the sample dataset.
 
-    The same ``seed`` gives the same bytes; other seeds give other landscapes. An earlier sample in
-    ``folder`` is replaced as a whole once the new one is complete; a folder that holds anything
-    else raises ``GlacierError``. ``_patches`` makes both areas smaller, for tests.
+    An earlier sample in the folder is replaced as a whole once the new one is complete.
+
+    Args:
+        folder: where to.
+        seed: the same gives the same bytes, others give other landscapes.
+        progress: whether to show a bar.
+        _patches: rows and columns of patches, smaller ones for tests.
+
+    Returns:
+        The path of its ``dataset.yaml``.
+
+    Raises:
+        GlacierError: the folder holds anything else than a sample.
     """
     folder = Path(folder)
     _check_free(folder)
@@ -369,7 +155,7 @@ def make_sample(
     with (
         atomic_path(folder) as work,
         tqdm(total=total, desc="sample", unit="step", disable=not progress) as bar,
-        # NumPy lets go of the interpreter in long operations, so two areas keep two cores busy.
+        # NumPy frees the interpreter in long operations, so two areas keep two cores busy.
         ThreadPoolExecutor(max_workers=2) as pool,
     ):
         tasks = [
@@ -400,33 +186,38 @@ def _write_area(
     """Make one area, write its dates and return its outlines; ``done`` is called after a step."""
     area = AREAS[number]
     size = (patches or area.patches) * PATCH
-    world = build_world(size, size, area.setting, np.random.default_rng((seed, number, 0)))
+    landscape = build_landscape(size, size, area.setting, np.random.default_rng((seed, number, 0)))
     corner = Affine(PIXEL_M, 0, area.corner[0], 0, -PIXEL_M, area.corner[1])
     outlines = draw_outlines(
-        world,
-        corner @ Affine.translation(-frame_edge(), -frame_edge()),
+        landscape,
+        corner @ Affine.translation(-EDGE, -EDGE),
         CRS_NAME,
         np.random.default_rng((seed, number, 1)),
         first_analysis=100001 + 1000 * number,
     )
     done()
     for when, season in enumerate(SEASONS):
-        _write_date(folder, area, season, world, corner, (seed, number, 2, when))
+        _write_date(folder, area, season, landscape, corner, (seed, number, 2, when))
         done()
     return outlines
 
 
 def _write_date(
-    folder: Path, area: Area, season: Season, world: World, corner: Affine, seed: tuple[int, ...]
+    folder: Path,
+    area: Area,
+    season: Season,
+    landscape: Landscape,
+    corner: Affine,
+    seed: tuple[int, ...],
 ) -> None:
     """Render one date of one area and write its patches: image, truth, surface."""
-    scene = render(world, area.look, season, seed)
+    scene = render(landscape, area.look, season, seed)
     numbers = np.clip(np.rint(scene.reflectance * SCALE - OFFSET), 1, 65535).astype(np.uint16)
     if season.date == area.swath_edge:
         numbers[:, _beyond_swath(numbers.shape[1:])] = NODATA
     layers = {
         "images": (numbers, NODATA, BANDS),
-        "truth": (world.ice.astype(np.uint8)[None], None, ("glacier",)),
+        "truth": (landscape.ice.astype(np.uint8)[None], None, ("glacier",)),
         "surface": (scene.surface[None], None, ("surface",)),
     }
     for kind, (array, nodata, names) in layers.items():
@@ -487,3 +278,237 @@ def _manifest() -> str:
                 for kind in ("images", "truth", "surface")
             ]
     return "\n".join(lines) + "\n"
+
+
+def draw_outlines(
+    landscape: Landscape,
+    transform: Affine,
+    crs: str,
+    rng: np.random.Generator,
+    *,
+    first_analysis: int,
+) -> gpd.GeoDataFrame:
+    """Return the inventory's polygons of one area, EPSG:4326, GLIMS columns.
+
+    Args:
+        landscape: the area.
+        transform: that of ``ice_2001_around``, margin included, so that outlines do not end at the
+            frame.
+        crs: of the landscape.
+        rng: of all that an analyst does wrongly.
+        first_analysis: starts the numbers of the analyses.
+    """
+    step = 3  # a Landsat pixel of 30 m
+    drawn = _as_seen(landscape, rng)[1::step, 1::step]
+    numbers = np.where(drawn, landscape.glacier_around[1::step, 1::step], 0)
+    coarse = transform @ Affine.scale(step)
+    warp = _Warp(drawn.shape, coarse, rng)
+
+    outlines = [p for p in _polygons(numbers, coarse) if p.area > _least_area(rng)]
+    rows: list[dict[str, Any]] = []
+    for rank, outline in enumerate(outlines):
+        year = "2000-08-14" if rng.random() < 0.2 else "2001-07-19"
+        analyses = [(year, outline)]
+        if rank == min(1, len(outlines) - 1):
+            analyses.append(("2014-08-22", _later(outline, landscape, coarse, step)))
+        for date, polygon in analyses:
+            common = {
+                "glacier": rank,
+                "anlys_id": first_analysis + len({row["anlys_id"] for row in rows}),
+                "src_date": date,
+                "glac_name": NAMES[(first_analysis // 1000 + rank) % 10] if rank < 4 else "None",
+                "loc_unc_x": int(rng.choice([15, 20, 30])),
+            }
+            rows += [{**common, **row} for row in _analysis(polygon, warp, rng)]
+    return _table(rows, crs)
+
+
+def _as_seen(landscape: Landscape, rng: np.random.Generator) -> np.ndarray:
+    """Return what looked like glacier in 2001: the ice, and here and there snow against it."""
+    ice, height = landscape.ice_2001_around, landscape.height_around
+    drift = power_noise(ice.shape, rng, exponent=2.5, longest=120)
+    score = (
+        np.clip((height - landscape.equilibrium_m) / 120, -3, 0.5)
+        + 0.8 * drift
+        + north_facing(height)
+    )
+    near = ndimage.distance_transform_edt(~ice) * PIXEL_M < 80
+    seen = ice | (near & (score > 1.4) & (height > 5))
+    return ndimage.binary_opening(seen, iterations=2)
+
+
+def _polygons(numbers: np.ndarray, transform: Affine) -> list[Polygon]:
+    """Return the connected pieces of equal number as polygons with holes, largest first."""
+    pieces = rasterio.features.shapes(
+        numbers.astype(np.int32), mask=numbers > 0, transform=transform
+    )
+    return sorted((shape(geometry) for geometry, _ in pieces), key=lambda p: (-p.area, p.wkt))
+
+
+def _least_area(rng: np.random.Generator) -> float:
+    """Small glaciers are missing below ``LEAST_KM2``, and a third of those up to three times it."""
+    return LEAST_KM2 * 1e6 * (3 if rng.random() < 0.33 else 1)
+
+
+class _Warp:
+    """Moves points by the error of an old map: a common shift, and a smooth one around it, in m."""
+
+    def __init__(
+        self, shape_: tuple[int, int], transform: Affine, rng: np.random.Generator
+    ) -> None:
+        angle = rng.uniform(0, 2 * np.pi)
+        common = 16.0 * np.array([np.cos(angle), np.sin(angle)])
+        self.transform = transform
+        self.fields = [
+            common[axis] + 9.0 * power_noise(shape_, rng, exponent=3, longest=60) for axis in (0, 1)
+        ]
+
+    def __call__(self, points: np.ndarray) -> np.ndarray:
+        col = (points[:, 0] - self.transform.c) / self.transform.a
+        row = (points[:, 1] - self.transform.f) / self.transform.e
+        at = np.stack([row - 0.5, col - 0.5])
+        moved = [ndimage.map_coordinates(f, at, order=1, mode="nearest") for f in self.fields]
+        return points + np.stack(moved, axis=1)
+
+
+def _draw(polygon: Polygon, warp: _Warp) -> Polygon | MultiPolygon:
+    """Generalise as a hand does: corners cut, bays and spurs below some 30 m lost.
+
+    Where that parts a glacier at a narrow neck, pieces of at least half ``LEAST_KM2`` are kept.
+    """
+    smooth = polygon.buffer(20).buffer(-35).buffer(15).simplify(12)
+    drawn = shapely.make_valid(shapely.transform(smooth, warp))
+    parts = [part for part in _parts(drawn) if part.area > LEAST_KM2 * 1e6 / 2]
+    if len(parts) > 1:
+        return MultiPolygon(parts)
+    return max(_parts(drawn), key=lambda part: part.area, default=polygon)
+
+
+def _parts(geometry: shapely.Geometry) -> list[Polygon]:
+    """Return the polygons in any geometry."""
+    return [
+        part
+        for part in shapely.get_parts(geometry, return_index=False)
+        if part.geom_type == "Polygon"
+    ]
+
+
+def _later(polygon: Polygon, landscape: Landscape, transform: Affine, step: int) -> Polygon:
+    """Return the same glacier as an analyst of 2014 saw it: half way to its extent of 2023."""
+    now = ndimage.distance_transform_edt(~landscape.ice_around)[1::step, 1::step]
+    then = ndimage.distance_transform_edt(landscape.ice_2001_around)[1::step, 1::step]
+    own = rasterio.features.geometry_mask([polygon], now.shape, transform, invert=True)
+    pieces = _polygons((own & (now <= then)).astype(int), transform)
+    return pieces[0] if pieces else polygon
+
+
+def _analysis(polygon: Polygon, warp: _Warp, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Return a row for the glacier and one for each nunatak that the analyst noticed."""
+    outer = _draw(Polygon(polygon.exterior), warp)
+    rows = [{"line_type": "glac_bound", "geometry": outer}]
+    rocks = sorted((Polygon(ring) for ring in polygon.interiors), key=lambda rock: -rock.area)
+    rocks = [rock for rock in rocks if rock.area > 0.012e6]
+    if len(rocks) > 3:
+        del rocks[int(rng.integers(1, 3))]
+    for rock in rocks:
+        drawn = _draw(rock, warp).intersection(outer)
+        if drawn.geom_type == "Polygon" and drawn.area > 0.005e6:
+            rows.append({"line_type": "intrnl_rock", "geometry": drawn})
+    return rows
+
+
+def _table(rows: list[dict[str, Any]], crs: str) -> gpd.GeoDataFrame:
+    """Fill the columns of the GLIMS schema: ``area`` in m2, ``db_area`` in km2."""
+    drawn = gpd.GeoDataFrame(rows, geometry="geometry", crs=crs)
+    area = drawn.geometry.area.round(3)
+    drawn = drawn.to_crs("EPSG:4326")
+    # A glacier keeps the name that its first analysis gave it, by a point inside it.
+    points = drawn.drop_duplicates("glacier").set_index("glacier").representative_point()
+    ids = {number: _glims_id(point.x, point.y) for number, point in points.items()}
+    uncertainty = drawn["loc_unc_x"]
+    table = {
+        "line_type": drawn["line_type"],
+        "anlys_id": drawn["anlys_id"].astype(float),
+        "glac_id": drawn["glacier"].map(ids),
+        "anlys_time": drawn["src_date"]
+        .map({"2014-08-22": "2016-11-02T00:00:00"})
+        .fillna("2009-03-12T00:00:00"),
+        "area": area,
+        "db_area": (area / 1e6).round(5),
+        **dict.fromkeys(
+            ("width", "length", "primeclass", "min_elev", "mean_elev", "max_elev"), 0.0
+        ),
+        "src_date": drawn["src_date"] + "T00:00:00",
+        "rec_status": "okay",
+        "glac_name": drawn["glac_name"],
+        "wgms_id": "None",
+        "local_id": "None",
+        "glac_stat": "exists",
+        "gone_date": "None",
+        "gone_dt_e": 0.0,
+        "subm_id": 0.0,
+        "release_dt": "2017-05-31T00:00:00",
+        "proc_desc": "Synthetic: outlines drawn by glacier_utils.sample, not observed.",
+        "rc_id": 0.0,
+        "geog_area": "Greenland (synthetic)",
+        "chief_affl": "None",
+        **dict.fromkeys(("conn_lvl", "surge_type", "term_type"), 0.0),
+        "gtng_o1reg": 5.0,
+        "gtng_o2reg": 1.0,
+        "rgi_gl_typ": "None",
+        "loc_unc_x": uncertainty,
+        "loc_unc_y": uncertainty,
+        "glob_unc_x": uncertainty + 15,
+        "glob_unc_y": uncertainty + 15,
+        "submitters": "None",
+        "analysts": "None",
+    }
+    return gpd.GeoDataFrame(table, geometry=drawn.geometry, crs="EPSG:4326")
+
+
+def _glims_id(longitude: float, latitude: float) -> str:
+    """Name a glacier the GLIMS way: thousandths of a degree, east of Greenwich and north."""
+    return f"G{round(longitude % 360 * 1000):06d}E{round(latitude * 1000):05d}N"
+
+
+class MirroredScene(Source):
+    """A scene repeated in both directions, every second time as its mirror image, without seams.
+
+    For trying what a whole Sentinel-2 tile takes where there is none: it is computed where it is
+    read, and has the look and the statistics of the scene, but no new ground.
+
+    Args:
+        source: the scene, held in memory.
+        shape: (rows, columns) of the result; a Sentinel-2 tile has 10980 of both.
+    """
+
+    def __init__(self, source: Source, shape: tuple[int, int] = (10_980, 10_980)) -> None:
+        self._image = source.read()
+        self.bands = source.bands
+        self.paths = source.paths
+        self.tiles = []
+        self.grid = source.grid.window(0, 0, *shape)
+        self.reflectance = source.reflectance
+        self.reflectance_source = source.reflectance_source
+
+    def read(
+        self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
+    ) -> Image:
+        """Read a window; what lies outside the frame is invalid."""
+        height = self.grid.height - row if height is None else height
+        width = self.grid.width - col if width is None else width
+        rows, inside_rows = self._places(row, height, 0)
+        cols, inside_cols = self._places(col, width, 1)
+        # Rows first: they are whole lines in memory.
+        valid = self._image.valid[rows][:, cols] & np.logical_and.outer(inside_rows, inside_cols)
+        reflectance = np.take(self._image.reflectance[:, rows], cols, axis=2)
+        reflectance[:, ~valid] = 0
+        return Image(reflectance, valid, self.bands, self.grid.window(row, col, height, width))
+
+    def _places(self, first: int, count: int, axis: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return where pixels of the frame come from, and which of them lie in the frame."""
+        wanted = np.arange(first, first + count)
+        length = self._image.valid.shape[axis]
+        place = wanted % (2 * length)
+        place = np.where(place < length, place, 2 * length - 1 - place)
+        return place, (wanted >= 0) & (wanted < self.grid.shape[axis])

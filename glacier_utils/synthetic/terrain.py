@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import fft, ndimage
+from scipy.interpolate import CubicSpline
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 
@@ -27,8 +28,15 @@ def power_noise(
 ) -> np.ndarray:
     """Return a Gaussian field with power spectrum ``k ** -exponent``, mean 0, deviation 1.
 
-    ``longest`` and ``shortest`` are the wavelengths in pixels between which the spectrum lives;
-    natural terrain has an exponent near 3 to 4, white noise 0. float32 ``[row, col]``.
+    Args:
+        shape: rows and columns.
+        rng: of the noise.
+        exponent: near 3 to 4 for natural terrain, 0 for white noise.
+        longest: wavelength in pixels above which there is little.
+        shortest: wavelength in pixels below which there is little.
+
+    Returns:
+        float32 [row, col].
     """
     spectrum = fft.rfft2(rng.standard_normal(shape, dtype=np.float32))
     frequency = np.hypot(fft.fftfreq(shape[0])[:, None], fft.rfftfreq(shape[1])[None, :])
@@ -45,9 +53,13 @@ def power_noise(
 class Drainage:
     """The tree along which water leaves a grid.
 
-    ``order`` lists the cells so that each stands after the cell it drains to, ``levels`` cuts that
-    list into runs of equal distance to the outlet (in cells), ``receiver`` names for each cell the
-    cell below it (outlets drain to themselves). Cells are flat indices.
+    Cells are flat indices.
+
+    Attributes:
+        order: the cells, each after the cell that it drains to.
+        levels: cuts that list into runs of equal distance to the outlet (in cells).
+        receiver: for each cell the cell below it; outlets drain to themselves.
+        shape: rows and columns of the grid.
     """
 
     order: np.ndarray
@@ -78,6 +90,10 @@ def drain(height: np.ndarray, outlets: np.ndarray) -> Drainage:
     A minimum spanning tree over the steps between the eight neighbours, each as costly as its
     higher end, contains the steepest way down from every cell, and leads out of every hollow over
     its lowest sill: flow direction and the filling of pits in one.
+
+    Args:
+        height: m [row, col].
+        outlets: bool [row, col].
     """
     shape, cells = height.shape, np.arange(height.size).reshape(height.shape)
     flat = (height - height.min()).ravel() + 1.0
@@ -140,8 +156,19 @@ def erode(
     """Let rivers cut into rising ground: stream power, implicit in time.
 
     dh/dt = uplift - strength * area**exponent * slope, with the area in cells and one time unit a
-    step, solved from the outlets upstream (Braun & Willett 2013, Geomorphology 180, 170). Outlets
-    keep their height; ``creep`` is the share of diffusion each step.
+    step, solved from the outlets upstream (Braun & Willett 2013, Geomorphology 180, 170).
+
+    Args:
+        height: m [row, col].
+        outlets: bool [row, col]; they keep their height.
+        uplift: m per step.
+        steps: their number.
+        strength: of the rivers.
+        exponent: of the area.
+        creep: weight of diffusion in each step.
+
+    Returns:
+        Height in m.
     """
     height = height.astype(float).copy()
     for _ in range(steps):
@@ -165,6 +192,10 @@ def carve_troughs(height: np.ndarray, outlets: np.ndarray) -> np.ndarray:
     """Widen the valleys to the parabolic troughs that ice leaves (Harbor 1992, GSA Bulletin 104).
 
     The half width grows with the catchment, so that small valleys end hanging above large ones.
+
+    Args:
+        height: m [row, col].
+        outlets: bool [row, col].
     """
     area = drain(height, outlets).accumulate(np.full(height.shape, (COARSE_M / 1000) ** 2))
     floor = ndimage.gaussian_filter(height, 1.5)
@@ -188,6 +219,13 @@ def carve_cirques(
     """Hollow out bowls of 300 to 700 m radius at valley heads higher than ``above``.
 
     The bowl opens down the slope: its wall stands on the uphill side only.
+
+    Args:
+        height: m [row, col].
+        outlets: bool [row, col].
+        above: m.
+        rng: chooses the places.
+        number: of bowls at most.
     """
     area = drain(height, outlets).accumulate(np.full(height.shape, (COARSE_M / 1000) ** 2))
     east, north = gradient(ndimage.gaussian_filter(height, 3), COARSE_M)
@@ -209,7 +247,13 @@ def carve_cirques(
 
 
 def refine(coarse: np.ndarray, factor: int, *, order: int = 3) -> np.ndarray:
-    """Interpolate a coarse grid to cells ``factor`` times smaller, cell areas kept in place."""
+    """Interpolate a coarse grid to smaller cells, cell areas kept in place.
+
+    Args:
+        coarse: [row, col].
+        factor: by which cells become smaller.
+        order: 3 for splines, 1 for straight lines.
+    """
     rows, cols = (
         (np.arange(size * factor, dtype=np.float32) + 0.5) / factor - 0.5 for size in coarse.shape
     )
@@ -220,8 +264,6 @@ def refine(coarse: np.ndarray, factor: int, *, order: int = 3) -> np.ndarray:
 
 
 def _resample(values: np.ndarray, points: np.ndarray, axis: int, order: int) -> np.ndarray:
-    from scipy.interpolate import CubicSpline
-
     inside = np.clip(points, 0, values.shape[axis] - 1)
     if order == 1:
         low = np.minimum(inside.astype(int), values.shape[axis] - 2)
@@ -232,17 +274,31 @@ def _resample(values: np.ndarray, points: np.ndarray, axis: int, order: int) -> 
 
 
 def gradient(height: np.ndarray, cell_m: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rise to the east and to the north, in m per m."""
+    """Return the rise to the east and to the north, in m per m.
+
+    Args:
+        height: m [row, col].
+        cell_m: side of a cell.
+    """
     to_south, to_east = np.gradient(height, cell_m)
     return to_east, -to_south
 
 
+def frame_of(shape: tuple[int, int]) -> np.ndarray:
+    """Mark the outermost cells of a grid, bool [row, col]."""
+    return np.pad(np.zeros((shape[0] - 2, shape[1] - 2), bool), 1, constant_values=True)
+
+
 @dataclass(frozen=True)
 class Relief:
-    """What shapes one area's landscape. Heights in m, ``fjord`` in fractions of the frame.
+    """What shapes the ground of an area.
 
-    ``fjord`` runs from (row, col) to (row, col), ``fjord_km`` is its width; ``summit`` the height
-    of the highest peaks, ``grain`` the size in km of the massifs.
+    Attributes:
+        summit: height of the highest peaks in m.
+        fjord: from (row, col) to (row, col), in fractions of the frame.
+        fjord_km: its width.
+        grain_km: size of the massifs.
+        roughness: of ribs and gullies, 1 as usual.
     """
 
     summit: float
@@ -252,12 +308,18 @@ class Relief:
     roughness: float
 
 
-def landscape(
+def make_bed(
     shape: tuple[int, int], relief: Relief, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Make the coarse bed, heights in m ``[row, col]``, sides even in number of cells.
+    """Make the ground on the coarse grid.
 
-    Returned with it: the distance in km from the fjord's shore, negative in the fjord.
+    Args:
+        shape: rows and columns, even numbers.
+        relief: what shapes it.
+        rng: of all noise.
+
+    Returns:
+        Heights in m [row, col], and the distance in km from the fjord's shore, negative in it.
     """
     fjord_distance = _fjord_distance(shape, relief, rng)
     half = relief.fjord_km / 2
@@ -295,7 +357,7 @@ def _bend(fields: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray
     return [ndimage.map_coordinates(field, at, order=1, mode="nearest") for field in fields]
 
 
-def _fjord_distance(shape, relief: Relief, rng: np.random.Generator) -> np.ndarray:
+def _fjord_distance(shape: tuple[int, int], relief: Relief, rng: np.random.Generator) -> np.ndarray:
     """Return the distance in km of every cell to the bent middle line of the fjord."""
     (row0, col0), (row1, col1) = relief.fjord
     along = np.linspace(0, 1, 400)
@@ -313,11 +375,11 @@ def _fjord_distance(shape, relief: Relief, rng: np.random.Generator) -> np.ndarr
     return distance + 0.18 * power_noise(shape, rng, exponent=3, longest=30)
 
 
-def _passes(shape, fjord_distance: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _passes(
+    shape: tuple[int, int], fjord_distance: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """Choose a few cells on the frame, far from the fjord, by which other valleys leave."""
-    frame = np.zeros(shape, bool)
-    frame[0], frame[-1], frame[:, 0], frame[:, -1] = True, True, True, True
-    candidates = np.argwhere(frame & (fjord_distance > 4.0))
+    candidates = np.argwhere(frame_of(shape) & (fjord_distance > 4.0))
     passes = np.zeros(shape, bool)
     if len(candidates):
         for row, col in candidates[rng.integers(0, len(candidates), 6)]:

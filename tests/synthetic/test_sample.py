@@ -1,4 +1,4 @@
-"""The synthetic sample: layout, sameness, and whether its world obeys the facts of the field."""
+"""The synthetic sample: layout, sameness, and whether its landscape obeys facts of the field."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 import rasterio
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from rasterio.features import geometry_mask
+from stubs import Scene
 
 from glacier_utils.conventions import SURFACES
 from glacier_utils.errors import GlacierError
 from glacier_utils.synthetic import sample as sample_module
-from glacier_utils.synthetic.sample import make_sample
+from glacier_utils.synthetic.sample import MirroredScene, make_sample
 
 PATCHES = 4
 
@@ -34,6 +37,7 @@ def sample(tmp_path_factory) -> Path:
     return make_sample(tmp_path_factory.mktemp("data") / "sample", seed=3, _patches=PATCHES).parent
 
 
+@pytest.mark.slow
 def test_layout_follows_manifest(sample):
     manifest = yaml.safe_load((sample / "dataset.yaml").read_text(encoding="utf-8"))
     assert manifest["bands"] == ["red", "green", "blue", "nir"]
@@ -47,6 +51,7 @@ def test_layout_follows_manifest(sample):
                 assert len(list(sample.glob(pattern))) == PATCHES**2
 
 
+@pytest.mark.slow
 def test_patches_are_sentinel_like(sample):
     for path in sorted(sample.glob("images/*/*/*.tif")):
         with rasterio.open(path) as image:
@@ -58,6 +63,7 @@ def test_patches_are_sentinel_like(sample):
             assert image.nodata == 0
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes(tmp_path):
     made = {
         name: digest(make_sample(tmp_path / name, seed=seed, _patches=2).parent)
@@ -67,6 +73,7 @@ def test_same_seed_same_bytes(tmp_path):
     assert made["other"] != made["first"]
 
 
+@pytest.mark.slow
 def test_surface_codes_are_named(sample):
     found = set()
     for path in sorted(sample.glob("surface/*/*/*.tif")):
@@ -75,6 +82,7 @@ def test_surface_codes_are_named(sample):
     assert found <= set(SURFACES)
 
 
+@pytest.mark.slow
 def test_outlines_have_glims_schema(sample):
     outlines = gpd.read_file(sample / "glims_download" / "glims_polygons.shp")
     assert outlines.crs.to_epsg() == 4326
@@ -106,6 +114,7 @@ def outline_mask(outlines: gpd.GeoDataFrame, path: Path) -> np.ndarray:
     return glacier & ~rock
 
 
+@pytest.mark.slow
 def test_truth_is_the_same_on_both_dates_and_zero_or_one(sample):
     for area in ("train", "test"):
         july, august = (read(sample, "truth", area, f"2023-0{month}") for month in (7, 8))
@@ -113,6 +122,7 @@ def test_truth_is_the_same_on_both_dates_and_zero_or_one(sample):
         np.testing.assert_array_equal(july, august)
 
 
+@pytest.mark.slow
 def test_surface_agrees_with_truth(sample):
     """Ice, snow on ice and debris on ice lie on the glacier, but for pixels on its edge."""
     for area in ("train", "test"):
@@ -121,6 +131,7 @@ def test_surface_agrees_with_truth(sample):
         assert (np.isin(surface, (7, 8, 9)) == truth).mean() > 0.985
 
 
+@pytest.mark.slow
 def test_only_a_corner_of_one_date_lies_outside_the_swath(sample):
     for area in sample_module.AREAS:
         for season in sample_module.SEASONS:
@@ -131,6 +142,7 @@ def test_only_a_corner_of_one_date_lies_outside_the_swath(sample):
             assert 0 < share < 0.05 if season.date == area.swath_edge else share == 0
 
 
+@pytest.mark.slow
 def test_outlines_are_larger_than_the_truth_but_about_there(sample):
     outlines = gpd.read_file(sample / "glims_download" / "glims_polygons.shp")
     hit = drawn = true = 0
@@ -143,6 +155,7 @@ def test_outlines_are_larger_than_the_truth_but_about_there(sample):
     assert 0.55 < hit / (drawn + true - hit) < 0.92
 
 
+@pytest.mark.slow
 def test_one_glacier_of_each_area_has_two_analyses(sample):
     outlines = gpd.read_file(sample / "glims_download" / "glims_polygons.shp")
     bounds = outlines[outlines["line_type"] == "glac_bound"]
@@ -171,3 +184,32 @@ def test_failure_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="disk full"):
         make_sample(tmp_path / "sample", _patches=2)
     assert list(tmp_path.iterdir()) == []
+
+
+# ---- a scene and its mirror images, as NumPy's symmetric padding has it
+
+
+@given(
+    shape=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    place=st.tuples(st.integers(0, 30), st.integers(0, 30)),
+    size=st.tuples(st.integers(1, 30), st.integers(1, 30)),
+)
+def test_windows_are_those_of_the_padded_scene(shape, place, size):
+    rng = np.random.default_rng(0)
+    valid = rng.random((7, 5)) > 0.2
+    source = Scene(rng.random((4, 7, 5)), valid)
+    scene = MirroredScene(source, shape)
+    assert scene.grid.shape == shape
+    assert scene.grid.transform == source.grid.transform
+    (row, col), (height, width) = place, size
+    image = scene.read(row, col, height, width)
+    pad = (0, 80), (0, 80)
+    whole = np.pad(source.reflectance, ((0, 0), *pad), mode="symmetric")
+    known = np.pad(valid, pad, mode="symmetric")
+    known[shape[0] :], known[:, shape[1] :] = False, False
+    part = np.s_[row : row + height, col : col + width]
+    np.testing.assert_array_equal(image.valid, known[part])
+    np.testing.assert_array_equal(
+        image.reflectance, np.where(known[part], whole[(slice(None), *part)], 0)
+    )
+    assert image.grid == scene.grid.window(row, col, height, width)

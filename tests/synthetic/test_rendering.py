@@ -7,7 +7,7 @@ import pytest
 
 from glacier_utils import conventions
 from glacier_utils.synthetic import rendering
-from glacier_utils.synthetic.glaciers import World, build_world
+from glacier_utils.synthetic.glaciers import Landscape, build_landscape
 from glacier_utils.synthetic.sample import AREAS, SEASONS
 
 LOW, MIDDLE, HIGH = -1.645, 0.0, 1.645
@@ -48,33 +48,35 @@ def test_scores_meet_the_percentiles(kind):
 
 
 @pytest.fixture(scope="module")
-def worlds() -> list[World]:
+def landscapes() -> list[Landscape]:
     return [
-        build_world(768, 768, area.setting, np.random.default_rng((0, number, 0)))
+        build_landscape(768, 768, area.setting, np.random.default_rng((0, number, 0)))
         for number, area in enumerate(AREAS)
     ]
 
 
 @pytest.fixture(scope="module")
-def rendered(worlds) -> list[list[rendering.Scene]]:
+def rendered(landscapes) -> list[list[rendering.Scene]]:
     """All scenes, ``[area][season]``."""
     return [
         [
-            rendering.render(world, area.look, season, (0, 2, when))
+            rendering.render(landscape, area.look, season, (0, 2, when))
             for when, season in enumerate(SEASONS)
         ]
-        for area, world in zip(AREAS, worlds, strict=True)
+        for area, landscape in zip(AREAS, landscapes, strict=True)
     ]
 
 
-def test_fractions_sum_to_one(worlds):
+@pytest.mark.slow
+def test_fractions_sum_to_one(landscapes):
     rng = np.random.default_rng(0)
-    parts = rendering.surfaces(worlds[0], AREAS[0].look, SEASONS[1], rng, rng)
+    parts = rendering.surfaces(landscapes[0], AREAS[0].look, SEASONS[1], rng, rng)
     assert set(parts) == set(conventions.SURFACES)
     assert min(part.min() for part in parts.values()) > -1e-5
     np.testing.assert_allclose(sum(parts.values()), 1, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "codes", "tolerance"),
     [
@@ -103,6 +105,7 @@ def test_sunlit_surfaces_follow_real_percentiles(rendered, kind, codes, toleranc
     np.testing.assert_allclose(made, rendering.SPECTRA[kind], atol=tolerance)
 
 
+@pytest.mark.slow
 def test_shadowed_snow_follows_real_percentiles(rendered):
     """Median within 0.12; the upper tail of the real points, .33 to .74, is half-lit snow."""
     pixels = np.concatenate(
@@ -119,6 +122,7 @@ def test_shadowed_snow_follows_real_percentiles(rendered):
     assert made[2] > made[1] > made[0] > made[3]
 
 
+@pytest.mark.slow
 def test_july_has_more_snow_and_shorter_shadows(rendered):
     for july, august in rendered:
         assert july.shadow.mean() < august.shadow.mean()
@@ -126,15 +130,16 @@ def test_july_has_more_snow_and_shorter_shadows(rendered):
             assert (july.surface == code).sum() > (august.surface == code).sum()
 
 
-def test_areas_differ(worlds, rendered):
+@pytest.mark.slow
+def test_areas_differ(landscapes, rendered):
     redness = []
     for _, august in rendered:
         rock = august.reflectance[:, (august.surface == 1) & (august.shadow < 0.1)]
         redness.append(np.median(rock[0] / rock[2]))
     assert redness[1] > 1.1 * redness[0]
-    for world in worlds:
-        assert 0.1 < world.ice.mean() < 0.6
-        assert (world.ice_around <= world.ice_2001_around).all()
-        assert not (world.ice & (world.fjord | world.lake | world.melt_lake)).any()
-        assert world.debris[world.ice].mean() > 0.02
-        assert not world.debris[~world.ice].any()
+    for landscape in landscapes:
+        assert 0.1 < landscape.ice.mean() < 0.6
+        assert (landscape.ice_around <= landscape.ice_2001_around).all()
+        assert not (landscape.ice & (landscape.fjord | landscape.lake | landscape.melt_lake)).any()
+        assert landscape.debris[landscape.ice].mean() > 0.02
+        assert not landscape.debris[~landscape.ice].any()
