@@ -4,7 +4,7 @@ from .exploration import (
     brightness_maps as brightness_maps,
 )
 from .exploration import (
-    class_shares as class_shares,
+    class_fractions as class_fractions,
 )
 from .exploration import (
     domain_shift as domain_shift,
@@ -31,7 +31,7 @@ from .exploration import (
     separability as separability,
 )
 from .exploration import (
-    snow_shares as snow_shares,
+    snow_fractions as snow_fractions,
 )
 from .exploration import (
     thumbnail as thumbnail,

@@ -143,7 +143,7 @@ class Dataset:
         )
 
     def warnings(self, area: str, date: str) -> list[str]:
-        """Return what a person should know of an image; reads parts of it, as ``radiometry`` does."""
+        """Return what a person should know of an image; parts of it are read."""
         finding = self.radiometry(area, date)
         told = list(getattr(self.source(area, date), "warnings", ()))
         return told + ([finding.message] if finding.ok is False else [])

@@ -1,4 +1,4 @@
-"""Looking at a dataset: thumbnails, samples of pixels, shares, the shift between groups."""
+"""Looking at a dataset: thumbnails, pixels, fractions, the shift between groups, suspicious ice."""
 
 from __future__ import annotations
 
@@ -10,13 +10,20 @@ import shapely
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 from rasterio.crs import CRS
+from scipy import ndimage
 from stubs import BANDS, Scene
 
 from glacier_utils.datasets import exploration
 from glacier_utils.datasets.dataset import open_dataset
 from glacier_utils.errors import GlacierError
+from glacier_utils.imagery.source import Source
+from glacier_utils.outlines.inventory import read_outlines
+from glacier_utils.outlines.rasterization import OutlineMask, rasterize
+from glacier_utils.raster import indices
 from glacier_utils.raster.grid import Grid, Image
+from glacier_utils.raster.mask import IceOutsideMask, Mask
 
 ICE, ROCK = (0.35, 0.37, 0.38, 0.30), (0.09, 0.08, 0.06, 0.22)
 SNOW = (0.80, 0.80, 0.80, 0.70)
@@ -154,22 +161,22 @@ def test_sample_takes_the_files_of_a_folder_of_patches_as_windows(make_dataset):
     assert medians["not glacier"] == pytest.approx(0.09, abs=0.01)
 
 
-# ---- shares
+# ---- fractions
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(0, 1000))
-def test_class_shares_are_counted_and_add_up_to_one(height, width, seed):
+def test_class_fractions_are_counted_and_add_up_to_one(height, width, seed):
     generator = np.random.default_rng(seed)
     codes = generator.choice([0, 1, 255], (height, width))
     valid = generator.random((height, width)) > 0.3
-    shares = exploration.class_shares(
+    found = exploration.class_fractions(
         Data(np.zeros((height, width), int), codes, valid=valid), "a", "d"
     )
-    assert list(shares) == ["glacier", "not glacier", "unknown"]
-    assert sum(shares.values()) == pytest.approx(1)
-    assert shares["glacier"] == pytest.approx(((codes == 1) & valid).mean())
-    assert shares["unknown"] == pytest.approx(((codes == 255) | ~valid).mean())
+    assert list(found) == ["glacier", "not glacier", "unknown"]
+    assert sum(found.values()) == pytest.approx(1)
+    assert found["glacier"] == pytest.approx(((codes == 1) & valid).mean())
+    assert found["unknown"] == pytest.approx(((codes == 255) | ~valid).mean())
 
 
 def test_whole_area_functions_read_beyond_the_first_strip():
@@ -178,8 +185,8 @@ def test_whole_area_functions_read_beyond_the_first_strip():
     surface = np.zeros((1100, 4), int)
     surface[1075:], surface[:11] = 2, 1  # snow on half of the glacier, ice outside
     data = Data(surface, codes)
-    assert exploration.class_shares(data, "a", "d")["glacier"] == pytest.approx(50 / 1100)
-    assert exploration.snow_shares(data, "a", "d") == {"snow outside": 0.0, "snow inside": 0.5}
+    assert exploration.class_fractions(data, "a", "d")["glacier"] == pytest.approx(50 / 1100)
+    assert exploration.snow_fractions(data, "a", "d") == {"snow outside": 0.0, "snow inside": 0.5}
     doubts = exploration.label_doubts(data, "a", "d")
     assert doubts["glacier_km2"] == pytest.approx(50 * 4 * 1e-4)
     assert doubts["glacier_not_icy"] == pytest.approx(0.5)
@@ -187,9 +194,9 @@ def test_whole_area_functions_read_beyond_the_first_strip():
     assert doubts["icy_unlabelled_km2"] == pytest.approx(11 * 4 * 1e-4)
 
 
-def test_shares_of_what_is_not_there_are_nan():
+def test_fractions_of_what_is_not_there_are_nan():
     data = Data(np.zeros((8, 8), int), np.full((8, 8), 255))
-    assert all(np.isnan(value) for value in exploration.snow_shares(data, "a", "d").values())
+    assert all(np.isnan(value) for value in exploration.snow_fractions(data, "a", "d").values())
     doubts = exploration.label_doubts(data, "a", "d")
     assert doubts["glacier_km2"] == 0
     assert np.isnan(doubts["glacier_not_icy"])
@@ -230,6 +237,7 @@ def test_no_class_in_common_gives_an_empty_table():
     assert list(shift.columns) == ["class", "band", "difference", "standardised", "wasserstein"]
 
 
+@pytest.mark.slow
 def test_separability_of_equal_and_of_distinct_groups():
     generator = np.random.default_rng(0)
 
@@ -339,12 +347,156 @@ def test_doubtful_windows_of_a_frame_that_is_no_multiple(make_dataset):
     assert [label.shape for _, label, _ in found] == [(20, 20)] * 2
 
 
-def test_brightness_difference_is_nan_where_one_date_is_invalid():
+def test_brightness_change_is_nan_where_one_date_is_invalid():
     before, after = np.full((4, 3, 5), 0.2), np.full((4, 3, 5), 0.5)
     valid = np.ones((3, 5), bool)
     valid[1, 2] = False
-    difference = exploration.brightness_difference(image(before), image(after, valid=valid))
+    views = {"train": {"2023-07": image(before), "2023-08": image(after, valid=valid)}}
+    found = exploration.brightness_maps(views, ["2023-07", "2023-08"])
+    assert list(found) == ["train, 2023-08 minus 2023-07"]
+    (difference,) = found.values()
     np.testing.assert_allclose(difference[valid], 0.3, rtol=1e-5)
     assert np.isnan(difference[1, 2])
-    with pytest.raises(GlacierError, match="two dates do not lie on one grid"):
-        exploration.brightness_difference(image(before), image(after, left=10.0))
+    views["train"]["2023-08"] = image(after, left=10.0)
+    with pytest.raises(GlacierError, match="train: the two dates do not lie on one grid"):
+        exploration.brightness_maps(views, ["2023-07", "2023-08"])
+
+
+# ---- ice that no outline covers
+
+BRIGHT, DARK = (0.45, 0.47, 0.48, 0.40), (0.09, 0.08, 0.06, 0.2)
+
+
+def grid_of(shape: tuple[int, int]) -> Grid:
+    return Grid(CRS.from_epsg(32623), Affine(100, 0, 450_000, 0, -100, 6_780_000), *shape)
+
+
+def image_of(ice: np.ndarray, valid: np.ndarray | None = None) -> Image:
+    valid = np.ones(ice.shape, bool) if valid is None else valid
+    values = np.where(ice, np.array(BRIGHT)[:, None, None], np.array(DARK)[:, None, None])
+    return Image((values * valid).astype(np.float32), valid, BANDS, grid_of(ice.shape))
+
+
+class Arrays(Source, Mask):
+    """An image, or its label, in memory."""
+
+    def __init__(self, image: Image, label: np.ndarray) -> None:
+        self.image, self.label, self.grid, self.bands = image, label, image.grid, image.bands
+        self.paths, self.tiles = [], []
+
+    def cut(self, array: np.ndarray, fill: int, row, col, height, width) -> np.ndarray:
+        margin = 40
+        edges = [(0, 0)] * (array.ndim - 2) + [(margin, margin)] * 2
+        padded = np.pad(array, edges, constant_values=fill)
+        return padded[
+            ..., margin + row : margin + row + height, margin + col : margin + col + width
+        ]
+
+    def read(self, row=0, col=0, height=None, width=None):
+        size = row, col, height, width
+        values, valid = (self.cut(a, 0, *size) for a in (self.image.reflectance, self.image.valid))
+        return Image(values, valid, BANDS, self.grid.window(*size))
+
+    @property
+    def mask(self) -> Mask:
+        outer = self
+
+        class Label(Mask):
+            grid = outer.grid
+
+            def read(self, row=0, col=0, height=None, width=None):
+                return outer.cut(outer.label, 255, row, col, height, width)
+
+        return Label()
+
+
+def suspicious(image: Image, label: np.ndarray, least: float = 0.05) -> np.ndarray:
+    """The same on the whole image at once: ice-like pixels in regions on the frame's edge."""
+    around = np.ones((3, 3), bool)
+    ice = image.valid & (label == 0) & indices.ice_index(image.reflectance, image.bands)
+    regions, count = ndimage.label(ice, around)
+    border = ndimage.binary_dilation(~np.pad(image.valid, 1), around)[1:-1, 1:-1]
+    size = np.bincount(regions.ravel(), minlength=count + 1) * image.grid.pixel_area_km2
+    good = np.isin(np.arange(count + 1), regions[border]) & (size >= least)
+    return ice & good[regions]
+
+
+def test_what_is_suspicious():
+    ice = np.zeros((20, 30), bool)
+    ice[0:5, 0:10] = True  # on the frame's edge: 50 px, 40 of them outside the outline
+    ice[5, 10] = True  # touches it at a corner
+    ice[8:14, 8:14] = True  # on nothing
+    ice[16:19, 27:] = True  # on the frame's edge: 9 px
+    ice[10:14, 20:23] = True  # on a pixel without data
+    valid = np.ones(ice.shape, bool)
+    valid[14, 23] = False
+    label = np.zeros(ice.shape, np.uint8)
+    label[0:5, 0:2] = 1
+    image = image_of(ice, valid)
+    expected = np.zeros(ice.shape, bool)
+    expected[0:5, 2:10] = expected[5, 10] = expected[10:14, 20:23] = True
+    np.testing.assert_array_equal(suspicious(image, label, 0.1), expected)
+    expected[16:19, 27:] = True
+    np.testing.assert_array_equal(suspicious(image, label), expected)  # 0.09 > 0.05 km2
+    found = exploration.find_suspicious(Arrays(image, label), Arrays(image, label).mask, window=7)
+    assert found.area_km2.tolist() == pytest.approx([0.41, 0.12, 0.09])
+    assert found.crs == "EPSG:32623"
+    assert found.attrs["report"] == [
+        "ice-like, outside every outline and on the edge of the image: 0.62 km2 in 3 regions"
+    ]
+
+
+def test_unknown_and_outlined_ground_is_not_suspicious():
+    ice = np.ones((6, 6), bool)
+    for value in (1, 255):
+        assert not suspicious(image_of(ice), np.full(ice.shape, value, np.uint8)).any()
+    assert not suspicious(image_of(~ice), np.zeros(ice.shape, np.uint8)).any()
+    label = np.zeros(ice.shape, np.uint8)
+    nothing = exploration.find_suspicious(
+        Arrays(image_of(~ice), label), Arrays(image_of(~ice), label).mask
+    )
+    assert nothing.empty
+    assert nothing.attrs["report"] == []
+
+
+@pytest.mark.slow
+@settings(max_examples=40)
+@given(
+    ice=arrays.arrays(bool, (13, 17), elements=st.sampled_from([True, True, False])),
+    hole=st.tuples(st.integers(0, 12), st.integers(0, 16)),
+    outline=st.tuples(st.integers(0, 12), st.integers(0, 16)),
+    window=st.sampled_from([3, 5, 8, 16, 20]), least=st.sampled_from([0.0, 0.05]),
+)  # fmt: skip
+def test_windows_make_no_difference(ice, hole, outline, window, least):
+    valid, label = np.ones(ice.shape, bool), np.zeros(ice.shape, np.uint8)
+    valid[hole] = False
+    label[outline[0], :] = label[:, outline[1]] = 1
+    image = image_of(ice, valid)
+    whole = suspicious(image, label, least)
+    scene = Arrays(image, label)
+    found = exploration.find_suspicious(scene, scene.mask, min_area_km2=least, window=window)
+    burnt = rasterize(found.assign(kind="glacier"), image.grid)
+    np.testing.assert_array_equal(burnt == 1, whole)
+    assert found.area_km2.sum() == pytest.approx(whole.sum() * 0.01)
+    assert found.area_km2.is_monotonic_decreasing
+    assert found.is_valid.all()
+    # Made unknown, it is not suspicious any more.
+    known = IceOutsideMask(scene.mask, shapely.union_all(found.geometry.to_numpy()))
+    assert exploration.find_suspicious(scene, known, min_area_km2=least).empty
+
+
+def test_the_icefield_beyond_athabasca(real_data):
+    dataset = open_dataset("athabasca")
+    path = real_data / "athabasca_hls" / "athabasca_outline.shp"
+    # By the outline alone: the test dataset's `coverage` would have hidden it.
+    for date, area in (("2020-08-16", 5.63), ("2020-09-09", 5.13)):
+        source = dataset.source("train", date)
+        outlines = read_outlines(path, bounds=source.grid.bounds, crs=source.grid.crs)
+        label = OutlineMask(outlines, source.grid)
+        found = exploration.find_suspicious(source, label)
+        # Of 11.7 and 12.2 km2 outside the outline.
+        assert found.area_km2.sum() == pytest.approx(area, rel=0.05)
+        # The Columbia Icefield goes on west and south of where the outline cuts it.
+        for place in ((478_200, 5_782_500), (479_500, 5_778_500)):
+            assert found.contains(shapely.Point(place)).any()
+        assert exploration.find_suspicious(source, dataset.labels("train", date)).empty
