@@ -14,9 +14,9 @@ from matplotlib.lines import Line2D
 
 from glacier_utils.change.transition import CAUSES, NO_CAUSE
 from glacier_utils.conventions import UNKNOWN
-from glacier_utils.plotting.charts import BESIDE, interval_dots, lines_figure
+from glacier_utils.plotting.charts import BESIDE, interval_dots
 from glacier_utils.plotting.maps import Bounds, code_maps
-from glacier_utils.plotting.style import escape_math, legend_below, model_lines, palette, panels
+from glacier_utils.plotting.style import escape_math, graphs, legend_below, model_lines, palette
 
 CAUSE_COLOURS = {
     "mapped alike": "#efece4",
@@ -52,7 +52,7 @@ def area_series(table: pd.DataFrame, known: Mapping[str, float] | None = None) -
     timed = bool(days.notna().all())
     places = mdates.date2num(days) if timed else np.arange(len(dates))
     step = np.diff(places).min() if len(places) > 1 else 1.0
-    figure, axes = panels(len(areas), len(areas), (3.4, 4.2), (1.2, 0))
+    figure, axes = graphs(len(areas), (3.4, 4.2), (1.2, 0))
     shifts = np.linspace(-0.15, 0.15, len(colours)) if len(colours) > 1 else [0.0]
     for ax, area in zip(axes, areas, strict=True):
         for shift, (model, colour) in zip(shifts, colours.items(), strict=True):
@@ -67,7 +67,6 @@ def area_series(table: pd.DataFrame, known: Mapping[str, float] | None = None) -
         ax.set_xticks(places, dates, rotation=0 if len(dates) < 4 else 45)
         ax.set_xlim(places[0] - 0.5 * step, places[-1] + 0.5 * step)
         ax.set(title=escape_math(area), ylim=(0, None))
-        sns.despine(ax=ax)
     axes[0].set_ylabel("mapped glacier area (km²)")
     truth = [Line2D([], [], color="0.3", linestyle="--", label="truth")] if known else []
     legend_below(figure, [*model_lines(colours), *truth], columns=2)
@@ -109,7 +108,7 @@ def cause_bars(table: pd.DataFrame) -> Figure:
         The figure.
     """
     areas = list(dict.fromkeys(table["area"]))
-    figure, ax = plt.subplots(figsize=(8, 0.6 * len(areas) + 1.5), layout="constrained")
+    figure, (ax,) = graphs(1, (8, 0.6 * len(areas) + 1.5))
     for direction, sign in (("lost", -1), ("gained", 1)):
         left = np.zeros(len(areas))
         own = table[table["direction"] == direction]
@@ -128,7 +127,7 @@ def cause_bars(table: pd.DataFrame) -> Figure:
     ax.set_xlabel("mapped on the first date only  ←  area (km²)  →  mapped on the last date only")
     if ax.get_legend_handles_labels()[0]:
         ax.legend(fontsize=8, **BESIDE)
-    sns.despine(ax=ax, left=True)
+    ax.spines["left"].set_visible(False)
     return figure
 
 
@@ -146,7 +145,7 @@ def glacier_changes(table: pd.DataFrame) -> Figure:
         for area, own in table.groupby("area", sort=False)
     }
     tall = 0.2 * max(len(own) for own in parts.values()) + 1.5
-    figure, axes = panels(len(parts), len(parts), (5.2, tall))
+    figure, axes = graphs(len(parts), (5.2, tall))
     for ax, (area, own) in zip(axes, parts.items(), strict=True):
         heights = np.arange(len(own))
         colours = ["#d55e00" if changed else "#0072b2" for changed in own["changed"]]
@@ -163,7 +162,6 @@ def glacier_changes(table: pd.DataFrame) -> Figure:
         shown = f", {int(own['changed'].sum())} of {len(own)} beyond their interval"
         ax.set_title(escape_math(area) + shown, fontsize=10)
         ax.set_xlabel("change of mapped area (km²), 95 % interval")
-        sns.despine(ax=ax)
     axes[0].set_ylabel("glacier, area of the label (km²)")
     return figure
 
@@ -218,7 +216,7 @@ def false_change(table: pd.DataFrame) -> Figure:
     grounds = list(dict.fromkeys(table["ground"]))
     colours = palette(list(dict.fromkeys(table["model"])))
     size = (3.6, 0.55 * len(grounds) + 1.8)
-    figure, axes = panels(len(cases), len(cases), size, (1.4, 0), sharey=True)
+    figure, axes = graphs(len(cases), size, (1.4, 0), sharey=True)
     for ax, (area, pair) in zip(axes, cases, strict=True):
         own = table[(table["area"] == area) & (table["pair"] == pair)]
         interval_dots(ax, own, "ground", ("changed", "low", "high"), rows=grounds, group="model",
@@ -242,7 +240,7 @@ def date_costs(table: pd.DataFrame, *, reference: str) -> Figure:
     own = table[table["reference"] == reference]
     own = own.assign(place=own["area"] + ", " + own["date"])
     colours = palette(list(dict.fromkeys(own["model"])))
-    figure, ax = lines_figure(own["place"].nunique(), extra=1.7)
+    figure, (ax,) = graphs(1, (7.5, 0.55 * own["place"].nunique() + 1.7))
     values = ("difference", "low", "high")
     interval_dots(ax, own, "place", values, group="model", colours=colours)
     ax.axvline(0, color="0.4", linewidth=0.8)

@@ -17,6 +17,7 @@ from glacier_utils.errors import GlacierError
 from glacier_utils.plotting.style import (
     CLASS_COLOURS,
     escape_math,
+    graphs,
     legend_below,
     palette,
     panels,
@@ -71,12 +72,6 @@ def interval_dots(
         )
     ax.set_yticks(range(len(rows)), [escape_math(name) for name in rows])
     ax.set_ylim(len(rows) - 0.5, -0.5)
-    sns.despine(ax=ax)
-
-
-def lines_figure(count: int, *, extra: float = 1.3) -> tuple[Figure, Axes]:
-    """Return a figure with one axes for ``count`` lines, ``extra`` inches higher than they are."""
-    return plt.subplots(figsize=(7.5, 0.55 * count + extra), layout="constrained")
 
 
 def band_histograms(pixels: pd.DataFrame, bands: Sequence[str]) -> Figure:
@@ -92,13 +87,10 @@ def band_histograms(pixels: pd.DataFrame, bands: Sequence[str]) -> Figure:
     areas = list(dict.fromkeys(pixels["area"]))
     styles = dict(zip(sorted(set(pixels["date"])), ("-", "--", ":", "-.") * 5, strict=False))
     ordered = _by_wavelength(bands)
-    figure, axes = panels(
-        len(areas) * len(ordered), len(ordered), (2.7, 2.3), (1, 0.7), sharex="col"
-    )
+    places = [(area, band) for area in areas for band in ordered]
+    figure, axes = graphs(len(places), (2.7, 2.3), (1, 0.7), columns=len(ordered), sharex="col")
     tops = {band: np.nanpercentile(pixels[band], 99.5) for band in ordered}
-    for ax, (area, band) in zip(
-        axes, [(area, band) for area in areas for band in ordered], strict=True
-    ):
+    for ax, (area, band) in zip(axes, places, strict=True):
         for name, colour in CLASS_LINES.items():
             for date, style in styles.items():
                 chosen = pixels.query("area == @area and date == @date and `class` == @name")
@@ -111,13 +103,13 @@ def band_histograms(pixels: pd.DataFrame, bands: Sequence[str]) -> Figure:
                 line = {"color": colour, "linewidth": 1.3, "label": f"{name}, {date}"}
                 ax.plot(middles, counts, style, **line)
         ax.set_yticks([])
+        ax.spines["left"].set_visible(False)
         if area == areas[0]:
             ax.set_title(band, fontsize=10)
         if band == ordered[0]:
             ax.set_ylabel(f"{escape_math(area)}\ndensity", fontsize=9)
         if area == areas[-1]:
             ax.set_xlabel("reflectance (1)", fontsize=9)
-        sns.despine(ax=ax, left=True)
     # A class may be too rare for a line in one area and not in another.
     lines = {line.get_label(): line for ax in axes for line in ax.get_lines()}
     legend_below(figure, list(lines.values()), columns=4)
@@ -134,7 +126,7 @@ def class_balance(balance: pd.DataFrame) -> Figure:
         The figure.
     """
     names = (balance["area"] + " " + balance["date"]).map(escape_math)
-    figure, ax = plt.subplots(figsize=(7, 0.45 * len(balance) + 1.2), layout="constrained")
+    figure, (ax,) = graphs(1, (7, 0.45 * len(balance) + 1.2))
     left = np.zeros(len(balance))
     for name in ("glacier", "not glacier", "unknown"):
         width = 100 * balance[name].to_numpy()
@@ -147,7 +139,6 @@ def class_balance(balance: pd.DataFrame) -> Figure:
     ax.invert_yaxis()
     ax.set(xlim=(0, 100), xlabel="pixels (%)")
     ax.legend(**BESIDE)
-    sns.despine(ax=ax)
     return figure
 
 
@@ -197,7 +188,7 @@ def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
         The figure.
     """
     colours = palette(list(histories))
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+    figure, (left, right) = graphs(2, (5, 3.8))
     for name, history in histories.items():
         left.plot(history["epoch"], history["train_loss"], "--", color=colours[name], linewidth=1)
         left.plot(history["epoch"], history["validation_loss"], color=colours[name], label=name)
@@ -218,8 +209,6 @@ def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
         left.yaxis.set_minor_formatter(NullFormatter())
     right.set(xlabel="epoch", ylabel="IoU (1)", title="validation IoU, the kept epoch marked")
     right.legend(frameon=False, fontsize=9)
-    for ax in (left, right):
-        sns.despine(ax=ax)
     return figure
 
 
@@ -233,7 +222,7 @@ def score_intervals(table: pd.DataFrame, *, label: str = "IoU (1)") -> Figure:
     Returns:
         The figure.
     """
-    figure, ax = lines_figure(table["model"].nunique())
+    figure, (ax,) = graphs(1, (7.5, 0.55 * table["model"].nunique() + 1.3))
     interval_dots(ax, table, "model", ("iou", "iou_low", "iou_high"), group="reference")
     ax.set_xlabel(f"{label}, with 95 % interval")
     ax.grid(axis="x", alpha=0.3)
@@ -268,7 +257,7 @@ def precision_recall(curves: Mapping[str, pd.DataFrame], points: Mapping[str, tu
         The figure.
     """
     colours = palette(list(curves))
-    figure, ax = plt.subplots(figsize=(5.6, 4.6), layout="constrained")
+    figure, (ax,) = graphs(1, (5.6, 4.6))
     for name, curve in curves.items():
         ax.plot(curve["recall"], curve["precision"], color=colours[name], label=name)
         if name in points:
@@ -282,7 +271,6 @@ def precision_recall(curves: Mapping[str, pd.DataFrame], points: Mapping[str, tu
         ax.annotate(f"IoU {iou}", (1.0, iou), fontsize=7, color="#777", ha="right")
     ax.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="recall (1)", ylabel="precision (1)")
     ax.legend(frameon=False, fontsize=8, loc="lower left")
-    sns.despine(ax=ax)
     return figure
 
 
@@ -296,7 +284,7 @@ def patch_scores(table: pd.DataFrame) -> Figure:
         The figure.
     """
     models = list(dict.fromkeys(table["model"]))
-    figure, ax = lines_figure(len(models), extra=1.2)
+    figure, (ax,) = graphs(1, (7.5, 0.55 * len(models) + 1.2))
     values = [table.loc[table["model"] == model, "iou"].dropna().to_numpy() for model in models]
     ax.boxplot(
         values,
@@ -316,7 +304,6 @@ def patch_scores(table: pd.DataFrame) -> Figure:
     ax.set_yticks(range(len(models)), models)
     ax.invert_yaxis()
     ax.set_xlabel("IoU of a patch (1)")
-    sns.despine(ax=ax)
     return figure
 
 
@@ -347,7 +334,7 @@ def seam_profile(profiles: Mapping[str, pd.DataFrame]) -> Figure:
         The figure.
     """
     colours = palette(list(profiles))
-    figure, ax = plt.subplots(figsize=(6.5, 3.2), layout="constrained")
+    figure, (ax,) = graphs(1, (6.5, 3.2))
     for name, profile in profiles.items():
         ax.plot(profile["distance_px"], profile["jump"], "o-", color=colours[name], label=name)
     ax.set(
@@ -356,7 +343,6 @@ def seam_profile(profiles: Mapping[str, pd.DataFrame]) -> Figure:
     )
     ax.set_ylim(bottom=0)
     ax.legend(frameon=False)
-    sns.despine(ax=ax)
     return figure
 
 

@@ -19,7 +19,7 @@ from glacier_utils.evaluation import calibration
 from glacier_utils.evaluation.bootstrap import LEVEL, correlation_length
 from glacier_utils.evaluation.per_glacier import NONE, SIZES
 from glacier_utils.plotting.charts import BESIDE, interval_dots
-from glacier_utils.plotting.style import escape_math, palette, panels
+from glacier_utils.plotting.style import escape_math, graphs, palette
 
 STAGE_COLOURS = {"before": "#d55e00", "after": "#0072b2"}
 _CEILING = "#444444"
@@ -40,20 +40,16 @@ def reliability(
     """
     columns = min(3, len(histograms))
     rows = -(-len(histograms) // columns)
-    figure, axes = plt.subplots(
-        2 * rows,
-        columns,
-        figsize=(3.4 * columns + 0.6, 4.2 * rows),
-        height_ratios=[3, 1] * rows,
+    figure, axes = graphs(
+        2 * rows * columns, (3.4, 2.1), (0.6, 0), columns=columns, height_ratios=[3, 1] * rows,
         sharex=True,
-        squeeze=False,
-        layout="constrained",
-    )
-    for ax in axes.flat:
+    )  # fmt: skip
+    for ax in axes:
         ax.set_visible(False)
     for number, (name, stages) in enumerate(histograms.items()):
         row, column = divmod(number, columns)
-        upper, lower = axes[2 * row, column], axes[2 * row + 1, column]
+        place = 2 * row * columns + column
+        upper, lower = axes[place], axes[place + columns]
         upper.plot([0, 1], [0, 1], color="0.6", linewidth=0.9)
         edges = np.linspace(0, 1, bins + 1)
         for stage, pair in stages.items():
@@ -77,7 +73,6 @@ def reliability(
         for ax in (upper, lower):
             ax.set_visible(True)
             ax.tick_params(labelbottom=ax is lower)
-            sns.despine(ax=ax)
     return figure
 
 
@@ -93,7 +88,7 @@ def risk_coverage(curves: Mapping[str, pd.DataFrame]) -> Figure:
         The figure.
     """
     colours = palette(list(curves))
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 3.9), layout="constrained")
+    figure, (left, right) = graphs(2, (5.25, 3.9))
     for name, curve in curves.items():
         label = f"{escape_math(name)}, AURC {calibration.area_under_risk(curve):.3f}"
         curve = curve[curve["coverage"] >= 0.2]
@@ -105,7 +100,6 @@ def risk_coverage(curves: Mapping[str, pd.DataFrame]) -> Figure:
     for ax in (left, right):
         ax.set(xlabel="surest pixels kept (%)", xlim=(20, 100))
         ax.grid(alpha=0.3)
-        sns.despine(ax=ax)
     left.legend(frameon=False, fontsize=8, loc="upper left")
     return figure
 
@@ -121,7 +115,7 @@ def correlograms(curves: Mapping[str, pd.DataFrame], side_m: float | None = None
         The figure.
     """
     colours = palette(list(curves))
-    figure, ax = plt.subplots(figsize=(7.6, 3.9), layout="constrained")
+    figure, (ax,) = graphs(1, (7.6, 3.9))
     for name, curve in curves.items():
         shown = curve["distance_m"] > 0  # a logarithm has no zero
         length = correlation_length(curve)
@@ -146,7 +140,6 @@ def correlograms(curves: Mapping[str, pd.DataFrame], side_m: float | None = None
     )
     ax.xaxis.set_major_formatter("{x:g}")
     ax.legend(title=f"falls below {LEVEL:g} at", fontsize=8, **BESIDE)
-    sns.despine(ax=ax)
     return figure
 
 
@@ -160,7 +153,7 @@ def ranking(table: pd.DataFrame, *, label: str = "IoU (1)") -> Figure:
     Returns:
         The figure.
     """
-    figure, ax = plt.subplots(figsize=(7.5, 0.5 * len(table) + 1.2), layout="constrained")
+    figure, (ax,) = graphs(1, (7.5, 0.5 * len(table) + 1.2))
     interval_dots(ax, table, "model", ("iou", "low", "high"))
     for place, rank in enumerate(table["rank"]):
         ax.text(1.01, place, f"rank {rank}", transform=ax.get_yaxis_transform(), va="center",
@@ -191,7 +184,7 @@ def areas(table: pd.DataFrame) -> Figure:
     # A glacier of which next to nothing was found has no place but the axis itself.
     low = 0.3 * own["area_km2"].min()
     high = 1.6 * max(own["area_km2"].max(), own["predicted_km2"].max())
-    figure, axes = panels(len(models), 3, (3.1, 3.1), (0.6, 0.5))
+    figure, axes = graphs(len(models), (3.1, 3.1), (0.6, 0.5), columns=3)
     colours = {False: "#0072b2", True: "#e69f00"}
     for ax, model in zip(axes, models, strict=True):
         rows = own[own["model"] == model]
@@ -220,7 +213,6 @@ def areas(table: pd.DataFrame) -> Figure:
         ax.set_title(escape_math(model), fontsize=10)
         ax.set_xlabel("area in the reference (km²)")
         ax.set_ylabel("predicted area (km²)")
-        sns.despine(ax=ax)
     axes[0].legend(frameon=False, fontsize=8, loc="upper left")
     return figure
 
@@ -239,7 +231,7 @@ def size_classes(table: pd.DataFrame, *, reference: str = "labels") -> Figure:
     own = table[table["reference"] == reference]
     classes = [size for size in SIZES if size in set(own["size_class"])]
     colours = palette(list(dict.fromkeys(own["model"])))
-    figure, ax = plt.subplots(figsize=(7.6, 3.8), layout="constrained")
+    figure, (ax,) = graphs(1, (7.6, 3.8))
     shifts = np.linspace(-0.28, 0.28, len(colours)) if len(colours) > 1 else [0.0]
     for shift, (model, colour) in zip(shifts, colours.items(), strict=True):
         rows = own[own["model"] == model].set_index("size_class").reindex(classes)
@@ -256,7 +248,6 @@ def size_classes(table: pd.DataFrame, *, reference: str = "labels") -> Figure:
     ax.set(ylim=(0, 1.02), ylabel="median IoU of a glacier (1)", title=title)
     ax.grid(axis="y", alpha=0.3)
     ax.legend(fontsize=8, **BESIDE)
-    sns.despine(ax=ax)
     return figure
 
 
@@ -271,8 +262,7 @@ def band_curves(table: pd.DataFrame) -> Figure:
     """
     references = list(dict.fromkeys(table["reference"]))
     colours = palette(list(dict.fromkeys(table["model"])))
-    count = len(references)
-    figure, axes = panels(count, count, (3.7, 3.6), (1.9, 0), sharey=True)
+    figure, axes = graphs(len(references), (3.7, 3.6), (1.9, 0), sharey=True)
     for ax, reference in zip(axes, references, strict=True):
         rows = table[table["reference"] == reference]
         for model, part in rows.groupby("model", sort=False):
@@ -281,7 +271,6 @@ def band_curves(table: pd.DataFrame) -> Figure:
         ax.set(xlabel="ignore band on either side of the edge (m)",
                title=f"against the {escape_math(reference)}")  # fmt: skip
         ax.grid(alpha=0.3)
-        sns.despine(ax=ax)
     axes[0].set_ylabel("IoU (1)")
     axes[-1].legend(fontsize=8, **BESIDE)
     return figure
@@ -299,7 +288,7 @@ def label_age(table: pd.DataFrame, effect: pd.DataFrame) -> Figure:
     """
     own = table[table["listed"]].dropna(subset=["age_years", "iou"])
     models = list(dict.fromkeys(table["model"]))
-    figure, axes = panels(len(models), 3, (2.7, 2.7), (0.6, 0.5))
+    figure, axes = graphs(len(models), (2.7, 2.7), (0.6, 0.5), columns=3)
     for ax, model in zip(axes, models, strict=True):
         rows = own[own["model"] == model]
         size = 12 + 60 * np.sqrt(rows["area_km2"] / max(own["area_km2"].max(), 1e-9))
@@ -313,7 +302,6 @@ def label_age(table: pd.DataFrame, effect: pd.DataFrame) -> Figure:
         ax.set(ylim=(0, 1.02), xlabel="age of the outline (years)", ylabel="IoU of a glacier (1)")
         ax.margins(x=0.08)
         ax.grid(alpha=0.3)
-        sns.despine(ax=ax)
     return figure
 
 
@@ -332,8 +320,7 @@ def error_bars(tables: pd.DataFrame) -> Figure:
     kinds = {"miss": "missed ice (km²)", "false alarm": "false alarms (km²)"}
     shown = tables[tables.groupby(["kind", "surface"])["total_km2"].transform("max") > 0]
     most = shown.groupby("kind")["surface"].nunique().max()
-    tall = 0.9 + most * (0.115 * len(models) + 0.14)
-    figure, axes = plt.subplots(1, 2, figsize=(10.5, tall), layout="constrained")
+    figure, axes = graphs(2, (5.25, 0.9 + most * (0.115 * len(models) + 0.14)))
     height = 0.8 / len(models)
     for ax, (kind, label) in zip(axes, kinds.items(), strict=True):
         part = shown[shown["kind"] == kind]
@@ -350,7 +337,6 @@ def error_bars(tables: pd.DataFrame) -> Figure:
         ax.invert_yaxis()
         ax.margins(x=0.12)
         ax.set_xlabel(label)
-        sns.despine(ax=ax)
     axes[1].legend(fontsize=8, **BESIDE)
     return figure
 
@@ -365,9 +351,7 @@ def labels_and_truth(table: pd.DataFrame, *, own: float | None = None) -> Figure
     Returns:
         The figure.
     """
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(9.5, 0.5 * len(table) + 1.6), sharey=True, layout="constrained"
-    )
+    figure, (left, right) = graphs(2, (4.75, 0.5 * len(table) + 1.6), sharey=True)
     y = np.arange(len(table))
     left.hlines(y, table["labels"], table["truth"], color="0.6", linewidth=1.2)
     left.plot(table["labels"], y, "o", color="#0072b2", label="against the labels")
@@ -384,7 +368,6 @@ def labels_and_truth(table: pd.DataFrame, *, own: float | None = None) -> Figure
     right.set_xlabel("IoU against truth minus IoU against labels (1),\nwith 95 % interval")
     for ax in (left, right):
         ax.grid(axis="x", alpha=0.3)
-        sns.despine(ax=ax)
     return figure
 
 
@@ -401,20 +384,20 @@ def error_by_distance(
     Returns:
         The figure.
     """
-    colours = palette(list(curves))
-    figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.9), layout="constrained")
-    errors = {"brier": ("Brier score (1)", 1), "wrong": ("pixels of the wrong class (%)", 100)}
-    for ax, (error, (label, factor)) in zip(axes, errors.items(), strict=False):
-        for name, curve in curves.items():
-            low, high = (factor * curve[f"{error}_{end}"] for end in ("low", "high"))
-            _curve(ax, curve["distance_px"], factor * curve[error], low, high, colours[name],
-                   escape_math(name))  # fmt: skip
-        ax.set_ylabel(label)
-        ax.set_ylim(bottom=0)
-    columns = (1000 * gain[name] for name in ("gain", "low", "high"))
-    _curve(axes[2], gain["distance_px"], *columns, "0.25", "")
+    one, other = map(escape_math, curves)
+    figure, axes = graphs(3, (3.5, 3.9))
+    for name, colour in palette(list(curves)).items():
+        label = escape_math(name)
+        brier, wrong = (
+            curves[name][["distance_px", kind, f"{kind}_low", f"{kind}_high"]]
+            for kind in ("brier", "wrong")
+        )
+        _curve(axes[0], brier, 1, colour, label)
+        _curve(axes[1], wrong, 100, colour, label)
+    _curve(axes[2], gain[["distance_px", "gain", "low", "high"]], 1000, "0.25")
     axes[2].axhline(0, color="0.4", linewidth=0.8)
-    one, other = [escape_math(name) for name in curves][:2]
+    axes[0].set(ylabel="Brier score (1)", ylim=(0, None))
+    axes[1].set(ylabel="pixels of the wrong class (%)", ylim=(0, None))
     axes[2].set_ylabel(f"Brier score x 1000, {one}\nminus {other}", fontsize=9)
     for ax in axes:
         ax.set_xlabel("distance from patch border (px)")
@@ -424,7 +407,6 @@ def error_by_distance(
         )
         above.set_xlabel("distance (m)", fontsize=9)
         above.tick_params(labelsize=8)
-        sns.despine(ax=ax)
     pixels = pd.concat([curve["pixels"] for curve in curves.values()])
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(
@@ -436,17 +418,11 @@ def error_by_distance(
     return figure
 
 
-def _curve(
-    ax: Axes,
-    x: pd.Series,
-    middle: pd.Series,
-    low: pd.Series,
-    high: pd.Series,
-    colour: str,
-    label: str,
-) -> None:
-    ax.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
-    ax.plot(x, middle, "o-", color=colour, markersize=3, linewidth=1.2, label=label)
+def _curve(ax: Axes, table: pd.DataFrame, factor: float, colour: str, label: str = "") -> None:
+    """Draw a value and its interval: the columns are distance, value, low end, high end."""
+    x, middle, low, high = (table[column] for column in table)
+    ax.fill_between(x, factor * low, factor * high, color=colour, alpha=0.15, linewidth=0)
+    ax.plot(x, factor * middle, "o-", color=colour, markersize=3, linewidth=1.2, label=label)
 
 
 def window_effects(table: pd.DataFrame) -> Figure:
@@ -524,20 +500,18 @@ def cleanup_effects(table: pd.DataFrame) -> Figure:
     Returns:
         The figure.
     """
-    columns_shown = {
+    shown = {
         "score (1)": {"iou": "IoU", "precision": "precision", "recall": "recall"},
         "median distance of\nthe outlines (m)": {"boundary_median_m": ""},
         "mapped area (km²)": {"area_km2": ""},
         "regions": {"regions": ""},
         "pixels changed": {"changed_px": ""},
     }
-    figure, axes = plt.subplots(
-        1, len(columns_shown), figsize=(10.5, 0.42 * len(table) + 1.7), sharey=True, squeeze=False,
-        width_ratios=[1.7, *[1] * (len(columns_shown) - 1)], layout="constrained",
-    )  # fmt: skip
+    size = (10.5 / len(shown), 0.42 * len(table) + 1.7)
+    figure, axes = graphs(len(shown), size, sharey=True, width_ratios=[1.7, 1, 1, 1, 1])
     y = np.arange(len(table))
     marks = {"iou": ("#0072b2", "o"), "precision": ("#d55e00", "^"), "recall": ("#009e73", "s")}
-    for ax, (label, columns) in zip(axes[0], columns_shown.items(), strict=True):
+    for ax, (label, columns) in zip(axes, shown.items(), strict=True):
         for name, text in columns.items():
             colour, mark = marks.get(name, ("0.2", "o"))
             values = table[name].to_numpy(float)
@@ -548,11 +522,10 @@ def cleanup_effects(table: pd.DataFrame) -> Figure:
         ax.xaxis.set_major_locator(MaxNLocator(3))
         ax.margins(x=0.14)
         ax.grid(axis="x", alpha=0.3)
-        sns.despine(ax=ax)
-    axes[0, 0].set_yticks(y, [escape_math(name) for name in table["choice"]], fontsize=9)
-    axes[0, 0].set_ylim(len(table) - 0.5, -0.5)
+    axes[0].set_yticks(y, [escape_math(name) for name in table["choice"]], fontsize=9)
+    axes[0].set_ylim(len(table) - 0.5, -0.5)
     figure.legend(
-        *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False,
+        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False,
         fontsize=8, title="dotted: the map as it was", title_fontsize=8,
     )  # fmt: skip
     return figure

@@ -199,6 +199,19 @@ def panels(
     return figure, list(axes.flat[:count])
 
 
+def graphs(
+    count: int,
+    size: tuple[float, float],
+    margin: tuple[float, float] = (0.0, 0.0),
+    *,
+    columns: int = 9,
+    **options: object,
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure with axes for graphs, open above and to the right; see `panels`."""
+    with plt.rc_context({"axes.spines.top": False, "axes.spines.right": False}):
+        return panels(count, columns, size, margin, **options)
+
+
 def legend_below(figure: Figure, handles: Sequence, columns: int | None = None) -> None:
     """Put one legend below a figure, all in one line or in ``columns``; none without handles."""
     if handles:
