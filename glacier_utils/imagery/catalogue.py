@@ -61,12 +61,12 @@ class Candidate:
     offset_from: str
     assets: dict[str, str]
     footprint: shapely.Geometry
-    share: float  # of the box that it covers
+    fraction: float  # of the box that it covers
 
 
 @dataclass(frozen=True)
 class Acquisition:
-    """Items of one pass in the order in which they fill the box; shares of the box in 0..1."""
+    """Items of one pass in the order in which they fill the box; fractions of the box in 0..1."""
 
     parts: tuple[Candidate, ...]
     covered: float
@@ -157,7 +157,7 @@ def rank(found: Sequence[Candidate], box: shapely.Geometry) -> list[Acquisition]
     and haze differ between them. Its items fill the box one after the other, each time the one that
     adds most; the measure of both is
 
-        clear = sum over its items of (share of the box that the item adds) x (1 - cloud / 100)
+        clear = sum over its items of (fraction of the box that it adds) x (1 - cloud / 100)
 
     so an item that covers the box alone is taken alone. Cloud cover is that of the whole item, and
     100 % where the catalogue does not state it. Ties go to the earlier pass, and in a pass to the
@@ -297,7 +297,7 @@ def _candidate(name: str, item: Any, box: shapely.Geometry, crs: Any) -> Candida
         offset_from=offset_from,
         assets={key: asset["href"] for key, asset in assets.items()},
         footprint=footprint,
-        share=footprint.area / box.area,
+        fraction=footprint.area / box.area,
     )
 
 

@@ -68,7 +68,7 @@ _RESERVED = ("fid", "geom")  # names that a GeoPackage keeps for itself
 _PACKAGES = ("pystac-client", "pystac", "odc-stac", "odc-loader", "rasterio", "numpy")
 _TRIES = 5  # items of a date that may turn out broken before the date is given up
 _STRIP = 2048  # rows that are loaded at a time
-# GDAL tries again by itself; blocks that two strips share are kept rather than fetched twice.
+# GDAL tries again by itself; blocks that lie in two strips are kept rather than fetched twice.
 _GDAL = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_HTTP_MAX_RETRY": 3,
@@ -524,7 +524,7 @@ def _write_date(
                 "datetime": _time(item),
                 "platform": item.platform,
                 "cloud_cover": item.cloud,
-                "box_coverage": round(item.share, 4),
+                "box_coverage": round(item.fraction, 4),
                 "pixels_used": used,
                 "processing_baseline": item.baseline or None,
                 "offset": item.offset,
