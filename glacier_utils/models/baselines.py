@@ -349,6 +349,8 @@ class GradientBoosting(TreeModel):
         rate: by which each tree's values are shrunk (learning rate).
     """
 
+    start: torch.Tensor
+
     def __init__(
         self, bands: int, trees: int = 100, depth: int = 6, leaf: int = 20, rate: float = 0.1
     ) -> None:
@@ -377,8 +379,8 @@ class GradientBoosting(TreeModel):
         images = images.float()
         valid = (images != 0).any(dim=1, keepdim=True).float()
         brightness = (images * self.std.view(-1, 1, 1)).mean(dim=1)
-        layers = [images, brightness[:, None], self.ndwi(self.reflectance(images))[:, None]]
-        layers = torch.cat(layers, dim=1) * valid
+        ndwi = self.ndwi(self.reflectance(images))
+        layers = torch.cat([images, brightness[:, None], ndwi[:, None]], dim=1) * valid
         features = [layers]
         for window in WINDOWS:
             count = _window_sum(valid, window).clamp(min=1)

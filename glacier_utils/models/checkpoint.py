@@ -36,6 +36,10 @@ class Segmenter(nn.Module):
     [n, row, col]; ``sigmoid`` of them is the probability.
     """
 
+    network: nn.Module
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(
         self,
         name: str,

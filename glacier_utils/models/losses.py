@@ -157,12 +157,10 @@ class Loss:
         _check_name("noise", self.noise, NOISE)
         if not 0 <= self.smoothing < 1:
             raise GlacierError(f"loss: smoothing is {self.smoothing}, must be from 0 to below 1")
-        if self.name == "lovasz" and self.smoothing:
-            raise GlacierError("loss lovasz takes no soft targets: set smoothing to 0")
-        if self.name == "lovasz" and self.noise in ("soft_band", "bootstrap"):
+        if self.name == "lovasz" and (self.smoothing or self.noise in ("soft_band", "bootstrap")):
             raise GlacierError(
-                f"loss lovasz takes no soft targets and no weights, so no noise {self.noise!r}: "
-                "choose 'none' or 'ignore_band', or another loss"
+                "loss lovasz takes no soft targets and no weights: set smoothing to 0 and noise to "
+                "'none' or 'ignore_band', or choose another loss"
             )
         if self.name == "boundary" and self.noise in ("ignore_band", "soft_band"):
             raise GlacierError(

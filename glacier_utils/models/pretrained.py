@@ -17,6 +17,7 @@ from importlib import resources
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -239,7 +240,7 @@ def _imagenet_state(segmenter: Segmenter) -> State:
     # timm's encoders (tu-) know only whether; the others know several sorts of weights.
     sort = True if segmenter.name.partition("-")[2].startswith("tu-") else "imagenet"
     arguments = {**segmenter.arguments, "encoder_weights": sort}
-    trained = registry.build(segmenter.name, len(segmenter.bands), **arguments)
+    trained: Any = registry.build(segmenter.name, len(segmenter.bands), **arguments)
     return trained.network.encoder.state_dict()
 
 
@@ -308,7 +309,7 @@ def _start_checkpoint(segmenter: Segmenter, path: Path) -> str:
 # ---- what all have in common
 
 
-def _smp_network(segmenter: Segmenter) -> nn.Module:
+def _smp_network(segmenter: Segmenter) -> Any:
     """Return the network of segmentation-models-pytorch that a segmenter wraps."""
     network = getattr(segmenter.network, "network", None)
     if not hasattr(network, "encoder") or "-" not in segmenter.name:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -287,9 +287,10 @@ def _fit_pixels(
 ) -> pd.DataFrame:
     """Fit a pixel baseline to a sample of known training pixels; return an empty history."""
     mean, std = (buffer.flatten().numpy() for buffer in (segmenter.mean, segmenter.std))
-    segmenter.network.prepare(segmenter.bands, mean, std)
+    network = cast(PixelModel, segmenter.network)
+    network.prepare(segmenter.bands, mean, std)
     pixels, labels = sample_pixels(segmenter, store, train, settings.pixels, settings.seed)
-    segmenter.network.fit(pixels, labels, seed=settings.seed)
+    network.fit(pixels, labels, seed=settings.seed)
     return pd.DataFrame(columns=HISTORY)
 
 
@@ -310,8 +311,7 @@ def sample_pixels(
     Returns:
         Features float32 [n, feature], as of ``PixelModel.pixel_features``, and labels uint8 [n].
     """
-    network = segmenter.network
-    assert isinstance(network, PixelModel)
+    network = cast(PixelModel, segmenter.network)
     generator = np.random.default_rng(seed)
     part = -(-count // len(positions))
     features, labels = [], []

@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import lightning.pytorch as lightning
 import numpy as np
@@ -281,7 +281,7 @@ def schedule(
         lr_scheduler.ConstantLR(optimiser, factor, total_iters=steps + 1)
         for factor in (_LAST_RATE[settings.schedule], _AVERAGING_RATE)
     ]
-    # After the constant ones: this one sets another rate to begin with.
+    first: lr_scheduler.LRScheduler  # after the others: it sets another rate to begin with
     if settings.schedule == "one_cycle":
         count = max(own, 2)
         first = lr_scheduler.OneCycleLR(
@@ -321,7 +321,7 @@ class Task(lightning.LightningModule):
     def validated(self) -> Segmenter:
         """Return the segmenter that validation looks at: the average, once there is one."""
         if self.average is not None and self.average.n_averaged > 0:
-            return self.average.module
+            return cast(Segmenter, self.average.module)
         return self.segmenter
 
     def train_dataloader(self) -> DataLoader:
@@ -403,7 +403,7 @@ class Task(lightning.LightningModule):
         self.log("validation_iou", iou.float())
         self.counts.zero_()
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """Return AdamW and the schedule of its learning rate."""
         settings = self.settings
         # Fused: one pass over the weights in place of a dozen.
@@ -455,7 +455,9 @@ class History(Checkpoint):
         without_gain = len(scores) - 1 - int(np.argmax(scores))
         return len(scores) >= self.settings.epochs or without_gain >= self.settings.patience
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, task: Task) -> None:
+    def on_train_epoch_end(
+        self, trainer: lightning.Trainer, task: lightning.LightningModule
+    ) -> None:
         """Add the epoch's row, keep its weights if they are the best, save, and stop if due."""
         logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
         before = max((row["validation_iou"] for row in self.rows), default=-math.inf)
@@ -470,7 +472,8 @@ class History(Checkpoint):
             }
         )
         if logged["validation_iou"] > before:
-            self._keep(task.validated().state_dict())
+            weights = cast(Task, task).validated().state_dict()
+            self.best = {name: value.detach().cpu().clone() for name, value in weights.items()}
         best = max(before, logged["validation_iou"])
         self.bar.set_postfix(loss=f"{logged['train_loss']:.3f}", validation_iou=f"{best:.3f}")
         self.bar.update()
@@ -479,14 +482,6 @@ class History(Checkpoint):
         # Whoever started the other processes learns what they did from the file.
         if trainer.world_size > 1 if finished else self._due(trainer):
             self._save(trainer)
-
-    def _keep(self, weights: dict[str, torch.Tensor]) -> None:
-        """Copy weights into the memory of the best before: new memory costs more than copying."""
-        if not self.best:
-            self.best = {name: value.detach().cpu().clone() for name, value in weights.items()}
-            return
-        for name, value in weights.items():
-            self.best[name].copy_(value.detach())
 
     def _due(self, trainer: lightning.Trainer) -> bool:
         due = time.monotonic() - self.saved >= SAVE_EVERY_S
