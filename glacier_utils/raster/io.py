@@ -211,10 +211,10 @@ def open_raster(
         yield dataset
 
 
-def _opened(path: Path) -> rasterio.DatasetReader:
+def _opened(path: Path, mode: str = "r", **profile: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        return rasterio.open(gdal_name(path))
+        return rasterio.open(gdal_name(path), mode, **profile)
 
 
 @contextmanager
@@ -457,7 +457,7 @@ def write_raster(
     ):
         rows, made = Path(name, "rows.tif"), Path(name, "made.tif")
         try:
-            with rasterio.open(rows, "w", **profile) as dataset:
+            with _opened(rows, "w", **profile) as dataset:
                 if colormap:
                     dataset.write_colormap(1, dict(colormap))
                 if scale != 1:
@@ -482,7 +482,7 @@ def write_raster(
 
 def _compare(values: np.ndarray | Path, grid: Grid, written: Path) -> None:
     """Raise RasterioError where a file does not give back what went in: a disk may be full."""
-    with rasterio.open(written) as dataset:
+    with _opened(written) as dataset:
         for window, strip in _strips(values, grid):
             if dataset.read(window=window).tobytes() != strip.tobytes():
                 raise RasterioError("the file does not hold what was written to it")

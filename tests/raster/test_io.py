@@ -371,6 +371,9 @@ def test_a_map_without_crs_is_written_too(tmp_path):
     with rasterio.open(path) as file:
         assert file.crs is None
         assert (file.read(1) == 1).all()
+    # One whose pixels have no size either; its transform says no more than the pixels' numbers.
+    bare = Grid(None, Affine(1, 0, 0, 0, -1, 0), 30, 40)
+    write_raster(tmp_path / "bare.tif", np.ones((30, 40), np.uint8), bare)
 
 
 @pytest.mark.parametrize("raw", [True, False])
