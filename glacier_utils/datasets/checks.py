@@ -1,10 +1,4 @@
-"""Why no outline touches an image: a place without glaciers, or coordinates mixed up.
-
-One area of a dataset at one date, looked at: files, frame, labels, values.
-
-What is an error and what a warning, ``checks`` says.
-
-Look at everything a dataset names: what is there, what is usable, what is wrong.
+"""Look at everything a dataset names: what is there, what is usable, what is wrong.
 
 A finding is an error where work on this area and date would stop, or go on with numbers that are
 known to be wrong: a file that cannot be read, files that do not fit each other, no labels, values
@@ -31,7 +25,7 @@ import shapely
 from rasterio.crs import CRS
 from tqdm import tqdm
 
-from glacier_utils.conventions import BANDS, UNKNOWN, image_day
+from glacier_utils.conventions import BANDS, DAYS_A_YEAR, UNKNOWN, image_day
 from glacier_utils.datasets.dataset import Dataset
 from glacier_utils.datasets.exploration import MIN_AREA_KM2, find_suspicious
 from glacier_utils.errors import GlacierError, plain
@@ -43,10 +37,363 @@ from glacier_utils.raster.io import crs_name, open_raster
 from glacier_utils.raster.mask import Mask
 from glacier_utils.raster.paths import list_files
 
+ERROR, WARNING = "error", "warning"
+
+_MOST = 3  # findings of one kind that are named one by one
+# Reflectances beyond these are no measurement: Sentinel-2's offset alone reaches down to -0.1, and
+# a slope of fresh snow that faces the sun up to 1.5 or so.
+_LOWEST, _HIGHEST = -0.15, 2.0
+_IMPOSSIBLE = 0.001
+_FINEST_M, _COARSEST_M = 0.1, 1000.0
+# Side of the windows that an image is judged by in pixels, and how many. JPEG 2000 comes in tiles
+# of about a thousand pixels, which are decoded whole.
+_SIDE, _LIMIT = 1024, 16
+# Ice-like ground beyond the outlines, of all ground beyond them: less is snow along the edges.
+_MUCH_ICE = 0.05
 _NEAR_DEGREES = 0.5  # an inventory that ends within this is of the same region
 
+COLUMNS = ("area", "date", "kind", "files", "size", "resolution_m", "crs", "valid", "glacier",
+           "outlines", "label_age_years", "problems")  # fmt: skip
 
-def why_no_outline(path: Path, grid: Grid) -> tuple[bool, str]:
+_LEGEND = (
+    "valid: part of the frame with an image; glacier: part of what has image and label; age: years "
+    "from outline to image, median"
+)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What was found.
+
+    Attributes:
+        table: one row per area and date; see ``check``.
+        findings: one row per finding: area, date, severity ("error" or "warning"), message.
+        name: of the dataset.
+        folder: of the dataset.
+    """
+
+    table: pd.DataFrame
+    findings: pd.DataFrame
+    name: str
+    folder: Path
+
+    @property
+    def status(self) -> int:
+        """2 if there is an error, else 0: what the command line ends with."""
+        return 2 if (self.findings.severity == ERROR).any() else 0
+
+    def text(self, width: int = 100) -> str:
+        """Return the table and the numbered findings for a terminal, errors first.
+
+        Names and messages hold text by third parties: only printable characters are shown. Paths
+        are shortened to where they lie in the dataset's folder.
+        """
+        lines = [f"{plain(self.name)}: {_count(len(self.table), 'image')} in {self.folder}", ""]
+        lines += [*_table(self.table, width), "", *textwrap.wrap(_LEGEND, width), ""]
+        number = 0
+        for severity in (ERROR, WARNING):
+            chosen = self.findings[self.findings.severity == severity]
+            for message, group in chosen.groupby("message", sort=False):
+                number += 1
+                start = f"{number:3d} {severity:<7}  "
+                where = _places(group, self.table)
+                said = plain(message).replace(f"{self.folder}/", "")
+                lines += textwrap.wrap(
+                    f"{where}: {said}", width, initial_indent=start,
+                    subsequent_indent=" " * len(start), break_long_words=False,
+                    break_on_hyphens=False,
+                )  # fmt: skip
+        if not number:
+            return "\n".join([*lines, "no problems found"])
+        bad = self.findings[self.findings.severity == ERROR]
+        unusable = len(bad[["area", "date"]].drop_duplicates())
+        return "\n".join([*lines, "", f"{unusable} of {len(self.table)} cannot be used as they are"
+                          if unusable else "usable; look at the warnings"])  # fmt: skip
+
+
+def check(dataset: Dataset, *, progress: bool = False) -> pd.DataFrame:
+    """Look at everything a dataset names and say what is there and what is wrong.
+
+    Args:
+        dataset: an opened dataset.
+        progress: show a progress bar.
+
+    Returns:
+        One row per area and date: area, date, kind ("patches", "bands" or "scene"), files, size
+        ("columns x rows"), resolution_m, crs, valid (fraction of the frame), glacier (fraction of
+        the known and valid pixels), outlines (number of glaciers), label_age_years (median, nan
+        where the outlines have no date), problems ("" if there are none). Large images are judged
+        by windows spread over them; of every file the end is read, so that none is cut short.
+    """
+    return survey(dataset, progress=progress).table
+
+
+def survey(dataset: Dataset, *, progress: bool = False) -> Survey:
+    """Do what ``check`` does, and give the findings one by one too.
+
+    Args:
+        dataset: an opened dataset.
+        progress: show a progress bar.
+    """
+    looks = [_Look(dataset, area, date) for area in dataset.areas for date in dataset.dates(area)]
+    ends: dict[Path, str] = {}
+    with tqdm(
+        total=0, desc="check", unit="read", delay=2, disable=None if progress else True
+    ) as bar:
+        for look in looks:
+            look.run(ends, bar)
+    _compare_areas(looks)
+    for look in looks:
+        look.row["problems"] = "; ".join(message for _, message in look.findings)
+    findings = [(look.area, look.date, *item) for look in looks for item in look.findings]
+    return Survey(
+        pd.DataFrame([look.row for look in looks], columns=list(COLUMNS)),
+        pd.DataFrame(findings, columns=["area", "date", "severity", "message"]),
+        dataset.name,
+        dataset.folder,
+    )
+
+
+@dataclass
+class _Look:
+    """One area and date: its row of the table, and its findings as (severity, message)."""
+
+    dataset: Dataset
+    area: str
+    date: str
+    findings: list[tuple[str, str]] = field(default_factory=list)
+    source: Source | None = None
+    row: dict[str, Any] = field(default_factory=dict)
+
+    def error(self, message: str) -> None:
+        """Note an error, once."""
+        # The reader names area and date where it does not name the file; the finding has them.
+        for place in (f"{self.area}, {self.date}", self.area):
+            message = message.removeprefix(f"{self.dataset.name}, {place}: ")
+        if (ERROR, message) not in self.findings:
+            self.findings.append((ERROR, message))
+
+    def warn(self, message: str) -> None:
+        """Note a warning."""
+        self.findings.append((WARNING, message))
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Note what is raised and go on after the block."""
+        try:
+            yield
+        except GlacierError as error:
+            self.error(str(error))
+        except OSError as error:
+            if error.filename is None or error.strerror is None:
+                raise
+            self.error(f"{error.filename}: {error.strerror}; check the path and its permissions")
+
+    def run(self, ends: dict[Path, str], bar: tqdm) -> None:
+        """Look at files, frame, labels and values, as far as each can be looked at."""
+        self.row = {
+            "area": self.area, "date": self.date, "kind": "", "files": 0, "size": "",
+            "resolution_m": np.nan, "crs": "", "valid": np.nan, "glacier": np.nan, "outlines": 0,
+            "label_age_years": np.nan,
+        }  # fmt: skip
+        with self.noting():
+            self.source = self.dataset.source(self.area, self.date)
+        whole = self._check_files(ends, bar)
+        if self.source is None:
+            return
+        self._describe()
+        if not self._check_frame():
+            return
+        self._check_tiles()
+        masks: dict[str, Mask] = {}
+        if _has_labels(self.dataset):
+            with self.noting():
+                masks["labels"] = self._labels()
+        else:
+            self.warn(
+                "no area has `outlines` or `labels`: images can be looked at and mapped, but "
+                f"nothing can be trained or scored; name outlines in {self.dataset.path}"
+            )
+        for name in ("truth", "surface", "scene_classification", "clouds"):
+            with self.noting():
+                masks[name] = getattr(self.dataset, name)(self.area, self.date)
+        masks = {name: mask for name, mask in masks.items() if mask is not None}
+        # Of a file that is cut short nothing new is learned by meeting its end again.
+        if not whole:
+            return
+        with self.noting():
+            sound = _check_values(self, masks, bar)
+            lines = self.dataset.warnings(self.area, self.date) if sound else self.source.warnings
+            for line in lines:
+                self.warn(line)
+            if sound and "labels" in masks:
+                self._check_ice_outside(masks["labels"])
+
+    def _check_files(self, ends: dict[Path, str], bar: tqdm) -> bool:
+        """Read the last pixel of every file, where a file that was cut short ends first."""
+        entry = self.dataset.entry(self.area, self.date)
+        files = [] if self.source is None else [*self.source.paths]
+        named = [entry.labels, entry.truth, entry.surface, entry.clouds]
+        for paths in named if files else [entry.images, *named]:
+            try:
+                files += list_files(paths) if paths else []
+            except (GlacierError, OSError):
+                continue  # noted where the source or the mask is opened
+        bar.total += len(files)
+        for path in files:
+            if path not in ends:
+                ends[path] = _read_end(path)
+            bar.update()
+        bad = [ends[path] for path in dict.fromkeys(files) if ends[path]]
+        noted = [message for _, message in self.findings]
+        for message in [message for message in bad if message not in noted][:_MOST]:
+            self.error(message)
+        if len(bad) > _MOST:
+            self.error(f"{len(bad) - _MOST} more of its {len(files)} files cannot be read either")
+        return not bad
+
+    def _describe(self) -> None:
+        source = self.source
+        separate = len(source.paths) > 1 and not source.tiles
+        self.row["kind"] = "patches" if source.tiles else "bands" if separate else "scene"
+        self.row["files"] = len(source.paths)
+        self.row["size"] = f"{source.grid.width} x {source.grid.height}"
+        self.row["resolution_m"] = source.grid.resolution
+        self.row["crs"] = crs_name(source.grid)
+        lacking = [name for name in BANDS if name not in source.bands]
+        if lacking:
+            self.warn(
+                f"bands: no {' and '.join(lacking)}: models can be trained, but the rules for snow,"
+                " water, shadow and cloud need red, green, blue and nir; add what the files have"
+            )
+
+    def _check_frame(self) -> bool:
+        """Look at CRS and pixels; return False if nothing can be laid on them."""
+        grid, path = self.source.grid, self.source.paths[0]
+        if grid.crs is not None and not grid.crs.is_projected:
+            self.error(
+                f"{path}: its CRS ({crs_name(grid)}) is in degrees: warp it to a projected one "
+                "such as UTM (gdalwarp -t_srs)"
+            )
+        elif grid.crs is None and np.isnan(grid.resolution):
+            self.warn(
+                f"{path}: nothing says how large its pixels are; add `resolution: 10` (m) to the "
+                "manifest, else no area is in km2"
+            )
+        elif not _FINEST_M <= grid.resolution <= _COARSEST_M:
+            self.error(
+                f"{path}: its pixels would be {grid.resolution:.3g} m wide; its CRS "
+                f"({crs_name(grid)}) does not fit its coordinates, which may be degrees; give it "
+                "the right CRS (gdal_edit.py -a_srs) and warp it to UTM"
+            )
+            return False
+        self._check_dates()
+        return True
+
+    def _check_dates(self) -> None:
+        """Compare with the area's first date."""
+        first = self.dataset.dates(self.area)[0]
+        if self.date == first:
+            return
+        try:
+            other = self.dataset.source(self.area, first)
+        except (GlacierError, OSError):
+            return
+        if set(other.paths) == set(self.source.paths):
+            self.warn(f"has the same files as {first}; check the paths of the two dates")
+        mismatch = self.dataset.mismatch(self.area, self.date, first)
+        if mismatch:
+            self.warn(mismatch)
+
+    def _check_tiles(self) -> None:
+        """Notice patches that lie twice, far off, or have a shape of their own."""
+        # On their own grid: the files of an aligned date lie as they were cut.
+        source = self.dataset.unaligned(self.area, self.date)
+        tiles, paths = source.tiles, [item.path for item in source.placed]
+        if not tiles:
+            return
+        seen: dict[tuple, Path] = {}
+        doubles = []
+        for path, tile in zip(paths, map(tuple, tiles), strict=False):
+            if seen.setdefault(tile, path) != path:
+                doubles.append(f"{path}: lies where {seen[tile].name} lies")
+        for text in doubles[:_MOST]:
+            self.warn(f"{text}; the first in sorted order is used, remove the other")
+        if len(doubles) > _MOST:
+            self.warn(f"{len(doubles) - _MOST} more patches lie where others lie; remove them")
+
+        usual = Counter(tuple(tile[2:]) for tile in tiles).most_common(1)[0][0]
+        odd = [
+            (path, tile) for path, tile in zip(paths, tiles, strict=False)
+            if tile[2] != tile[3] or tuple(tile[2:]) != usual
+        ]  # fmt: skip
+        # The last row and column of a scene that was cut are often smaller.
+        odd = [
+            (path, tile) for path, tile in odd
+            if usual[0] != usual[1] or (tile[0] + tile[2] < source.grid.height
+                                        and tile[1] + tile[3] < source.grid.width)
+        ]  # fmt: skip
+        if odd:
+            path, tile = odd[0]
+            self.warn(
+                f"{path}: is {tile[3]} x {tile[2]} px, {_others(len(odd) - 1)}not square or not of "
+                f"the size of most ({usual[1]} x {usual[0]}); cut it again if that is not meant"
+            )
+        covered = sum(tile[2] * tile[3] for tile in tiles)
+        if source.grid.height * source.grid.width > 100 * covered:
+            middle = np.median([tile[:2] for tile in tiles], axis=0)
+            away = [float(np.hypot(*(np.array(tile[:2]) - middle))) for tile in tiles]
+            self.error(
+                f"{paths[int(np.argmax(away))]}: lies {max(away):.0f} px off the other patches, "
+                "which makes a frame that is nearly empty; mend its georeference or remove it"
+            )
+
+    def _labels(self) -> Mask:
+        labels = self.dataset.labels(self.area, self.date)
+        if self.dataset.entry(self.area, self.date).labels is not None:
+            return labels
+        path, grid = self.dataset.settings(self.area).outlines, self.source.grid
+        outlines = read_outlines(path, bounds=grid.bounds, crs=grid.crs)
+        outlines = select_analyses(outlines, self.date)
+        ice = outlines[outlines.kind == "glacier"]
+        self.row["outlines"] = int(ice.glacier_id.nunique())
+        age = (image_day(self.date) - ice.source_date.dropna()).dt.days / DAYS_A_YEAR
+        self.row["label_age_years"] = float(age.median()) if len(age) else np.nan
+        if not len(ice):
+            wrong, why = _why_no_outline(path, grid)
+            (self.error if wrong else self.warn)(why)
+        # Overlaps change no label; those below the size of a glacier are slivers along divides.
+        for line in resolve_overlaps(outlines, min_area_km2=MIN_AREA_KM2).attrs["report"]:
+            self.warn(f"{path}: {line}")
+        return labels
+
+    def _check_ice_outside(self, labels: Mask) -> None:
+        """Look for ice beyond the inventory, where the whole image is quickly read."""
+        grid = self.source.grid
+        if grid.height * grid.width > _LIMIT * _SIDE**2 or set(BANDS) - set(self.source.bands):
+            return
+        found = find_suspicious(self.source, labels)
+        bare = (1 - self.row["glacier"]) * grid.height * grid.width * grid.pixel_area_km2
+        if found.area_km2.sum() > _MUCH_ICE * bare:
+            self.warn(
+                f"{found.attrs['report'][0]}; if it is ice, draw it as `ice_outside` or cut it off "
+                "with `coverage`, else it is learned as ice-free ground"
+            )
+
+
+def _has_labels(dataset: Dataset) -> bool:
+    """Say whether anything in a dataset tells where glaciers are."""
+    return any(
+        dataset.settings(area).outlines is not None or dataset.entry(area, date).labels is not None
+        for area in dataset.areas for date in dataset.dates(area)
+    )  # fmt: skip
+
+
+def _others(count: int) -> str:
+    return f"and {count} more patches are, " if count else ""
+
+
+def _why_no_outline(path: Path, grid: Grid) -> tuple[bool, str]:
     """Say why no outline touches an image: a place without glaciers, or a mistake of coordinates.
 
     Swapped axes and signs, and the other hemisphere of the image's UTM zone, are tried.
@@ -103,259 +450,6 @@ def _place(box: shapely.Polygon) -> str:
     return f"{abs(y):.1f} {'N' if y >= 0 else 'S'} {abs(x):.1f} {'E' if x >= 0 else 'W'}"
 
 
-ERROR, WARNING = "error", "warning"
-
-_MOST = 3  # findings of one kind that are told one by one
-# Reflectances beyond these are no measurement: Sentinel-2's offset alone reaches down to -0.1, and
-# a slope of fresh snow that faces the sun up to 1.5 or so.
-_LOWEST, _HIGHEST = -0.15, 2.0
-_IMPOSSIBLE_SHARE = 0.001
-_FINEST_M, _COARSEST_M = 0.1, 1000.0
-# Of the windows that an image is judged by: pixels, and how many. JPEG 2000 comes in tiles of about
-# a thousand pixels, which are decoded whole.
-_SIDE, _LIMIT = 1024, 16
-# Ice-like ground beyond the outlines, of all ground beyond them: less is snow along the edges.
-_ICE_SHARE = 0.05
-
-
-@dataclass
-class Look:
-    """One area and date: its row of the table, and its findings as (severity, message)."""
-
-    dataset: Dataset
-    area: str
-    date: str
-    findings: list[tuple[str, str]] = field(default_factory=list)
-    source: Source | None = None
-    row: dict[str, Any] = field(default_factory=dict)
-
-    def error(self, message: str) -> None:
-        # The reader names area and date where it does not name the file; the finding has them.
-        for place in (f"{self.area}, {self.date}", self.area):
-            message = message.removeprefix(f"{self.dataset.name}, {place}: ")
-        if (ERROR, message) not in self.findings:
-            self.findings.append((ERROR, message))
-
-    def warn(self, message: str) -> None:
-        self.findings.append((WARNING, message))
-
-    @contextmanager
-    def noting(self) -> Iterator[None]:
-        """Note what is raised and go on after the block."""
-        try:
-            yield
-        except GlacierError as error:
-            self.error(str(error))
-        except OSError as error:
-            if error.filename is None or error.strerror is None:
-                raise
-            self.error(f"{error.filename}: {error.strerror}; check the path and its permissions")
-
-    def run(self, ends: dict[Path, str], bar: tqdm) -> None:
-        """Look at files, frame, labels and values, as far as each can be looked at."""
-        self.row = {
-            "area": self.area, "date": self.date, "kind": "", "files": 0, "size": "",
-            "resolution_m": np.nan, "crs": "", "valid": np.nan, "glacier": np.nan, "outlines": 0,
-            "label_age_years": np.nan,
-        }  # fmt: skip
-        with self.noting():
-            self.source = self.dataset.source(self.area, self.date)
-        whole = self._check_files(ends, bar)
-        if self.source is None:
-            return
-        self._describe()
-        if not self._check_frame():
-            return
-        self._check_tiles()
-        masks: dict[str, Mask] = {}
-        if _has_labels(self.dataset):
-            with self.noting():
-                masks["labels"] = self._labels()
-        else:
-            self.warn(
-                "no area has `outlines` or `labels`: images can be looked at and mapped, but "
-                f"nothing can be trained or scored; name outlines in {self.dataset._manifest.path}"
-            )
-        for name in ("truth", "surface", "scene_classification", "clouds"):
-            with self.noting():
-                masks[name] = getattr(self.dataset, name)(self.area, self.date)
-        masks = {name: mask for name, mask in masks.items() if mask is not None}
-        # Of a file that is cut short nothing new is learned by meeting its end again.
-        if not whole:
-            return
-        with self.noting():
-            sound = _check_values(self, masks, bar)
-            told = self.dataset.warnings(self.area, self.date) if sound else self.source.warnings
-            for line in told:
-                self.warn(line)
-            if sound and "labels" in masks:
-                self._check_ice_outside(masks["labels"])
-
-    def _check_files(self, ends: dict[Path, str], bar: tqdm) -> bool:
-        """Read the last pixel of every file, where a file that was cut short ends first."""
-        entry = self.dataset._entry(self.area, self.date)
-        files = [] if self.source is None else [*self.source.paths]
-        named = [entry.labels, entry.truth, entry.surface, entry.clouds]
-        for paths in named if files else [entry.images, *named]:
-            try:
-                files += list_files(paths) if paths else []
-            except (GlacierError, OSError):
-                continue  # told where the source or the mask is opened
-        bar.total += len(files)
-        for path in files:
-            if path not in ends:
-                ends[path] = _read_end(path)
-            bar.update()
-        bad = [ends[path] for path in dict.fromkeys(files) if ends[path]]
-        told = [message for _, message in self.findings]
-        for message in [message for message in bad if message not in told][:_MOST]:
-            self.error(message)
-        if len(bad) > _MOST:
-            self.error(f"{len(bad) - _MOST} more of its {len(files)} files cannot be read either")
-        return not bad
-
-    def _describe(self) -> None:
-        source = self.source
-        separate = len(source.paths) > 1 and not source.tiles
-        self.row["kind"] = "patches" if source.tiles else "bands" if separate else "scene"
-        self.row["files"] = len(source.paths)
-        self.row["size"] = f"{source.grid.width} x {source.grid.height}"
-        self.row["resolution_m"] = source.grid.resolution
-        self.row["crs"] = crs_name(source.grid)
-        lacking = [name for name in BANDS if name not in source.bands]
-        if lacking:
-            self.warn(
-                f"bands: no {' and '.join(lacking)}: models can be trained, but the rules for snow,"
-                " water, shadow and cloud need red, green, blue and nir; add what the files have"
-            )
-
-    def _check_frame(self) -> bool:
-        """Look at CRS and pixels; return False if nothing can be laid on them."""
-        grid, path = self.source.grid, self.source.paths[0]
-        if grid.crs is not None and not grid.crs.is_projected:
-            self.error(
-                f"{path}: its CRS ({crs_name(grid)}) is in degrees: warp it to a projected one "
-                "such as UTM (gdalwarp -t_srs)"
-            )
-        elif grid.crs is None and np.isnan(grid.resolution):
-            self.warn(
-                f"{path}: nothing tells the size of its pixels; add `resolution: 10` (m) to the "
-                "manifest, else no area is in km2"
-            )
-        elif not _FINEST_M <= grid.resolution <= _COARSEST_M:
-            self.error(
-                f"{path}: its pixels would be {grid.resolution:.3g} m wide; its CRS "
-                f"({crs_name(grid)}) does not fit its coordinates, which may be degrees; give it "
-                "the right CRS (gdal_edit.py -a_srs) and warp it to UTM"
-            )
-            return False
-        self._check_dates()
-        return True
-
-    def _check_dates(self) -> None:
-        """Compare with the area's first date."""
-        first = self.dataset.dates(self.area)[0]
-        if self.date == first:
-            return
-        try:
-            other = self.dataset.source(self.area, first)
-        except (GlacierError, OSError):
-            return
-        if set(other.paths) == set(self.source.paths):
-            self.warn(f"has the same files as {first}; check the paths of the two dates")
-        mismatch = self.dataset.mismatch(self.area, self.date, first)
-        if mismatch:
-            self.warn(mismatch)
-
-    def _check_tiles(self) -> None:
-        """Notice patches that lie twice, far off, or have a shape of their own."""
-        # On their own grid: the files of an aligned date lie as they were cut.
-        source = self.dataset._unaligned(self.area, self.date)
-        tiles, paths = source.tiles, [item.path for item in source.placed]
-        if not tiles:
-            return
-        seen: dict[tuple, Path] = {}
-        doubles = []
-        for path, tile in zip(paths, map(tuple, tiles), strict=False):
-            if seen.setdefault(tile, path) != path:
-                doubles.append(f"{path}: lies where {seen[tile].name} lies")
-        for text in doubles[:_MOST]:
-            self.warn(f"{text}; the first in sorted order is used, remove the other")
-        if len(doubles) > _MOST:
-            self.warn(f"{len(doubles) - _MOST} more patches lie where others lie; remove them")
-
-        usual = Counter(tuple(tile[2:]) for tile in tiles).most_common(1)[0][0]
-        odd = [
-            (path, tile) for path, tile in zip(paths, tiles, strict=False)
-            if tile[2] != tile[3] or tuple(tile[2:]) != usual
-        ]  # fmt: skip
-        # The last row and column of a scene that was cut are often smaller.
-        odd = [
-            (path, tile) for path, tile in odd
-            if usual[0] != usual[1] or (tile[0] + tile[2] < source.grid.height
-                                        and tile[1] + tile[3] < source.grid.width)
-        ]  # fmt: skip
-        if odd:
-            path, tile = odd[0]
-            self.warn(
-                f"{path}: is {tile[3]} x {tile[2]} px, {_others(len(odd) - 1)}not square or not of "
-                f"the size of most ({usual[1]} x {usual[0]}); cut it again if that is not meant"
-            )
-        covered = sum(tile[2] * tile[3] for tile in tiles)
-        if source.grid.height * source.grid.width > 100 * covered:
-            middle = np.median([tile[:2] for tile in tiles], axis=0)
-            away = [float(np.hypot(*(np.array(tile[:2]) - middle))) for tile in tiles]
-            self.error(
-                f"{paths[int(np.argmax(away))]}: lies {max(away):.0f} px off the other patches, "
-                "which makes a frame that is nearly empty; mend its georeference or remove it"
-            )
-
-    def _labels(self) -> Mask:
-        labels = self.dataset.labels(self.area, self.date)
-        if self.dataset._entry(self.area, self.date).labels is not None:
-            return labels
-        path, grid = self.dataset._area(self.area).outlines, self.source.grid
-        outlines = read_outlines(path, bounds=grid.bounds, crs=grid.crs)
-        outlines = select_analyses(outlines, self.date)
-        ice = outlines[outlines.kind == "glacier"]
-        self.row["outlines"] = int(ice.glacier_id.nunique())
-        age = (image_day(self.date) - ice.source_date.dropna()).dt.days / 365.25
-        self.row["label_age_years"] = float(age.median()) if len(age) else np.nan
-        if not len(ice):
-            wrong, why = why_no_outline(path, grid)
-            (self.error if wrong else self.warn)(why)
-        # Overlaps change no label; those below the size of a glacier are slivers along divides.
-        for line in resolve_overlaps(outlines, min_area_km2=MIN_AREA_KM2).attrs["report"]:
-            self.warn(f"{path}: {line}")
-        return labels
-
-    def _check_ice_outside(self, labels: Mask) -> None:
-        """Look for ice beyond the inventory, where the whole image is quickly read."""
-        grid = self.source.grid
-        if grid.height * grid.width > _LIMIT * _SIDE**2 or set(BANDS) - set(self.source.bands):
-            return
-        found = find_suspicious(self.source, labels)
-        bare = (1 - self.row["glacier"]) * grid.height * grid.width * grid.pixel_area_km2
-        if found.area_km2.sum() > _ICE_SHARE * bare:
-            self.warn(
-                f"{found.attrs['report'][0]}; if it is ice, draw it as `ice_outside` or cut it off "
-                "with `coverage`, else it is learned as ice-free ground"
-            )
-
-
-def _has_labels(dataset: Dataset) -> bool:
-    """Say whether anything in a dataset tells where glaciers are."""
-    areas = dataset._manifest.areas.values()
-    return any(
-        area.outlines is not None or entry.labels is not None
-        for area in areas for entry in area.entries.values()
-    )  # fmt: skip
-
-
-def _others(count: int) -> str:
-    return f"and {count} more patches are, " if count else ""
-
-
 def _read_end(path: Path) -> str:
     """Return what is wrong with the end of a file, "" if nothing is."""
     try:
@@ -368,7 +462,7 @@ def _read_end(path: Path) -> str:
     return ""
 
 
-def _check_values(look: Look, masks: dict[str, Mask], bar: tqdm) -> bool:
+def _check_values(look: _Look, masks: dict[str, Mask], bar: tqdm) -> bool:
     """Fill in the fractions, and notice values that cannot be reflectances; False if there are."""
     source, labels = look.source, masks.get("labels")
     pixels = valid = known = glacier = 0
@@ -404,11 +498,11 @@ def _check_values(look: Look, masks: dict[str, Mask], bar: tqdm) -> bool:
     if not 0.001 < middle < 1.5:
         look.error(_wrong_scale(source.paths[0], middle, rule))
         return False
-    if impossible.total() > _IMPOSSIBLE_SHARE * valid * len(source.bands):
-        share = impossible.total() / (valid * len(source.bands))
+    if impossible.total() > _IMPOSSIBLE * valid * len(source.bands):
+        fraction = impossible.total() / (valid * len(source.bands))
         value, count = impossible.most_common(1)[0]
         stored = round(value * rule.scale - rule.offset, 4)
-        text = f"{source.paths[0]}: {share:.1%} of the numbers are no reflectance, such as"
+        text = f"{source.paths[0]}: {fraction:.1%} of the numbers are no reflectance, such as"
         if count > 0.9 * impossible.total():
             look.error(f"{text} {stored:g}; if it marks missing pixels, set `nodata: {stored:g}`")
         else:
@@ -443,107 +537,15 @@ def _spread_windows(grid: Grid, size: int = _SIDE, limit: int = _LIMIT) -> list[
     ]
 
 
-COLUMNS = ("area", "date", "kind", "files", "size", "resolution_m", "crs", "valid", "glacier",
-           "outlines", "label_age_years", "problems")  # fmt: skip
-
-_LEGEND = (
-    "valid: part of the frame with an image; glacier: part of what has image and label; age: years "
-    "from outline to image, median"
-)
-
-
-@dataclass(frozen=True)
-class Survey:
-    """What was found.
-
-    Attributes:
-        table: a row an area and date; see ``check``.
-        findings: a row a finding: area, date, severity ("error" or "warning"), message.
-        name, folder: of the dataset.
-    """
-
-    table: pd.DataFrame
-    findings: pd.DataFrame
-    name: str
-    folder: Path
-
-    @property
-    def status(self) -> int:
-        """2 if there is an error, else 0: what the command line ends with."""
-        return 2 if (self.findings.severity == ERROR).any() else 0
-
-    def text(self, width: int = 100) -> str:
-        """Return the table and the numbered findings for a terminal, errors first.
-
-        Names and messages hold text by third parties: only printable characters are shown. Paths
-        are shortened to where they lie in the dataset's folder.
-        """
-        lines = [f"{plain(self.name)}: {_count(len(self.table), 'image')} in {self.folder}", ""]
-        lines += [*_table(self.table, width), "", *textwrap.wrap(_LEGEND, width), ""]
-        number = 0
-        for severity in (ERROR, WARNING):
-            chosen = self.findings[self.findings.severity == severity]
-            for message, group in chosen.groupby("message", sort=False):
-                number += 1
-                start = f"{number:3d} {severity:<7}  "
-                where = _places(group, self.table)
-                told = plain(message).replace(f"{self.folder}/", "")
-                lines += textwrap.wrap(
-                    f"{where}: {told}", width, initial_indent=start,
-                    subsequent_indent=" " * len(start), break_long_words=False,
-                    break_on_hyphens=False,
-                )  # fmt: skip
-        if not number:
-            return "\n".join([*lines, "no problems found"])
-        bad = self.findings[self.findings.severity == ERROR]
-        unusable = len(bad[["area", "date"]].drop_duplicates())
-        return "\n".join([*lines, "", f"{unusable} of {len(self.table)} cannot be used as they are"
-                          if unusable else "usable; look at the warnings"])  # fmt: skip
-
-
-def check(dataset: Dataset, *, progress: bool = False) -> pd.DataFrame:
-    """Look at everything a dataset names and say what is there and what is wrong.
-
-    Returns:
-        A row an area and date: area, date, kind ("patches", "bands" or "scene"), files, size
-        ("columns x rows"), resolution_m, crs, valid (fraction of the frame), glacier (fraction of
-        the known and valid pixels), outlines (number of glaciers), label_age_years (median, nan
-        where the outlines have no date), problems ("" if there are none). Large images are judged
-        by windows spread over them; of every file the end is read, so that none is cut short.
-    """
-    return survey(dataset, progress=progress).table
-
-
-def survey(dataset: Dataset, *, progress: bool = False) -> Survey:
-    """Do what ``check`` does, and give the findings one by one too."""
-    looks = [Look(dataset, area, date) for area in dataset.areas for date in dataset.dates(area)]
-    ends: dict[Path, str] = {}
-    with tqdm(
-        total=0, desc="check", unit="read", delay=2, disable=None if progress else True
-    ) as bar:
-        for look in looks:
-            look.run(ends, bar)
-    _compare_areas(looks)
-    for look in looks:
-        look.row["problems"] = "; ".join(message for _, message in look.findings)
-    findings = [(look.area, look.date, *item) for look in looks for item in look.findings]
-    return Survey(
-        pd.DataFrame([look.row for look in looks], columns=list(COLUMNS)),
-        pd.DataFrame(findings, columns=["area", "date", "severity", "message"]),
-        dataset.name,
-        dataset.folder,
-    )
-
-
-def _compare_areas(looks: Sequence[Look]) -> None:
+def _compare_areas(looks: Sequence[_Look]) -> None:
     """Say where two areas share ground: no model must be tested where it was trained."""
     opened = [look for look in looks if look.source is not None and look.source.grid.crs]
     ground = {id(look): _ground(look.source) for look in opened}
-    told = set()
+    noted = set()
     for index, look in enumerate(opened):
         for other in opened[index + 1 :]:
             pair = look.area, other.area
-            if look.area == other.area or pair in told:
+            if look.area == other.area or pair in noted:
                 continue
             grid = look.source.grid
             theirs = ground[id(other)]
@@ -552,11 +554,11 @@ def _compare_areas(looks: Sequence[Look]) -> None:
             shared = ground[id(look)].iloc[0].intersection(theirs.iloc[0]).area
             # Less than a pixel comes from rounding along a common edge.
             if shared > abs(grid.transform.a * grid.transform.e):
-                told.add(pair)
+                noted.add(pair)
                 mine, others = (area.iloc[0].area for area in (ground[id(look)], theirs))
                 # What is shared is kept out of training, so a little does no harm.
-                tell = look.error if shared > min(mine, others) / 2 else look.warn
-                tell(
+                note = look.error if shared > min(mine, others) / 2 else look.warn
+                note(
                     f"{_percent(shared / mine)} of its ground lies in area {other.area} "
                     f"({other.date}) too, which cannot both train and test; cut one of them with "
                     "`bounds`"

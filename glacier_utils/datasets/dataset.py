@@ -68,7 +68,8 @@ class Dataset:
 
     Attributes:
         name: of the dataset.
-        folder: of its manifest.
+        path: of its manifest.
+        folder: that its manifest lies in.
         bands: names in order.
         areas: names in the manifest's order.
         manifest: content of the file.
@@ -76,7 +77,8 @@ class Dataset:
 
     def __init__(self, manifest: Manifest) -> None:
         self.name = manifest.name
-        self.folder = manifest.path.parent
+        self.path = manifest.path
+        self.folder = self.path.parent
         self.bands = band_names(manifest.bands)
         self.areas = tuple(manifest.areas)
         self.manifest = manifest.content
@@ -112,7 +114,7 @@ class Dataset:
 
     def dates(self, area: str) -> tuple[str, ...]:
         """Return the dates of an area, sorted."""
-        return tuple(self._area(area).entries)
+        return tuple(self.settings(area).entries)
 
     def source(self, area: str, date: str) -> Source:
         """Open the image of an area at a date, cut to the area's bounds.
@@ -122,7 +124,7 @@ class Dataset:
         """
         key = (area, date)
         if key not in self._sources:
-            source, reference = self._unaligned(area, date), self._area(area).align
+            source, reference = self.unaligned(area, date), self.settings(area).align
             if reference not in (None, date):
                 target = self.source(area, reference)
                 with _named(f"{self.name}, {area}, {date}"):
@@ -152,7 +154,7 @@ class Dataset:
         """Compare the values of an image with the offset claimed for it."""
         key = (area, date)
         if key not in self._findings:
-            self._findings[key] = check_offset(self._unaligned(area, date))
+            self._findings[key] = check_offset(self.unaligned(area, date))
         return self._findings[key]
 
     def outlines(
@@ -172,7 +174,7 @@ class Dataset:
         Raises:
             GlacierError: the image has no CRS, or the file cannot be read.
         """
-        path = self._area(area).outlines
+        path = self.settings(area).outlines
         if path is None:
             return None
         grid = self.source(area, date or self.dates(area)[0]).grid
@@ -211,7 +213,7 @@ class Dataset:
         Raises:
             GlacierError: the manifest names neither outlines nor labels, or they do not fit.
         """
-        entry, source = self._entry(area, date), self.source(area, date)
+        entry, source = self.entry(area, date), self.source(area, date)
         if entry.labels:
             mask = self._mask(area, date, entry.labels, (0, 1), entry.label_values)
             mask = EdgeMask(mask, band_m) if band_m else mask
@@ -220,46 +222,46 @@ class Dataset:
             if outlines is None:
                 raise GlacierError(
                     f"{self.name}, {area}: has neither `outlines` nor `labels`; name one in "
-                    f"{self._manifest.path}"
+                    f"{self.path}"
                 )
             mask = OutlineMask(outlines, source.grid, band_m=band_m)
-        outside = _union(self._area(area).ice_outside, source.grid)
+        outside = _union(self.settings(area).ice_outside, source.grid)
         if outside is not None:
             mask = IceOutsideMask(mask, outside)
-        coverage = _union(self._area(area).coverage, source.grid)
+        coverage = _union(self.settings(area).coverage, source.grid)
         return mask if coverage is None else CoveredMask(mask, coverage)
 
     def label_age(self, area: str, date: str, *, rule: str = "nearest") -> LabelAge | None:
         """Return the age of the labels where they come from outlines, else None: nobody knows."""
-        if self._entry(area, date).labels:
+        if self.entry(area, date).labels:
             return None
         outlines = self.outlines(area, date, rule=rule)
         return None if outlines is None else LabelAge(outlines, self.source(area, date).grid, date)
 
     def truth(self, area: str, date: str) -> Mask | None:
         """Return the true glacier mask (0, 1), None where nobody knows it: all but the sample."""
-        return self._mask(area, date, self._entry(area, date).truth, (0, 1))
+        return self._mask(area, date, self.entry(area, date).truth, (0, 1))
 
     def surface(self, area: str, date: str) -> Mask | None:
         """Return the map of surface classes (the sample's), None where there is none."""
-        return self._mask(area, date, self._entry(area, date).surface, None)
+        return self._mask(area, date, self.entry(area, date).surface, None)
 
     def scene_classification(self, area: str, date: str) -> Mask | None:
         """Return the scene classification (SCL, codes 0..11) on the image's grid, None without one.
 
         It comes from the manifest, else from the product that the image belongs to.
         """
-        return self._map(area, date, _classification(self._entry(area, date)), range(12))
+        return self._map(area, date, _classification(self.entry(area, date)), range(12))
 
     def clouds(self, area: str, date: str) -> Mask | None:
         """Return the user's cloud mask (0 clear, 1 cloud, 2 shadow), None where there is none."""
-        return self._map(area, date, self._entry(area, date).clouds, (0, 1, 2))
+        return self._map(area, date, self.entry(area, date).clouds, (0, 1, 2))
 
-    def _unaligned(self, area: str, date: str) -> Source:
-        """Open an image on the grid of its files."""
+    def unaligned(self, area: str, date: str) -> Source:
+        """Open the image of an area at a date on the grid of its own files, whatever ``align``."""
         key = (area, date)
         if key not in self._own:
-            entry, settings = self._entry(area, date), self._area(area)
+            entry, settings = self.entry(area, date), self.settings(area)
             # The bounds are in the CRS of the date that the others are laid on.
             cut = settings.align in (None, date)
             with _named(f"{self.name}, {area}, {date}"):
@@ -283,7 +285,7 @@ class Dataset:
         """Open a mask that lies on the pixels of its image."""
         if not paths:
             return None
-        own = self._unaligned(area, date)
+        own = self.unaligned(area, date)
         mask = open_mask(paths, own.grid, like=own, codes=codes, values=values)
         return warp_mask(mask, self.source(area, date).grid, name=paths[0])
 
@@ -291,17 +293,27 @@ class Dataset:
         """Open a mask that lies anywhere."""
         if not paths:
             return None
-        own = self._unaligned(area, date)
+        own = self.unaligned(area, date)
         return open_map(paths, self.source(area, date).grid, like=own, codes=codes)
 
-    def _area(self, area: str) -> Area:
+    def settings(self, area: str) -> Area:
+        """Return what the manifest says of an area.
+
+        Raises:
+            GlacierError: there is no such area.
+        """
         if area not in self._manifest.areas:
             hint = did_you_mean(area, self.areas)
             raise GlacierError(f"{self.name}: no area {area!r}; {hint}")
         return self._manifest.areas[area]
 
-    def _entry(self, area: str, date: str) -> Entry:
-        entries = self._area(area).entries
+    def entry(self, area: str, date: str) -> Entry:
+        """Return what the manifest says of an area at a date.
+
+        Raises:
+            GlacierError: there is no such area or date.
+        """
+        entries = self.settings(area).entries
         if date not in entries:
             raise GlacierError(
                 f"{self.name}, {area}: no date {date!r}; {did_you_mean(date, entries)}"

@@ -386,7 +386,7 @@ def test_labels_may_say_glacier_by_another_number(folder, edit, write_tif):
 def test_addresses_and_paths_of_gdal_stay_as_they_are(edit, folder):
     for text in ("https://example.org/a/b.tif", "/vsicurl/https://example.org/b.tif"):
         dataset = open_dataset(edit(set_date(text)))
-        assert dataset._entry("train", "2023-08").images == [text]
+        assert dataset.entry("train", "2023-08").images == [text]
 
 
 # --- offsets
