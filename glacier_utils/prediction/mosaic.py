@@ -205,7 +205,7 @@ class Mosaics:
     """What all scenes together became.
 
     Attributes:
-        rasters: kind -> a VRT a CRS, in the order in which the CRSs count.
+        rasters: kind -> a VRT for each CRS, in the order in which the CRSs count.
         glaciers: outlines in one CRS, with area_km2 (on the ellipsoid's equal-area projection),
             ``scenes`` (names of those whose frame it touches) and ``source_date`` (of the scene
             that holds most of it, "" unknown); None where they were not asked for.

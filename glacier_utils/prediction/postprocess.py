@@ -1,4 +1,4 @@
-"""Cleaning a predicted mask as choices: what each does, and what it does to the scores.
+"""Cleaning a predicted mask: what each rule does, and what it does to the scores.
 
 Masks are bool or uint8 [row, col]: 0 not glacier, 1 glacier, 255 unknown. Unknown pixels stay so,
 and nothing changes merely because it lies beside one or at the frame.
@@ -7,13 +7,13 @@ and nothing changes merely because it lies beside one or at the frame.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from glacier_utils.conventions import UNKNOWN
+from glacier_utils.conventions import SMALLEST_GLACIER_KM2, UNKNOWN
 from glacier_utils.metrics import boundary_distance, count
 from glacier_utils.raster.grid import Grid
 
@@ -21,8 +21,6 @@ from glacier_utils.raster.grid import Grid
 # holes below about 0.225 km2 filled.
 MIN_AREA_KM2 = 0.9
 MAX_HOLE_KM2 = 0.225
-# The smallest glacier of an inventory (Paul et al. 2009, Ann. Glaciol. 50(53), 119).
-LEAST_KM2 = 0.01
 RADIUS_PX = 1.5  # the eight neighbours
 AS_PREDICTED = "as predicted"
 
@@ -44,9 +42,11 @@ def clean(
     left out.
 
     Args:
-        mask: see above.
+        mask: bool or uint8 [row, col]: 0, 1, 255.
         pixel_area_km2: area of one pixel.
-        min_area_km2, max_hole_km2, keep: see ``remove_small`` and ``fill_holes``.
+        min_area_km2: smaller glacier regions are removed (``remove_small``).
+        max_hole_km2: smaller holes are filled (``fill_holes``).
+        keep: as of ``fill_holes``.
 
     Returns:
         A new mask of the same type.
@@ -59,11 +59,22 @@ def clean(
 
 
 def remove_small(
-    mask: np.ndarray, pixel_area_km2: float, *, min_area_km2: float = LEAST_KM2
+    mask: np.ndarray, pixel_area_km2: float, *, min_area_km2: float = SMALLEST_GLACIER_KM2
 ) -> np.ndarray:
     """Turn glacier regions (8-neighbourhood) smaller than ``min_area_km2`` into 0.
 
-    Returns and raises as ``clean``.
+    Args:
+        mask: bool or uint8 [row, col]: 0, 1, 255.
+        pixel_area_km2: area of one pixel; nan, for unknown, changes nothing.
+        min_area_km2: the smallest area that stays.
+
+    Returns:
+        A new mask of the same type.
+
+    Example:
+        >>> remove_small(np.array([[1, 0, 0, 0], [0, 0, 1, 1]]), 0.01, min_area_km2=0.02)
+        array([[0, 0, 0, 0],
+               [0, 0, 1, 1]])
     """
     glacier, unknown = _parts(mask)
     regions, areas = _regions(glacier, pixel_area_km2, _EIGHT_NEIGHBOURS)
@@ -83,9 +94,16 @@ def fill_holes(
     Not those that touch the frame or an unknown pixel: there nobody knows that they are holes.
 
     Args:
+        mask: bool or uint8 [row, col]: 0, 1, 255.
+        pixel_area_km2: area of one pixel; nan, for unknown, changes nothing.
+        max_hole_km2: holes of this area and more stay.
         keep: [row, col], True or 1 on known nunataks: a hole with one such pixel stays whole.
 
-    Returns and raises as ``clean``.
+    Returns:
+        A new mask of the same type.
+
+    Raises:
+        ValueError: ``keep`` is not of the mask's shape.
     """
     glacier, unknown = _parts(mask)
     holes, areas = _regions(~glacier & ~unknown, pixel_area_km2, _FOUR_NEIGHBOURS)
@@ -100,87 +118,56 @@ def fill_holes(
     return _mask(glacier | is_hole[holes], unknown, mask)
 
 
-def opening(
-    mask: np.ndarray,
-    pixel_area_km2: float | None = None,
-    *,
-    radius_px: float = RADIUS_PX,
-    radius_m: float | None = None,
-) -> np.ndarray:
+def opening(mask: np.ndarray, radius_px: float = RADIUS_PX) -> np.ndarray:
     """Remove glacier where no disk fits in: specks, and necks that join glaciers to snow.
 
     Morphological opening. A disk may lie partly on unknown pixels and outside the frame.
 
     Args:
-        radius_px: of the disk, in pixels: 1 is a pixel with its four neighbours, 1.5 with all
-            eight.
-        radius_m: the same in metres, instead; needs ``pixel_area_km2``.
+        mask: bool or uint8 [row, col]: 0, 1, 255.
+        radius_px: of the disk in pixels: 1 is a pixel with its four neighbours, 1.5 with all eight.
 
-    Returns and raises as ``clean``.
+    Returns:
+        A new mask of the same type.
+
+    Raises:
+        ValueError: the radius is negative or not a number.
     """
     glacier, unknown = _parts(mask)
-    disk = _disk(radius_px, radius_m, pixel_area_km2)
-    return _mask(glacier & _open(glacier | unknown, disk), unknown, mask)
+    return _mask(glacier & _open(glacier | unknown, radius_px), unknown, mask)
 
 
-def closing(
-    mask: np.ndarray,
-    pixel_area_km2: float | None = None,
-    *,
-    radius_px: float = RADIUS_PX,
-    radius_m: float | None = None,
-) -> np.ndarray:
+def closing(mask: np.ndarray, radius_px: float = RADIUS_PX) -> np.ndarray:
     """Turn 0 into glacier where no disk of 0 fits in: cracks, and small holes.
 
-    The opening of what is not glacier, with the arguments of ``opening``.
+    The opening of what is not glacier, with arguments, result and errors of ``opening``.
     """
     glacier, unknown = _parts(mask)
-    disk = _disk(radius_px, radius_m, pixel_area_km2)
-    return _mask(glacier | ~_open(~glacier, disk), unknown, mask)
+    return _mask(glacier | ~_open(~glacier, radius_px), unknown, mask)
 
 
-Choice = Callable[..., np.ndarray]
-
-
-def _choice(*steps: Choice) -> Choice:
-    """Return a choice: a function of a mask, its grid and the pixels of known nunataks."""
-
-    def choice(mask: np.ndarray, grid: Grid | float, keep: np.ndarray | None = None) -> np.ndarray:
-        for step in steps:
-            known = {"keep": keep} if step in (fill_holes, clean) else {}
-            mask = step(mask, _pixel_area(grid), **known)
-        return mask
-
-    return choice
-
-
-# name -> function(mask, grid or area of a pixel in km2, keep=None) -> mask, with the defaults of
-# the functions above.
-CHOICES: dict[str, Choice] = {
-    "minimum area": _choice(remove_small),
-    "holes filled": _choice(fill_holes),
-    "opening": _choice(opening),
-    "closing": _choice(closing),
-    "opening, minimum area, holes filled": _choice(opening, remove_small, fill_holes),
-    "GlacierNet's rules": _choice(clean),
+# name -> function(mask, area of a pixel in km2, pixels of known nunataks) -> mask.
+CHOICES: dict[str, Callable[[np.ndarray, float, np.ndarray | None], np.ndarray]] = {
+    "minimum area": lambda mask, pixel, keep: remove_small(mask, pixel),
+    "holes filled": lambda mask, pixel, keep: fill_holes(mask, pixel, keep=keep),
+    "opening": lambda mask, pixel, keep: opening(mask),
+    "closing": lambda mask, pixel, keep: closing(mask),
+    "opening, minimum area, holes filled": lambda mask, pixel, keep: fill_holes(
+        remove_small(opening(mask), pixel), pixel, keep=keep
+    ),
+    "GlacierNet's rules": lambda mask, pixel, keep: clean(mask, pixel, keep=keep),
 }
 
 
 def effects(
-    mask: np.ndarray,
-    reference: np.ndarray,
-    grid: Grid,
-    *,
-    choices: Mapping[str, Choice] | None = None,
-    keep: np.ndarray | None = None,
+    mask: np.ndarray, reference: np.ndarray, grid: Grid, *, keep: np.ndarray | None = None
 ) -> pd.DataFrame:
-    """Score a map as predicted and after each clean-up.
+    """Score a map as predicted and after each clean-up of ``CHOICES``.
 
     Args:
         mask: uint8 [row, col].
         reference: label of the same shape; where it is 255 nothing is scored.
         grid: of both.
-        choices: None takes ``CHOICES``.
         keep: pixels of known nunataks, for the choices that fill holes.
 
     Returns:
@@ -192,9 +179,10 @@ def effects(
         ValueError: the shapes differ.
     """
     mask = np.asarray(mask)
+    masks = {AS_PREDICTED: mask}
+    masks |= {name: choice(mask, grid.pixel_area_km2, keep) for name, choice in CHOICES.items()}
     rows = []
-    for name, choice in {AS_PREDICTED: None, **(CHOICES if choices is None else choices)}.items():
-        found = mask if choice is None else choice(mask, grid, keep=keep)
+    for name, found in masks.items():
         scores = count(found, reference)
         rows.append(
             {
@@ -215,10 +203,6 @@ def _median_m(mask: np.ndarray, reference: np.ndarray, grid: Grid) -> float:
     return boundary_distance(mask, reference, grid.resolution, tolerances_m=())["median_m"]
 
 
-def _pixel_area(grid: Grid | float) -> float:
-    return float(getattr(grid, "pixel_area_km2", grid))
-
-
 def _parts(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return where glacier is, and where nobody knows."""
     mask = np.asarray(mask)
@@ -234,20 +218,12 @@ def _mask(glacier: np.ndarray, unknown: np.ndarray, like: np.ndarray) -> np.ndar
     return result
 
 
-def _disk(radius_px: float, radius_m: float | None, pixel_area_km2: float | None) -> np.ndarray:
-    if radius_m is not None:
-        if pixel_area_km2 is None or not math.isfinite(pixel_area_km2):
-            raise ValueError(f"radius_m {radius_m}: needs the area of a pixel; give radius_px")
-        radius_px = radius_m / math.sqrt(pixel_area_km2 * 1e6)
+def _open(true: np.ndarray, radius_px: float) -> np.ndarray:
+    """Open a mask with a disk, as if it were True far beyond the frame."""
     if not 0 <= radius_px < math.inf:
         raise ValueError(f"the radius of the disk, {radius_px} pixels, must be 0 or more")
     reach = np.arange(-math.floor(radius_px), math.floor(radius_px) + 1)
-    # A hair more, for radii such as 30 m / 10.0 m that are no whole numbers.
-    return np.hypot(reach[:, None], reach) <= radius_px * (1 + 1e-9)
-
-
-def _open(true: np.ndarray, disk: np.ndarray) -> np.ndarray:
-    """Open a mask as if it were True far beyond the frame."""
+    disk = np.hypot(reach[:, None], reach) <= radius_px
     margin = len(disk)
     wide = np.pad(true, margin, constant_values=True)
     eroded = ndimage.binary_erosion(wide, disk, border_value=1)
@@ -255,7 +231,9 @@ def _open(true: np.ndarray, disk: np.ndarray) -> np.ndarray:
     return opened[margin:-margin, margin:-margin]
 
 
-def _regions(mask: np.ndarray, pixel_area_km2: float, structure: np.ndarray):
+def _regions(
+    mask: np.ndarray, pixel_area_km2: float, structure: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Number the connected regions of ``mask`` from 1; return numbers [row, col] and areas."""
     numbers, count = ndimage.label(mask, structure=structure)
     areas = np.bincount(numbers.ravel(), minlength=count + 1) * pixel_area_km2
