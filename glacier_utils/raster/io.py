@@ -1,9 +1,9 @@
 """Raster files: opened with clear errors, their headers read, cloud-optimised GeoTIFFs written.
 
-NumPy files are read too: a patch a file, or many stacked in one, whose index (``stack.csv`` beside
-``stack.npy``) says where each lies. A patch of a stack has the path ``stack.npy/000003``. An open
-array offers the few parts of rasterio's datasets that reading needs, so that whoever reads rasters
-reads arrays too.
+NumPy files are read too: one for each patch, or many patches stacked in one, whose index
+(``stack.csv`` beside ``stack.npy``) says where each lies. A patch of a stack has the path
+``stack.npy/000003``. An open array offers the few parts of rasterio's datasets that reading needs,
+so that whoever reads rasters reads arrays too.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ def _read_index(path: Path, count: int) -> list[Place] | None:
         )
     if len(table) != count:
         raise GlacierError(
-            f"{path}: has {len(table)} rows for {count} patches; write one row a patch, in order"
+            f"{path}: has {len(table)} rows for {count} patches; write one row for each, in order"
         )
     numbers = table[["row", "col"]].apply(pd.to_numeric, errors="coerce")
     wrong = (numbers.isna() | (numbers != numbers.round()) | (numbers < 0)).any(axis=1)

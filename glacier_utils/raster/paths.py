@@ -269,5 +269,5 @@ def _product_bands(root: Path, files: Iterable[Path]) -> list[Path]:
 
 def _arrays_hint(items: Sequence[Path]) -> str:
     if any(item.suffix.lower() == ".npz" for item in items):
-        return "; .npz is not read: save one array a file with numpy.save (.npy)"
+        return "; .npz is not read: save each array with numpy.save (.npy)"
     return "; check the path"

@@ -230,7 +230,7 @@ def test_arrays_that_cannot_be_read(tmp_path):
     (tmp_path / "empty.npy").write_bytes(b"")
     for name, message in [
         ("a.npz", r"a.npz: .* save its array with numpy.save"),
-        ("*.npz", r"\.npz is not read: save one array a file"),
+        ("*.npz", r"\.npz is not read: save each array with"),
         ("objects.npy", r"objects.npy: cannot be read as a plain array"),
         ("text.npy", r"text.npy: is an array of <U1"),
         ("flat.npy", r"flat.npy: is an array of int64, 5; a patch is"),
