@@ -267,9 +267,9 @@ def locate_causes(
     """
     found = {}
     for area, codes in changes.items():
-        keys = [(area, dates[0]), (area, dates[-1])]
-        masks = [(clouds or {}).get(key) for key in keys]
-        found[area] = transition.causes(codes, *(views[key] for key in keys), masks)
+        first, last = (area, dates[0]), (area, dates[-1])
+        masks = [(clouds or {}).get(key) for key in (first, last)]
+        found[area] = transition.causes(codes, views[first], views[last], masks)
     return found
 
 
@@ -372,7 +372,7 @@ def glacier_table(
             if window is None:
                 continue
             own = part.zones[window] == number
-            both = (
+            before, after = (
                 np.where(own, entry.probability[window], np.float32(np.nan))
                 for entry in (maps[model, area, first], found)
             )
@@ -380,7 +380,7 @@ def glacier_table(
                 {
                     **dict(zip(_KEY, (model, area, date), strict=True)),
                     **glacier[["glacier_id", "name"]],
-                    **_one_glacier(*both, own, labels[area][window] == 1, found, wanted),
+                    **_one_glacier(before, after, own, labels[area][window] == 1, found, wanted),
                     **{name: bool(glacier[name]) for name in ("cut", "listed")},
                 }
             )
@@ -518,8 +518,8 @@ def unchanged_truth(
     """
     found = {}
     for area in areas:
-        masks = [data.truth(area, date) for date in dates]
-        if all(mask is not None for mask in masks):
+        masks = [mask for date in dates if (mask := data.truth(area, date)) is not None]
+        if len(masks) == len(dates):
             truths = [mask.read() for mask in masks]
             same = np.all([truth == truths[0] for truth in truths], axis=0)
             found[area] = np.where(same, truths[0], UNKNOWN).astype(np.uint8)

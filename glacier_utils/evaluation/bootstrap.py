@@ -224,8 +224,8 @@ def _estimate(sums: list[np.ndarray], score: str, samples: int = 2000, seed: int
         return Estimate(value, math.nan, math.nan)
     generator = np.random.default_rng(seed)
     drawn = generator.multinomial(blocks, np.full(blocks, 1 / blocks), size=samples)
-    draws = [SCORES[score](*(drawn @ table).T) for table in sums]
-    draws = draws[0] - draws[1] if len(sums) > 1 else draws[0]
+    scored = [SCORES[score](*(drawn @ table).T) for table in sums]
+    draws = scored[0] - scored[1] if len(sums) > 1 else scored[0]
     draws = draws[np.isfinite(draws)]
     if not draws.size or math.isnan(value):
         return Estimate(value, math.nan, math.nan)

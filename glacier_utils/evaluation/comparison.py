@@ -549,7 +549,7 @@ def block_size(judged: Judged) -> tuple[dict[str, pd.DataFrame], float, bootstra
     }
     lengths = [bootstrap.correlation_length(curve) for curve in curves.values()]
     longest = max((length for length in lengths if np.isfinite(length)), default=math.nan)
-    extent = tuple(length * resolution for length in judged.grid.shape)
+    extent = judged.grid.height * resolution, judged.grid.width * resolution
     return curves, longest, bootstrap.block_side(longest, extent)
 
 

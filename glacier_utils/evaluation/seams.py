@@ -91,8 +91,8 @@ def borders(starts: Sequence[int], window: int, length: int) -> np.ndarray:
         int64 [n], sorted. A border at ``k`` lies between the pixels k - 1 and k. The frame's own
         ends are none: nothing lies on the other side, however a map is made.
     """
-    starts = np.asarray(starts, np.int64)
-    found = np.unique(np.r_[starts, starts + window])
+    first = np.asarray(starts, np.int64)
+    found = np.unique(np.r_[first, first + window])
     return found[(found > 0) & (found < length)]
 
 
@@ -201,7 +201,8 @@ def error_near_borders(
         ValueError: the shapes differ.
     """
     distances = _patch_distances(reference.shape, size)
-    rows, first = [], None
+    rows: list[dict[str, Any]] = []
+    first = None
     for name, probability in maps.items():
         sums = _sums(probability, reference, distances, NEAR - 1)
         beside, inside = _beside(sums), (sums["brier"][:, -1], sums["pixels"][:, -1])
@@ -294,11 +295,12 @@ def effect_of_windows(
         seconds = time.perf_counter() - began
         laid = [fit_windows(length, window, overlap) for length in (height, width)]
         found = [borders(axis.starts, axis.size, axis.length) for axis in laid]
-        distances = tuple(
+        down, along = (
             border_distance(lines, axis.length) for lines, axis in zip(found, laid, strict=True)
         )
         beside, there = (
-            _beside(_sums(values, reference, distances, NEAR - 1)) for values in (probability, best)
+            _beside(_sums(values, reference, (down, along), NEAR - 1))
+            for values in (probability, best)
         )
         excess = _difference(beside, there)
         low, high = excess.interval()
@@ -377,11 +379,8 @@ def _difference(
     The error of a ratio of sums is that of the sum of its residuals e - r n over the blocks, and
     the difference's that of the difference of both.
     """
-    value, residual, weight = 0.0, 0.0, 0.0
-    for sign, pair in ((1, one), (-1, other)):
-        if pair is None:
-            continue
-        errors, pixels = pair
+    value, residual, weight = 0.0, np.zeros(len(one[0])), np.zeros(len(one[0]))
+    for sign, (errors, pixels) in zip((1, -1), (one, other) if other else (one,), strict=False):
         if not pixels.sum():
             return Estimate(math.nan, math.nan, math.nan)
         mean = float(errors.sum() / pixels.sum())

@@ -373,9 +373,18 @@ def build_landscape(rows: int, cols: int, setting: Setting, rng: np.random.Gener
     debris, stripes = _along_flow(height, ice, line + setting.warming_m, setting.debris, rng)
     height, lake, melt_lake = _lakes(height, ice, old_ice, sea)
     sediment = _sediment(height, ice, old_ice, sea | lake | melt_lake)
-    cut = (inner(field) for field in (debris, stripes, sea, lake, melt_lake, sediment))
     return Landscape(
-        height.astype(np.float32), ice, old_ice, glacier, *cut, line + setting.warming_m
+        height_around=height.astype(np.float32),
+        ice_around=ice,
+        ice_2001_around=old_ice,
+        glacier_around=glacier,
+        debris=inner(debris),
+        stripes=inner(stripes),
+        fjord=inner(sea),
+        lake=inner(lake),
+        melt_lake=inner(melt_lake),
+        sediment=inner(sediment),
+        equilibrium_m=line + setting.warming_m,
     )
 
 
