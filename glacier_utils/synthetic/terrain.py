@@ -239,7 +239,7 @@ def carve_cirques(
         steep = max(np.hypot(up_east, up_north), 1e-3)
         along = ((cols - col) * up_east - (rows - row) * up_north) / steep / radius
         across = np.hypot(rows - row, cols - col) / radius
-        distance = np.clip(np.hypot(across, 0) + ragged, 0, None)
+        distance = np.maximum(across + ragged, 0)
         bowl = height[row, col] - 10 + radius * COARSE_M * (0.5 * distance**3.5 + 0.12 * along)
         near = (across < 1.7) & (along > -1.0)
         carved = np.where(near, np.minimum(carved, bowl), carved)
@@ -254,23 +254,18 @@ def refine(coarse: np.ndarray, factor: int, *, order: int = 3) -> np.ndarray:
         factor: by which cells become smaller.
         order: 3 for splines, 1 for straight lines.
     """
-    rows, cols = (
-        (np.arange(size * factor, dtype=np.float32) + 0.5) / factor - 0.5 for size in coarse.shape
-    )
     fine = coarse.astype(np.float32)
-    for axis, points in ((0, rows), (1, cols)):
-        fine = _resample(fine, points, axis, order)
+    for axis, size in enumerate(coarse.shape):
+        points = (np.arange(size * factor, dtype=np.float32) + 0.5) / factor - 0.5
+        inside = np.clip(points, 0, size - 1)
+        if order == 1:
+            low = np.minimum(inside.astype(int), size - 2)
+            part = np.expand_dims(inside - low, 1 - axis)
+            first, second = np.take(fine, low, axis), np.take(fine, low + 1, axis)
+            fine = (first + (second - first) * part).astype(np.float32)
+        else:
+            fine = CubicSpline(np.arange(size), fine, axis=axis)(inside).astype(np.float32)
     return fine
-
-
-def _resample(values: np.ndarray, points: np.ndarray, axis: int, order: int) -> np.ndarray:
-    inside = np.clip(points, 0, values.shape[axis] - 1)
-    if order == 1:
-        low = np.minimum(inside.astype(int), values.shape[axis] - 2)
-        part = (inside - low).reshape(-1, 1) if axis == 0 else (inside - low).reshape(1, -1)
-        first, second = np.take(values, low, axis), np.take(values, low + 1, axis)
-        return (first + (second - first) * part).astype(np.float32)
-    return CubicSpline(np.arange(values.shape[axis]), values, axis=axis)(inside).astype(np.float32)
 
 
 def gradient(height: np.ndarray, cell_m: float) -> tuple[np.ndarray, np.ndarray]:
