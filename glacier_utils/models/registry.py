@@ -23,8 +23,8 @@ from glacier_utils.models.baselines import GradientBoosting, PixelModel, RandomF
 from glacier_utils.models.networks import GlacierNet, Padded
 
 GONE = {
-    "hedunet": "HED-UNet went in version 0.2.0; choose unet-resnet18, which did better on every "
-    "glacier that both were tried on, or map with version 0.1.0",
+    "hedunet": "HED-UNet went in version 0.2.0; choose unet-resnet18, which did no worse "
+    "wherever both were tried, or map with version 0.1.0",
 }
 """Models of before, and what to do without them."""
 

@@ -11,8 +11,8 @@ from glacier_utils.models.losses import Loss
 from glacier_utils.training.augmentation import check_smallest_crop, operations
 
 GONE = {
-    "normalisation": "per-scene normalisation went in version 0.2.0, since it lost on every "
-    "glacier it was tried on; leave the option out",
+    "normalisation": "per-scene normalisation went in version 0.2.0, since it gained "
+    "nothing on any glacier; leave the option out",
 }
 """Options of before, and what to do without them."""
 
