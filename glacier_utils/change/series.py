@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -159,35 +160,19 @@ def area_table(
         the first date, ``cause_snow_lost_km2`` and so on (``transition.CAUSES``), which add up to
         what was lost and gained.
     """
-    errors = errors or {}
+    columns = ["area_km2", "low", "high", "buffer_km2", "bias_km2", "unknown_km2"]
+    columns += ["high_if_unknown", "change_km2", "change_low", "change_high"]
     rows = []
     for (model, area, date), found in maps.items():
-        pixel = found.grid.pixel_area_km2
-        mapped = mapped_area(found.probability, pixel, found.threshold)
-        ends = interval(
-            mapped["area_km2"],
-            mapped["uncertainty_km2"],
-            errors.get((model, date, date)),
-            ground_km2=float((found.mask != UNKNOWN).sum() * pixel),
-        )
         first = _first_date(maps, model, area)
-        since = compare(maps, model, area, (first, date), errors)
-        same = date == first
-        row = {
-            "model": model,
-            "area": area,
-            "date": date,
-            "area_km2": mapped["area_km2"],
-            "low": ends["low"],
-            "high": ends["high"],
-            "buffer_km2": mapped["uncertainty_km2"],
-            "bias_km2": ends["bias_km2"],
-            "unknown_km2": mapped["unknown_km2"],
-            "high_if_unknown": ends["high"] + mapped["unknown_km2"],
-            "change_km2": since["change_km2"],
-            "change_low": 0.0 if same else since["low_km2"],
-            "change_high": 0.0 if same else since["high_km2"],
-        }
+        same, before = date == first, maps[model, area, first].probability
+        wanted = _errors_of(errors, model, first, date)
+        everywhere = np.ones(before.shape, bool)
+        numbers = _measure(
+            before, found.probability, found, wanted, within=everywhere, ice=~everywhere, same=same
+        )
+        row: dict[str, Any] = dict(zip(_KEY, (model, area, date), strict=True))
+        row |= {name: numbers[name] for name in columns}
         if views is not None:
             causes = dict.fromkeys(transition.CAUSES.values(), 0.0)
             if not same:
@@ -376,29 +361,33 @@ def glacier_table(
                 np.where(own, entry.probability[window], np.float32(np.nan))
                 for entry in (maps[model, area, first], found)
             )
+            same, ice = np.array_equal(before, after, equal_nan=True), labels[area][window] == 1
+            numbers = _measure(before, after, found, wanted, within=own, ice=ice, same=same)
             rows.append(
                 {
                     **dict(zip(_KEY, (model, area, date), strict=True)),
                     **glacier[["glacier_id", "name"]],
-                    **_one_glacier(before, after, own, labels[area][window] == 1, found, wanted),
+                    **numbers,
                     **{name: bool(glacier[name]) for name in ("cut", "listed")},
                 }
             )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).drop(columns="buffer_km2", errors="ignore")
 
 
-def _one_glacier(
+def _measure(
     before: np.ndarray,
     after: np.ndarray,
-    own: np.ndarray,
-    ice: np.ndarray,
     found: Map,
     errors: Sequence[AreaError | None],
+    *,
+    within: np.ndarray,
+    ice: np.ndarray,
+    same: bool,
 ) -> dict[str, float | bool]:
-    """Return the numbers of one glacier on one date, from its window of the two maps."""
+    """Return the numbers of one date and of the change to it, on some ground of two maps."""
     pixel = found.grid.pixel_area_km2
     mapped = mapped_area(after, pixel, found.threshold)
-    known = own & ~np.isnan(after)
+    known = within & ~np.isnan(after)
     reference = float((ice & known).sum() * pixel)
     ends = interval(
         mapped["area_km2"],
@@ -407,17 +396,17 @@ def _one_glacier(
         size_km2=max(mapped["area_km2"], reference),
         ground_km2=float(known.sum() * pixel),
     )
-    unknown = float((own & ~known).sum() * pixel)
+    unknown = float((within & ~known).sum() * pixel)
     since = transition.area_change(
         before, after, pixel, found.threshold, errors=errors, least_km2=reference
     )
-    same = np.array_equal(before, after, equal_nan=True)
     return {
         "zone_km2": float(known.sum() * pixel),
         "reference_km2": reference,
         "area_km2": mapped["area_km2"],
         "low": ends["low"],
         "high": ends["high"],
+        "buffer_km2": mapped["uncertainty_km2"],
         "bias_km2": ends["bias_km2"],
         "reach_km2": ends["reach_km2"],
         "unknown_km2": unknown,
