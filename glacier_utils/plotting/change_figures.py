@@ -116,10 +116,13 @@ def cause_bars(table: pd.DataFrame) -> Figure:
         # Away from zero: the rest lies outermost.
         for cause in CAUSES.values():
             values = sign * wide[cause].fillna(0).to_numpy()
-            style = {"color": CAUSE_COLOURS[cause], "edgecolor": "white"}
+            colour = CAUSE_COLOURS[cause]
             there = table.loc[table["cause"] == cause, "area_km2"].sum() > 0
             label = cause if sign < 0 and there else None
-            ax.barh([escape_math(area) for area in areas], values, left=left, label=label, **style)
+            ax.barh(
+                [escape_math(area) for area in areas], values, left=left, label=label,
+                color=colour, edgecolor="white",
+            )  # fmt: skip
             left += values
     ax.axvline(0, color="0.2", linewidth=0.8)
     ax.invert_yaxis()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -25,7 +26,7 @@ from glacier_utils.plotting.style import (
 
 CLASS_LINES = {"glacier": "#0072b2", "not glacier": "#d55e00"}
 BAND_ORDER = (*BANDS[2::-1], *BANDS[3:])  # by wavelength
-BESIDE = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "frameon": False}
+BESIDE: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "frameon": False}
 """Where a legend stands to the right of its axes."""
 _FAR_APART = 30  # largest over smallest loss
 
@@ -38,7 +39,7 @@ def interval_dots(
     *,
     rows: Sequence[str] | None = None,
     group: str | None = None,
-    colours: Mapping[str | None, str] | None = None,
+    colours: Mapping[Any, str] | None = None,
     scale: float = 1.0,
 ) -> None:
     """Draw values with their intervals as dots, a line per name, from top to bottom.
@@ -100,8 +101,8 @@ def band_histograms(pixels: pd.DataFrame, bands: Sequence[str]) -> Figure:
                     chosen[band], bins=60, range=(0, tops[band]), density=True
                 )
                 middles = (edges[1:] + edges[:-1]) / 2
-                line = {"color": colour, "linewidth": 1.3, "label": f"{name}, {date}"}
-                ax.plot(middles, counts, style, **line)
+                label = f"{name}, {date}"
+                ax.plot(middles, counts, style, color=colour, linewidth=1.3, label=label)
         ax.set_yticks([])
         ax.spines["left"].set_visible(False)
         if area == areas[0]:

@@ -6,6 +6,7 @@ Tables in, a Matplotlib figure out.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -357,8 +358,8 @@ def labels_and_truth(table: pd.DataFrame, *, own: float | None = None) -> Figure
     left.plot(table["labels"], y, "o", color="#0072b2", label="against the labels")
     left.plot(table["truth"], y, "D", color="#d55e00", label="against the truth")
     if own is not None:
-        style = {"color": _CEILING, "linestyle": ":"}
-        left.axvline(own, label="the labels themselves, against the truth", **style)
+        label = "the labels themselves, against the truth"
+        left.axvline(own, color=_CEILING, linestyle=":", label=label)
     left.set_xlabel("IoU (1)")
     figure.legend(*left.get_legend_handles_labels(), frameon=False, fontsize=8, ncols=3,
                   loc="outside lower center")  # fmt: skip
@@ -402,9 +403,8 @@ def error_by_distance(
     for ax in axes:
         ax.set_xlabel("distance from patch border (px)")
         ax.grid(alpha=0.3)
-        above = ax.secondary_xaxis(
-            "top", functions=(lambda px: px * resolution_m, lambda metre: metre / resolution_m)
-        )
+        metres = (lambda px: px * resolution_m, lambda metre: metre / resolution_m)
+        above = ax.secondary_xaxis("top", functions=metres)
         above.set_xlabel("distance (m)", fontsize=9)
         above.tick_params(labelsize=8)
     pixels = pd.concat([curve["pixels"] for curve in curves.values()])
@@ -442,7 +442,7 @@ def window_effects(table: pd.DataFrame) -> Figure:
         raise ValueError(f"{shape[0]} x {shape[1]} cells: at most {_MOST_CELLS} can be read")
     most = 1000 * table["excess"].abs().max()
     most = most if most > 0 else 1.0
-    panels = (
+    panels: tuple[tuple[str, str, str, float, dict[str, Any]], ...] = (
         ("iou", "IoU (1), higher is better", "{:.3f}", 1, {"cmap": "cividis"}),
         ("excess", "error that borders add beside them, with 95 %\ninterval (Brier score x 1000), "
          "0 is none", "{:+.1f}", 1000, {"cmap": "vlag", "vmin": -most, "vmax": most}),

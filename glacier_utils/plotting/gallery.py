@@ -217,21 +217,21 @@ def augmentation_gallery(
     """
     if not len(images):
         raise GlacierError("augmentation: no image to show; choose some patches")
-    images = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))
-    labels = torch.from_numpy(np.ascontiguousarray(labels, dtype=np.uint8))
-    columns = {"original": (images, labels)}
+    before = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))
+    classes = torch.from_numpy(np.ascontiguousarray(labels, dtype=np.uint8))
+    columns = {"original": (before, classes)}
     for recipe in _RECIPES:
-        columns[recipe] = _changed(recipe, images, labels, bands)
-    height, width = images.shape[-2:]
+        columns[recipe] = _changed(recipe, before, classes, bands)
+    height, width = before.shape[-2:]
     figure, axes = plt.subplots(
-        len(images),
+        len(before),
         len(columns),
-        figsize=(1.7 * len(columns), 1.7 * height / width * len(images) + 0.4),
+        figsize=(1.7 * len(columns), 1.7 * height / width * len(before) + 0.4),
         squeeze=False,
         layout="constrained",
     )
     limits = shared_limits([image for part, _ in columns.values() for image in part.numpy()])
-    for row, original in enumerate(images.numpy()):
+    for row, original in enumerate(before.numpy()):
         for ax, (name, (changed, codes)) in zip(axes[row], columns.items(), strict=True):
             picture = changed[row].numpy()
             ax.imshow(composite(picture, bands, limits=limits), interpolation="nearest")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
+from typing import Any
 
 import geopandas as gpd
 import matplotlib.pyplot as plt
@@ -219,8 +220,7 @@ def probability_maps(
     figure, axes = _map_panels(maps, bounds, panel)
     colours = plt.get_cmap(cmap).with_extremes(bad=CLASS_COLOURS["unknown"])
     for ax, title, extent in axes:
-        style = {"cmap": colours, "vmin": limits[0], "vmax": limits[1]}
-        drawn = ax.imshow(maps[title], extent=extent, **style)
+        drawn = ax.imshow(maps[title], cmap=colours, clim=limits, extent=extent)
         map_axes(ax, title)
     figure.colorbar(drawn, ax=[ax for ax, *_ in axes], label=label, shrink=0.7)
     return figure
@@ -305,7 +305,7 @@ def over(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """
     result = np.array(picture, np.float32)
     for value, name in ((1, "glacier"), (UNKNOWN, "unknown")):
-        colour = np.float32(to_rgb(CLASS_COLOURS[name]))
+        colour = np.array(to_rgb(CLASS_COLOURS[name]), np.float32)
         where = mask == value
         result[where] = (1 - _OPACITY) * result[where] + _OPACITY * colour
     return result
@@ -370,7 +370,7 @@ def large_map(
         GlacierError: the detail lies outside the map.
     """
     outlines = dict(outlines or {})
-    beside = [name for name, given in (("detail", inset), ("locator", locator)) if given]
+    beside = [given for given in (inset, locator) if given]
     wide = 10.5 if beside else 8.5
     across = 0.68 * wide if beside else wide
     height = max((across - 0.9) * _ratio(bounds, 1.6) + 1.3, 5.0)
@@ -382,12 +382,10 @@ def large_map(
     _draw(main, picture, bounds, outlines)
     map_axes(main, title)
     _north_arrow(main)
-    for row, name in enumerate(beside):
-        ax = figure.add_subplot(grid[row, 1])
-        if name == "detail":
-            _detail(main, ax, picture, bounds, inset, outlines)
-        else:
-            _locate(ax, locator, bounds)
+    if inset:
+        _detail(main, figure.add_subplot(grid[0, 1]), picture, bounds, inset, outlines)
+    if locator:
+        _locate(figure.add_subplot(grid[-1, 1]), locator, bounds)
     _map_legend(figure, outlines, classes)
     return figure
 
@@ -430,7 +428,8 @@ def matches_map(
     """
     figure, ax = plt.subplots(figsize=(8.5, 7.6 * _ratio(bounds, 1.3) + 1.6), layout="compressed")
     _draw(ax, np.repeat(picture.mean(axis=2, keepdims=True), 3, axis=2), bounds, {})
-    handles = []
+    style: dict[str, Any]
+    handles: list[Patch | Line2D] = []
     for kind, colour in KIND_COLOURS.items():
         own = polygons[polygons["kind"] == kind]
         if len(own):
@@ -507,8 +506,9 @@ def _draw(
 def _outline_lines(outlines: Mapping[str, gpd.GeoDataFrame]) -> Iterator[Line2D]:
     """Return the handles of outlines in a legend, each in its own colour."""
     for colour, name in zip(_LINES, outlines, strict=False):
-        style = {"linewidth": 1.2, "path_effects": [_halo("black", 2.4)]}
-        yield Line2D([], [], color=colour, label=escape_math(name), **style)
+        halo = [_halo("black", 2.4)]
+        label = escape_math(name)
+        yield Line2D([], [], color=colour, linewidth=1.2, path_effects=halo, label=label)
 
 
 def _halo(colour: str, width: float) -> patheffects.withStroke:
@@ -549,7 +549,7 @@ def _detail(
     box = (xmin + left * dx, ymax - bottom * dy, xmin + right * dx, ymax - top * dy)
     _draw(ax, picture[top:bottom, left:right], box, outlines)
     size = ((box[2] - box[0]) / 1000, (box[3] - box[1]) / 1000)
-    frame = {"fill": False, "edgecolor": _DETAIL_COLOUR, "linewidth": 1.6}
+    frame: dict[str, Any] = {"fill": False, "edgecolor": _DETAIL_COLOUR, "linewidth": 1.6}
     corner = (box[0] / 1000, box[1] / 1000)
     main.add_patch(Rectangle(corner, *size, path_effects=[_halo("white", 3.2)], **frame))
     for spine in ax.spines.values():

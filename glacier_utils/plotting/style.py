@@ -7,6 +7,7 @@ Class colours are the same everywhere and keep apart for readers with any common
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -50,7 +51,7 @@ BANDS_TRUE = ("red", "green", "blue")
 BANDS_FALSE = ("nir", "red", "green")
 
 
-def palette(names: Sequence[str]) -> dict[str, str]:
+def palette(names: Sequence[Any]) -> dict[Any, str]:
     """Give each name a colour, the same one wherever the names come in the same order."""
     return {name: OKABE_ITO[i % len(OKABE_ITO)] for i, name in enumerate(names)}
 
@@ -173,7 +174,7 @@ def panels(
     columns: int,
     size: tuple[float, float],
     margin: tuple[float, float] = (0.0, 0.0),
-    **options: object,
+    **options: Any,
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure with ``count`` axes in at most ``columns`` columns.
 
@@ -205,7 +206,7 @@ def graphs(
     margin: tuple[float, float] = (0.0, 0.0),
     *,
     columns: int = 9,
-    **options: object,
+    **options: Any,
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure with axes for graphs, open above and to the right; see `panels`."""
     with plt.rc_context({"axes.spines.top": False, "axes.spines.right": False}):

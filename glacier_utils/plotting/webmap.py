@@ -151,7 +151,7 @@ def _middle(grid: Grid, crs: CRS) -> float:
     """Return the longitude of the grid's middle, after a look at how near a pole it comes."""
     # Points all over it: a frame around a pole keeps away from it on all sides.
     cols, rows = np.meshgrid(np.linspace(0, grid.width, 33), np.linspace(0, grid.height, 33))
-    x, y = grid.transform @ (cols, rows)
+    x, y = grid.transform @ (cols, rows)  # type: ignore[operator]
     longitude, latitude = Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform(x, y)
     if not np.isfinite(latitude).all() or np.abs(latitude).max() > LIMIT_DEGREES:
         raise GlacierError(
@@ -179,8 +179,8 @@ class Picture:
             if self.valid is not None:
                 band[~self.valid] = np.nan
             warped[..., place] = frame.warp_values(band)
-        there = np.isfinite(warped).all(axis=2)
-        bands = np.rint(np.clip(np.where(there[..., None], warped, 0), 0, 1) * 255)
+        there = ~np.isnan(warped).any(axis=2, keepdims=True)
+        bands = np.rint(np.clip(np.where(there, warped, 0), 0, 1) * 255)
         pixels = PIL.Image.fromarray(np.dstack([bands, there * 255]).astype(np.uint8))
         return {"image": _uri(pixels, "WEBP", quality=_LOSSY_QUALITY, method=4)}
 
@@ -306,7 +306,7 @@ class Outlines:
             raise GlacierError(
                 f"{name}: the outlines have no CRS; set it (`set_crs`) before mapping"
             )
-        columns = {*self.fields, *self.plus_minus.values()} | {self.title} - {None}
+        columns = {*self.fields, *self.plus_minus.values(), *([self.title] if self.title else [])}
         if missing := sorted(columns - set(self.table.columns)):
             raise GlacierError(f"{name}: the outlines have no column {', '.join(missing)}")
         table = self.table[self.table.geometry.notna()]
@@ -510,12 +510,12 @@ def _bytes(colour: Sequence[float]) -> tuple[int, int, int]:
 
 def _words(value: object) -> str:
     """Return a value as text: numbers with four significant digits, dates without a time."""
-    if value is None or value is pd.NaT or (isinstance(value, Real) and not np.isfinite(value)):
+    if value is None or value is pd.NaT or (isinstance(value, Real) and not math.isfinite(value)):
         return NOT_KNOWN
     if isinstance(value, pd.Timestamp):
         return value.date().isoformat()
     if isinstance(value, Real) and not isinstance(value, int | np.integer | np.bool_):
         return np.format_float_positional(
-            value, precision=4, unique=False, fractional=False, trim="-"
+            float(value), precision=4, unique=False, fractional=False, trim="-"
         )
     return clean_text(value, 200) or NOT_KNOWN

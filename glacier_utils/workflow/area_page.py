@@ -141,15 +141,20 @@ def write_swipe_map(
         for one in dates
     ]
     layers += _by_date({"Predicted glaciers": outlines})
+    if len(dates) == 1:
+        return write_map(path, grid, layers, title=title)
     note = "What differs within a summer is snow, shadow and the method's own error."
-    two = {"dates": tuple(one.date for one in dates), "notes": [note]} if len(dates) == 2 else {}
-    return write_map(path, grid, layers, title=title, **two)
+    days = (dates[0].date, dates[1].date)
+    return write_map(path, grid, layers, title=title, dates=days, notes=[note])
 
 
 def _by_date(contents: Mapping[str, Sequence[Content]]) -> list[Layer]:
     """Return layers of one content per date; image and outlines are shown at first."""
     shown = ("Satellite image", "Predicted glaciers")
-    return [Layer(name, *sides, shown=name in shown) for name, sides in contents.items()]
+    return [
+        Layer(name, sides[0], sides[1] if len(sides) == 2 else None, shown=name in shown)
+        for name, sides in contents.items()
+    ]
 
 
 def named_outlines(

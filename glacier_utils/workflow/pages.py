@@ -66,10 +66,11 @@ def write_index(run: runs.Run, defaults: dict[str, Any] | None = None) -> Path:
         The path of the page.
     """
     record = run.read_record()
+    usual = defaults or {}
     changed = {
         name: value
         for name, value in (record.get("parameters") or {}).items()
-        if name not in (defaults or {}) or value != defaults[name]
+        if name not in usual or value != usual[name]
     }
     provenance = record.get("provenance", {})
     template = (files("glacier_utils") / "assets" / "index.html.j2").read_text(encoding="utf-8")
