@@ -28,8 +28,8 @@ from contextlib import contextmanager
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from glacier_utils.errors import GlacierError, did_you_mean
@@ -217,7 +217,7 @@ class DoubledConv(nn.Module):
     def forward(self, features: torch.Tensor, others: torch.Tensor | None) -> torch.Tensor:
         """Map [n, channel, row, col] and others of twice the size to features of twice the size."""
         found = self.up(features)
-        return F.relu(found if self.beside is None else found + self.beside(others))
+        return functional.relu(found if self.beside is None else found + self.beside(others))
 
 
 class DoubledBlock(nn.Module):
@@ -303,9 +303,9 @@ def _doubled_forward(
     # Split rather than sliced twice: the gradient is joined, not added to zeros.
     weight, beside = convolution.weight.split([channels, count - channels], dim=1)
     weight = doubled_weight(weight)
-    found = F.conv_transpose2d(features, weight, convolution.bias, stride=2, padding=1)
+    found = functional.conv_transpose2d(features, weight, convolution.bias, stride=2, padding=1)
     if skip_connection is not None:
-        found = found + F.conv2d(skip_connection, beside, padding=1)
+        found = found + functional.conv2d(skip_connection, beside, padding=1)
     for module in behind:
         found = module(found)
     return block.attention2(block.conv2(found))

@@ -137,8 +137,10 @@ def map_scenes(
         scenes: what ``scene_lists.list_scenes`` takes. Where they overlap the first counts, see
             ``mosaic.merge``.
         out: folder of the products, ``<name>_probability.tif`` and so on.
-        workers, scheduler, retries: as of ``run_tasks``. A mistake in a scene on the disk is not
-            tried again; one on the web may be the network's.
+        workers: number of processes, as of ``run_tasks``.
+        scheduler: address of a Dask scheduler, likewise.
+        retries: further tries of a scene that failed. A mistake in a scene on the disk is not tried
+            again; one on the web may be the network's.
         progress: show a bar.
         map_one: in the place of ``scenes.map_scene``; importable where there are workers.
         settings: further arguments of it. What is None or "" is left out; the others count before

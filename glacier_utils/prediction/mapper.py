@@ -288,7 +288,9 @@ class Plan:
                 total[: rows.size - high] = total[high:].copy()
                 total[rows.size - high :] = 0
 
-    def _add_row(self, total: np.ndarray, reader: _Reader, number: int, places) -> None:
+    def _add_row(
+        self, total: np.ndarray, reader: _Reader, number: int, places: Sequence[tuple[int, int]]
+    ) -> None:
         """Add the windows of one row of windows, at ``places`` (number, column), to the strip."""
         rows, cols = self.rows, self.cols
         start, wide = rows.starts[number], cols.size

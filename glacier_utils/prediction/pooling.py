@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 _CELL = 32  # px of the image; means of cells are what neighbourhoods are made of
@@ -70,12 +70,14 @@ def local_mean(features: torch.Tensor, side: int, stride: int = 1) -> torch.Tens
     height, width = features.shape[-2:]
     if max(height, width) <= count * step:
         return features.mean((2, 3), keepdim=True)
-    cells = F.avg_pool2d(features.float(), step, ceil_mode=True, count_include_pad=False)
+    cells = functional.avg_pool2d(features.float(), step, ceil_mode=True, count_include_pad=False)
     around = (count // 2,) * 4
-    inside = F.pad(torch.ones_like(cells[:1, :1]), around)
-    means = F.avg_pool2d(F.pad(cells, around), count, 1) / F.avg_pool2d(inside, count, 1)
+    inside = functional.pad(torch.ones_like(cells[:1, :1]), around)
+    means = functional.avg_pool2d(functional.pad(cells, around), count, 1) / functional.avg_pool2d(
+        inside, count, 1
+    )
     # An even number of cells is centred on a corner, an odd one on the middle of a cell.
-    found = F.interpolate(
+    found = functional.interpolate(
         means, size=(height, width), mode="bilinear", align_corners=count % 2 == 0
     )
     return found.to(features.dtype)
@@ -85,7 +87,7 @@ def _pools(func: Callable, args: tuple, kwargs: dict) -> bool:
     """Tell whether a call takes the mean over the rows and columns of images."""
     if not args or not isinstance(args[0], torch.Tensor) or args[0].dim() != 4:
         return False
-    if func is F.adaptive_avg_pool2d:
+    if func is functional.adaptive_avg_pool2d:
         return (args[1] if len(args) > 1 else kwargs.get("output_size")) in _WHOLE
     if func in (torch.Tensor.mean, torch.mean):
         dims = args[1] if len(args) > 1 else kwargs.get("dim")

@@ -103,10 +103,13 @@ def map_scene(
         date: of the image, as YYYY-MM-DD or YYYY-MM; "" takes it from the scene's name, where there
             is one.
         bands: as of ``open_source``; None: the model's bands in its order.
-        scale, offset, nodata: of the scene's numbers, reflectance = (DN + offset) / scale; None:
-            as the scene's metadata or tags tell, else as in the training, else 10000, 0 and the
-            file's own tag.
-        window, overlap, flips: as of ``mapper.Plan`` and ``Mapper``.
+        scale: of the scene's numbers, reflectance = (DN + offset) / scale; None: as the scene's
+            metadata or tags tell, else as in the training, else 10000.
+        offset: likewise, else 0.
+        nodata: number of missing pixels; likewise, else the file's own tag.
+        window: largest side of a window in pixels, as of ``mapper.Plan``.
+        overlap: pixels that neighbouring windows share at least.
+        flips: average over the four mirror images.
         min_area_km2: smaller predicted glaciers are left out of the outlines (not of the rasters).
         outlines: whether to draw outlines. Scenes without CRS never get any.
         progress: show a bar.
@@ -130,7 +133,7 @@ def map_scene(
     if done := _whole(files["item"], for_all):
         return done
     models = _models(checkpoint)
-    source = _open(scene, bands, models[0][1], scale, offset, nodata)
+    source = _open(scene, models[0][1], settings)
     mapper = Mapper([model for _, model in models], flips=flips)
     plan = Plan(mapper, source, window=window, overlap=overlap)
     date = date or date_in_name(source)
@@ -171,7 +174,10 @@ def finished(
     """Return the files of a scene if all of them are there and made of these inputs, else None.
 
     Args:
-        checkpoint, scene, out, name: as of ``map_scene``.
+        checkpoint: as of ``map_scene``.
+        scene: as of ``map_scene``.
+        out: as of ``map_scene``.
+        name: as of ``map_scene``.
         settings: its other arguments; what is left out counts as its default.
 
     Raises:
@@ -342,20 +348,13 @@ def _models(checkpoint: Checkpoints) -> list[tuple[str, Segmenter]]:
     return models
 
 
-def _open(
-    scene: Any,
-    bands: Sequence[str] | Mapping[str, Any] | None,
-    segmenter: Segmenter,
-    scale: float | None,
-    offset: float | None,
-    nodata: float | None,
-) -> Source:
+def _open(scene: Any, segmenter: Segmenter, settings: Mapping[str, Any]) -> Source:
     """Open a scene with the rule its files tell, or that is given, else that of the training."""
     if isinstance(scene, Source):
         return scene
-    given = {"scale": scale, "offset": offset, "nodata": nodata}
+    given = {name: settings[name] for name in ("scale", "offset", "nodata")}
     given = {name: value for name, value in given.items() if value is not None}
-    bands = bands or segmenter.bands
+    bands = settings["bands"] or segmenter.bands
     source = open_source(scene, bands=bands, reflectance=Reflectance(**given) if given else None)
     if source.reflectance_source == "default":
         trained = segmenter.provenance.get("reflectance") or {}
@@ -556,34 +555,34 @@ def write_products(
     name: str,
     *,
     date: str,
-    window: int | None = None,
-    overlap: int = 64,
     min_area_km2: float = 0.0,
-    progress: bool = False,
+    **settings: Any,
 ) -> Product:
-    """Map a scene with `scenes.map_scene`, write the image beside the maps, and read them back.
+    """Map a scene with ``map_scene``, write the image beside the maps, and read them back.
+
+    The image, reflectance with nan where there is none, is left out where a side is above
+    ``LARGEST_IMAGE`` px.
 
     Args:
         segmenter: the model, with its threshold.
-        folder, name: files are ``<folder>/<name>_<kind>.tif`` and so on.
-        date, window, overlap, min_area_km2, progress: as of ``map_scene``. The image, reflectance
-            with nan where there is none, is left out where a side is above ``LARGEST_IMAGE`` px.
+        source: the scene.
+        folder: of the files.
+        name: they are called ``<name>_<kind>.tif`` and so on.
+        date: of the image, as of ``map_scene``.
+        min_area_km2: smaller predicted glaciers are left out of the outlines.
+        settings: further arguments of ``map_scene``.
+
+    Raises:
+        GlacierError: as of ``map_scene``.
     """
-    settings = {"window": window, "overlap": overlap, "min_area_km2": min_area_km2}
-    files = map_scene(
-        segmenter, source, folder, name=name, date=date, progress=progress, **settings
-    )
+    settings |= {"name": name, "date": date, "min_area_km2": min_area_km2}
+    files = map_scene(segmenter, source, folder, **settings)
     if max(source.grid.shape) <= LARGEST_IMAGE:
         image = source.read()
         pixels = np.where(image.valid, image.reflectance, np.nan).astype(np.float32)
-        files["image"] = write_raster(
-            folder / f"{name}_image.tif",
-            pixels,
-            source.grid,
-            nodata=np.nan,
-            tags={"IMAGE_DATE": date},
-            descriptions=source.bands,
-        )
+        about = {"nodata": np.nan, "tags": {"IMAGE_DATE": date}, "descriptions": source.bands}
+        path = folder / f"{name}_image.tif"
+        files["image"] = write_raster(path, pixels, source.grid, **about)
     with rasterio.open(files["class"]) as file:
         mask = file.read(1)
     outlines = polygonize_file(files["class"], min_area_km2=min_area_km2)
@@ -649,20 +648,18 @@ def seen_from_afar(scene: LargeScene, product: Product) -> tuple[Image, np.ndarr
 
 
 def product_table(products: Mapping[tuple[str, str], Product]) -> pd.DataFrame:
-    """Return area, date, number of predicted glaciers and their area in km2, a row a product."""
+    """Return area, date, glaciers (number) and area_km2 of the predictions, per product."""
+    columns = ["area", "date", "glaciers", "area_km2"]
     rows = [
-        {
-            "area": area,
-            "date": date,
-            "glaciers": len(product.outlines),
-            "area_km2": round(float(product.outlines["area_km2"].sum()), 1),
-        }
+        (area, date, len(product.outlines), round(float(product.outlines["area_km2"].sum()), 1))
         for (area, date), product in products.items()
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=columns)
 
 
-def check_products(products: Mapping[object, Product], sources: Mapping[object, Source]) -> dict:
+def check_products(
+    products: Mapping[Any, Product], sources: Mapping[Any, Source]
+) -> dict[str, int | bool]:
     """Read the written files back and say whether they hold what they should.
 
     Args:
