@@ -53,7 +53,9 @@ def test_a_notebook_imports_few_names(measured):
 
 def test_lines_of_code_leave_out_what_is_for_people(tmp_path):
     path = tmp_path / "module.py"
-    path.write_text('"""What it is.\n\nMore."""\n\n# Why.\nx = """a\nb"""\n\n\ndef f():\n    """Do."""\n')
+    path.write_text(
+        '"""What it is.\n\nMore."""\n\n# Why.\nx = """a\nb"""\n\n\ndef f():\n    """Do."""\n'
+    )
     assert house.lines_of_code(path) == 3
 
 

@@ -1,6 +1,5 @@
 """The study: how trials are run, compared and read."""
 
-
 import pandas as pd
 import pytest
 

@@ -1,6 +1,5 @@
 """Self-training: what it learns from, and that no label of the test area is read."""
 
-
 import numpy as np
 import pytest
 import torch
