@@ -49,24 +49,42 @@ class UnusableItemError(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """An item that may be loaded; ``footprint`` is its part of the box, in the box's CRS."""
+    """An item that may be loaded.
+
+    Attributes:
+        name: its identifier.
+        taken: when, in UTC.
+        platform: the satellite.
+        cloud: cover of the whole item in percent, None where the catalogue does not state it.
+        baseline: the processing baseline, "" where it is not known.
+        offset: reflectance = (number + offset) / 10000.
+        offset_from: what says so.
+        assets: band or "scl" -> web address.
+        footprint: its part of the box, in the box's CRS.
+        fraction: of the box that it covers, 0..1.
+    """
 
     name: str
     taken: datetime
     platform: str
     cloud: float | None
     baseline: str
-    # reflectance = (number + offset) / 10000, and what says so.
     offset: int
     offset_from: str
     assets: dict[str, str]
     footprint: shapely.Geometry
-    fraction: float  # of the box that it covers
+    fraction: float
 
 
 @dataclass(frozen=True)
 class Acquisition:
-    """Items of one pass in the order in which they fill the box; fractions of the box in 0..1."""
+    """Items of one pass.
+
+    Attributes:
+        parts: the items in the order in which they fill the box.
+        covered: fraction of the box that they cover, 0..1.
+        clear: fraction of the box that is expected to be clear, 0..1.
+    """
 
     parts: tuple[Candidate, ...]
     covered: float
@@ -135,7 +153,10 @@ def candidates(
 ) -> tuple[list[Candidate], list[str]]:
     """Return the items that can be used, and a sentence for each that cannot.
 
-    ``box`` is in ``crs``; an item that does not touch it is dropped without a word.
+    Args:
+        items: as ``search`` returns them.
+        box: in ``crs``; an item that does not touch it is dropped without a word.
+        crs: projected.
     """
     good, left_out = [], []
     for item in items:
@@ -162,6 +183,10 @@ def rank(found: Sequence[Candidate], box: shapely.Geometry) -> list[Acquisition]
     so an item that covers the box alone is taken alone. Cloud cover is that of the whole item, and
     100 % where the catalogue does not state it. Ties go to the earlier pass, and in a pass to the
     later processing baseline.
+
+    Args:
+        found: items that touch the box.
+        box: in the CRS of their footprints.
     """
     passes: list[list[Candidate]] = []
     for candidate in sorted(found, key=lambda one: (one.platform, one.taken, one.name)):
@@ -208,6 +233,10 @@ def known_offset(item: dict[str, Any], assets: Sequence[dict[str, Any]]) -> tupl
     ``earthsearch:boa_offset_applied`` counts before ``raster:offset``, which Earth Search leaves at
     -0.1 where it has applied the offset already (Element84/earth-search, issue 9). Then
     ``raster:offset``, divided by the scale. Then the baseline alone.
+
+    Args:
+        item: with its ``properties``.
+        assets: those of the bands.
 
     Raises:
         UnusableItemError: nothing tells, or the bands have different offsets or another scale than

@@ -259,10 +259,10 @@ def cloud_mask(
         method = next((name for name, mask in masks.items() if mask is not None), "csmask")
         if method == "csmask" and (problem := unfit(source) or missing()):
             method, text = "none", f"clouds: not assessed (no scene classification, and {problem})"
-    if method == "ready":
+    if method == "ready" and ready is not None:
         inner = warp_mask(ready, source.grid, name="cloud mask")
         return CloudMask(source, method, "clouds: the mask that was given", inner)
-    if method == "scl":
+    if method == "scl" and scl is not None:
         inner = warp_mask(scl, source.grid, name="scene classification")
         text = "clouds: scene classification (classes 8 and 9, without thin cirrus; shadow 3)"
         return CloudMask(source, method, text, inner, _SCL_CODES)
@@ -343,6 +343,6 @@ def cloud_fractions(codes: np.ndarray) -> dict[str, float]:
     """
     assessed = int(np.count_nonzero(codes != UNKNOWN))
     return {
-        name: np.count_nonzero(codes == code) / assessed if assessed else math.nan
+        name: int(np.count_nonzero(codes == code)) / assessed if assessed else math.nan
         for name, code in (("cloud", CLOUD), ("shadow", SHADOW))
     }

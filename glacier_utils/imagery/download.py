@@ -361,7 +361,8 @@ def _load_best(
     Raises:
         GlacierError: none can be read.
     """
-    found, broken = list(found), []
+    found = list(found)
+    broken: list[str] = []
     while len(broken) < _TRIES and (ranked := rank(found, box)):
         try:
             with rasterio.Env(**_GDAL), quiet_loggers(("odc", "rasterio")):
@@ -444,7 +445,7 @@ def _read(item: Candidate, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
         loaded = odc.stac.load(
             [stand_in],
             bands=[*BANDS, "scl"],
-            geobox=GeoBox(grid.shape, grid.transform, grid.crs.to_wkt()),
+            geobox=GeoBox(grid.shape, grid.transform, grid.crs),
             dtype={"*": "uint16", "scl": "uint8"},
             resampling={"*": "bilinear", "scl": "nearest"},
             nodata=0,
@@ -482,7 +483,7 @@ def _usable(
         )
     clear = [one for one in found if one.cloud is None or one.cloud <= max_cloud]
     if not clear:
-        least = min(one.cloud for one in found)
+        least = min(one.cloud or 0 for one in found)
         raise GlacierError(
             f"{what}: all {len(found)} images of {where} have more than --max-cloud {max_cloud:g} "
             f"percent of cloud; the clearest has {least:.4g}: raise --max-cloud, or take a wider "
@@ -569,7 +570,7 @@ def _manifest(name: str, request: dict[str, Any], report: Sequence[str]) -> str:
     """Return dataset.yaml. What a catalogue says stands in comments, a line each."""
     box = " ".join(f"{value:g}" for value in request["bbox"])
     rule = {"scale": int(_STORED.scale), "offset": OFFSET, "nodata": 0}
-    content = {"name": name, "bands": [*BANDS]}
+    content: dict[str, Any] = {"name": name, "bands": [*BANDS]}
     if request["outlines"] is not None:
         content["outlines"] = "outlines.gpkg"
     content["areas"] = {

@@ -20,10 +20,19 @@ from glacier_utils.raster.paths import gdal_name
 class Reflectance:
     """How stored numbers become reflectance: (number + offset) / scale.
 
-    ``nodata`` None takes the nodata value that the file itself names, if any. A pixel has no data
-    if any band holds that value; but where the value is also a reflectance that can be measured,
-    only if all bands hold it. So 0 with an offset of -1000 says no data in any one band, while 0
-    without an offset may be the near infrared of dark water.
+    A pixel has no data if any band holds ``nodata``; but where that is also a reflectance that can
+    be measured, only if all bands hold it. So 0 with an offset of -1000 says no data in any one
+    band, while 0 without an offset may be the near infrared of dark water.
+
+    Attributes:
+        scale: stored numbers to a reflectance of 1.
+        offset: what is added to a stored number.
+        nodata: the stored number that says no data; None takes what the file itself names, if any.
+
+    Example:
+        >>> rule = Reflectance(offset=-1000, nodata=0)
+        >>> rule.can_be(0), rule.can_be(1000)
+        (False, True)
     """
 
     scale: float = 10000.0
@@ -55,13 +64,19 @@ class Reflectance:
 
 @dataclass(frozen=True)
 class Scaling:
-    """How each band becomes reflectance; None where the tags of each file tell."""
+    """How each band becomes reflectance.
+
+    Attributes:
+        per_band: a rule for each band, None where the tags of each file say it.
+        nodata: of the caller, for bands that the tags speak of.
+        source: who says so.
+        first: the rule of the first band (of the first file where the tags say it).
+        warnings: a line for each contradiction.
+    """
 
     per_band: tuple[Reflectance | None, ...]
-    # Nodata of the caller, for bands that the tags tell of.
     nodata: float | None
     source: str
-    # The rule of the first band, of the first file where the tags tell.
     first: Reflectance
     warnings: tuple[str, ...] = ()
 
@@ -103,7 +118,7 @@ def choose_scaling(
         product = _product(header) if header else None
         tagged = [_has_tags(item, number) for item in ([header] if header else headers)]
         if product is not None:
-            rules.append(_of_product(product, header.path, stated, warnings))
+            rules.append(_of_product(product, path or headers[0].path, stated, warnings))
             sources.append(f"product metadata {product.path.name}")
         elif not stated.is_stated and any(tagged):
             _refuse_some(headers, tagged)
@@ -121,7 +136,7 @@ def choose_scaling(
         tuple(rules),
         stated.nodata,
         ", ".join(dict.fromkeys(sources)),
-        rules[0] or first,
+        rules[0] or first or stated,
         tuple(dict.fromkeys(warnings)),
     )
 
@@ -137,7 +152,7 @@ def _product(header: Header) -> Product | None:
 def _of_product(
     product: Product, path: Path, stated: Reflectance, warnings: list[str]
 ) -> Reflectance:
-    rule = Reflectance(product.scale, product.offset(band_of(path)), product.nodata)
+    rule = Reflectance(product.scale, product.offset(band_of(path) or ""), product.nodata)
     if stated.is_stated and (stated.scale, stated.offset) != (rule.scale, rule.offset):
         warnings.append(
             f"{product.path}: the product says {rule.words}, `reflectance` says {stated.words}; "

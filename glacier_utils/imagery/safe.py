@@ -31,10 +31,17 @@ _OFFSET_SINCE = "04.00"
 
 @dataclass(frozen=True)
 class Product:
-    """What a product says of itself.
+    """What a product says of itself: reflectance = (number + offsets[band]) / scale.
 
-    reflectance = (number + offsets[band]) / scale, by names such as B04. ``date`` is the ISO day
-    of sensing. ``has_offsets`` is False where the metadata name none, which means 0.
+    Attributes:
+        path: its metadata file.
+        level: "L1C" or "L2A".
+        baseline: the processing baseline, such as "05.09".
+        date: the ISO day of sensing.
+        scale: the quantification value.
+        offsets: in stored numbers, by names such as B04.
+        nodata: the stored number that says no data, None where the metadata name none.
+        has_offsets: False where the metadata name none, which means 0.
     """
 
     path: Path
@@ -52,7 +59,11 @@ class Product:
         return not self.has_offsets and self.baseline >= _OFFSET_SINCE
 
     def offset(self, band: str) -> float:
-        """Return the offset of a band such as B04."""
+        """Return the offset of a band such as B04.
+
+        Raises:
+            GlacierError: the metadata name offsets, but none for this band.
+        """
         if band not in self.offsets:
             raise GlacierError(
                 f"{self.path}: names no {_OFFSET[self.level]} for {band} though it does for "
@@ -93,7 +104,10 @@ def find_metadata(path: Path) -> Path | None:
 
 
 def read_product(metadata: Path) -> Product:
-    """Read MTD_MSIL2A.xml or MTD_MSIL1C.xml.
+    """Read the metadata of a product.
+
+    Args:
+        metadata: MTD_MSIL2A.xml or MTD_MSIL1C.xml, on the disk or in an archive.
 
     Raises:
         GlacierError: the file is not readable XML, declares a DOCTYPE or entities, or lacks the
@@ -109,9 +123,9 @@ def read_product(metadata: Path) -> Product:
         for item in _named(root, "Spectral_Information")
     } or {str(number): name for number, name in enumerate(_BANDS)}
     given = {
-        _two_digits(numbers[item.get("band_id")]): _number(item.text or "", metadata)
+        _two_digits(band): _number(item.text or "", metadata)
         for item in _named(root, _OFFSET[level])
-        if numbers.get(item.get("band_id"))
+        if (band := numbers.get(item.get("band_id")))
     }
     return Product(
         path=metadata,
@@ -128,7 +142,8 @@ def read_product(metadata: Path) -> Product:
 def scene_classification_path(product: str | Path) -> Path | None:
     """Return the scene classification (SCL, 20 m, else 60 m) of a product, None without one.
 
-    ``product`` is a SAFE folder, a zip with one, or any band file or folder in it.
+    Args:
+        product: a SAFE folder, a zip with one, or any band file or folder in it.
     """
     path = Path(product)
     metadata = find_metadata(path)

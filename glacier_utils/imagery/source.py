@@ -143,18 +143,24 @@ def input_files(images: str | Path | Sequence[str | Path]) -> list[Path]:
 
     Besides the rasters: archives that they are in, metadata of products, indices of stacks. Images
     on the web are left out.
+
+    Args:
+        images: as in ``open_source``.
     """
     files = list_files(images)
-    found = {local_file(path) for path in files}
+    found = [local_file(path) for path in files]
     for path in files:
         metadata = find_metadata(path) if band_of(path) else None
         beside = index_of(path) if path.suffix.lower() == ".npy" else None
-        found |= {local_file(item) for item in (metadata, beside) if item and exists(item)}
-    return sorted(found - {None})
+        found += [local_file(item) for item in (metadata, beside) if item and exists(item)]
+    return sorted({path for path in found if path})
 
 
 def band_names(bands: Sequence[str] | Mapping[str, Any]) -> tuple[str, ...]:
     """Return the names of the bands in order, checked.
+
+    Args:
+        bands: as in ``open_source``.
 
     Raises:
         GlacierError: no bands, a name twice, or a specification of a wrong kind.
@@ -414,7 +420,7 @@ class _RasterSource(Frame, Source):
                 values[position] += np.float32(rule.offset)
                 values[position] /= np.float32(rule.scale)
         # Integers that were scaled are finite.
-        known = ~empty.all(axis=0) & ~empty[alone].any(axis=0)
+        known = np.logical_not(empty.all(axis=0) | empty[alone].any(axis=0))
         if not whole_numbers:
             known &= np.isfinite(values).all(axis=0)
         if not known.all():

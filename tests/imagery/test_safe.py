@@ -275,7 +275,7 @@ def test_only_windows_are_read(make_safe, monkeypatch):
             return original(self, *args, window=window, **options)
 
     monkeypatch.setattr("rasterio.DatasetReader", Spy)
-    monkeypatch.setattr("rasterio.open", Spy)
+    monkeypatch.setattr("rasterio.open", lambda path, *mode, **options: Spy(path))
     image = source.read(150, 200, 30, 20)
     assert seen == [((150, 180), (200, 220))] * 4
     np.testing.assert_allclose(
