@@ -183,6 +183,7 @@ def test_one_failing_scene_stops_no_other(tmp_path, checkpoint):
     assert pd.read_csv(out / "scenes.csv").status.value_counts()["failed"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_results_do_not_depend_on_workers_even_if_one_is_killed(tmp_path, checkpoint, workers):
     names = ("a", "killed", "bad", "shaky", "e")
@@ -228,6 +229,7 @@ def test_results_do_not_depend_on_workers_even_if_one_is_killed(tmp_path, checkp
     assert sorted(calls(tmp_path)) == sorted([*names, "killed", "shaky"])
 
 
+@pytest.mark.slow
 def test_a_cluster_that_is_not_there_is_said_soon(tmp_path, checkpoint, caplog):
     scene = write_scene(tmp_path / "a.tif", 0)
     start = time.monotonic()

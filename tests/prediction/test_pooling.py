@@ -121,6 +121,7 @@ def test_a_window_larger_than_a_patch_sees_means_of_its_neighbourhood():
     np.testing.assert_allclose(wide[:, :160], 0.1, atol=2e-2)
 
 
+@pytest.mark.slow
 def test_patches_and_mirror_images_of_them_are_seen_as_in_training():
     torch.manual_seed(0)
     model = Segmenter("unet-efficientnet-b0", BANDS, np.zeros(4), np.ones(4)).eval()

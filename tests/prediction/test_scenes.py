@@ -288,6 +288,7 @@ def test_work_on_other_inputs_begins_anew(tmp_path):
         assert (file.read(1) == 0).all()
 
 
+@pytest.mark.slow
 @POSIX
 def test_a_killed_process_goes_on_to_the_same_result(tmp_path, checkpoint):
     scene = tmp_path / "scene_2023-08-24.tif"
@@ -315,6 +316,7 @@ def test_a_killed_process_goes_on_to_the_same_result(tmp_path, checkpoint):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @POSIX
 def test_a_full_disk_is_said_and_leaves_no_broken_file(tmp_path, checkpoint):
     """A limit on the size of files stands for the disk."""
