@@ -315,8 +315,9 @@ class Dataset:
         """
         entries = self.settings(area).entries
         if date not in entries:
+            # A date is near any other, so all are named.
             raise GlacierError(
-                f"{self.name}, {area}: no date {date!r}; {did_you_mean(date, entries)}"
+                f"{self.name}, {area}: no date {date!r}; known are {', '.join(entries)}"
             )
         return entries[date]
 
