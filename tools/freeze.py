@@ -1,4 +1,4 @@
-"""Keep what the runs of the notebooks come to, so that a change of form can be shown to change nothing.
+"""Keep what the runs of the notebooks come to, to show that a change of form changes nothing.
 
     python tools/freeze.py run                # short trainings on the sample, everest, athabasca
     python tools/freeze.py keep FILE.json     # hash what those runs left
@@ -72,7 +72,7 @@ def compare(before: str, after: str) -> int:
 
 
 def content(path: Path) -> str | None:
-    """Return the hash of what a file says, None for files that say when and where they were made."""
+    """Return the hash of what a file says, None for files that say when they were made."""
     import numpy as np
 
     sha = hashlib.sha256()
