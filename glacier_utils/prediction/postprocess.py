@@ -21,7 +21,6 @@ from glacier_utils.raster.grid import Grid
 # holes below about 0.225 km2 filled.
 MIN_AREA_KM2 = 0.9
 MAX_HOLE_KM2 = 0.225
-RADIUS_PX = 1.5  # the eight neighbours
 AS_PREDICTED = "as predicted"
 
 _EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)
@@ -118,32 +117,28 @@ def fill_holes(
     return _mask(glacier | is_hole[holes], unknown, mask)
 
 
-def opening(mask: np.ndarray, radius_px: float = RADIUS_PX) -> np.ndarray:
-    """Remove glacier where no disk fits in: specks, and necks that join glaciers to snow.
+def opening(mask: np.ndarray) -> np.ndarray:
+    """Remove glacier where no 3 x 3 pixels fit in: specks, and necks that join glaciers to snow.
 
-    Morphological opening. A disk may lie partly on unknown pixels and outside the frame.
+    Morphological opening. The nine pixels may lie partly on unknown ones and outside the frame.
 
     Args:
         mask: bool or uint8 [row, col]: 0, 1, 255.
-        radius_px: of the disk in pixels: 1 is a pixel with its four neighbours, 1.5 with all eight.
 
     Returns:
         A new mask of the same type.
-
-    Raises:
-        ValueError: the radius is negative or not a number.
     """
     glacier, unknown = _parts(mask)
-    return _mask(glacier & _open(glacier | unknown, radius_px), unknown, mask)
+    return _mask(glacier & _open(glacier | unknown), unknown, mask)
 
 
-def closing(mask: np.ndarray, radius_px: float = RADIUS_PX) -> np.ndarray:
-    """Turn 0 into glacier where no disk of 0 fits in: cracks, and small holes.
+def closing(mask: np.ndarray) -> np.ndarray:
+    """Turn 0 into glacier where no 3 x 3 pixels of 0 fit in: cracks, and small holes.
 
-    The opening of what is not glacier, with arguments, result and errors of ``opening``.
+    The opening of what is not glacier, with arguments and result of ``opening``.
     """
     glacier, unknown = _parts(mask)
-    return _mask(glacier | ~_open(~glacier, radius_px), unknown, mask)
+    return _mask(glacier | ~_open(~glacier), unknown, mask)
 
 
 # name -> function(mask, area of a pixel in km2, pixels of known nunataks) -> mask.
@@ -218,17 +213,11 @@ def _mask(glacier: np.ndarray, unknown: np.ndarray, like: np.ndarray) -> np.ndar
     return result
 
 
-def _open(true: np.ndarray, radius_px: float) -> np.ndarray:
-    """Open a mask with a disk, as if it were True far beyond the frame."""
-    if not 0 <= radius_px < math.inf:
-        raise ValueError(f"the radius of the disk, {radius_px} pixels, must be 0 or more")
-    reach = np.arange(-math.floor(radius_px), math.floor(radius_px) + 1)
-    disk = np.hypot(reach[:, None], reach) <= radius_px
-    margin = len(disk)
-    wide = np.pad(true, margin, constant_values=True)
-    eroded = ndimage.binary_erosion(wide, disk, border_value=1)
-    opened = ndimage.binary_dilation(eroded, disk)
-    return opened[margin:-margin, margin:-margin]
+def _open(true: np.ndarray) -> np.ndarray:
+    """Open a mask with 3 x 3 pixels, as if it were True far beyond the frame."""
+    wide = np.pad(true, 3, constant_values=True)
+    eroded = ndimage.binary_erosion(wide, _EIGHT_NEIGHBOURS, border_value=1)
+    return ndimage.binary_dilation(eroded, _EIGHT_NEIGHBOURS)[3:-3, 3:-3]
 
 
 def _regions(

@@ -11,6 +11,7 @@ import glob
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -46,14 +47,14 @@ class SceneRef:
         name: plain file name that its products start with.
         images: what ``source.open_source`` takes: a path or pattern, or a tuple of these.
         date: YYYY-MM-DD, "" where the list does not tell.
-        bands: band -> file name or band number, None where the file names tell.
+        bands: band -> file name, None where the file names tell.
         scale, offset: reflectance = (number + offset) / scale, None where the list does not tell.
     """
 
     name: str
     images: str | tuple[str, ...]
     date: str = ""
-    bands: Mapping[str, Any] | None = field(default=None, hash=False)
+    bands: Mapping[str, str] | None = field(default=None, hash=False)
     scale: float | None = None
     offset: float | None = None
 
@@ -100,26 +101,21 @@ def public_names(images: str | Path | Iterable[str | Path]) -> list[str]:
 
 
 def read_scenes(path: str | Path) -> list[SceneRef]:
-    """Read the scenes of a saved STAC search, an item, or a folder of items.
+    """Read the scenes of a saved STAC search or of an item.
 
     Args:
-        path: JSON with a FeatureCollection (ItemCollection) or an item, or a folder of such.
+        path: JSON with a FeatureCollection (ItemCollection) or an item.
 
     Returns:
         A scene an item, in order: its four bands' addresses (by the asset keys of
-        ``catalogue.ASSETS``, else by the bands' common names), date, and scale and offset where
-        baseline or raster extension tell (``catalogue.known_offset``).
+        ``catalogue.ASSETS``), date, and scale and offset where baseline or raster extension tell
+        (``catalogue.known_offset``).
 
     Raises:
         GlacierError: no STAC, no items, an item without one of the bands, or an address that is
             neither on the web nor in the folder of the file.
     """
     path = Path(path)
-    if path.is_dir():
-        files = [file for file in sorted(path.glob("*.json")) if _is_stac(file)]
-        if not files:
-            raise GlacierError(f"{path}: this folder holds no STAC items (.json)")
-        return _named_apart([scene for file in files for scene in read_scenes(file)])
     items = _items(path)
     if not items:
         raise GlacierError(f"{path}: holds no STAC items; save a search that finds some")
@@ -131,8 +127,6 @@ def _meant(text: str) -> list[SceneRef]:
     if path.suffix.lower() == ".txt":
         return _read_lines(path)
     if path.suffix.lower() in (".json", ".geojson") and not is_virtual(text):
-        return read_scenes(path)
-    if path.is_dir() and not _holds_rasters(path) and any(map(_is_stac, path.glob("*.json"))):
         return read_scenes(path)
     # Before the work of hours, not in the middle of it.
     list_files(text)
@@ -159,11 +153,6 @@ def _read_lines(path: Path) -> list[SceneRef]:
     return scenes
 
 
-def _holds_rasters(folder: Path) -> bool:
-    return any(item.suffix.lower() in SUFFIXES or item.suffix == ".SAFE" or "MTD_" in item.name
-               for item in folder.iterdir())  # fmt: skip
-
-
 def _name_of(text: str) -> str:
     """Name a scene by the last part of its path that is no pattern."""
     plain = urlsplit(text).path if is_web_address(text) else text
@@ -187,17 +176,13 @@ def _named_apart(scenes: Sequence[SceneRef]) -> list[SceneRef]:
 
     Names that differ by case alone are the same file on some systems.
     """
-    names = [scene.name for scene in scenes]
-    for choose in (_with_folder, None):
-        seen = [name.lower() for name in names]
-        for index, name in enumerate(list(names)):
-            if seen.count(name.lower()) > 1:
-                if choose:
-                    names[index] = choose(scenes[index])
-                else:
-                    earlier = {other.lower() for other in names[:index]}
-                    names[index] = _numbered(name, earlier)
-    return [replace(scene, name=name) for scene, name in zip(scenes, names, strict=True)]
+    seen = Counter(scene.name.lower() for scene in scenes)
+    names: dict[str, str] = {}
+    for scene in scenes:
+        name = scene.name if seen[scene.name.lower()] == 1 else _with_folder(scene)
+        name = _numbered(name, set(names))
+        names[name.lower()] = name
+    return [replace(scene, name=name) for scene, name in zip(scenes, names.values(), strict=True)]
 
 
 def _with_folder(scene: SceneRef) -> str:
@@ -212,14 +197,6 @@ def _numbered(name: str, taken: set[str]) -> str:
         number += 1
         result = f"{name}_{number}"
     return result
-
-
-def _is_stac(path: Path) -> bool:
-    try:
-        content = json.loads(read_bytes(path))
-    except (GlacierError, ValueError, RecursionError):
-        return False
-    return isinstance(content, dict) and content.get("type") in ("Feature", "FeatureCollection")
 
 
 def _items(path: Path) -> list[Any]:
@@ -245,48 +222,34 @@ def _scene(item: Any, path: Path) -> SceneRef:
     where = f"{path}, item {name or 'without id'}"
     if not isinstance(item, dict) or not isinstance(item.get("properties"), dict):
         raise GlacierError(f"{where}: is no STAC item (it has no properties)")
-    content = item.get("assets")
-    assets = {
-        key: asset
-        for key, asset in (content if isinstance(content, dict) else {}).items()
-        if isinstance(asset, dict) and isinstance(asset.get("href"), str)
-    }
-    found = {band: _find(band, assets, where) for band in BANDS}
-    images = {band: _address(assets[key]["href"], path, where) for band, (key, _) in found.items()}
-    bands = _band_places(found, images, where)
-    scale, offset = _scaling(item, [assets[key] for key, _ in found.values()], where)
-    files = tuple(dict.fromkeys(images.values()))
+    found = [_asset(band, item.get("assets"), where) for band in BANDS]
+    images = [_address(asset["href"], path, where) for asset in found]
+    files = [list_files(image)[0].name for image in images]
+    if len(set(files)) < len(files):
+        raise GlacierError(
+            f"{where}: its bands are files of the same name in different folders; give them "
+            "different names"
+        )
+    scale, offset = _scaling(item, found, where)
     return SceneRef(
         name=_plain_name(name or "item"),
-        images=files[0] if len(files) == 1 else files,
+        images=tuple(images),
         date=_date(item["properties"]),
-        bands=bands,
+        bands=dict(zip(BANDS, files, strict=True)),
         scale=scale,
         offset=offset,
     )
 
 
-def _find(band: str, assets: Mapping[str, dict[str, Any]], where: str) -> tuple[str, int]:
-    """Return the asset that holds a band, and which of its bands it is, counted from 1."""
+def _asset(band: str, assets: Any, where: str) -> dict[str, Any]:
     for key in ASSETS[band]:
-        if key in assets:
-            return key, 1
-    for key, asset in assets.items():
-        # STAC 1.1 has `bands`, 1.0 `eo:bands`; smaller pictures of an image name its bands too.
-        if {"thumbnail", "overview", "visual"} & set(_list(asset.get("roles"))) - {"data"}:
-            continue
-        for number, about in enumerate(_list(asset.get("bands")) or _list(asset.get("eo:bands"))):
-            names = {} if not isinstance(about, dict) else about
-            if band in (names.get("eo:common_name"), names.get("common_name")):
-                return key, number + 1
+        asset = assets.get(key) if isinstance(assets, dict) else None
+        if isinstance(asset, dict) and isinstance(asset.get("href"), str):
+            return asset
     raise GlacierError(
-        f"{where}: has no asset for the band {band} (looked for {', '.join(ASSETS[band])} and for "
-        "bands of that common name); take another collection"
+        f"{where}: has no asset for the band {band} (looked for {', '.join(ASSETS[band])}); take "
+        "another collection"
     )
-
-
-def _list(value: Any) -> list[Any]:
-    return [one for one in value if isinstance(one, str | dict)] if isinstance(value, list) else []
 
 
 def _address(href: str, path: Path, where: str) -> str:
@@ -311,25 +274,6 @@ def _address(href: str, path: Path, where: str) -> str:
     if not file.is_file():
         raise GlacierError(f"{where}: its asset {shown!r} is not in the folder of the list")
     return str(file)
-
-
-def _band_places(
-    found: Mapping[str, tuple[str, int]], images: Mapping[str, str], where: str
-) -> dict[str, Any]:
-    """Return what ``source.open_source`` takes: numbers in the one file, or names of files."""
-    if len(set(images.values())) == 1:
-        return {band: number for band, (_, number) in found.items()}
-    files = {band: list_files(image)[0].name for band, image in images.items()}
-    names = set(zip(files.values(), images.values(), strict=True))
-    if len({name for name, _ in names}) < len(names):
-        raise GlacierError(
-            f"{where}: its bands are files of the same name in different folders; give them "
-            "different names"
-        )
-    return {
-        band: name if found[band][1] == 1 else {"file": name, "band": found[band][1]}
-        for band, name in files.items()
-    }
 
 
 def _scaling(

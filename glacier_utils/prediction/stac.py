@@ -43,10 +43,8 @@ _TITLES = {
     "probability": "Probability of glacier",
     "class": "Map of glaciers",
     "outlines": "Outlines of glaciers in the GLIMS schema",
-    "image": "Surface reflectance",
 }
-_TYPES = {".tif": pystac.MediaType.COG, ".gpkg": pystac.MediaType.GEOPACKAGE,
-          ".html": pystac.MediaType.HTML, ".json": pystac.MediaType.JSON}  # fmt: skip
+_TYPES = {".tif": pystac.MediaType.COG, ".gpkg": pystac.MediaType.GEOPACKAGE}
 _LONGEST = 1000  # characters of a property
 # Between corners, a frame's edge is followed at this many points: straight in metres is bent in
 # degrees.
@@ -68,7 +66,7 @@ def write_item(
         grid: of the rasters; without a CRS the item has no geometry, as STAC allows.
         date: of the image, YYYY-MM-DD (or with a time), YYYY-MM, or "" for unknown. A month becomes
             an interval; an unknown date the interval until now, and ``glacier:date_known`` false.
-        assets: kind ("probability", "class", "outlines", others) -> file, which must be there; its
+        assets: kind ("probability", "class", "outlines") -> file, which must be there; its
             address in the item is relative to ``path``.
         properties: what made the files, such as model, checkpoint, checkpoint_sha256, scene,
             threshold, window, overlap; numbers stay numbers, text becomes a line of plain
@@ -92,7 +90,10 @@ def write_item(
             "processing:level": "L4",
             "processing:software": {"glacier-utils": version("glacier-utils")},
             "processing:lineage": "Glaciers mapped in a satellite image by a neural network",
-            **{f"glacier:{key}": _plain(value) for key, value in (properties or {}).items()},
+            **{
+                f"glacier:{key}": clean_text(value, _LONGEST) if isinstance(value, str) else value
+                for key, value in (properties or {}).items()
+            },
         },
         **_time(date, now, path),
     )
@@ -161,19 +162,6 @@ def _time(date: str, now: datetime, path: Path) -> dict[str, datetime | None]:
         ) from error
 
 
-def _plain(value: Any) -> Any:
-    """Reduce a property to what JSON knows; text to one line of plain characters."""
-    if isinstance(value, Mapping):
-        return {clean_text(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, bool | int | float) or value is None:
-        return value
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
-    return clean_text(value, _LONGEST)
-
-
 def _project(item: pystac.Item, grid: Grid) -> None:
     ground = ProjectionExtension.ext(item, add_if_missing=True)
     code = crs_name(grid)
@@ -194,7 +182,7 @@ def _add_asset(item: pystac.Item, kind: str, file: Path, path: Path, grid: Grid)
         href=Path(os.path.relpath(file, path.parent)).as_posix(),
         title=_TITLES.get(kind),
         media_type=_TYPES.get(file.suffix.lower()),
-        roles=["reflectance", "data"] if kind == "image" else ["data"],
+        roles=["data"],
     )
     item.add_asset(kind, asset)
     FileExtension.ext(asset, add_if_missing=True).apply(size=file.stat().st_size)
