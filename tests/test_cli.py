@@ -97,13 +97,18 @@ def test_the_package_runs_as_a_module():
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["bogus"], ["check"], ["predict", "a.pt"], ["sample", "--seed", "-1"], ["compare"]],
+    [[], ["bogus"], ["predict", "a.pt"], ["sample", "--seed", "-1"], ["compare"]],
 )
 def test_wrong_arguments_end_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as end:
         cli.main(arguments)
     assert end.value.code == 2
     assert "glacier" in capsys.readouterr().err
+
+
+def test_check_wants_a_dataset_or_the_schema(capsys):
+    assert cli.main(["check"]) == 2
+    assert "name a DATASET, or give --schema" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -121,8 +121,8 @@ def open_source(
     if separate:
         _check_one_frame(headers, files)
     places = _number(names, places, headers)
-    scaling = choose_scaling(headers, places, reflectance)
     grid, placed = lay_out(headers[:1] if separate else headers, resolution)
+    scaling = choose_scaling(headers, places, reflectance)
     patches = not separate and len(placed) > 1
     if bounds is not None:
         grid, placed = Frame(grid, placed).crop(bounds)
