@@ -21,7 +21,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import geopandas as gpd
 import pandas as pd
 from tqdm import tqdm
 
@@ -137,10 +136,12 @@ def map_scenes(
         scenes: what ``scene_lists.list_scenes`` takes. Where they overlap the first counts, see
             ``mosaic.merge``.
         out: folder of the products, ``<name>_probability.tif`` and so on.
-        workers: number of processes, as of ``run_tasks``.
-        scheduler: address of a Dask scheduler, likewise.
-        retries: further tries of a scene that failed. A mistake in a scene on the disk is not tried
-            again; one on the web may be the network's.
+        workers: number of processes of this machine, each with its part of the cores; None or 0
+            maps one scene after the other in this process.
+        scheduler: address of a running Dask scheduler, such as tcp://10.0.0.5:8786; its workers
+            need this package and the same paths.
+        retries: further tries of a scene that failed, or whose worker was lost. A mistake in a
+            scene on the disk is not tried again; one on the web may be the network's.
         progress: show a bar.
         map_one: in the place of ``scenes.map_scene``; importable where there are workers.
         settings: further arguments of it. What is None or "" is left out; the others count before
@@ -177,16 +178,12 @@ def map_scenes(
     if progress and len(left) == 1 and not workers and not scheduler:
         # A bar of one step tells nothing; the scene's own does.
         left[0].settings["progress"] = True
-    cluster = {"workers": min(workers, len(left)) if workers else workers, "scheduler": scheduler}
     with tqdm(
         total=len(left), desc="scenes", unit="scene", disable=not progress or len(left) < 2
     ) as bar:
-        names = [job.scene.name for job in left]
-        ended = run_tasks(_attempt, left, names=names, retries=retries, **cluster) if left else ()
-        for position, result, error in ended:
-            outcome = _outcome(left[position], result, error)
+        for job, outcome in _run(left, workers, scheduler, retries) if left else ():
             outcomes[outcome.name] = outcome
-            record.add(outcome, left[position].scene)
+            record.add(outcome, job.scene)
             bar.update()
             if outcome.status == "failed" and not bar.disable:
                 bar.write(f"failed: {outcome.name}: {outcome.error}", file=sys.stderr)
@@ -223,28 +220,25 @@ def _date(job: _Job, files: Mapping[str, Path]) -> str:
     return str(job.settings.get("date") or about.get("glacier:image_date") or "")
 
 
-def _attempt(job: _Job) -> dict[str, Any]:
-    """Map one scene, in whatever process; return its files, or the mistake that stopped it."""
+def _attempt(job: _Job) -> Outcome:
+    """Map one scene, in whatever process; say what it became, or which mistake stopped it."""
     start = time.perf_counter()
+    name = job.scene.name
     try:
-        result = {"files": dict(job.map_one(*job.arguments, **job.settings))}
+        files = dict(job.map_one(*job.arguments, **job.settings))
     except GlacierError as error:
         if job.scene.on_the_web:
             raise
-        result = {"error": plain(error)}
-    return result | {"seconds": time.perf_counter() - start}
+        return Outcome(name, "failed", time.perf_counter() - start, plain(error), True)
+    return Outcome(name, "mapped", time.perf_counter() - start, date=_date(job, files), files=files)
 
 
-def _outcome(job: _Job, result: Any, error: BaseException | None) -> Outcome:
-    name = job.scene.name
-    if error is not None:
-        known = isinstance(error, GlacierError) or type(error) is RuntimeError
-        text = str(error) if known else f"{type(error).__name__}: {error}"
-        return Outcome(name, "failed", 0.0, plain(text)[:500], isinstance(error, GlacierError))
-    if "error" in result:
-        return Outcome(name, "failed", result["seconds"], result["error"], True)
-    files = result["files"]
-    return Outcome(name, "mapped", result["seconds"], date=_date(job, files), files=files)
+def _given_up(job: _Job, error: BaseException) -> Outcome:
+    """Return what a scene became whose last try raised."""
+    known = isinstance(error, GlacierError) or type(error) is RuntimeError
+    text = str(error) if known else f"{type(error).__name__}: {error}"
+    user_error = isinstance(error, GlacierError)
+    return Outcome(job.scene.name, "failed", 0.0, plain(text)[:500], user_error)
 
 
 class Record:
@@ -320,15 +314,19 @@ def _put_together(campaign: Campaign, record: Record, settings: Mapping[str, Any
     key = fingerprint(made_from, 16)
     before = record.mosaic
     if before.get("key") != key or not all((out / name).is_file() for name in _listed(before)):
-        merged = merge(
-            [MappedScene(one.name, one.date, one.files) for one in done],
-            out,
-            outlines=settings.get("outlines", True),
-            min_area_km2=settings.get("min_area_km2", 0.0),
-        )
+        mapped = [MappedScene(one.name, one.date, one.files) for one in done]
+        merged = merge(mapped, out, min_area_km2=settings.get("min_area_km2", 0.0))
         (out / OUTLINES).unlink(missing_ok=True)
         if merged.glaciers is not None:
-            _write_outlines(merged.glaciers, out, items[0], done)
+            method = f"{items[0].get('glacier:model', '')}, mosaic of {len(done)} scenes"
+            write_glims(
+                merged.glaciers,
+                out / OUTLINES,
+                source_date=None,  # each glacier has the date of its own scene
+                method=method.lstrip(", "),
+                model=items[0].get("glacier:checkpoint", ""),
+                uncertainty_m=read_header(done[0].files["class"]).grid.resolution,
+            )
         record.mosaic = before = {
             "key": key,
             "rasters": {kind: [p.name for p in paths] for kind, paths in merged.rasters.items()},
@@ -349,44 +347,10 @@ def _listed(mosaic: Mapping[str, Any]) -> list[str]:
     return [*names, *([OUTLINES] if mosaic.get("outlines") else [])]
 
 
-def _write_outlines(
-    glaciers: gpd.GeoDataFrame, out: Path, about: Mapping[str, Any], done: Sequence[Outcome]
-) -> None:
-    method = f"{about.get('glacier:model', '')}, mosaic of {len(done)} scenes"
-    write_glims(
-        glaciers,
-        out / OUTLINES,
-        source_date=None,  # each glacier has the date of its own scene
-        method=method.lstrip(", "),
-        model=about.get("glacier:checkpoint", ""),
-        uncertainty_m=read_header(done[0].files["class"]).grid.resolution,
-    )
-
-
-def run_tasks(
-    task: Callable[[Any], Any],
-    inputs: Sequence[Any],
-    *,
-    names: Sequence[str],
-    workers: int | None = None,
-    scheduler: str | None = None,
-    retries: int = 2,
-) -> Iterator[tuple[int, Any, BaseException | None]]:
-    """Run ``task`` on each of ``inputs``; yield (position, result, error) as each one ends.
-
-    Args:
-        task: an importable function, or one that can be pickled where workers are used.
-        inputs: what it is called with, one at a time.
-        names: of the tasks, as shown in Dask's own pages.
-        workers: number of processes of this machine, each with its part of the cores; None or 0
-            runs one task after the other in this process.
-        scheduler: address of a running Dask scheduler, such as tcp://10.0.0.5:8786; its workers
-            need this package and the same paths.
-        retries: how often a task is started again that raised, or whose worker was lost.
-
-    Raises:
-        GlacierError: both workers and scheduler are given, a number below 0, no such scheduler.
-    """
+def _run(
+    jobs: Sequence[_Job], workers: int | None, scheduler: str | None, retries: int
+) -> Iterator[tuple[_Job, Outcome]]:
+    """Map the scenes; give each with what it became as it ends."""
     if workers is not None and workers < 0:
         raise GlacierError(f"--workers {workers}: must be 0 or more")
     if retries < 0:
@@ -397,54 +361,44 @@ def run_tasks(
             "cluster are started with `dask worker`"
         )
     if not scheduler and not workers:
-        yield from _here(task, inputs, retries)
+        yield from _here(jobs, retries)
         return
-    with _client(workers, scheduler, retries) as client:
-        yield from _there(client, task, inputs, names, retries)
+    with _client(min(workers or 0, len(jobs)), scheduler, retries) as client:
+        yield from _there(client, jobs, retries)
 
 
-def _here(
-    task: Callable[[Any], Any], inputs: Sequence[Any], retries: int
-) -> Iterator[tuple[int, Any, BaseException | None]]:
-    for position, one in enumerate(inputs):
-        for left in reversed(range(retries + 1)):
+def _here(jobs: Sequence[_Job], retries: int) -> Iterator[tuple[_Job, Outcome]]:
+    for job in jobs:
+        for _ in range(retries + 1):
             try:
-                result, error = task(one), None
-            except Exception as raised:
-                result, error = None, raised
-            if error is None or not left:
+                outcome = _attempt(job)
                 break
-        yield position, result, error
+            except Exception as error:
+                outcome = _given_up(job, error)
+        yield job, outcome
 
 
-def _there(
-    client: Any,
-    task: Callable[[Any], Any],
-    inputs: Sequence[Any],
-    names: Sequence[str],
-    retries: int,
-) -> Iterator[tuple[int, Any, BaseException | None]]:
+def _there(client: Any, jobs: Sequence[_Job], retries: int) -> Iterator[tuple[_Job, Outcome]]:
     from distributed import CancelledError, as_completed
 
     left = {}
-    for position, (name, one) in enumerate(zip(names, inputs, strict=True)):
-        key = f"{name}-{os.urandom(8).hex()}"
-        left[key] = position, client.submit(task, one, key=key, pure=False, retries=retries)
+    for job in jobs:
+        key = f"{job.scene.name}-{os.urandom(8).hex()}"
+        left[key] = job, client.submit(_attempt, job, key=key, pure=False, retries=retries)
     try:
         for future in as_completed([future for _, future in left.values()]):
-            position, _ = left.pop(future.key)
-            result = error = None
+            job, _ = left.pop(future.key)
             try:
                 if future.status == "finished":
-                    result = future.result()
+                    outcome = future.result()
                 else:
-                    error = _worded(future.exception())
+                    outcome = _given_up(job, _worded(future.exception()))
             except CancelledError:
                 # The scheduler itself is gone, or forgot the task.
-                error = RuntimeError("the connection to the scheduler was lost")
+                outcome = _given_up(job, RuntimeError("the connection to the scheduler was lost"))
             # A result that somebody still wants is made again where its worker is lost.
             future.release()
-            yield position, result, error
+            yield job, outcome
     finally:
         # Where the caller stops early, nothing goes on behind its back.
         client.cancel([future for _, future in left.values()])
@@ -460,7 +414,7 @@ def _worded(error: BaseException) -> BaseException:
 
 
 @contextmanager
-def _client(workers: int | None, scheduler: str | None, retries: int) -> Iterator[Any]:
+def _client(workers: int, scheduler: str | None, retries: int) -> Iterator[Any]:
     """Connect to a cluster, or start one that lives as long as the block."""
     try:
         import dask

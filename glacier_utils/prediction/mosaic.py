@@ -208,7 +208,7 @@ class Mosaics:
         rasters: kind -> a VRT for each CRS, in the order in which the CRSs count.
         glaciers: outlines in one CRS, with area_km2 (on the ellipsoid's equal-area projection),
             ``scenes`` (names of those whose frame it touches) and ``source_date`` (of the scene
-            that holds most of it, "" unknown); None where they were not asked for.
+            that holds most of it, "" unknown); None where no scene has a CRS.
         notes: a line for each scene that could not be part of it.
     """
 
@@ -218,11 +218,7 @@ class Mosaics:
 
 
 def merge(
-    scenes: Sequence[MappedScene],
-    folder: str | Path,
-    *,
-    outlines: bool = True,
-    min_area_km2: float = 0.0,
+    scenes: Sequence[MappedScene], folder: str | Path, *, min_area_km2: float = 0.0
 ) -> Mosaics:
     """Write ``mosaic_<kind>.vrt`` into ``folder`` and outline the glaciers of all scenes together.
 
@@ -234,7 +230,6 @@ def merge(
         scenes: in the order in which they count, see ``write_vrt``; the CRSs count in the order in
             which they come.
         folder: of the mosaics.
-        outlines: also outline the glaciers.
         min_area_km2: smaller glaciers are left out, after joining what the edges of scenes cut.
     """
     folder = Path(folder)
@@ -248,7 +243,7 @@ def merge(
                 path = folder / f"mosaic_{kind}{suffix}.vrt"
                 rasters[kind].append(write_vrt(path, files))
     _remove_others(folder, rasters)
-    if not outlines or not groups:
+    if not groups:
         return Mosaics(rasters, None, notes)
     alone = len(groups) == 1
     # What is small in one zone may be the end of a large glacier in the next.
