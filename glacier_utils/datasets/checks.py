@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from glacier_utils.conventions import BANDS, DAYS_A_YEAR, UNKNOWN, image_day
 from glacier_utils.datasets.dataset import Dataset
-from glacier_utils.datasets.exploration import MIN_AREA_KM2, find_suspicious
+from glacier_utils.datasets.exploration import MIN_AREA_KM2, find_suspicious, lattice
 from glacier_utils.errors import GlacierError, plain
 from glacier_utils.imagery.reflectance import Reflectance
 from glacier_utils.imagery.source import Source
@@ -525,16 +525,10 @@ def _wrong_scale(path: Path, median: float, reflectance: Reflectance) -> str:
     )
 
 
-def _spread_windows(grid: Grid, size: int = _SIDE, limit: int = _LIMIT) -> list[tuple]:
-    corners = [(row, col) for row in range(0, grid.height, size)
-               for col in range(0, grid.width, size)]  # fmt: skip
-    if len(corners) > limit:
-        chosen = np.linspace(0, len(corners) - 1, limit).round().astype(int)
-        corners = [corners[index] for index in chosen]
-    return [
-        (row, col, min(size, grid.height - row), min(size, grid.width - col))
-        for row, col in corners
-    ]
+def _spread_windows(grid: Grid) -> list[tuple[int, int, int, int]]:
+    windows = lattice(grid, _SIDE)
+    count = min(len(windows), _LIMIT)
+    return [windows[place] for place in np.linspace(0, len(windows) - 1, count).round().astype(int)]
 
 
 def _compare_areas(looks: Sequence[_Look]) -> None:

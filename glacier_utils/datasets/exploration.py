@@ -1,7 +1,7 @@
 """A first look at a dataset: thumbnails, pixels, labels that look wrong, ice that none covers.
 
 Everything is read window by window, so that a whole Sentinel-2 tile costs no more memory than a
-patch, but for what is returned.
+patch, but for what is returned and for `find_suspicious`, whose regions span the scene.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pyproj
 import rasterio.features
 import shapely
 from rasterio.transform import Affine
-from scipy import ndimage, sparse
+from scipy import ndimage
 from scipy.stats import wasserstein_distance
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import roc_auc_score
@@ -87,6 +87,20 @@ def _strips(grid: Grid, step: int = 1, height: int = 1024) -> Iterator[tuple[int
         yield row, 0, min(high, grid.height - row), grid.width
 
 
+def lattice(grid: Grid, size: int) -> list[tuple[int, int, int, int]]:
+    """Return the windows (row, col, height, width) that cut a frame into squares.
+
+    Args:
+        grid: of the frame, which the last of a row or column do not leave.
+        size: side of a square in pixels.
+    """
+    return [
+        (row, col, min(size, grid.height - row), min(size, grid.width - col))
+        for row in range(0, grid.height, size)
+        for col in range(0, grid.width, size)
+    ]
+
+
 def _labelled_strips(dataset: Dataset, area: str, date: str) -> Iterator[tuple[Image, np.ndarray]]:
     """Yield images and labels of a whole area."""
     source, labels = dataset.source(area, date), dataset.labels(area, date)
@@ -124,11 +138,7 @@ def sample_pixels(
     """
     source, labels = dataset.source(area, date), dataset.labels(area, date)
     generator = np.random.default_rng(seed)
-    places = source.tiles or [
-        (row, col, window, window)
-        for row in range(0, source.grid.height, window)
-        for col in range(0, source.grid.width, window)
-    ]
+    places = source.tiles or lattice(source.grid, window)
     # Every window gives a pixel at least, so more windows than pixels would give too many.
     chosen = sorted(generator.permutation(len(places))[: min(windows, count)])
     each = max(1, count // len(chosen))
@@ -310,11 +320,7 @@ def tile_boxes(source: Source, *, size: int = 128) -> gpd.GeoDataFrame:
         One row per patch: row, col (pixels of the frame) and its box in the source's CRS.
     """
     grid = source.grid
-    places = source.tiles or [
-        (row, col, min(size, grid.height - row), min(size, grid.width - col))
-        for row in range(0, grid.height, size)
-        for col in range(0, grid.width, size)
-    ]
+    places = source.tiles or lattice(grid, size)
     crs = None if grid.crs is None else pyproj.CRS.from_user_input(grid.crs)
     return gpd.GeoDataFrame(
         {"row": [place[0] for place in places], "col": [place[1] for place in places]},
@@ -416,7 +422,7 @@ def doubtful_windows(
 
 
 def find_suspicious(
-    source: Source, mask: Mask, *, min_area_km2: float = MIN_AREA_KM2, window: int = 1024
+    source: Source, mask: Mask, *, min_area_km2: float = MIN_AREA_KM2
 ) -> gpd.GeoDataFrame:
     """Find ice-like regions on the frame's edge that no outline covers, to be looked at.
 
@@ -425,92 +431,51 @@ def find_suspicious(
     suspicion: seasonal snow and bright cloud look alike, and ice under debris is missed.
     ``mask.IceOutsideMask`` makes what a person confirms unknown.
 
-    Of the whole scene only one bit per pixel is held for what is ice-like, and a byte or two for
-    the regions found. Pixels belong to one region if they touch, also at a corner; a region lies on
-    the edge if it touches the frame's, or a pixel without data.
+    The image is read in strips; of the whole scene what is ice-like, what borders on a pixel
+    without data and the number of each region are held, six bytes per pixel. Pixels belong to one
+    region if they touch, also at a corner; a region lies on the edge if it touches the frame's, or
+    a pixel without data.
 
     Args:
         source: the image, with the bands red, green, blue and nir.
         mask: its label; only pixels of 0 are looked at, unknown ones (255) are not.
         min_area_km2: smaller regions are left out; without effect where the size of a pixel is not
             known.
-        window: side of a window in px: a matter of memory, not of the result.
 
     Returns:
         One row per region, largest first: area_km2 (of its pixels), geometry in the CRS of the
         image. ``.attrs["report"]`` is a list of one line, empty if there are none.
     """
     grid = source.grid
-    pieces: list[tuple[int, int, tuple[int, int], np.ndarray, int]] = []
-    pairs: list[np.ndarray] = []
-    sizes, touches = [np.zeros(1, int)], [np.zeros(1, bool)]
-    total = 1
-    above = np.zeros(grid.width + 2, np.int64)
-    for row in range(0, grid.height, window):
-        height = min(window, grid.height - row)
-        below = np.zeros_like(above)
-        left = np.zeros(height + 2, np.int64)
-        for col in range(0, grid.width, window):
-            width = min(window, grid.width - col)
-            # With a margin of one pixel, which shows what is valid beyond the window.
-            image = source.read(row - 1, col - 1, height + 2, width + 2)
-            border = ndimage.binary_dilation(~image.valid, _AROUND)[1:-1, 1:-1]
-            label = mask.read(row, col, height, width)
-            ice = _candidates(image, np.pad(label, 1))[1:-1, 1:-1]
-            regions, count = ndimage.label(ice, _AROUND)
-            pieces.append((row, col, ice.shape, np.packbits(ice), total))
-            sizes.append(np.bincount(regions.ravel(), minlength=count + 1)[1:])
-            touch = np.zeros(count + 1, bool)
-            touch[regions[border]] = True
-            touches.append(touch[1:])
-            numbers = np.where(ice, regions + (total - 1), 0)
-            pairs.append(_neighbours(numbers[0], above[col : col + width + 2]))
-            pairs.append(_neighbours(numbers[:, 0], left))
-            below[col + 1 : col + 1 + width] = numbers[-1]
-            left[1:-1] = numbers[:, -1]
-            total += count
-        above = below
-    links = np.concatenate([np.zeros((0, 2), np.int64), *pairs])
-    graph = sparse.coo_array((np.ones(len(links), bool), links.T), shape=(total, total))
-    _, root = sparse.csgraph.connected_components(graph, directed=False)
-    size = np.bincount(root, np.concatenate(sizes)) * grid.pixel_area_km2
-    keep = np.bincount(root, np.concatenate(touches)) > 0
+    ice, border = np.zeros(grid.shape, bool), np.zeros(grid.shape, bool)
+    for row, col, height, width in _strips(grid):
+        # With a margin of one pixel, which shows what is valid beyond the strip.
+        image = source.read(row - 1, col - 1, height + 2, width + 2)
+        label = np.pad(mask.read(row, col, height, width), 1)
+        rows = slice(row, row + height)
+        looks = indices.ice_index(image.reflectance, image.bands)
+        ice[rows] = (image.valid & (label == 0) & looks)[1:-1, 1:-1]
+        border[rows] = ndimage.binary_dilation(~image.valid, _AROUND)[1:-1, 1:-1]
+    regions, count = ndimage.label(ice, _AROUND)
+    size = np.bincount(regions.ravel(), minlength=count + 1) * grid.pixel_area_km2
+    keep = np.zeros(count + 1, bool)
+    keep[regions[border]] = True
+    keep[0] = False
     keep &= ~(size < min_area_km2)
     kept = np.flatnonzero(keep)
-    number = np.zeros(len(keep), np.int32)
-    number[kept] = np.arange(1, len(kept) + 1)
-    # The smallest type that holds the regions and that GDAL can draw.
-    fits = [kind for kind in (np.uint8, np.uint16) if len(kept) <= np.iinfo(kind).max]
-    drawn = np.zeros(grid.shape, fits[0] if fits else np.int32)
-    for row, col, shape, packed, first in pieces:
-        ice = np.unpackbits(packed, count=shape[0] * shape[1]).reshape(shape).astype(bool)
-        regions, count = ndimage.label(ice, _AROUND)
-        names = np.concatenate([[0], number[root[first : first + count]]]).astype(drawn.dtype)
-        drawn[row : row + shape[0], col : col + shape[1]] = names[regions]
-    # Drawn as a whole: to unite the polygons of windows takes a hundred times as long.
-    parts: list[list[shapely.Geometry]] = [[] for _ in kept]
-    for polygon, name in rasterio.features.shapes(drawn, drawn > 0, 4, grid.transform):
-        parts[int(name) - 1].append(shapely.geometry.shape(polygon))
+    parts: dict[int, list[shapely.Geometry]] = {number: [] for number in kept.tolist()}
+    for polygon, number in rasterio.features.shapes(regions, keep[regions], 4, grid.transform):
+        parts[int(number)].append(shapely.geometry.shape(polygon))
     crs = None if grid.crs is None else pyproj.CRS.from_user_input(grid.crs)
     result = gpd.GeoDataFrame(
-        {"area_km2": size[kept]}, geometry=[shapely.MultiPolygon(part) for part in parts], crs=crs
+        {"area_km2": size[kept]}, geometry=[shapely.MultiPolygon(part) for part in parts.values()],
+        crs=crs,
     ).sort_values("area_km2", ascending=False, kind="stable").reset_index(drop=True)  # fmt: skip
     result.attrs["report"] = [
         f"ice-like, outside every outline and on the edge of the image: "
         f"{result.area_km2.sum():.3g} km2 in {len(result)} regions"
     ] if len(result) else []  # fmt: skip
     return result
-
-
-def _candidates(image: Image, label: np.ndarray) -> np.ndarray:
-    return image.valid & (label == 0) & indices.ice_index(image.reflectance, image.bands)
-
-
-def _neighbours(line: np.ndarray, beside: np.ndarray) -> np.ndarray:
-    """Pair the numbers in a line of pixels with those beside it, which has one more at each end."""
-    found = [np.stack([line, beside[step : step + len(line)]], axis=1) for step in range(3)]
-    pairs = np.unique(np.concatenate(found), axis=0)
-    return pairs[(pairs > 0).all(axis=1)]
 
 
 def brightness_maps(

@@ -438,7 +438,7 @@ def test_what_is_suspicious():
     np.testing.assert_array_equal(suspicious(image, label, 0.1), expected)
     expected[16:19, 27:] = True
     np.testing.assert_array_equal(suspicious(image, label), expected)  # 0.09 > 0.05 km2
-    found = exploration.find_suspicious(Arrays(image, label), Arrays(image, label).mask, window=7)
+    found = exploration.find_suspicious(Arrays(image, label), Arrays(image, label).mask)
     assert found.area_km2.tolist() == pytest.approx([0.41, 0.12, 0.09])
     assert found.crs == "EPSG:32623"
     assert found.attrs["report"] == [
@@ -465,16 +465,16 @@ def test_unknown_and_outlined_ground_is_not_suspicious():
     ice=arrays.arrays(bool, (13, 17), elements=st.sampled_from([True, True, False])),
     hole=st.tuples(st.integers(0, 12), st.integers(0, 16)),
     outline=st.tuples(st.integers(0, 12), st.integers(0, 16)),
-    window=st.sampled_from([3, 5, 8, 16, 20]), least=st.sampled_from([0.0, 0.05]),
-)  # fmt: skip
-def test_windows_make_no_difference(ice, hole, outline, window, least):
+    least=st.sampled_from([0.0, 0.05]),
+)
+def test_regions_are_those_of_the_pixels(ice, hole, outline, least):
     valid, label = np.ones(ice.shape, bool), np.zeros(ice.shape, np.uint8)
     valid[hole] = False
     label[outline[0], :] = label[:, outline[1]] = 1
     image = image_of(ice, valid)
     whole = suspicious(image, label, least)
     scene = Arrays(image, label)
-    found = exploration.find_suspicious(scene, scene.mask, min_area_km2=least, window=window)
+    found = exploration.find_suspicious(scene, scene.mask, min_area_km2=least)
     burnt = rasterize(found.assign(kind="glacier"), image.grid)
     np.testing.assert_array_equal(burnt == 1, whole)
     assert found.area_km2.sum() == pytest.approx(whole.sum() * 0.01)
@@ -483,6 +483,15 @@ def test_windows_make_no_difference(ice, hole, outline, window, least):
     # Made unknown, it is not suspicious any more.
     known = IceOutsideMask(scene.mask, shapely.union_all(found.geometry.to_numpy()))
     assert exploration.find_suspicious(scene, known, min_area_km2=least).empty
+
+
+def test_strips_do_not_cut_regions():
+    ice = np.zeros((1040, 8), bool)
+    ice[:1030, 2] = True  # one region from the edge down across the first strip's end
+    ice[1022:1027, 5] = True  # another there, on no edge
+    image, label = image_of(ice), np.zeros(ice.shape, np.uint8)
+    found = exploration.find_suspicious(Arrays(image, label), Arrays(image, label).mask)
+    assert found.area_km2.tolist() == pytest.approx([10.3])
 
 
 def test_the_icefield_beyond_athabasca(real_data):
