@@ -69,7 +69,10 @@ class SceneRef:
     def on_the_web(self) -> bool:
         """Say whether any part of it is fetched over the network."""
         images = [self.images] if isinstance(self.images, str) else self.images
-        return any(is_virtual(image) and "/vsicurl/" in _vsi(image) for image in images)
+        return any(
+            is_web_address(image) or (is_virtual(image) and "/vsicurl/" in image)
+            for image in images
+        )
 
 
 def list_scenes(named: str | Path | Iterable[str | Path | SceneRef]) -> list[SceneRef]:
@@ -299,7 +302,3 @@ def _date(properties: Mapping[str, Any]) -> str:
         if isinstance(moment, pd.Timestamp) and not pd.isna(moment):
             return moment.strftime("%Y-%m-%d")
     return ""
-
-
-def _vsi(image: str) -> str:
-    return f"/vsicurl/{image}" if is_web_address(image) else image

@@ -61,7 +61,7 @@ CLASS_COLOURMAP = {value: (*bytes.fromhex(colour), 255) for value, _, _, colour 
 LARGEST_IMAGE = 4096
 _INPUTS = "INPUTS"  # tag of the rasters: a hash of all that they were made from
 _DATE_IN_NAME = re.compile(r"(?<!\d)(20\d\d)-?([01]\d)-?([0-3]\d)(?=T\d{6}|[^\d]|$)")
-_ROWS_WRITTEN, _ROWS_CHECKED = 128, 512  # at a time
+_ROWS_WRITTEN = 128  # at a time
 # Bytes per pixel of the two maps: as plain bytes, as a plain raster, and as file with overviews.
 _BYTES_PER_PIXEL = 2 * (1 + 1 + 4 / 3)
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -509,10 +509,8 @@ class Unfinished:
         write_json(self.folder / "state.json", {"inputs": self._inputs, "blocks": number})
 
     def _put(self, file: BinaryIO, values: np.ndarray, row: int, col: int) -> None:
-        width = self.shape[1]
-        lines = [values] if values.shape[1] == width else values
-        for number, line in enumerate(lines):
-            file.seek((row + number) * width + col)
+        for number, line in enumerate(values, start=row):
+            file.seek(number * self.shape[1] + col)
             file.write(line.tobytes())
 
 
@@ -673,6 +671,7 @@ def check_products(
     """
     grids, nodata, outlines = [], [], []
     for name, product in products.items():
+        missing = ~sources[name].read().valid
         for kind in ("image", "probability", "class"):
             if kind not in product.files:
                 continue
@@ -681,7 +680,7 @@ def check_products(
                 overviews = file.overviews(1) or max(file.shape) <= max(file.block_shapes[0])
                 grids.append(grid.matches(product.grid) and bool(overviews))
                 if kind != "image":
-                    nodata.append(_empty_alike(file, sources[name]))
+                    nodata.append(np.array_equal(file.read(1) == UNKNOWN, missing))
         if "outlines" in product.files:
             table = gpd.read_file(product.files["outlines"], layer="glims_polygons")
             glaciers = table[table["line_type"] == "glac_bound"]
@@ -693,13 +692,3 @@ def check_products(
         "nodata": all(nodata),
         "outlines": all(outlines),
     }
-
-
-def _empty_alike(file: rasterio.DatasetReader, source: Source) -> bool:
-    """Say whether a map has no data exactly where its image has none."""
-    for row in range(0, file.height, _ROWS_CHECKED):
-        rows = min(_ROWS_CHECKED, file.height - row)
-        values = file.read(1, window=((row, row + rows), (0, file.width)))
-        if not np.array_equal(values == UNKNOWN, ~source.read(row, 0, rows, file.width).valid):
-            return False
-    return True

@@ -9,7 +9,6 @@ from __future__ import annotations
 import calendar
 import json
 import os
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -24,7 +23,7 @@ from pystac.extensions.file import FileExtension
 from pystac.extensions.projection import ProjectionExtension
 from pystac.extensions.raster import DataType, RasterBand, RasterExtension
 
-from glacier_utils.conventions import UNKNOWN
+from glacier_utils.conventions import UNKNOWN, image_day
 from glacier_utils.errors import GlacierError
 from glacier_utils.files import write_json
 from glacier_utils.outlines.reading import clean_text, split
@@ -64,7 +63,7 @@ def write_item(
     Args:
         path: of the JSON file; its stem is the item's identifier.
         grid: of the rasters; without a CRS the item has no geometry, as STAC allows.
-        date: of the image, YYYY-MM-DD (or with a time), YYYY-MM, or "" for unknown. A month becomes
+        date: of the image, YYYY-MM-DD, YYYY-MM, or "" for unknown. A month becomes
             an interval; an unknown date the interval until now, and ``glacier:date_known`` false.
         assets: kind ("probability", "class", "outlines") -> file, which must be there; its
             address in the item is relative to ``path``.
@@ -95,7 +94,7 @@ def write_item(
                 for key, value in (properties or {}).items()
             },
         },
-        **_time(date, now, path),
+        **_time(date, now),
     )
     item.stac_extensions.append(PROCESSING)
     if not date:
@@ -140,26 +139,17 @@ def _footprint(grid: Grid) -> tuple[dict[str, Any] | None, list[float] | None]:
     return shapely.geometry.mapping(shape), [west, south, east, north]
 
 
-def _time(date: str, now: datetime, path: Path) -> dict[str, datetime | None]:
+def _time(date: str, now: datetime) -> dict[str, datetime | None]:
     """Return what an item takes for its time: a moment, or an interval."""
-    try:
-        if not date:
-            return {"datetime": None, "start_datetime": datetime(1970, 1, 1, tzinfo=UTC),
-                    "end_datetime": now}  # fmt: skip
-        if re.fullmatch(r"\d{4}-\d{2}", date):
-            year, month = int(date[:4]), int(date[5:])
-            last = calendar.monthrange(year, month)[1]
-            return {
-                "datetime": None,
-                "start_datetime": datetime(year, month, 1, tzinfo=UTC),
-                "end_datetime": datetime(year, month, last, 23, 59, 59, tzinfo=UTC),
-            }
-        moment = datetime.fromisoformat(date)
-        return {"datetime": moment if moment.tzinfo else moment.replace(tzinfo=UTC)}
-    except ValueError as error:
-        raise GlacierError(
-            f"{path}: {clean_text(date)!r} is no date of an image; write 2023-08-24 or 2023-08"
-        ) from error
+    if not date:
+        return {"datetime": None, "start_datetime": datetime(1970, 1, 1, tzinfo=UTC),
+                "end_datetime": now}  # fmt: skip
+    day = image_day(date).to_pydatetime().replace(tzinfo=UTC)
+    if len(date) == len("2023-08-24"):
+        return {"datetime": day}
+    last = calendar.monthrange(day.year, day.month)[1]
+    end = day.replace(day=last, hour=23, minute=59, second=59)
+    return {"datetime": None, "start_datetime": day.replace(day=1), "end_datetime": end}
 
 
 def _project(item: pystac.Item, grid: Grid) -> None:

@@ -55,7 +55,7 @@ def export_html(notebook: Path) -> Path:
     return write_text(notebook.with_suffix(".html"), body)
 
 
-def write_index(run: runs.Run, defaults: dict[str, Any] | None = None) -> Path:
+def write_index(run: runs.Run, defaults: dict[str, Any]) -> Path:
     """Write ``index.html``: the run's notebooks, its tables and its figures on one page.
 
     Args:
@@ -66,11 +66,10 @@ def write_index(run: runs.Run, defaults: dict[str, Any] | None = None) -> Path:
         The path of the page.
     """
     record = run.read_record()
-    usual = defaults or {}
     changed = {
         name: value
         for name, value in (record.get("parameters") or {}).items()
-        if name not in usual or value != usual[name]
+        if name not in defaults or value != defaults[name]
     }
     provenance = record.get("provenance", {})
     template = (files("glacier_utils") / "assets" / "index.html.j2").read_text(encoding="utf-8")

@@ -164,16 +164,13 @@ def temporal_statements(
         return ["There is one date only: nothing can be said about change."]
     ends = (dates[0], dates[-1])
     return [
-        f"Area {area}: {statement(numbers, explained[explained['area'] == area], dates=ends)}"
+        f"Area {area}: {statement(numbers, explained[explained['area'] == area], ends)}"
         for area, numbers in changes.items()
     ]
 
 
 def statement(
-    change: Mapping[str, float | bool],
-    explained: pd.DataFrame | None = None,
-    *,
-    dates: Sequence[str] = ("the first date", "the second date"),
+    change: Mapping[str, float | bool], explained: pd.DataFrame, dates: Sequence[str]
 ) -> str:
     """Say what follows from ``transition.area_change`` and ``transition.explain``.
 
@@ -183,7 +180,7 @@ def statement(
 
     Args:
         change: of ``transition.area_change``.
-        explained: of ``transition.explain``; None: nothing is said about causes.
+        explained: of ``transition.explain``.
         dates: the two.
     """
     if not change["before_km2"] and not change["after_km2"]:
@@ -200,7 +197,7 @@ def statement(
         + (", on the ground known on both." if change["unknown_km2"] > 0 else "."),
         _verdict(change),
     ]
-    if explained is not None and explained["area_km2"].sum() > 0:
+    if explained["area_km2"].sum() > 0:
         sentences.append(_composition(explained))
     if change["distinguishable"] and within_a_year(dates):
         sentences.append(

@@ -404,7 +404,7 @@ def test_the_index_escapes_what_users_name(project):
         path = run.folder / folder / name
         path.parent.mkdir()
         path.touch()
-    text = pages.write_index(run).read_text(encoding="utf-8")
+    text = pages.write_index(run, {}).read_text(encoding="utf-8")
     assert "<script" not in text
     assert "<i>" not in text
     assert text.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 2
@@ -416,7 +416,7 @@ def test_the_index_escapes_what_users_name(project):
 def test_the_index_survives_a_page_without_its_notebook(project):
     run = runs.open_run("default", project)
     (run.folder / "02_second.ipynb").unlink()
-    assert ">02_second</a>" in pages.write_index(run).read_text()
+    assert ">02_second</a>" in pages.write_index(run, {}).read_text()
 
 
 @pytest.fixture(scope="module")
