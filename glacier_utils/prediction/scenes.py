@@ -184,15 +184,7 @@ def finished(
         GlacierError: the scene or a checkpoint is not there.
     """
     item = product_files(out, name or _name(scene))["item"]
-    return _whole(item, inputs(checkpoint, scene, **settings))
-
-
-def inputs(checkpoint: Checkpoints, scene: Any, **settings: Any) -> str:
-    """Return the hash that the item of a scene bears, of all that its files are made from.
-
-    Args and errors are those of ``finished``.
-    """
-    return _keys(checkpoint, scene, settings)[1]
+    return _whole(item, _keys(checkpoint, scene, settings)[1])
 
 
 def _whole(item: Path, for_all: str) -> dict[str, Path] | None:

@@ -52,16 +52,12 @@ class Mapped:
     Attributes:
         date: as it is shown.
         image: the satellite image.
-        mask: uint8 [row, col]: 0, 1, 255.
-        probability: float [row, col], nan where not predicted.
-        outlines: of the predicted glaciers in the image's CRS, with area_km2.
+        product: what was predicted from it.
     """
 
     date: str
     image: Image
-    mask: np.ndarray
-    probability: np.ndarray
-    outlines: gpd.GeoDataFrame
+    product: Product
 
 
 def mapped(source: Source, product: Product, date: str) -> Mapped:
@@ -73,9 +69,9 @@ def mapped(source: Source, product: Product, date: str) -> Mapped:
         date: as it is to be shown.
 
     Returns:
-        The date, all of it in memory.
+        The date, with its image in memory.
     """
-    return Mapped(date, source.read(), product.mask, product.probability(), product.outlines)
+    return Mapped(date, source.read(), product)
 
 
 def write_swipe_map(
@@ -113,16 +109,18 @@ def write_swipe_map(
                 Picture(picture, one.image.valid)
                 for picture, one in zip(pictures, dates, strict=True)
             ],
-            "Uncertainty of the prediction": [uncertainty_map(one.probability) for one in dates],
-            "Predicted class": [class_map(one.mask) for one in dates],
+            "Uncertainty of the prediction": [
+                uncertainty_map(one.product.probability()) for one in dates
+            ],
+            "Predicted class": [class_map(one.product.mask) for one in dates],
         }
     )
     if label is not None:
-        errors = [error_map(one.mask, label) for one in dates]
+        errors = [error_map(one.product.mask, label) for one in dates]
         layers += _by_date({"Prediction against labels": errors})
         layers.append(Layer("Labels", class_map(label)))
     if len(dates) == 2:
-        change = transition(dates[0].mask, dates[1].mask)
+        change = transition(dates[0].product.mask, dates[1].product.mask)
         layers.append(Layer(f"Difference, {dates[0].date} to {dates[1].date}", change_map(change)))
     if inventory is not None and len(inventory):
         about = {key: text for key, text in INVENTORY_FIELDS.items() if key in inventory}
@@ -132,7 +130,7 @@ def write_swipe_map(
         layers.append(Layer("Inventory outlines", content, shown=True))
     outlines = [
         Outlines(
-            named_outlines(one.outlines, inventory, grid, one.date),
+            named_outlines(one.product.outlines, inventory, grid, one.date),
             PREDICTED_FIELDS,
             title="name",
             plus_minus={"area_km2": "uncertainty_km2"},

@@ -85,22 +85,18 @@ class Run:
         return self.folder / "figures"
 
     def save_figure(self, figure: matplotlib.figure.Figure, name: str) -> None:
-        """Write ``figure`` to ``figures/<name>.png``, show that file and close the figure."""
-        drawn = io.BytesIO()
-        figure.savefig(drawn, format="png", dpi=FIGURE_DPI, bbox_inches="tight")
-        plt.close(figure)
-        self.save_picture(drawn, name)
-
-    def save_picture(self, drawn: str | Path | io.BytesIO, name: str) -> None:
-        """Write a picture to ``figures/<name>.png`` and show it in a notebook.
+        """Write ``figure`` to ``figures/<name>.png``, show that file and close the figure.
 
         The picture keeps 256 colours, chosen for it: satellite images then take a third of the
         space in figures, notebooks and reports, and look the same.
 
         Args:
-            drawn: The picture in any format that Pillow reads.
+            figure: Any; it is closed.
             name: Name of the file, without its ending.
         """
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format="png", dpi=FIGURE_DPI, bbox_inches="tight")
+        plt.close(figure)
         target = self.figures / f"{file_name(name)}.png"
         with PIL.Image.open(drawn) as picture, atomic_path(target) as path:
             picture.convert("RGB").quantize(256).save(path, optimize=True)

@@ -30,7 +30,7 @@ from glacier_utils.raster.io import read_header, write_raster
 ICE = shapely.affinity.scale(shapely.Point(501_700, 6_799_000).buffer(1, 64), 900, 400)
 
 
-def map_stub(checkpoint, scene, out, *, name, date=None, outlines=True, **settings):
+def map_stub(checkpoint, scene, out, *, name, date=None, **settings):
     """Map a scene whose one band is the class; what its name says may go wrong."""
     path = Path(scene)
     told = {} if date is None else {"date": date}
@@ -57,7 +57,7 @@ def map_stub(checkpoint, scene, out, *, name, date=None, outlines=True, **settin
         out / f"{name}.json", grid=grid, date=date, assets=dict(files),
         properties={
             "image_date": date, "model": "stub",
-            "inputs": scenes.inputs(checkpoint, scene, outlines=outlines, **told | settings),
+            "inputs": scenes._keys(checkpoint, scene, told | settings)[1],
         },
     )  # fmt: skip
     return files

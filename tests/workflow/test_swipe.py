@@ -55,7 +55,7 @@ def inventory() -> gpd.GeoDataFrame:
 
 def test_two_dates_are_swiped_and_the_rest_lies_on_both_sides(tmp_path):
     dates = [mapped(tmp_path, "2023-07", 45), mapped(tmp_path, "2023-08", 40)]
-    label = (dates[1].mask == 1).astype(np.uint8)
+    label = (dates[1].product.mask == 1).astype(np.uint8)
     page = area_page.write_swipe_map(
         tmp_path / "map.html", dates, title="Test", label=label, inventory=inventory()
     ).read_text(encoding="utf-8")
