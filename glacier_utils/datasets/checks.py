@@ -323,15 +323,12 @@ class _Look:
             self.warn(f"{len(doubles) - _MOST} more patches lie where others lie; remove them")
 
         usual = Counter(tuple(tile[2:]) for tile in tiles).most_common(1)[0][0]
-        odd = [
-            (path, tile) for path, tile in zip(paths, tiles, strict=False)
-            if tile[2] != tile[3] or tuple(tile[2:]) != usual
-        ]  # fmt: skip
         # The last row and column of a scene that was cut are often smaller.
         odd = [
-            (path, tile) for path, tile in odd
-            if usual[0] != usual[1] or (tile[0] + tile[2] < source.grid.height
-                                        and tile[1] + tile[3] < source.grid.width)
+            (path, tile) for path, tile in zip(paths, tiles, strict=False)
+            if (tile[2] != tile[3] or tuple(tile[2:]) != usual)
+            and (usual[0] != usual[1] or (tile[0] + tile[2] < source.grid.height
+                                          and tile[1] + tile[3] < source.grid.width))
         ]  # fmt: skip
         if odd:
             path, tile = odd[0]

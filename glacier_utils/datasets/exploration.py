@@ -404,13 +404,12 @@ def doubtful_windows(
     """
     source, labels = dataset.source(area, date), dataset.labels(area, date)
     found = []
-    for row in range(0, source.grid.height, size):
-        for col in range(0, source.grid.width, size):
-            image, label = source.read(row, col, size, size), labels.read(row, col, size, size)
-            looks = indices.ice_index(image.reflectance, source.bands)
-            dark = ((label == 1) & image.valid & ~looks).mean()
-            bright = ((label == 0) & image.valid & looks).mean()
-            found.append((row, col, dark, bright))
+    for row, col, *_ in lattice(source.grid, size):
+        image, label = source.read(row, col, size, size), labels.read(row, col, size, size)
+        looks = indices.ice_index(image.reflectance, source.bands)
+        dark = ((label == 1) & image.valid & ~looks).mean()
+        bright = ((label == 0) & image.valid & looks).mean()
+        found.append((row, col, dark, bright))
     result = []
     for column, text in ((2, "labelled, not icy"), (3, "icy, not labelled")):
         for place in sorted(found, key=lambda item: (-item[column], item))[:count]:

@@ -110,8 +110,7 @@ class CloudMask(Mask):
         self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
     ) -> np.ndarray:
         """Read a window as uint8 [row, col]; a pixel's class does not depend on the window."""
-        height = self.grid.height - row if height is None else height
-        width = self.grid.width - col if width is None else width
+        height, width = self.grid.window(row, col, height, width).shape
         codes = np.full((height, width), UNKNOWN, np.uint8)
         if self._inner is not None:
             valid = self._source.read(row, col, height, width).valid
@@ -148,8 +147,7 @@ class NetworkMask(Mask):
         Raises:
             GlacierError: the network is not installed or fails.
         """
-        height = self.grid.height - row if height is None else height
-        width = self.grid.width - col if width is None else width
+        height, width = self.grid.window(row, col, height, width).shape
         result = np.zeros((height, width), np.uint8)
         side = _BLOCK * self.factor
         top, bottom = max(row, 0), min(row + height, self.grid.height)

@@ -37,7 +37,6 @@ class Product:
         path: its metadata file.
         level: "L1C" or "L2A".
         baseline: the processing baseline, such as "05.09".
-        date: the ISO day of sensing.
         scale: the quantification value.
         offsets: in stored numbers, by names such as B04.
         nodata: the stored number that says no data, None where the metadata name none.
@@ -47,7 +46,6 @@ class Product:
     path: Path
     level: str
     baseline: str
-    date: str
     scale: float
     offsets: dict[str, float]
     nodata: float | None
@@ -131,7 +129,6 @@ def read_product(metadata: Path) -> Product:
         path=metadata,
         level=level,
         baseline=_text(root, "PROCESSING_BASELINE"),
-        date=_text(root, "PRODUCT_START_TIME")[:10],
         scale=_number(scale, metadata),
         offsets=given or {_two_digits(name): 0.0 for name in _BANDS},
         nodata=_nodata(root, metadata),

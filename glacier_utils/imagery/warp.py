@@ -194,13 +194,6 @@ class _OnGrid:
         self._ratio = ratio if math.isfinite(ratio) else abs(grid.transform.a / own.transform.a)
         self._aligned = own.shares_lattice(grid)
 
-    def _asked(self, row: int, col: int, height: int | None, width: int | None) -> Grid:
-        height = self.grid.height - row if height is None else height
-        width = self.grid.width - col if width is None else width
-        if height <= 0 or width <= 0:
-            raise ValueError(f"an empty window: {height} rows, {width} columns")
-        return self.grid.window(int(row), int(col), height, width)
-
     def _parts(
         self, asked: Grid, margin: int
     ) -> Iterator[tuple[tuple[int, int, int, int], Grid | None, tuple[slice, slice]]]:
@@ -222,13 +215,6 @@ class _OnGrid:
                 if window is not None:
                     yield window, piece, (slice(row, row + height), slice(col, col + width))
 
-    def _inside(self, row: int, col: int, shape: tuple[int, int]) -> np.ndarray:
-        """Return bool [row, col]: the frame itself cuts, whatever lies beyond it."""
-        rows, cols = np.arange(row, row + shape[0]), np.arange(col, col + shape[1])
-        return np.outer(
-            (rows >= 0) & (rows < self.grid.height), (cols >= 0) & (cols < self.grid.width)
-        )
-
 
 class _WarpedSource(_OnGrid, Source):
     """An image on another grid."""
@@ -246,7 +232,7 @@ class _WarpedSource(_OnGrid, Source):
         self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
     ) -> Image:
         """Read a window; what lies outside the frame is invalid."""
-        asked = self._asked(row, col, height, width)
+        asked = self.grid.window(row, col, height, width)
         values = np.zeros((len(self.bands), *asked.shape), np.float32)
         valid = np.zeros(asked.shape, bool)
         coarser = self._ratio > _COARSER
@@ -262,7 +248,7 @@ class _WarpedSource(_OnGrid, Source):
                 *bands, weight = _warp(stack, self._own.window(*window), piece, how)
                 valid[place] = weight >= _HALF
                 values[:, *place] = np.stack(bands) / np.where(valid[place], weight, 1)
-        valid &= self._inside(row, col, asked.shape)
+        valid &= self.grid.inside(row, col, *asked.shape)
         values[:, ~valid] = 0
         return Image(values, valid, self.bands, asked)
 
@@ -278,7 +264,7 @@ class _WarpedMask(_OnGrid, Mask):
         self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
     ) -> np.ndarray:
         """Read a window as uint8 [row, col]; 255 outside the frame and where there is nothing."""
-        asked = self._asked(row, col, height, width)
+        asked = self.grid.window(row, col, height, width)
         result = np.full(asked.shape, UNKNOWN, np.uint8)
         for window, piece, place in self._parts(asked, _MARGIN):
             classes = self._mask.read(*window)
@@ -286,5 +272,5 @@ class _WarpedMask(_OnGrid, Mask):
                 own = self._own.window(*window)
                 classes = _warp(classes[None], own, piece, Resampling.nearest, UNKNOWN)[0]
             result[place] = classes
-        result[~self._inside(row, col, asked.shape)] = UNKNOWN
+        result[~self.grid.inside(row, col, *asked.shape)] = UNKNOWN
         return result
