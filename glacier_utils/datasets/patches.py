@@ -37,12 +37,13 @@ from glacier_utils.datasets.store import (
     FORMAT,
     ArrayFile,
     PatchStore,
+    check_known,
     moments,
     open_store,
     pooled_statistics,
     write_store,
 )
-from glacier_utils.errors import GlacierError, did_you_mean
+from glacier_utils.errors import GlacierError
 from glacier_utils.files import atomic_path, fingerprint
 from glacier_utils.imagery.clouds import CLOUD, METHODS, SHADOW, cloud_fractions, cloud_mask
 from glacier_utils.raster.indices import disagreement
@@ -125,11 +126,11 @@ def build_patches(
             override that means no patch.
     """
     _check_ranges(size, stride, validation_fraction, buffer_m)
-    _check_known("clouds", [clouds], METHODS)
+    check_known("clouds", [clouds], METHODS)
     decided = None if overrides is None else read_overrides(overrides)
     pairs = _pairs(dataset, _names(areas), _names(dates))
     train = _names(train_areas) or []
-    _check_known("train_areas: area", train, dataset.areas)
+    check_known("train_areas: area", train, dataset.areas)
     here = {area for area, _ in pairs}
     parameters = {
         "dataset": dataset.name,
@@ -173,22 +174,16 @@ def _check_ranges(
         raise GlacierError(f"buffer_m: {buffer_m} must be a width of 0 m or more")
 
 
-def _check_known(what: str, values: Iterable[str], have: Sequence[str]) -> None:
-    for value in values:
-        if value not in have:
-            raise GlacierError(f"{what} '{value}' is not there; {did_you_mean(value, have)}")
-
-
 def _names(names: str | Sequence[str] | None) -> list[str] | None:
     return [names] if isinstance(names, str) else None if names is None else list(names)
 
 
 def _pairs(dataset: Dataset, areas: list[str] | None, dates: list[str] | None) -> list[Pair]:
     """Return (area, date) in order, checked against the dataset."""
-    _check_known("area", areas or (), dataset.areas)
+    check_known("area", areas or (), dataset.areas)
     chosen = [area for area in dataset.areas if areas is None or area in areas]
     there = sorted({date for area in chosen for date in dataset.dates(area)})
-    _check_known("date", dates or (), there)
+    check_known("date", dates or (), there)
     return [
         (area, date)
         for area in chosen

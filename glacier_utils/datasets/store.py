@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,16 +86,29 @@ class PatchStore:
                 continue
             values = [wanted] if isinstance(wanted, str) else list(wanted)
             have = SPLITS if column == "split" else self.index[column].unique()
-            for value in values:
-                if value not in have:
-                    hint = did_you_mean(value, have)
-                    raise GlacierError(f"{column} '{value}' is not there; {hint}")
+            check_known(column, values, have)
             chosen &= self.index[column].isin(values).to_numpy()
         return np.flatnonzero(chosen)
 
     def valid(self, positions: np.ndarray | slice = slice(None)) -> np.ndarray:
         """Return where patches have image data, bool [n, row, col]."""
         return (self.images[positions] != 0).any(axis=1)
+
+
+def check_known(what: str, values: Iterable[str], have: Collection[str]) -> None:
+    """Check that names are among those that are there.
+
+    Args:
+        what: kind of the names, for the message.
+        values: names asked for.
+        have: names that are there.
+
+    Raises:
+        GlacierError: one is not; with the nearest that is.
+    """
+    for value in values:
+        if value not in have:
+            raise GlacierError(f"{what} '{value}' is not there; {did_you_mean(value, have)}")
 
 
 def open_store(folder: str | Path) -> PatchStore:
