@@ -332,8 +332,9 @@ class _Look:
         ]  # fmt: skip
         if odd:
             path, tile = odd[0]
+            others = f"and {len(odd) - 1} more patches are, " if len(odd) > 1 else ""
             self.warn(
-                f"{path}: is {tile[3]} x {tile[2]} px, {_others(len(odd) - 1)}not square or not of "
+                f"{path}: is {tile[3]} x {tile[2]} px, {others}not square or not of "
                 f"the size of most ({usual[1]} x {usual[0]}); cut it again if that is not meant"
             )
         covered = sum(tile[2] * tile[3] for tile in tiles)
@@ -384,10 +385,6 @@ def _has_labels(dataset: Dataset) -> bool:
         dataset.settings(area).outlines is not None or dataset.entry(area, date).labels is not None
         for area in dataset.areas for date in dataset.dates(area)
     )  # fmt: skip
-
-
-def _others(count: int) -> str:
-    return f"and {count} more patches are, " if count else ""
 
 
 def _why_no_outline(path: Path, grid: Grid) -> tuple[bool, str]:

@@ -148,10 +148,9 @@ def sample_pixels(
         known = np.flatnonzero((label != UNKNOWN) & image.valid)
         picked = generator.permutation(known)[:each]
         values = image.reflectance.reshape(len(source.bands), -1)[:, picked]
-        part = pd.DataFrame(values.T, columns=list(source.bands))
-        part.insert(0, "window", number)
-        part.insert(0, "class", pd.Series(label.ravel()[picked]).map(_CLASSES))
-        parts.append(part)
+        classes = pd.Series(label.ravel()[picked]).map(_CLASSES)
+        drawn = dict(zip(source.bands, values, strict=True))
+        parts.append(pd.DataFrame({"class": classes, "window": number, **drawn}))
     pixels = pd.concat(parts, ignore_index=True)
     if pixels.empty:
         raise GlacierError(
