@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -54,9 +53,6 @@ def scenes(side: int = TILE) -> dict[str, float | str]:
     scene_over_usual_way: the same over the usual way (see ``_usual``).
     scene_peak_four_tiles_mb: of a scene of two by two tiles, whose uppermost and lowest tenth hold
     data: the rest is read and left out, so that the measurement takes no longer than a tile.
-    packed_bf16_over_autocast: rate of the network as ``acceleration.in_bf16`` makes it over that of
-    the same one under autocast, where the processor has AVX512-BF16; below 1.3 the packing, which
-    relies on private operators of torch, is not worth its lines.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -67,7 +63,6 @@ def scenes(side: int = TILE) -> dict[str, float | str]:
         own = _part("own", folder, str(min(OWN_WINDOW, side)))["rate"]
         tile = _part("tile", folder)
         usual = _part("usual", folder, str(min(USUAL_SIDE, side)))
-        packed = _packed_over_autocast(folder, min(OWN_WINDOW, side))
         four = _part("four", folder)
         outlines = _part("outlines", folder, str(side))
     rate = side**2 / tile["seconds"]
@@ -81,7 +76,6 @@ def scenes(side: int = TILE) -> dict[str, float | str]:
         "scene_full_tile_s": round(tile["seconds"], 1),
         "scene_peak_mb": tile["peak_mb"],
         "scene_peak_four_tiles_mb": four["peak_mb"],
-        "packed_bf16_over_autocast": packed,
         "scene_outlines_s": round(outlines["seconds"], 1),
         "scene_outlines_peak_mb": outlines["peak_mb"],
     }
@@ -146,32 +140,6 @@ def _own(folder: Path, side: str) -> dict[str, float]:
         mapper.probability(images)
         times.append(time.perf_counter() - start)
     return {"rate": images[:, 0].size / min(times)}
-
-
-def _packed_over_autocast(folder: Path, side: int) -> float | str:
-    if not torch.cpu.get_capabilities().get("avx512_bf16", False):
-        return "skipped: the processor has no AVX512-BF16"
-    packed, autocast = (_part(part, folder, str(side))["rate"] for part in ("packed", "autocast"))
-    return round(packed / autocast, 2)
-
-
-def _in_bf16(folder: Path, side: str, *, packed: bool) -> dict[str, float]:
-    """Run the network as it is rewritten for mapping in bf16, packed or under autocast."""
-    memory.use_one_heap()
-    network = checkpoint.load_checkpoint(folder / "model.pt").network
-    network = acceleration.fold_batch_norm(network, len(BANDS))
-    network = acceleration.with_doubled_convolutions(network, len(BANDS))
-    in_bf16 = acceleration.in_bf16(network, len(BANDS)) if packed else None
-    network = in_bf16 or network.to(memory_format=torch.channels_last)
-    image = torch.rand(1, len(BANDS), int(side), int(side))
-    image = image.contiguous(memory_format=torch.channels_last)
-    times = []
-    with torch.inference_mode(), acceleration.autocast("cpu", "bf16"):
-        for _ in range(8):
-            start = time.perf_counter()
-            network(image)
-            times.append(time.perf_counter() - start)
-    return {"rate": image[:, 0].numel() / min(times)}
 
 
 def _map(folder: Path, name: str) -> dict[str, float]:
@@ -265,8 +233,6 @@ def _main(work: str, folder: str, *arguments: str) -> None:
     parts = {
         "bare": _bare,
         "own": _own,
-        "packed": partial(_in_bf16, packed=True),
-        "autocast": partial(_in_bf16, packed=False),
         "tile": _tile,
         "four": _four,
         "usual": _usual,

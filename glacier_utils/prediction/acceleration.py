@@ -10,11 +10,6 @@
   doubled, with 4 instead of 9 multiplications (the reverse of the sub-pixel convolution of Shi et
   al. 2016, CVPR). And features that are put beside others to be convolved need not be copied: the
   sum of two convolutions is the same.
-- **Packed bf16.** Autocast converts weights and features anew in every pass, and leaves each
-  activation a pass of its own over the features, which on a processor costs as much as the sums.
-  ``in_bf16`` converts the weights once, and has ReLU and the sum of a residual block done where
-  the convolution writes its result (the fused operators of oneDNN that torch has for its compiler).
-  It stays as long as the benchmark ``packed_bf16_over_autocast`` shows at least 1.3.
 
 Each rewritten network is compared with the original on a small image, and left where they differ.
 """
@@ -37,12 +32,8 @@ from glacier_utils.errors import GlacierError, did_you_mean
 PRECISIONS = ("auto", "bf16", "float32")
 _SIDE = 64  # px of the image on which a rewritten network is compared with the original
 _TOLERANCE = 1e-3  # of the logits, relative to their largest: another order of float32 sums
-# Mean error of the probability in bf16, in units of autocast's own and added to that: bf16 has
-# eight bits, so that another order of rounding moves the last one in every layer.
-_TIMES, _MORE = 2.0, 0.002
 # Which rows (or columns) of the 3 x 3 weights add up to each of the 4 x 4 ones.
 _SUMS = torch.tensor([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
-_RESIDUAL = ("conv1", "bn1", "conv2", "bn2", "relu")  # what a residual block of a ResNet holds
 
 
 def resolve(precision: str = "auto", device: str | torch.device = "cpu") -> str:
@@ -326,139 +317,3 @@ def _is_bare(block: nn.Module) -> bool:
     """Tell whether nothing lies between the first convolution of a block and its ReLU."""
     kinds = [type(module) for module in block.conv1]
     return kinds == [nn.Conv2d, nn.Identity, nn.ReLU]
-
-
-@torch.inference_mode()
-def in_bf16(network: nn.Module, bands: int) -> nn.Module | None:
-    """Return a copy of the network for prediction in bf16 on the CPU, float32 in and out.
-
-    Args:
-        network: float32 [n, band, row, col] -> logits, in ``eval`` mode, batch normalisations
-            folded (``fold_batch_norm``).
-        bands: that it takes.
-
-    Returns:
-        The copy; None where the processor only emulates bf16, and the operators refuse it; where
-        the network holds weights outside of convolutions (whose sums autocast leaves in float32, as
-        in a transformer); or where it is farther from its probabilities in float32 than autocast
-        is.
-    """
-    layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
-    held = {id(parameter) for layer in layers for parameter in layer.parameters(recurse=False)}
-    numbers = [*network.parameters(), *network.buffers()]
-    if not held or any(id(number) not in held for number in numbers):
-        return None
-    if not has_bf16() or numbers[0].device.type != "cpu":
-        return None
-    image = _image(network, bands)
-    exact = network(image).sigmoid()
-    with autocast("cpu", "bf16"):
-        usual = (network(image).float().sigmoid() - exact).abs().mean()
-    try:
-        made = InBf16(network)
-        same = (made(image).sigmoid() - exact).abs().mean() <= _TIMES * usual + _MORE
-    except (RuntimeError, AttributeError):  # another torch or processor, without these operators
-        return None
-    return made if same else None
-
-
-class InBf16(nn.Module):
-    """A copy of a network in bf16 that takes and gives float32, whatever autocast is about it."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = copy.deepcopy(network).bfloat16().to(memory_format=torch.channels_last)
-        for module in list(self.network.modules()):
-            _fuse(module)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Map [n, band, row, col] to logits [n, row, col]."""
-        with torch.autocast("cpu", enabled=False):
-            return self.network(images.bfloat16()).float()
-
-
-class PackedConv(nn.Module):
-    """A convolution, the sum with other features if there are some, and a ReLU, in one."""
-
-    def __init__(self, layer: nn.Conv2d) -> None:
-        super().__init__()
-        self.settings = layer.padding, layer.stride, layer.dilation, layer.groups
-        self.weight, self.bias = _packed(layer), layer.bias
-
-    def forward(self, features: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
-        """Map [n, channel, row, col] to [n, channel, row, col]."""
-        layer = self.weight, self.bias, *self.settings
-        run = torch.ops.mkldnn._convolution_pointwise
-        if other is None:
-            return run(features, *layer, "relu", [], "")
-        return run.binary(features, other, *layer, "add", 1.0, "relu", [], None)
-
-
-class PackedDoubledConv(nn.Module):
-    """A ``DoubledConv`` whose sum and ReLU are done by its last convolution."""
-
-    def __init__(self, layer: DoubledConv) -> None:
-        super().__init__()
-        up = layer.up
-        self.settings = up.padding, up.output_padding, up.stride, up.dilation, up.groups
-        self.weight, self.bias = _packed(up), up.bias
-        self.beside = None if layer.beside is None else PackedConv(layer.beside)
-
-    def forward(self, features: torch.Tensor, others: torch.Tensor | None) -> torch.Tensor:
-        """Map as ``DoubledConv`` does."""
-        last = "none" if self.beside else "relu"
-        found = torch.ops.mkldnn._convolution_transpose_pointwise(
-            features, self.weight, self.bias, *self.settings, last, [], ""
-        )
-        return self.beside(others, found) if self.beside else found
-
-
-def _packed(layer: nn.Conv2d | nn.ConvTranspose2d) -> torch.Tensor:
-    """Return the weights in the order in which oneDNN takes them, else made in every pass."""
-    weight, size = layer.weight.detach().contiguous(), [1, layer.in_channels, _SIDE, _SIDE]
-    settings = layer.stride, layer.dilation, layer.groups, size
-    if isinstance(layer, nn.ConvTranspose2d):
-        reorder = torch.ops.mkldnn._reorder_convolution_transpose_weight
-        return reorder(weight, layer.padding, layer.output_padding, *settings)
-    return torch.ops.mkldnn._reorder_convolution_weight(weight, layer.padding, *settings)
-
-
-def _fuse(module: nn.Module) -> None:
-    """Let the convolutions of a module do what follows them, where the module is a known one."""
-    kind, children = type(module).__name__, dict(module.named_children())
-    if isinstance(module, DoubledBlock):
-        module.conv1 = PackedDoubledConv(module.conv1)
-    elif isinstance(module, nn.Sequential):
-        _fuse_in_order(module, list(children))
-    elif kind == "ResNetEncoder":  # the ReLU of its stem is used nowhere else
-        _fuse_in_order(module, [name for name in ("conv1", "bn1", "relu") if name in children])
-    elif kind == "BasicBlock" and set(children) <= {*_RESIDUAL, "downsample"}:
-        first, bn1, second, bn2, _ = (children.get(name) for name in _RESIDUAL)
-        identities = isinstance(bn1, nn.Identity) and isinstance(bn2, nn.Identity)
-        if identities and _is_plain(first) and _is_plain(second):
-            layers = PackedConv(first), PackedConv(second), module.downsample
-            module.forward = partial(_residual, *layers)
-
-
-def _residual(
-    first: PackedConv, second: PackedConv, shortcut: nn.Module | None, features: torch.Tensor
-) -> torch.Tensor:
-    """Run a residual block of two convolutions (He et al. 2016, CVPR)."""
-    other = features if shortcut is None else shortcut(features)
-    return second(first(features), other)
-
-
-def _fuse_in_order(parent: nn.Module, names: Sequence[str]) -> None:
-    """Fuse each convolution with the ReLU behind it; nothing but identities may lie between."""
-    for place, name in enumerate(names):
-        children = dict(parent.named_children())
-        behind = [n for n in names[place + 1 :] if not isinstance(children[n], nn.Identity)]
-        if _is_plain(children[name]) and behind and type(children[behind[0]]) is nn.ReLU:
-            setattr(parent, name, PackedConv(children[name]))
-            setattr(parent, behind[0], nn.Identity())
-
-
-def _is_plain(layer: nn.Module) -> bool:
-    """Tell whether a module is a convolution whose padding the operators know."""
-    known = type(layer) is nn.Conv2d and not isinstance(layer.padding, str)
-    return known and layer.padding_mode == "zeros"

@@ -86,12 +86,11 @@ class Mapper:
         self._pools = [True] * len(members)  # until the first pass has shown it
 
     def _fast(self, network: torch.nn.Module) -> torch.nn.Module:
-        """Return the network in the form and format that it runs fastest in."""
+        """Return the network in the form that it runs fastest in."""
         bands = len(self.bands)
         network = acceleration.fold_batch_norm(network, bands)
         network = acceleration.with_doubled_convolutions(network, bands)
-        fast = acceleration.in_bf16(network, bands) if self.precision == "bf16" else None
-        return network.to(memory_format=torch.channels_last) if fast is None else fast
+        return network.to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def probability(self, images: np.ndarray) -> np.ndarray:
