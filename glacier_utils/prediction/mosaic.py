@@ -90,8 +90,9 @@ def write_vrt(path: str | Path, rasters: Sequence[str | Path], *, margin: int = 
     frame = _frame([raster.grid for raster in found])
     root = ET.Element("VRTDataset", rasterXSize=str(frame.width), rasterYSize=str(frame.height))
     # GDAL takes axes in the order of the authority unless told otherwise.
-    axes = "2,1" if frame.crs.is_geographic else "1,2"
-    _element(root, "SRS", frame.crs.to_wkt(), dataAxisToSRSAxisMapping=axes)
+    crs: Any = frame.crs
+    axes = "2,1" if crs.is_geographic else "1,2"
+    _element(root, "SRS", crs.to_wkt(), dataAxisToSRSAxisMapping=axes)
     numbers = ", ".join(repr(float(value)) for value in frame.transform.to_gdal())
     _element(root, "GeoTransform", numbers)
     band = _band(root, found[0])
@@ -308,12 +309,9 @@ def _across(traced: Sequence[gpd.GeoDataFrame], mosaics: Sequence[Path]) -> gpd.
 
 def _plane(mosaics: Sequence[Path]) -> pyproj.CRS:
     """Return an equal-area projection around the middle of all mosaics."""
-    boxes = []
-    for path in mosaics:
-        grid = read_header(path).grid
-        edge = shapely.segmentize(grid.box, (grid.bounds[2] - grid.bounds[0]) / 10)
-        boxes.append(gpd.GeoSeries([edge], crs=grid.crs.to_wkt()).to_crs("EPSG:4326").iloc[0])
-    boxes = unwrapped(np.array(boxes, dtype=object))
+    grids = [read_header(path).grid for path in mosaics]
+    steps = [(grid.bounds[2] - grid.bounds[0]) / 10 for grid in grids]
+    boxes = unwrapped(_frames(grids, steps, "EPSG:4326"))
     first = boxes[0].centroid.x
     # Each within half a turn of the first, so that 179 and -179 are neighbours.
     places = [(first + (box.centroid.x - first + 180) % 360 - 180, box.centroid.y) for box in boxes]
@@ -322,6 +320,16 @@ def _plane(mosaics: Sequence[Path]) -> pyproj.CRS:
         {"proj": "laea", "lat_0": round(north, 3), "lon_0": round((east + 180) % 360 - 180, 3),
          "datum": "WGS84", "units": "m"}
     )  # fmt: skip
+
+
+def _frames(grids: Sequence[Grid], steps: Sequence[float], crs: Any) -> np.ndarray:
+    """Return the frames of rasters that have a CRS in another, with a point at each step."""
+    found: list[Any] = []
+    for grid, step in zip(grids, steps, strict=True):
+        edge, own = shapely.segmentize(grid.box, step), grid.crs
+        assert own is not None
+        found.append(gpd.GeoSeries([edge], crs=own.to_wkt()).to_crs(crs).iloc[0])
+    return np.array(found, dtype=object)
 
 
 def _without(shape: shapely.Geometry, covered: shapely.Geometry) -> shapely.Geometry:
@@ -379,11 +387,7 @@ def _ground(path: Path) -> shapely.Geometry:
 def _with_scenes(glaciers: gpd.GeoDataFrame, scenes: Sequence[MappedScene]) -> gpd.GeoDataFrame:
     """Name the scenes whose frame a glacier touches, and the date of the one that holds most."""
     grids = [read_header(scene.files["class"]).grid for scene in scenes]
-    frames = np.array([
-        gpd.GeoSeries([shapely.segmentize(grid.box, grid.transform.a * _FOLLOWED)],
-                      crs=grid.crs.to_wkt()).to_crs(glaciers.crs).iloc[0]
-        for grid in grids
-    ], dtype=object)  # fmt: skip
+    frames = _frames(grids, [grid.transform.a * _FOLLOWED for grid in grids], glaciers.crs)
     tree = shapely.STRtree(frames)
     names, dates = [], []
     for shape in glaciers.geometry:

@@ -197,11 +197,10 @@ def _read_index(path: Path, count: int) -> list[Place] | None:
 
 
 @contextmanager
-def open_raster(
-    path: Path, bands: int | None = None
-) -> Iterator[rasterio.DatasetReader | ArrayDataset]:
+def open_raster(path: Path, bands: int | None = None) -> Iterator[Any]:
     """Open a raster for reading; whatever GDAL finds wrong with it becomes a GlacierError.
 
+    It gives a ``rasterio.DatasetReader``, or an ``ArrayDataset`` where the file is NumPy's.
     ``bands`` is how many bands a NumPy array has, where that is known (see ``io.open_array``).
     """
     if is_array(path):
