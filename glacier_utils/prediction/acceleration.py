@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -153,9 +154,9 @@ def _same(found: torch.Tensor, expected: torch.Tensor) -> bool:
 def _pairs(network: nn.Module, image: torch.Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
     """Return the convolutions whose output, as it is, goes into a batch normalisation."""
     outputs: dict[int, tuple[nn.Conv2d, torch.Tensor]] = {}
-    pairs = []
+    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
 
-    def watch(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+    def watch(module: Any, inputs: tuple, output: torch.Tensor) -> None:
         if isinstance(module, nn.Conv2d):
             # Held with the tensor, or its address could be given to another.
             outputs[id(output)] = (module, output)
@@ -198,7 +199,7 @@ class DoubledConv(nn.Module):
         count, others = len(weight), weight.shape[1] - channels
         self.up = nn.ConvTranspose2d(channels, count, 4, 2, 1, bias=bias is not None)
         self.up.weight.data = doubled_weight(weight[:, :channels])
-        if bias is not None:
+        if bias is not None and self.up.bias is not None:
             self.up.bias.data = bias.detach().clone()
         self.beside = None
         if others:
@@ -214,7 +215,7 @@ class DoubledConv(nn.Module):
 class DoubledBlock(nn.Module):
     """What a block of smp's U-Net decoder does, for prediction."""
 
-    def __init__(self, block: nn.Module, channels: int) -> None:
+    def __init__(self, block: Any, channels: int) -> None:
         super().__init__()
         self.conv1 = DoubledConv(block.conv1[0], channels)
         self.conv2, self.attention2 = block.conv2, block.attention2
@@ -283,7 +284,7 @@ def doubled_convolutions(network: nn.Module, *, active: bool = True) -> Iterator
 
 
 def _doubled_forward(
-    block: nn.Module,
+    block: Any,
     features: torch.Tensor,
     height: int,
     width: int,
@@ -302,7 +303,7 @@ def _doubled_forward(
     return block.attention2(block.conv2(found))
 
 
-def _fits(block: nn.Module) -> bool:
+def _fits(block: Any) -> bool:
     """Tell whether a module is a block of smp's U-Net decoder that doubles by repeating."""
     if type(block).__name__ != "UnetDecoderBlock" or block.interpolation_mode != "nearest":
         return False
@@ -313,7 +314,7 @@ def _fits(block: nn.Module) -> bool:
     return plain and all(isinstance(module, nn.Identity) for module in attention)
 
 
-def _is_bare(block: nn.Module) -> bool:
+def _is_bare(block: Any) -> bool:
     """Tell whether nothing lies between the first convolution of a block and its ReLU."""
     kinds = [type(module) for module in block.conv1]
     return kinds == [nn.Conv2d, nn.Identity, nn.ReLU]

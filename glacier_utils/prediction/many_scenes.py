@@ -154,8 +154,8 @@ def map_scenes(
     if out.exists() and not out.is_dir():
         raise GlacierError(f"{out}: is a file; many scenes go into a folder, name one")
     # One start decides for all: a path means the same to each worker, wherever it runs.
-    paths = [checkpoint] if isinstance(checkpoint, str | Path) else list(checkpoint)
-    paths = [Path(path).absolute() for path in paths]
+    given = [checkpoint] if isinstance(checkpoint, str | Path) else list(checkpoint)
+    paths = [Path(path).absolute() for path in given]
     if not paths:
         raise GlacierError("no checkpoint is named; name one, or several for an ensemble")
     settings = {key: value for key, value in settings.items() if value not in (None, "")}

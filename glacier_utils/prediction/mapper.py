@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -100,7 +101,7 @@ class Mapper:
         """
         batch = torch.from_numpy(np.ascontiguousarray(images)).to(self.device).float()
         mirrors = [(), (-2,), (-1,), (-2, -1)] if self.flips else [()]
-        total = 0
+        total: Any = 0
         with acceleration.autocast(self.device, self.precision):
             for number, (segmenter, network, order) in enumerate(self._members):
                 # Band by band: in channels-last, operations with a number a band take five times

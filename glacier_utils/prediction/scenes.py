@@ -209,7 +209,8 @@ def _rasters_whole(files: Mapping[str, Path], for_rasters: str) -> bool:
 
 def _keys(checkpoint: Checkpoints, scene: Any, settings: Mapping[str, Any]) -> tuple[str, str]:
     """Return the hash of all that the rasters are made from, and of all that the files are."""
-    settings = map_scene.__kwdefaults__ | settings | {"bands": _unsigned(settings.get("bands"))}
+    bands = _unsigned(settings.get("bands"))
+    settings = {**(map_scene.__kwdefaults__ or {}), **settings, "bands": bands}
     models = _listed(checkpoint)
     device = models[0].mean.device if isinstance(models[0], Segmenter) else "cpu"
     names = ("date", "bands", "scale", "offset", "nodata", "window", "overlap", "flips")
@@ -271,8 +272,8 @@ def _hash(path: Path, *_: Any) -> str:
 def _image_key(scene: Any) -> list[Any]:
     """Return what tells one image from another without reading its pixels."""
     if not isinstance(scene, Source):
-        files = [file_fingerprint(path) for path in input_files(scene)]
-        return [files, [name for name in public_names(scene) if is_virtual(name)]]
+        keys = [file_fingerprint(path) for path in input_files(scene)]
+        return [keys, [name for name in public_names(scene) if is_virtual(name)]]
     local = [local_file(path) for path in scene.paths]
     files = [
         file_fingerprint(path) if path is not None and path.exists() else str(name)
@@ -443,7 +444,7 @@ class Unfinished:
 
     def finish(self, files: Mapping[str, Path], grid: Grid, tags: Mapping[str, str]) -> None:
         """Turn the bytes into the two GeoTIFFs, ``probability`` and ``class``, side by side."""
-        layers = {
+        layers: dict[str, dict[str, Any]] = {
             "probability": {"scale": SCALE, "average": True},
             "class": {"colormap": CLASS_COLOURMAP},
         }
@@ -570,9 +571,10 @@ def write_products(
     if max(source.grid.shape) <= LARGEST_IMAGE:
         image = source.read()
         pixels = np.where(image.valid, image.reflectance, np.nan).astype(np.float32)
-        about = {"nodata": np.nan, "tags": {"IMAGE_DATE": date}, "descriptions": source.bands}
-        path = folder / f"{name}_image.tif"
-        files["image"] = write_raster(path, pixels, source.grid, **about)
+        files["image"] = write_raster(
+            folder / f"{name}_image.tif", pixels, source.grid,
+            nodata=np.nan, tags={"IMAGE_DATE": date}, descriptions=source.bands,
+        )  # fmt: skip
     with rasterio.open(files["class"]) as file:
         mask = file.read(1)
     outlines = polygonize_file(files["class"], min_area_km2=min_area_km2)

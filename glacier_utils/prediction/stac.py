@@ -139,7 +139,7 @@ def _footprint(grid: Grid) -> tuple[dict[str, Any] | None, list[float] | None]:
     return shapely.geometry.mapping(shape), [west, south, east, north]
 
 
-def _time(date: str, now: datetime) -> dict[str, datetime | None]:
+def _time(date: str, now: datetime) -> dict[str, Any]:
     """Return what an item takes for its time: a moment, or an interval."""
     if not date:
         return {"datetime": None, "start_datetime": datetime(1970, 1, 1, tzinfo=UTC),

@@ -315,7 +315,7 @@ def _read(path: Path) -> nbformat.NotebookNode:
         raise GlacierError(f"{path}: not a readable notebook ({reason}); restore it") from error
 
 
-def _assigned(node: ast.stmt) -> tuple[str, Any]:
+def _assigned(node: Any) -> tuple[str, Any]:
     """Return name and value of a line such as ``epochs = 40``; ValueError for anything else."""
     targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
     if len(targets) != 1 or not isinstance(targets[0], ast.Name) or node.value is None:
