@@ -162,7 +162,7 @@ class _Look:
     area: str
     date: str
     findings: list[tuple[str, str]] = field(default_factory=list)
-    source: Source | None = None
+    source: Any = None  # a Source, once it is open
     row: dict[str, Any] = field(default_factory=dict)
 
     def error(self, message: str) -> None:
@@ -308,7 +308,7 @@ class _Look:
     def _check_tiles(self) -> None:
         """Notice patches that lie twice, far off, or have a shape of their own."""
         # On their own grid: the files of an aligned date lie as they were cut.
-        source = self.dataset.unaligned(self.area, self.date)
+        source: Any = self.dataset.unaligned(self.area, self.date)
         tiles, paths = source.tiles, [item.path for item in source.placed]
         if not tiles:
             return
@@ -350,7 +350,8 @@ class _Look:
         labels = self.dataset.labels(self.area, self.date)
         if self.dataset.entry(self.area, self.date).labels is not None:
             return labels
-        path, grid = self.dataset.settings(self.area).outlines, self.source.grid
+        path: Any = self.dataset.settings(self.area).outlines
+        grid = self.source.grid
         outlines = read_outlines(path, bounds=grid.bounds, crs=grid.crs)
         outlines = select_analyses(outlines, self.date)
         ice = outlines[outlines.kind == "glacier"]
@@ -428,7 +429,7 @@ def _geographic(box: shapely.Polygon, crs: CRS | None) -> shapely.Polygon:
     return shapely.box(*series.to_crs("EPSG:4326").total_bounds)
 
 
-def _other_hemisphere(crs: CRS) -> CRS | None:
+def _other_hemisphere(crs: CRS) -> Any:
     """Return the CRS of the same UTM zone on the other side of the equator, None if not UTM."""
     code = crs.to_epsg() or 0
     zone = code % 100
@@ -460,7 +461,8 @@ def _check_values(look: _Look, masks: dict[str, Mask], bar: tqdm) -> bool:
     """Fill in the fractions, and notice values that cannot be reflectances; False if there are."""
     source, labels = look.source, masks.get("labels")
     pixels = valid = known = glacier = 0
-    medians, impossible = [], Counter()
+    medians: list = []
+    impossible: Counter = Counter()
     windows = _spread_windows(source.grid)
     bar.total += len(windows)
     for window in windows:

@@ -214,6 +214,7 @@ class Dataset:
             GlacierError: the manifest names neither outlines nor labels, or they do not fit.
         """
         entry, source = self.entry(area, date), self.source(area, date)
+        mask: Any
         if entry.labels:
             mask = self._mask(area, date, entry.labels, (0, 1), entry.label_values)
             mask = EdgeMask(mask, band_m) if band_m else mask

@@ -7,6 +7,7 @@ patch, but for what is returned and for `find_suspicious`, whose regions span th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -340,13 +341,13 @@ def label_age(dataset: Dataset, area: str, date: str) -> dict[str, object]:
         area, glaciers (number), ``several_analyses`` (glaciers digitised more than once),
         ``youngest_years`` and ``oldest_years`` between outline and image (nan where unknown).
     """
-    result = {"area": area, "glaciers": 0, "several_analyses": 0,
+    result: dict[str, Any] = {"area": area, "glaciers": 0, "several_analyses": 0,
               "youngest_years": np.nan, "oldest_years": np.nan}  # fmt: skip
     everything = dataset.outlines(area)
     if everything is None or everything.empty:
         return result
     everything = everything[everything["kind"] == "glacier"]
-    chosen = dataset.outlines(area, date)
+    chosen: Any = dataset.outlines(area, date)
     chosen = chosen[chosen["kind"] == "glacier"]
     years = (image_day(date) - chosen["source_date"]).dt.days / DAYS_A_YEAR
     analyses = everything.groupby("glacier_id")["analysis_id"].nunique()

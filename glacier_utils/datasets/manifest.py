@@ -75,7 +75,7 @@ def _path(value: Any, info: ValidationInfo) -> str:
         return found
 
     text = re.sub(r"\$\{(\w+)\}", variable, value)
-    return text if is_virtual(text) else str(info.context["path"].parent / Path(text).expanduser())
+    return text if is_virtual(text) else str(_folder(info) / Path(text).expanduser())
 
 
 def _paths(value: Any, info: ValidationInfo) -> list[str]:
@@ -133,8 +133,13 @@ def _label_values(value: Any) -> dict[int, int]:
     return dict(value)
 
 
+def _folder(info: ValidationInfo) -> Path:
+    """Return the folder of the manifest that is being read."""
+    return (info.context or {})["path"].parent
+
+
 def _name(value: Any, info: ValidationInfo) -> str:
-    return str(value or info.context["path"].parent.resolve().name)
+    return str(value or _folder(info).resolve().name)
 
 
 def _text(value: Any) -> Any:

@@ -561,7 +561,9 @@ def patch_facts(
     differ = math.nan
     if {"green", "nir"} <= set(bands):
         differ = _fraction(disagreement(reflectance, label, bands) & valid, number)
-    assessed = np.uint8(UNKNOWN) if clouds is None else np.where(valid, clouds, np.uint8(UNKNOWN))
+    assessed: Any = (
+        np.uint8(UNKNOWN) if clouds is None else np.where(valid, clouds, np.uint8(UNKNOWN))
+    )
     ages = np.empty(0) if age is None else age[ice]
     ages = ages[np.isfinite(ages)]
     return {
@@ -602,5 +604,5 @@ def _reason(what: str, value: float, limit: float) -> str:
     return f"{what} {100 * value:.{digits}f} % > {100 * limit:.{digits}f} %"
 
 
-def _fraction(hits: np.ndarray, total: int) -> float:
+def _fraction(hits: np.ndarray, total: Any) -> float:
     return np.count_nonzero(hits) / total if total else math.nan

@@ -152,8 +152,9 @@ def _boxes(
     if clip:
         top, bottom = np.clip(top, 0, grid.height), np.clip(bottom, 0, grid.height)
         left, right = np.clip(left, 0, grid.width), np.clip(right, 0, grid.width)
-    xmin, ymax = grid.transform @ (left, top)
-    xmax, ymin = grid.transform @ (right, bottom)
+    transform: Any = grid.transform  # which takes arrays too
+    xmin, ymax = transform @ (left, top)
+    xmax, ymin = transform @ (right, bottom)
     boxes = gpd.GeoSeries(shapely.box(xmin, ymin, xmax, ymax), crs=grid.crs)
     if grid.crs is None or crs is None:
         return boxes.set_crs(None, allow_override=True)
@@ -165,10 +166,12 @@ def _boxes(
 def _centres(
     grid: Grid, rows: np.ndarray, cols: np.ndarray, reference: Grid
 ) -> tuple[np.ndarray, np.ndarray]:
-    x, y = grid.transform @ (cols, rows)
+    here: Any = grid.transform
+    there: Any = reference.transform
+    x, y = here @ (cols, rows)
     if not same_crs(grid.crs, reference.crs) and None not in (grid.crs, reference.crs):
         x, y = map(np.array, transform_points(grid.crs, reference.crs, x, y))
-    cols, rows = ~reference.transform @ (x, y)
+    cols, rows = ~there @ (x, y)
     return rows, cols
 
 

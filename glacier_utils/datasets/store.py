@@ -124,7 +124,7 @@ def open_store(folder: str | Path) -> PatchStore:
     try:
         content = json.loads((folder / "statistics.json").read_text(encoding="utf-8"))
         index = gpd.read_file(folder / "index.gpkg")
-        arrays = {
+        arrays: dict[str, Any] = {
             name: np.load(folder / f"{name}.npy", mmap_mode="r")
             if name in content["arrays"]
             else None

@@ -303,7 +303,7 @@ class EdgeMask(Mask):
         GlacierError: a band that is no width in metres, or a grid whose pixels have no known size.
     """
 
-    def __init__(self, inner: Mask, band_m: float) -> None:
+    def __init__(self, inner: Mask, band_m: float | str) -> None:
         if isinstance(band_m, str) or band_m < 0:
             raise GlacierError(
                 f"band_m {band_m}: the width of the band must not be negative; labels that come as "
