@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import geopandas as gpd
@@ -225,8 +226,10 @@ def test_results_do_not_depend_on_workers_even_if_one_is_killed(tmp_path, checkp
     # A GeoPackage holds the time of its writing.
     tables = [gpd.read_file(one.outlines, layer="glims_polygons") for one in (found, expected)]
     pd.testing.assert_frame_equal(*tables)
-    # Each was mapped once, but for the two that had to be tried again.
-    assert sorted(calls(tmp_path)) == sorted([*names, "killed", "shaky"])
+    # Two had to be tried again; what the lost worker had done and nobody had fetched may be, too.
+    tried = Counter(calls(tmp_path))
+    assert set(tried) == set(names)
+    assert min(tried["killed"], tried["shaky"]) == 2
 
 
 @pytest.mark.slow
