@@ -29,8 +29,7 @@ check: $(STAMP)
 
 test: check
 	$(BIN)/python -m pytest tests notebooks --nbval --nbval-current-env --nbval-cell-timeout=1800 \
-		--numprocesses=auto --maxprocesses=4 --no-loadscope-reorder --cov --cov-report=
-	@echo "coverage of glacier_utils: $$($(BIN)/coverage report --format=total) %"
+		--numprocesses=auto --maxprocesses=4 --no-loadscope-reorder --cov --cov-report=term
 
 # A few minutes: without the notebooks, real imagery and whatever takes long.
 test-fast: $(STAMP)
