@@ -12,6 +12,7 @@ import shapely
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from outline_grid import UTM, X, Y, box, table
 from rasterio.crs import CRS
 
 from glacier_utils.conventions import image_day
@@ -30,24 +31,7 @@ from glacier_utils.outlines.inventory import (
 from glacier_utils.outlines.rasterization import rasterize
 from glacier_utils.raster.grid import Grid
 
-UTM = CRS.from_epsg(32623)
-X, Y = 450_000, 6_780_000
-GRID = Grid(UTM, Affine(10, 0, X, 0, -10, Y), 60, 80)
 KM2 = 1 / 0.9996**2  # of a square of 1 km on the map, near the meridian of the zone
-
-
-def box(col0: float, row0: float, col1: float, row1: float) -> shapely.Polygon:
-    """Return a rectangle in pixels of GRID."""
-    return shapely.box(X + 10 * col0, Y - 10 * row1, X + 10 * col1, Y - 10 * row0)
-
-
-def table(*rows, crs=UTM) -> gpd.GeoDataFrame:
-    """Make outlines of (glacier, analysis, kind, date, geometry)."""
-    frame = pd.DataFrame(
-        [row[:4] for row in rows], columns=["glacier_id", "analysis_id", "kind", "source_date"]
-    )
-    frame["source_date"] = pd.to_datetime(frame.source_date)
-    return gpd.GeoDataFrame(frame, geometry=[row[4] for row in rows], crs=crs)
 
 
 def square(km: float, east: float = 0.0, north: float = 0.0) -> shapely.Polygon:

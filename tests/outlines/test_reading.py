@@ -11,6 +11,7 @@ import shapely
 from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
+from outline_grid import GRID, UTM, X, Y, box
 from outline_shapes import pixel_polygons
 from rasterio.crs import CRS
 
@@ -25,15 +26,6 @@ from glacier_utils.outlines.inventory import (
 from glacier_utils.outlines.rasterization import rasterize
 from glacier_utils.outlines.reading import clean_text
 from glacier_utils.raster.grid import Grid
-
-UTM = CRS.from_epsg(32623)
-X, Y = 450_000, 6_780_000
-GRID = Grid(UTM, Affine(10, 0, X, 0, -10, Y), 60, 80)
-
-
-def box(col0: float, row0: float, col1: float, row1: float) -> shapely.Polygon:
-    """Return a rectangle in pixels of GRID."""
-    return shapely.box(X + 10 * col0, Y - 10 * row1, X + 10 * col1, Y - 10 * row0)
 
 
 def write(path, columns: dict, shapes: list, crs=UTM):
