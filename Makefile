@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export JUPYTER_PREFER_ENV_PATH := 1
 
-.PHONY: run check test test-fast lab notebooks bench lock clean
+.PHONY: run check test test-fast traps lab notebooks bench lock clean
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -35,6 +35,10 @@ test: check
 test-fast: $(STAMP)
 	$(BIN)/ruff check .
 	GLACIER_REAL_DATA= $(BIN)/python -m pytest tests -m "not slow" --numprocesses=auto --maxprocesses=4
+
+# Inputs that go wrong elsewhere, and what becomes of them here: writes tests/traps/TABLE.md.
+traps: $(STAMP)
+	WRITE_TRAPS=1 $(BIN)/python -m pytest tests/traps --deselect tests/traps/test_table.py
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab notebooks

@@ -48,6 +48,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: (item.path.suffix != ".ipynb", "zz" not in item.path.name))
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Write the table of traps (tests/traps) where `make traps` asks for it."""
+    if not os.environ.get("WRITE_TRAPS"):
+        return
+    from traps.tools import table
+
+    reports = [*terminalreporter.stats.get("passed", ()), *terminalreporter.stats.get("failed", ())]
+    rows = [tuple(value) for report in reports
+            for name, value in report.user_properties if name == "trap"]  # fmt: skip
+    (Path(__file__).parent / "traps" / "TABLE.md").write_text(table(rows), "utf-8")
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     """Keep what belongs together on one worker: a file's tests, and all notebooks, in order."""
