@@ -7,7 +7,7 @@ from pathlib import Path
 import geopandas as gpd
 import numpy as np
 import pytest
-import yaml
+from manifest_edits import set_area, set_date
 
 from glacier_utils.datasets.checks import check, survey
 from glacier_utils.datasets.dataset import open_dataset
@@ -18,28 +18,6 @@ PROJECT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def folder(make_dataset):
     return make_dataset(patches=(2, 3))
-
-
-@pytest.fixture
-def edit(folder):
-    """Change the manifest by a function of its content, and give its path."""
-    path = folder / "dataset.yaml"
-
-    def change(function):
-        content = yaml.safe_load(path.read_text())
-        function(content)
-        path.write_text(yaml.safe_dump(content, sort_keys=False))
-        return path
-
-    return change
-
-
-def set_area(**values):
-    return lambda content: content["areas"]["train"].update(values)
-
-
-def set_date(value):
-    return set_area(**{"2023-08": value})
 
 
 def test_check_of_a_sound_dataset(folder):

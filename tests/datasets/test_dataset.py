@@ -12,6 +12,7 @@ import pytest
 import shapely
 import yaml
 from affine import Affine
+from manifest_edits import set_area, set_date
 
 from glacier_utils.datasets.checks import check
 from glacier_utils.datasets.dataset import open_dataset
@@ -26,20 +27,6 @@ PROJECT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def folder(make_dataset):
     return make_dataset()
-
-
-@pytest.fixture
-def edit(folder):
-    """Change the manifest by a function of its content, and give its path."""
-    path = folder / "dataset.yaml"
-
-    def change(function):
-        content = yaml.safe_load(path.read_text())
-        function(content)
-        path.write_text(yaml.safe_dump(content, sort_keys=False))
-        return path
-
-    return change
 
 
 # --- opening
@@ -409,14 +396,6 @@ def test_offset_that_the_values_contradict_is_a_warning(folder, edit, write_tif)
 
 
 # --- mistakes
-
-
-def set_area(**values):
-    return lambda content: content["areas"]["train"].update(values)
-
-
-def set_date(value):
-    return set_area(**{"2023-08": value})
 
 
 def test_unknown_areas_and_dates(folder):

@@ -20,8 +20,8 @@ import pandas as pd
 import pytest
 import rasterio
 import shapely
-import yaml
 from affine import Affine
+from manifest_edits import edit_manifest
 
 from glacier_utils import cli
 from glacier_utils.datasets import checks
@@ -48,9 +48,7 @@ class Box:
         return sorted((self.folder / "images" / "train" / DATE).iterdir())
 
     def edit(self, change: Callable[[dict], Any]) -> None:
-        content = yaml.safe_load(self.manifest.read_text())
-        change(content)
-        self.manifest.write_text(yaml.safe_dump(content, sort_keys=False))
+        edit_manifest(self.manifest, change)
 
     def train(self, value: Any, **area: Any) -> None:
         """Give the area train other images and settings."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
+from manifest_edits import set_area, set_date
 
 from glacier_utils.datasets.manifest import manifest_schema, read_manifest
 from glacier_utils.errors import GlacierError
@@ -32,14 +33,6 @@ areas:
   2023: {outlines: null, 2023-08: {images: x, bands: {red: a, green: {file: b, band: 2}, blue: c,
                                                       nir: d}}}
 """
-
-
-def set_area(**values):
-    return lambda content: content["areas"]["train"].update(values)
-
-
-def set_date(value):
-    return set_area(**{"2023-08": value})
 
 
 @pytest.fixture
