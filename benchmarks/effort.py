@@ -32,7 +32,7 @@ PERIPHERY_TILES = 201
 FEWEST_TILES = 130
 GREENLAND_TILES = 364
 TILE_PX = 10_980**2
-# Measured: probability and class of a tile take up to 0.9 bytes a pixel, outlines some MB.
+# Measured: probability and class of a tile take up to 0.9 bytes per pixel, outlines some MB.
 TILE_MB = 110.0
 # Assumed: the four bands of a tile as JPEG 2000 or COG, about 130 MB each.
 IMAGE_MB = 520.0
@@ -57,16 +57,16 @@ def greenland_estimate(
 ) -> Effort:
     """Estimate time and space for the Greenland periphery from measured rates.
 
-    hours = dates x ceil(tiles / workers) x seconds a tile / 3600: scenes do not share work, so that
-    workers help in full as long as each has cores of its own and disk and network keep up.
+    hours = dates x ceil(tiles / workers) x seconds per tile / 3600: scenes do not share work, so
+    that workers help in full as long as each has cores of its own and disk and network keep up.
 
     Args:
         benchmarks: ``reports/benchmarks.json`` or its content: ``scene_full_tile_s``, or else
-            ``scene_mpx_s``, millions of pixels a second.
+            ``scene_mpx_s``, millions of pixels per second.
         cores: that the rate was measured with; each worker is given as many.
         workers: numbers of workers to show.
         tiles: number of Sentinel-2 tiles, see above.
-        dates: images a tile.
+        dates: images per tile.
         tile_mb: size of the products of a tile in MB.
 
     Raises:
@@ -84,7 +84,7 @@ def greenland_estimate(
     sentence = (
         f"The Greenland periphery ({PERIPHERY_KM2:,} km2, about {tiles} Sentinel-2 tiles; "
         f"{FEWEST_TILES} would cover it) at 10 m is {scenes * TILE_PX / 1e9:.1f} billion pixels: "
-        f"at {seconds:.0f} s a tile on {cores} cores it takes {_words(first['hours'])} with "
+        f"at {seconds:.0f} s per tile on {cores} cores it takes {_words(first['hours'])} with "
         f"{first['workers']} worker{'s' if first['workers'] > 1 else ''} and "
         f"{_words(last['hours'])} with {last['workers']}, "
         f"{scenes * tile_mb / 1000:.0f} GB for the maps and {scenes * IMAGE_MB / 1000:.0f} GB to "

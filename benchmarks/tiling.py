@@ -92,7 +92,7 @@ def _scene(folder: Path, patches: int) -> Path:
 
 
 def _files(folder: Path, scene: Path) -> Path:
-    """Cut a scene into a file a patch."""
+    """Cut a scene into one file per patch."""
     (folder / "images").mkdir(parents=True)
     with rasterio.open(scene) as source:
         shape, transform = source.shape, source.transform
@@ -109,7 +109,7 @@ def _files(folder: Path, scene: Path) -> Path:
 
 
 def _outlines(path: Path, shape: tuple[int, int], rng: np.random.Generator) -> None:
-    """Write round glaciers of some km with ragged edges, as many as the frame has room for."""
+    """Write round glaciers of some km with ragged edges, as many as fit in the frame."""
     angle = np.linspace(0, 2 * np.pi, 200, endpoint=False)
     places = [(y, x) for y in range(150, shape[0], 600) for x in range(150, shape[1], 600)]
     polygons = []

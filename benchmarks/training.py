@@ -45,7 +45,7 @@ def training(patches: int = 96, size: int = 128, epochs: int = 4) -> dict[str, f
     memory, in the same number format and layout; training_epoch_share_of_bare_step: its epochs.
     first_step_s: seconds from calling `fitting.fit` in a new process to the end of the first step,
     with the import of the libraries; first_step_from_start_s also holds the start of Python and the
-    import of torch. epoch_overhead: share of an epoch that is not training steps, but
+    import of torch. epoch_overhead: fraction of an epoch that is not training steps, but
     validation and saving. training_peak_mb
     and training_peak_many_mb: peak of memory with so many patches and with ten times as many, which
     lie in a file, in epochs of as many steps.

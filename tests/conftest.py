@@ -26,7 +26,7 @@ settings.register_profile(
 )
 settings.load_profile("project")
 
-# Side by side (pytest-xdist), each worker and what it starts take their share of the processor:
+# Side by side (pytest-xdist), each worker and what it starts take an equal part of the processor:
 # threads that wait for each other cost more than they bring. Before torch is imported.
 if WORKERS := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
     os.environ["OMP_NUM_THREADS"] = str(max((os.cpu_count() or 1) // WORKERS, 1))

@@ -247,10 +247,10 @@ def _by_pattern(name: str, where: Any, files: Sequence[Path]) -> tuple[Path, int
 
 
 def _by_tokens(names: Sequence[str], files: Sequence[Path]) -> list[Path] | None:
-    """Return a file a band where the names say so, None where the files are not one a band.
+    """Return one file per band where the names say so, None where there is not one per band.
 
     Raises:
-        GlacierError: the files are one a band, but of several images.
+        GlacierError: there is one file per band, but of several images.
     """
     if len(files) == 1:
         return None
@@ -328,7 +328,7 @@ def _number(
             raise GlacierError(
                 f"{first.path}: has {first.count} band(s), {len(names)} are wanted "
                 f"({', '.join(names)}); pick them by number, as in bands: {{red: 4}}, or, "
-                "for one file a band, by pattern, as in bands: {red: '*_B04.tif'}"
+                "for one file per band, by pattern, as in bands: {red: '*_B04.tif'}"
             )
         return [(None, number) for number in range(1, first.count + 1)]
     counts = {header.path: header.count for header in headers}

@@ -104,8 +104,8 @@ class Mapper:
         total: Any = 0
         with acceleration.autocast(self.device, self.precision):
             for number, (segmenter, network, order) in enumerate(self._members):
-                # Band by band: in channels-last, operations with a number a band take five times
-                # as long.
+                # Band by band: in channels-last, operations with one number per band take five
+                # times as long.
                 image = segmenter.normalise(batch if order is None else batch[:, order])
                 image = image.contiguous(memory_format=torch.channels_last)
                 side = segmenter.provenance.get("patch_px", PATCH)

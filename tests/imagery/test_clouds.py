@@ -307,10 +307,10 @@ def test_fractions_count_what_was_assessed():
 @settings(max_examples=50)
 @given(st.lists(st.sampled_from([0, 1, 2, 255]), min_size=1, max_size=40))
 def test_fractions_stay_within_bounds(codes):
-    shares = cloud_fractions(np.array([codes], np.uint8))
+    fractions = cloud_fractions(np.array([codes], np.uint8))
     assessed = [code for code in codes if code != 255]
     if assessed:
-        clear = 1 - shares["cloud"] - shares["shadow"]
+        clear = 1 - fractions["cloud"] - fractions["shadow"]
         assert clear == pytest.approx(assessed.count(0) / len(assessed))
 
 

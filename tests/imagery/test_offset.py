@@ -28,13 +28,13 @@ TUNDRA = (0.06, 0.07, 0.05, 0.25), 0.01
 
 @pytest.fixture
 def scene(tmp_path, write_tif):
-    """Open a scene of (surface, share) stored with a true offset, under a claimed one."""
+    """Open a scene of (surface, fraction) stored with a true offset, under a claimed one."""
 
-    def make(shares, true, claimed, scale=10000, nodata=None, change=lambda values: values):
+    def make(fractions, true, claimed, scale=10000, nodata=None, change=lambda values: values):
         random = np.random.default_rng(0)
         pieces = [
-            np.array(mean)[:, None] + random.normal(0, scatter, (4, round(share * 300 * 300)))
-            for (mean, scatter), share in shares
+            np.array(mean)[:, None] + random.normal(0, scatter, (4, round(fraction * 300 * 300)))
+            for (mean, scatter), fraction in fractions
         ]
         values = np.concatenate(pieces, axis=1)
         values = np.concatenate([values, values[:, -1:].repeat(300 * 300, axis=1)], axis=1)
@@ -52,11 +52,11 @@ COASTAL = [(WATER, 0.2), (TUNDRA, 0.5), (ROCK, 0.2), (SNOW, 0.1)]
 ALPINE = [(SHADOW, 0.03), (ROCK, 0.4), (ICE, 0.37), (SNOW, 0.2)]
 
 
-@pytest.mark.parametrize("shares", [COASTAL, ALPINE], ids=["water", "shadow"])
+@pytest.mark.parametrize("fractions", [COASTAL, ALPINE], ids=["water", "shadow"])
 @pytest.mark.parametrize("true", OFFSETS)
 @pytest.mark.parametrize("claimed", OFFSETS)
-def test_every_wrong_claim_is_found_and_the_right_one_named(scene, shares, true, claimed):
-    found = scene(shares, true, claimed)
+def test_every_wrong_claim_is_found_and_the_right_one_named(scene, fractions, true, claimed):
+    found = scene(fractions, true, claimed)
     assert found.ok is (true == claimed)
     assert (found.claimed, found.fits) == (claimed, true)
     assert "\n" not in found.message
@@ -91,16 +91,16 @@ def test_claim_of_the_files_tags_is_judged(tmp_path, write_tif):
 
 
 def test_little_water_is_enough_to_refute(scene):
-    shares = [(WATER, 0.004), (ICE, 0.3), (SNOW, 0.696)]
-    assert scene(shares, 0, -1000).ok is False
+    fractions = [(WATER, 0.004), (ICE, 0.3), (SNOW, 0.696)]
+    assert scene(fractions, 0, -1000).ok is False
 
 
 @pytest.mark.parametrize(
-    "shares", [[(ICE, 1)], [(SNOW, 1)], [(ICE, 0.5), (SNOW, 0.5)], [(ROCK, 0.3), (SNOW, 0.7)]]
+    "fractions", [[(ICE, 1)], [(SNOW, 1)], [(ICE, 0.5), (SNOW, 0.5)], [(ROCK, 0.3), (SNOW, 0.7)]]
 )
 @pytest.mark.parametrize("true", OFFSETS)
-def test_without_dark_pixels_no_right_claim_is_contradicted(scene, shares, true):
-    assert scene(shares, true, true).ok is not False
+def test_without_dark_pixels_no_right_claim_is_contradicted(scene, fractions, true):
+    assert scene(fractions, true, true).ok is not False
 
 
 def test_snow_alone_tells_nothing(scene):
@@ -133,22 +133,22 @@ def test_missing_pixels_are_not_dark(scene):
         values[:, :20_000] = 0.0  # stored as 1000
         return values
 
-    shares = [(ICE, 0.5), (SNOW, 0.5)]
-    rule = scene(shares, -1000, -1000, nodata=1000, change=cut)
+    fractions = [(ICE, 0.5), (SNOW, 0.5)]
+    rule = scene(fractions, -1000, -1000, nodata=1000, change=cut)
     assert rule.ok is None
 
 
 def test_saturation_decides_where_nothing_is_dark(scene):
-    shares = [(SNOW, 1)]
+    fractions = [(SNOW, 1)]
     for true, claimed in ((0, -1000), (-1000, 0)):
-        found = scene(shares, true, claimed, change=lambda values: np.minimum(values, 1.0))
+        found = scene(fractions, true, claimed, change=lambda values: np.minimum(values, 1.0))
         assert (found.ok, found.fits) == (False, true)
         assert "cut off" in found.message
         assert "saturated" in found.message
-        right = scene(shares, true, true, change=lambda values: np.minimum(values, 1.0))
+        right = scene(fractions, true, true, change=lambda values: np.minimum(values, 1.0))
         assert right.ok is None
     # Cut off anywhere else, nothing follows.
-    assert scene(shares, 0, 0, change=lambda values: np.minimum(values, 0.95)).ok is None
+    assert scene(fractions, 0, 0, change=lambda values: np.minimum(values, 0.95)).ok is None
 
 
 def test_large_scenes_are_read_in_part(tmp_path, write_tif):

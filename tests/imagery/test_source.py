@@ -177,7 +177,7 @@ def test_wrong_bounds(tmp_path, write_tif, bounds, message):
         open_source(path, bands=["red"], bounds=bounds)
 
 
-# --- one file a band
+# --- one file per band
 
 
 @pytest.mark.parametrize(

@@ -31,11 +31,11 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
     height=st.integers(1, 90),
     width=st.integers(1, 90),
     window=st.integers(8, 64),
-    share=st.floats(0, 0.9),
+    fraction=st.floats(0, 0.9),
 )
-def test_a_constant_prediction_is_constant_to_the_last_pixel(height, width, window, share):
+def test_a_constant_prediction_is_constant_to_the_last_pixel(height, width, window, fraction):
     stub = segmenter(Constant(math.log(3)))  # probability 3 / 4
-    overlap = int(share * (window - 1))
+    overlap = int(fraction * (window - 1))
     probability = predict_scene(
         stub, Scene(np.ones((4, height, width))), window=window, overlap=overlap
     )

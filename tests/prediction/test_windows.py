@@ -16,8 +16,8 @@ LENGTHS = st.integers(1, 3000)
 
 
 @given(LENGTHS, st.integers(1, 1024), st.floats(0, 0.9))
-def test_windows_cover_every_pixel_and_share_the_overlap(length, window, share):
-    overlap = int(share * (window - 1))
+def test_windows_cover_every_pixel_and_share_the_overlap(length, window, fraction):
+    overlap = int(fraction * (window - 1))
     windows = fit_windows(length, window, overlap)
     assert windows.size <= max(window, 1)
     assert windows.starts[0] == 0
@@ -28,8 +28,8 @@ def test_windows_cover_every_pixel_and_share_the_overlap(length, window, share):
 
 
 @given(LENGTHS, st.integers(1, 1024), st.floats(0, 0.9))
-def test_weights_add_up_to_one_at_every_pixel(length, window, share):
-    windows = fit_windows(length, window, int(share * (window - 1)))
+def test_weights_add_up_to_one_at_every_pixel(length, window, fraction):
+    windows = fit_windows(length, window, int(fraction * (window - 1)))
     total = np.zeros(length)
     for start, weight in zip(windows.starts, windows.weights, strict=True):
         assert weight.dtype == np.float32

@@ -138,8 +138,8 @@ def test_only_a_corner_of_one_date_lies_outside_the_swath(sample):
             images = read(sample, "images", area.name, season.date)
             missing = images == 0
             assert (missing.all(axis=1) == missing.any(axis=1)).all()
-            share = missing.mean()
-            assert 0 < share < 0.05 if season.date == area.swath_edge else share == 0
+            fraction = missing.mean()
+            assert 0 < fraction < 0.05 if season.date == area.swath_edge else fraction == 0
 
 
 @pytest.mark.slow
