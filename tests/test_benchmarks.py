@@ -6,6 +6,8 @@ import pytest
 
 from benchmarks import scenes, training
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_speed_of_training_is_held_against_the_bare_step_and_a_plain_loop():
     found = training.training(patches=32, size=32, epochs=2)
