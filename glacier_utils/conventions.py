@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import datetime
+import logging
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
 import pandas as pd
 
 from glacier_utils.errors import GlacierError
+
+_LOG = logging.getLogger(__name__)
 
 BANDS = ("red", "green", "blue", "nir")
 """The four 10 m bands of Sentinel-2, in the order of the arrays unless a dataset says otherwise."""
@@ -36,6 +45,98 @@ DAYS_A_YEAR = 365.25
 
 SMALLEST_GLACIER_KM2 = 0.01
 """The smallest glacier of an inventory (Paul et al. 2009, Annals of Glaciology 50(53), 119)."""
+
+# When an image was taken, in the names of products (upper case, _ between): YYYYMMDD, or year and
+# day of the year. The first that is found counts.
+_SENSED = [
+    re.compile(pattern)
+    for pattern in (
+        r"S2[A-D]_MSIL\d[A-C]_(\d{8})T",  # Sentinel-2 since December 2016
+        r"S2[A-D]_(?:OPER|USER)_PRD_.*_V(\d{8})T",  # before
+        r"(?<!\d)(\d{8})T\d{6}_\d{8}T\d{6}_T\d\d[A-Z]{3}",  # of Earth Engine
+        r"(?<!R\d{3}_)T\d\d[A-Z]{3}_(\d{8})T",  # granules; in products, after R139_, processing
+        r"S2[A-D]_\d{1,2}[A-Z]{3}_(\d{8})_",  # COGs of catalogues
+        r"L[CEMOT]0\d_(?:[A-Z\d]{2,4}_)?\d{6}_(\d{8})",  # Landsat collections
+        r"L[CEMOT]0\d{7}((?:19|20)\d{6})\d\d(?:T\d|RT)",  # the same of ESPA
+        r"L[CEMOT]0?\d{7}((?:19|20)\d{5})(?!\d)",  # scenes before collections
+        r"L[4-7][127]?\d{6}_\d{3}(\d{8})",  # scenes before those
+        r"HLS_[LS]30_T\d\d[A-Z]{3}_(\d{7})T",
+    )
+]
+# Digits that are no date of an image, whatever they look like.
+_NOT_SENSED = re.compile(
+    r"S2[A-D]_(?:OPER|USER)_.*|R\d{3}_T\d\d[A-Z]{3}_\d{8}|(?<![A-Z])(?:PROC|CREAT|EXPORT|DOWNLOAD|"
+    r"UPLOAD|PUBLISH|MADE|TILE|ID|EPSG|PATCH|ROW|COL|ORBIT)[A-Z]*(?:_ON|_AT|_DATE)?_?\d+"
+)
+_ANY_DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)(_?)(\d\d)\2(\d\d)(?!\d)")
+_FIRST_LANDSAT = datetime.date(1972, 7, 23)
+
+
+def date_in_name(paths: Sequence[Path], stated: str = "") -> str:
+    """Return the day on which an image was taken, by the names of its files.
+
+    That of the product (Sentinel-2, Landsat, HLS) that a file or a folder above it is named as;
+    else the only date in the name of the file, or of its folder. Never that of a processing.
+
+    Args:
+        paths: of the image.
+        stated: the date that a person says; it counts, and where the names tell another one, that
+            is logged.
+
+    Returns:
+        YYYY-MM-DD, "" where no name tells, or not all the same; or ``stated``.
+
+    Example:
+        >>> date_in_name([Path("LC08_L2SP_002016_20230801_20230805_02_T1_SR_B4.TIF")])
+        '2023-08-01'
+    """
+    found = {_sensed(path) for path in paths} - {""}
+    named = found.pop() if len(found) == 1 else ""
+    if stated and named and not named.startswith(stated):
+        _LOG.warning(
+            "%s: its name says %s, but the date given is %s; check --date",
+            paths[0], named, stated,
+        )  # fmt: skip
+    return stated or named
+
+
+def _sensed(path: Path) -> str:
+    for part in (path.name, *(folder.name for folder in path.parents)):
+        if (date := _product_date(part)) is not None:
+            return date
+    return next((date for part in (path.name, path.parent.name) if (date := _lone_date(part))), "")
+
+
+@lru_cache(maxsize=4096)
+def _product_date(name: str) -> str | None:
+    """Return the date in the name of a product, "" if it is none, None for other names."""
+    name = _upper(name)
+    digits = next((found[1] for form in _SENSED if (found := form.search(name))), None)
+    if digits is None:
+        return None
+    try:
+        form = "%Y%j" if len(digits) == 7 else "%Y%m%d"
+        return datetime.datetime.strptime(digits, form).date().isoformat()
+    except ValueError:
+        return ""
+
+
+@lru_cache(maxsize=4096)
+def _lone_date(name: str) -> str:
+    """Return the only date in a name, "" if there are none or several."""
+    dates = set()
+    for year, _, month, day in _ANY_DATE.findall(_NOT_SENSED.sub("", _upper(name))):
+        try:
+            date = datetime.date(int(year), int(month), int(day))
+        except ValueError:
+            continue
+        if _FIRST_LANDSAT <= date <= datetime.date.today():
+            dates.add(date.isoformat())
+    return dates.pop() if len(dates) == 1 else ""
+
+
+def _upper(name: str) -> str:
+    return re.sub(r"[-. ]", "_", name.upper())
 
 
 def image_day(date: str) -> pd.Timestamp:

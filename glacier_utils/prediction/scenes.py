@@ -15,13 +15,11 @@ import errno
 import hashlib
 import json
 import logging
-import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import date as calendar_date
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -33,7 +31,7 @@ import rasterio
 from rasterio.features import rasterize
 from tqdm import tqdm
 
-from glacier_utils.conventions import UNKNOWN, image_day
+from glacier_utils.conventions import UNKNOWN, date_in_name, image_day
 from glacier_utils.datasets.dataset import open_dataset
 from glacier_utils.datasets.exploration import thumbnail, thumbnail_mask
 from glacier_utils.errors import GlacierError
@@ -60,7 +58,6 @@ CLASS_COLOURMAP = {value: (*bytes.fromhex(colour), 255) for value, _, _, colour 
 # Larger scenes are not written a second time: a person opens their own file beside the maps.
 LARGEST_IMAGE = 4096
 _INPUTS = "INPUTS"  # tag of the rasters: a hash of all that they were made from
-_DATE_IN_NAME = re.compile(r"(?<!\d)(20\d\d)-?([01]\d)-?([0-3]\d)(?=T\d{6}|[^\d]|$)")
 _ROWS_WRITTEN = 128  # at a time
 # Bytes per pixel of the two maps: as plain bytes, as a plain raster, and as file with overviews.
 _BYTES_PER_PIXEL = 2 * (1 + 1 + 4 / 3)
@@ -136,7 +133,7 @@ def map_scene(
     source = _open(scene, models[0][1], settings)
     mapper = Mapper([model for _, model in models], flips=flips)
     plan = Plan(mapper, source, window=window, overlap=overlap)
-    date = date or date_in_name(source)
+    date = date_in_name(source.paths, date)
     about = _about(models, source, plan, date)
     del models  # the mapper has its own weights, in the number format of the passes
     memory.release(collect=True)
@@ -304,18 +301,6 @@ def product_files(out: str | Path, name: str) -> dict[str, Path]:
         "outlines": folder / f"{name}_outlines.gpkg",
         "item": folder / f"{name}.json",
     }
-
-
-def date_in_name(source: Source) -> str:
-    """Return the date in the name of a scene's file as YYYY-MM-DD, "" where there is none."""
-    for path in source.paths:
-        for part in (path.name, path.parent.name):
-            for found in _DATE_IN_NAME.finditer(part):
-                try:
-                    return calendar_date(*map(int, found.groups())).isoformat()
-                except ValueError:
-                    continue
-    return ""
 
 
 def _name(scene: Any) -> str:

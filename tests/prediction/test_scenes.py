@@ -30,7 +30,7 @@ from glacier_utils.outlines.inventory import read_outlines
 from glacier_utils.outlines.rasterization import rasterize
 from glacier_utils.prediction import scenes
 from glacier_utils.prediction.mapper import Mapper, Plan, predict_scene
-from glacier_utils.prediction.scenes import CLASS_COLOURMAP, date_in_name, map_scene, product_files
+from glacier_utils.prediction.scenes import CLASS_COLOURMAP, map_scene, product_files
 from glacier_utils.raster.grid import Grid
 
 PLACE = {"crs": "EPSG:32623", "transform": rasterio.Affine(10, 0, 5e5, 0, -10, 68e5)}
@@ -197,23 +197,6 @@ def test_whose_word_on_the_numbers_counts(tmp_path, caplog):
         seen.add(steps.tobytes())
     assert len(seen) == 3  # another offset would show
     assert "tagged.tif" in caplog.text  # the contradiction is told
-
-
-@pytest.mark.parametrize(
-    ("name", "date"),
-    [
-        ("T22WDS_20200831T150809_B02_60m.jp2", "2020-08-31"),
-        ("S2A_MSIL2A_20230724T142751_N0509_R139_T23VMG_20230724T201358.SAFE", "2023-07-24"),
-        ("scene_2023-07-24.tif", "2023-07-24"),
-        ("scene.tif", ""),
-        ("tile_20231324.tif", ""),
-        ("id_9920230724.tif", ""),
-    ],
-)
-def test_the_date_is_in_the_name(name, date):
-    source = glacier_scene()
-    source.paths = [Path("folder") / name]
-    assert date_in_name(source) == date
 
 
 # ---- finished work, and work that breaks off
