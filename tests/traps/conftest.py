@@ -27,7 +27,7 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a checkpoint of the threshold rule, fitted to ``tools.scene`` stored as numbers + 1000."""
+    """Return a checkpoint of the threshold rule, fitted to ``tools.scene``, numbers with 1000."""
     image, truth = scene()
     mean, std = image.mean(axis=(1, 2)), image.std(axis=(1, 2))
     made = Segmenter(

@@ -4,7 +4,7 @@ A trap is a test that returns what happened, in one of four words (``told``). `m
 and writes ``TABLE.md``; ``test_table.py`` says where that is not up to date.
 
     right    exit status 0, and the result is what it would be without the trap
-    warned   exit status 0, the result is right or as good as can be, and a line says what to look at
+    warned   exit status 0, the result is as good as can be, and a line says what to look at
     refused  exit status 2, one line that names the file and the remedy, nothing half-written
     wrong    anything else: never allowed
 """
@@ -69,7 +69,8 @@ def trap(kind: int, text: str, expected: str) -> Callable[[Callable], Callable]:
     """
 
     def mark(test: Callable) -> Callable:
-        assert kind in KINDS and expected in ("right", "warned", "refused")
+        assert kind in KINDS
+        assert expected in ("right", "warned", "refused")
         key = f"{Path(test.__code__.co_filename).stem}::{test.__name__}"
         TRAPS[key] = Trap(kind, text, expected)
 
@@ -242,9 +243,9 @@ def table(rows: Iterable[tuple[int, str, str, str]]) -> str:
     head = [
         "# Traps",
         "",
-        "Inputs as people really have them, and what becomes of them. Written by `make traps`, which",
-        "runs them: right, or warned (mapped as well as can be, with a line of what to look at), or",
-        "refused (one line that names file and remedy).",
+        "Inputs as people really have them, and what becomes of them. Written by `make traps`,",
+        "which runs them: right, or warned (as good as can be, with a line of what to look at),",
+        "or refused (one line that names file and remedy).",
         "",
         f"{len(lines)} traps.",
         "",
