@@ -31,10 +31,11 @@ test: check
 	$(BIN)/python -m pytest tests notebooks --nbval --nbval-current-env --nbval-cell-timeout=1800 \
 		--numprocesses=auto --maxprocesses=4 --no-loadscope-reorder --cov --cov-report=term
 
-# A few minutes: without the notebooks, real imagery and whatever takes long.
+# Less than three minutes on two cores: without the notebooks, real imagery and whatever takes long.
 test-fast: $(STAMP)
 	$(BIN)/ruff check .
-	GLACIER_REAL_DATA= $(BIN)/python -m pytest tests -m "not slow" --numprocesses=auto --maxprocesses=4
+	GLACIER_REAL_DATA= $(BIN)/python -m pytest tests -m "not slow" --hypothesis-profile=fast \
+		--numprocesses=auto --maxprocesses=4
 
 # Inputs that go wrong elsewhere, and what becomes of them here: writes tests/traps/TABLE.md.
 traps: $(STAMP)

@@ -24,6 +24,8 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
     derandomize=bool(os.environ.get("CI")),
 )
+# `make test-fast`, by --hypothesis-profile: fewer examples where a test does not say how many.
+settings.register_profile("fast", settings.get_profile("project"), max_examples=20)
 settings.load_profile("project")
 
 # Side by side (pytest-xdist), each worker and what it starts take an equal part of the processor:
