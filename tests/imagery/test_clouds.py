@@ -233,6 +233,7 @@ def test_blocks_say_what_the_class_says_of_the_whole(monkeypatch, shape, steps):
 
 
 @needs_csmask
+@pytest.mark.slow
 def test_csmask_does_not_depend_on_the_window():
     shape = (300, 330)
     valid = np.ones(shape, bool)

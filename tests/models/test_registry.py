@@ -92,9 +92,9 @@ def test_every_decoder_is_described_with_its_paper(decoder):
         ("dpt-tu-resnet18", "dpt-tu-vit_tiny_patch16_224"),
         ("linknet-mit_b0", "linknet-resnet18"),
         ("unetplusplus-mit_b0", "unetplusplus-resnet18"),
-        ("pan-vgg11", "pan-resnet18"),
+        pytest.param("pan-vgg11", "pan-resnet18", marks=pytest.mark.slow),
         ("deeplabv3-densenet121", "deeplabv3-resnet18"),
-        ("deeplabv3plus-vgg11", "deeplabv3plus-resnet18"),
+        pytest.param("deeplabv3plus-vgg11", "deeplabv3plus-resnet18", marks=pytest.mark.slow),
         ("unet-tu-test_vit", "unet-resnet18"),
     ],
 )

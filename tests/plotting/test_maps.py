@@ -264,6 +264,7 @@ def test_a_map_of_matches():
     drawn(maps.matches_map(none.polygons, none.glaciers, LARGE, picture=picture()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tall", [300, 3000, 4000, 6000, 30000])
 def test_nothing_is_clipped(tall):
     bounds = (500_000.0, 6_800_000.0, 504_000.0, 6_800_000.0 + tall)
