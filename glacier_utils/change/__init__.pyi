@@ -2,7 +2,6 @@ from .area import from_seeds as from_seeds
 from .area import from_validation as from_validation
 from .area import widest as widest
 from .series import area_table as area_table
-from .series import causes_are_complete as causes_are_complete
 from .series import compare as compare
 from .series import cost_of_dates as cost_of_dates
 from .series import count_blocks as count_blocks
@@ -14,11 +13,8 @@ from .series import other_seeds as other_seeds
 from .series import partitions as partitions
 from .series import predict as predict
 from .series import read_clouds as read_clouds
-from .series import read_views as read_views
 from .series import repeatability as repeatability
 from .series import robustness as robustness
-from .series import snow_table as snow_table
 from .series import sum_table as sum_table
 from .series import transition_map as transition_map
 from .series import unchanged_truth as unchanged_truth
-from .transition import matrix as matrix

@@ -84,11 +84,11 @@ class Scale:
     mapped_km2: float
     freedom: int
 
-    def reach(self, size_km2: float, level: float) -> float:
-        """Return half the interval of the net error of a place of this mapped area."""
+    def reach(self, size_km2: float) -> float:
+        """Return half the 95 % interval of the net error of a place of this mapped area."""
         alike = min(1.0, size_km2 / self.typical_km2)
         variance = self.variance_km2 * size_km2 * (alike + size_km2 / self.mapped_km2)
-        return float(stats.t.ppf((1 + level) / 2, self.freedom)) * math.sqrt(variance)
+        return float(stats.t.ppf(0.975, self.freedom)) * math.sqrt(variance)
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,9 @@ class AreaError:
     bias: float
     scales: tuple[Scale, ...]
 
-    def reach(self, size_km2: float, level: float = 0.95) -> float:
-        """Return half the interval (km2) of the net error of a place of this mapped area."""
-        return max(scale.reach(size_km2, level) for scale in self.scales)
+    def reach(self, size_km2: float) -> float:
+        """Return half the 95 % interval (km2) of the net error of a place of this mapped area."""
+        return max(scale.reach(size_km2) for scale in self.scales)
 
 
 # (model, date, date): of a mapped area. (model, first date, later date): of a change.

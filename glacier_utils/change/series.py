@@ -23,13 +23,14 @@ from glacier_utils.conventions import UNKNOWN
 from glacier_utils.datasets.dataset import Dataset
 from glacier_utils.errors import GlacierError
 from glacier_utils.evaluation import bootstrap
+from glacier_utils.evaluation.comparison import known_clouds
 from glacier_utils.evaluation.per_glacier import Partition, burn_glaciers, partition
-from glacier_utils.imagery.clouds import CLOUD, cloud_mask
+from glacier_utils.imagery.clouds import CLOUD
 from glacier_utils.metrics import COUNTS, mapped_area
 from glacier_utils.models.checkpoint import load_checkpoint
 from glacier_utils.prediction.mapper import predict_scene
 from glacier_utils.raster.grid import Grid, Image
-from glacier_utils.raster.indices import is_shadow, is_snow
+from glacier_utils.raster.indices import is_snow
 from glacier_utils.training import fitting
 
 Case = tuple[str, str, str, str]  # model, area, date, reference
@@ -46,8 +47,6 @@ def predict(
     data: Dataset,
     areas: Sequence[str],
     dates: Sequence[str],
-    *,
-    progress: bool = False,
 ) -> dict[Key, Map]:
     """Map every area on every date with every model.
 
@@ -56,7 +55,6 @@ def predict(
         data: the dataset.
         areas: of the dataset.
         dates: of every area.
-        progress: whether to show a bar for each scene.
 
     Raises:
         GlacierError: two dates of an area do not lie on one grid.
@@ -72,9 +70,7 @@ def predict(
         for area in areas:
             for date in dates:
                 source = data.source(area, date)
-                probability = predict_scene(
-                    segmenter, source, window=512, overlap=64, progress=progress
-                )
+                probability = predict_scene(segmenter, source, window=512, overlap=64)
                 maps[name, area, date] = Map(probability, segmenter.threshold, source.grid)
     return maps
 
@@ -95,22 +91,6 @@ def other_seeds(table: pd.DataFrame, model: str) -> dict[str, Path]:
     return {name: fitting.checkpoint(table, name) for name in names}
 
 
-def read_views(
-    data: Dataset, areas: Sequence[str], dates: Sequence[str]
-) -> dict[tuple[str, str], Image]:
-    """Read the images.
-
-    Args:
-        data: the dataset.
-        areas: of the dataset.
-        dates: of every area.
-
-    Returns:
-        (area, date) -> image.
-    """
-    return {(area, date): data.source(area, date).read() for area in areas for date in dates}
-
-
 def read_clouds(
     data: Dataset, areas: Sequence[str], dates: Sequence[str]
 ) -> dict[tuple[str, str], np.ndarray]:
@@ -122,17 +102,10 @@ def read_clouds(
         dates: of every area.
 
     Returns:
-        (area, date) -> codes of ``clouds.cloud_mask``: of the user's mask, else of the scene
-        classification; none is guessed from the image.
+        (area, date) -> codes of ``comparison.known_clouds``; none is guessed from the image.
     """
-    found = {}
-    for area in areas:
-        for date in dates:
-            ready, scl = data.clouds(area, date), data.scene_classification(area, date)
-            if ready is not None or scl is not None:
-                source = data.source(area, date)
-                found[area, date] = cloud_mask(source, ready=ready, scl=scl).read()
-    return found
+    masks = {(area, date): known_clouds(data, area, date) for area in areas for date in dates}
+    return {key: mask.read() for key, mask in masks.items() if mask is not None}
 
 
 def area_table(
@@ -281,20 +254,6 @@ def explain(
     return (
         pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
     )
-
-
-def causes_are_complete(explained: pd.DataFrame, changes: Mapping[str, np.ndarray]) -> bool:
-    """Say whether every lost or gained pixel was given exactly one cause.
-
-    Args:
-        explained: of ``explain``.
-        changes: area -> transition map.
-    """
-    changed = sum(
-        int(np.isin(codes, (transition.LOST, transition.GAINED)).sum())
-        for codes in changes.values()
-    )
-    return int(explained["pixels"].sum()) == changed
 
 
 def partitions(
@@ -454,41 +413,6 @@ def sum_table(glaciers: pd.DataFrame) -> pd.DataFrame:
                     low, high = max(0.0, low), min(high, group["zone_km2"].sum())
                 row[f"{prefix}low_{way}"], row[f"{prefix}high_{way}"] = low, high
         rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def snow_table(views: Views, labels: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """Return how much snow lies inside and outside the outlines, for each area and date.
-
-    Near infrared above 0.475 parts snow from bare ice (5th percentile of snow 0.49, 95th of ice
-    0.46). Shadowed pixels are left out, since shadowed snow and shadowed ice look alike.
-
-    Args:
-        views: (area, date) -> image.
-        labels: area -> uint8 [row, col]: 0, 1 glacier, 255.
-
-    Returns:
-        area, date, where (``inside outlines``, ``outside``), assessed_km2 (valid and sunlit),
-        snow_km2, snow_fraction of that (nan where nothing was assessed).
-    """
-    rows = []
-    for (area, date), image in views.items():
-        sunlit = image.valid & ~is_shadow(image.reflectance, image.bands)
-        snow = is_snow(image.reflectance, image.bands)
-        for where, code in ((INSIDE, 1), ("outside", 0)):
-            seen = sunlit & (labels[area] == code)
-            size = float(seen.sum() * image.grid.pixel_area_km2)
-            fraction = float(snow[seen].mean()) if seen.any() else np.nan
-            rows.append(
-                {
-                    "area": area,
-                    "date": date,
-                    "where": where,
-                    "assessed_km2": size,
-                    "snow_km2": size * fraction if size else 0.0,
-                    "snow_fraction": fraction,
-                }
-            )
     return pd.DataFrame(rows)
 
 

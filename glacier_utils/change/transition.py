@@ -165,20 +165,6 @@ def transition(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     return change
 
 
-def matrix(change: np.ndarray, pixel_area_km2: float, dates: Sequence[str]) -> pd.DataFrame:
-    """Sum a transition map up in a 2 x 2 table in km2.
-
-    Args:
-        change: of ``transition``.
-        pixel_area_km2: of one pixel.
-        dates: the first names the rows, the last the columns.
-    """
-    areas = np.bincount(np.asarray(change).ravel(), minlength=4) * pixel_area_km2
-    names = ["glacier", "not glacier"]
-    table = pd.DataFrame([[areas[1], areas[2]], [areas[3], areas[0]]], names, names)
-    return table.rename_axis(dates[0]).rename_axis(columns=dates[-1])
-
-
 def causes(
     change: np.ndarray,
     before: Image,

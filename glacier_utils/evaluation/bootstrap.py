@@ -105,10 +105,8 @@ def scores_with_interval(counts: pd.DataFrame) -> dict[str, float]:
     return {"iou": scores.pop("iou"), "iou_low": low, "iou_high": high, **scores}
 
 
-def difference(
-    one: pd.DataFrame, other: pd.DataFrame, *, score: str = "iou"
-) -> tuple[float, float, float]:
-    """Return score(one) - score(other) with its 95 % interval, resampled on the same blocks.
+def difference(one: pd.DataFrame, other: pd.DataFrame) -> tuple[float, float, float]:
+    """Return IoU(one) - IoU(other) with its 95 % interval, resampled on the same blocks.
 
     Pairing removes what is common to both (a hard valley is hard for either model), so it finds
     smaller differences than comparing two intervals.
@@ -116,12 +114,11 @@ def difference(
     Args:
         one: tp, fp, fn, tn and ``block``.
         other: the same of another map.
-        score: of ``metrics.SCORES``.
 
     Raises:
         ValueError: the blocks are not the same.
     """
-    found = _estimate(_block_sums([one, other]), score)
+    found = _estimate(_block_sums([one, other]), "iou")
     return found.value, *found.interval()
 
 

@@ -29,6 +29,7 @@ from glacier_utils.models.checkpoint import load_checkpoint
 from glacier_utils.prediction.mapper import predict_patches
 from glacier_utils.prediction.postprocess import clean
 from glacier_utils.raster.grid import Grid, Image
+from glacier_utils.raster.mask import Mask
 
 Masks = Mapping[str, np.ndarray]  # model -> [n, row, col]
 Counts = Mapping[str, Mapping[str, pd.DataFrame]]  # reference -> model -> of `count_blocks`
@@ -179,22 +180,6 @@ def spatial_scores(table: pd.DataFrame, counts: Counts) -> pd.DataFrame:
     )
 
 
-def differences(best: str, counts: Counts) -> pd.DataFrame:
-    """Compare one model with each other one on the same blocks.
-
-    Args:
-        best: model.
-        counts: of ``count_blocks``.
-
-    Returns:
-        One row per other model and reference: model, against, reference, difference of the IoU
-        (``best`` minus the other), low, high (95 %), verdict (``better``, ``worse`` or ``not
-        distinguishable``), p_holm.
-    """
-    others = next(iter(counts.values()))
-    return _paired([(best, other) for other in others if other != best], counts)
-
-
 def against_baselines(table: pd.DataFrame, counts: Counts) -> pd.DataFrame:
     """Compare every network with every baseline on the same blocks: a table as ``differences``.
 
@@ -224,18 +209,6 @@ def _paired(pairs: Sequence[tuple[str, str]], counts: Counts) -> pd.DataFrame:
         for reference, own in counts.items()
     ]
     return pd.concat(tables, ignore_index=True)[columns]
-
-
-def same_support(counts: Counts) -> bool:
-    """Say whether every model was counted on the same number of pixels, per reference.
-
-    Args:
-        counts: of ``count_blocks``.
-    """
-    return all(
-        len({int(table[metrics.COUNTS].to_numpy().sum()) for table in own.values()}) == 1
-        for own in counts.values()
-    )
 
 
 def curves(
@@ -309,24 +282,6 @@ def best_median_worst(scores: pd.DataFrame, model: str, *, each: int = 3) -> pd.
     picked = pd.concat([part.assign(which=which) for which, part in parts.items()])
     picked = picked.drop_duplicates("patch")  # of one or two patches
     return picked[["which", "patch", "iou"]].reset_index(drop=True)
-
-
-def error_patches(
-    mask: np.ndarray, store: PatchStore, positions: np.ndarray, patches: Sequence[int]
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return single patches for an error figure.
-
-    Args:
-        mask: uint8 [n, row, col] in the order of ``positions``.
-        store: of patches.
-        positions: patches in the store.
-        patches: the store's numbers of the patches wanted.
-
-    Returns:
-        (map, label) of each, uint8 [row, col].
-    """
-    place = {int(number): i for i, number in enumerate(positions)}
-    return [(mask[place[int(p)]], np.asarray(store.labels[int(p)])) for p in patches]
 
 
 def assemble(
@@ -477,6 +432,20 @@ class Judged:
         }
 
 
+def known_clouds(data: Dataset, area: str, date: str) -> Mask | None:
+    """Return the user's cloud mask, else that of the scene classification; None where neither is.
+
+    Args:
+        data: the dataset.
+        area: of the dataset.
+        date: of the image.
+    """
+    ready, scl = data.clouds(area, date), data.scene_classification(area, date)
+    if ready is None and scl is None:
+        return None
+    return cloud_mask(data.source(area, date), ready=ready, scl=scl)
+
+
 def judge(
     data: Dataset, store: PatchStore, positions: np.ndarray, masks: Masks, probabilities: Masks
 ) -> Judged:
@@ -506,11 +475,7 @@ def judge(
     reflectance = np.stack([whole(images[:, band]) for band in range(images.shape[1])])
     image = Image(np.where(valid, reflectance, 0), valid, store.bands, grid)
     outlines = None if grid.crs is None else data.outlines(area, date)
-    scl, ready = data.scene_classification(area, date), data.clouds(area, date)
-    mask = None
-    if scl is not None or ready is not None:
-        found = cloud_mask(source, scl=scl, ready=ready)
-        mask = found.read(*corner, *grid.shape)
+    clouds = known_clouds(data, area, date)
     return Judged(
         area=area,
         date=date,
@@ -527,7 +492,7 @@ def judge(
         references=known,
         image=image,
         glaciers=None if outlines is None else burn_glaciers(outlines, grid, date),
-        clouds=mask,
+        clouds=None if clouds is None else clouds.read(*corner, *grid.shape),
         unfit=unfit(source, any_size=True),
     )
 

@@ -198,9 +198,10 @@ def disagreements(
     clouds: np.ndarray | None = None,
     *,
     truth: np.ndarray | None = None,
-    min_area_km2: float = SMALLEST_GLACIER_KM2,
 ) -> pd.DataFrame:
     """List the regions (8-neighbourhood) of misses and of false alarms, the largest first.
+
+    Regions smaller than 0.01 km2 are left out where the size of a pixel is known.
 
     The cue of the largest part of a region gives its reason:
 
@@ -218,8 +219,6 @@ def disagreements(
         image: as in ``cover``, on their grid.
         clouds: as in ``cover``.
         truth: uint8 [row, col], where it is known.
-        min_area_km2: smaller regions are left out; without effect where nobody told the size of a
-            pixel.
 
     Returns:
         kind (``miss``, ``false alarm``), km2, x, y (of the pixel farthest inside, in the CRS), row,
@@ -235,7 +234,7 @@ def disagreements(
         regions, _ = ndimage.label(found == code, _AROUND)
         sizes = np.bincount(regions.ravel()) * grid.pixel_area_km2
         for number, window in enumerate(ndimage.find_objects(regions), start=1):
-            if sizes[number] < min_area_km2:
+            if sizes[number] < SMALLEST_GLACIER_KM2:
                 continue
             # A pixel more on each side, for the rim.
             window = tuple(slice(max(0, part.start - 1), part.stop + 1) for part in window)

@@ -1,4 +1,4 @@
-"""How much of the error is the label's: its age, its edge, its offset, the truth beside it.
+"""How much of the error is the label's: its edge, and the truth beside it.
 
 Labels are older than images, drawn from coarser ones, and leave glaciers out. These functions say
 how far that may reach; only where the truth is known (the sample) do they say how far it does.
@@ -7,92 +7,21 @@ how far that may reach; only where the truth is known (the sample) do they say h
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from glacier_utils.evaluation import bootstrap
-from glacier_utils.evaluation.per_glacier import NONE, SIZES
 from glacier_utils.metrics import SCORES, outcomes, score_table
 from glacier_utils.raster.mask import edge_distance
 
-FOUND_IOU = 0.1  # below, the map shows another place, and its outlines have no offset
-LEAST_GLACIERS = 10  # of known age, without which nothing is said of ages
 BANDS_M = (0.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0)
 
 
-def age_effect(table: pd.DataFrame) -> pd.DataFrame:
-    """Relate each glacier's IoU to the years between its outline and the image.
-
-    Spearman's rank correlation, with the interval of Fisher's z, whose standard error is
-    sqrt((1 + rho^2 / 2) / (n - 3)) for ranks (Bonett & Wright 2000, Psychometrika 65, 23). Ties,
-    of outlines drawn from the same image, make it approximate, and a correlation is no cause:
-    large glaciers have both higher scores and more recent outlines.
-
-    Args:
-        table: of ``per_glacier.scores_per_glacier``.
-
-    Returns:
-        One row per model and reference: model, reference, glaciers, ages (how many different ones,
-        in whole years), youngest, oldest, rho, low, high (95 %), sentence; nan for fewer than ten
-        glaciers of known age, or of one age or score.
-    """
-    known = table[table["listed"]].dropna(subset=["age_years", "iou"])
-    rows = []
-    for (model, reference), part in table.groupby(["model", "reference"], sort=False):
-        own = known.loc[known.index.isin(part.index)]
-        ages = own["age_years"].round()
-        row = {
-            "model": model,
-            "reference": reference,
-            "glaciers": len(own),
-            "ages": ages.nunique(),
-            "youngest": ages.min(),
-            "oldest": ages.max(),
-            **_spearman(own["age_years"], own["iou"]),
-        }
-        rows.append(row | {"sentence": _age_sentence(row)})
-    return pd.DataFrame(rows)
-
-
-def _spearman(x: pd.Series, y: pd.Series) -> dict[str, float]:
-    if len(x) < LEAST_GLACIERS or x.nunique() < 2 or y.nunique() < 2:
-        return dict.fromkeys(("rho", "low", "high"), math.nan)
-    rho = float(stats.spearmanr(x, y).statistic)
-    error = math.sqrt((1 + rho**2 / 2) / (len(x) - 3))
-    reach = float(stats.norm.ppf(0.975)) * error
-    middle = math.atanh(np.clip(rho, -1 + 1e-12, 1 - 1e-12))
-    return {"rho": rho, "low": math.tanh(middle - reach), "high": math.tanh(middle + reach)}
-
-
-def _age_sentence(row: Mapping[str, float]) -> str:
-    if math.isnan(row["rho"]):
-        return (
-            f"The score cannot be related to the label's age: {row['glaciers']} glaciers of "
-            f"{row['ages']} different ages (at least {LEAST_GLACIERS} of two ages and scores are "
-            "needed)."
-        )
-    numbers = (
-        f"rho {row['rho']:+.2f}, 95 % interval {row['low']:+.2f} to "
-        f"{row['high']:+.2f}, {row['glaciers']} glaciers of {row['ages']} different ages"
-    )
-    if row["low"] <= 0 <= row["high"]:
-        return f"No relation of the score to the label's age can be shown ({numbers})."
-    way = "lower" if row["rho"] < 0 else "higher"
-    return (
-        f"Glaciers with older outlines score {way} ({numbers}); that need not be the age's doing, "
-        "since size and kind of glacier differ too."
-    )
-
-
 def band_curve(
-    masks: Mapping[str, np.ndarray],
-    references: Mapping[str, np.ndarray],
-    resolution_m: float,
-    *,
-    widths: Sequence[float] = BANDS_M,
+    masks: Mapping[str, np.ndarray], references: Mapping[str, np.ndarray], resolution_m: float
 ) -> pd.DataFrame:
     """Score maps without the ground nearer to the reference's edge than a band.
 
@@ -104,10 +33,10 @@ def band_curve(
         masks: model -> uint8 [row, col].
         references: name -> uint8 [row, col], without a band of their own.
         resolution_m: side of a pixel in m.
-        widths: of the band on either side of the edge, in m.
 
     Returns:
-        model, band_m, reference, iou, known (the fraction of pixels that is left).
+        model, band_m (width on either side of the edge, of ``BANDS_M``), reference, iou, known (the
+        fraction of pixels that is left).
     """
     rows = []
     for name, reference in references.items():
@@ -115,84 +44,18 @@ def band_curve(
         for model, mask in masks.items():
             found = outcomes(mask, reference)
             known = found < 4
-            for width in widths:
+            for width in BANDS_M:
                 left = known & (distance >= width)
                 counts = np.bincount(found[left], minlength=4)[:4]
                 rows.append(
                     {
                         "model": model,
-                        "band_m": float(width),
+                        "band_m": width,
                         "reference": name,
                         "iou": float(SCORES["iou"](*counts)),
                         "known": counts.sum() / known.sum() if known.any() else math.nan,
                     }
                 )
-    return pd.DataFrame(rows)
-
-
-def ceiling(area_km2: np.ndarray, perimeter_km: np.ndarray, offset_m: np.ndarray) -> np.ndarray:
-    """Return the IoU that is left to a perfect shape whose outline lies off by a mean offset.
-
-    An outline of length P that lies off by d on average, outwards and inwards alike, puts P d / 2
-    of ground wrongly inside and P d / 2 wrongly outside, so that
-
-        IoU = (A - P d / 2) / (A + P d / 2),
-
-    never below zero. Outlines so ragged, or maps so wrong, that an offset says little about the
-    area between two lines may lie above it.
-
-    Args:
-        area_km2: of each shape.
-        perimeter_km: of each shape.
-        offset_m: of each outline, or of all.
-
-    Returns:
-        The IoU, nan for no area.
-
-    Example:
-        >>> float(ceiling(1.0, 4.0, 50.0).round(3))
-        0.818
-    """
-    area = np.asarray(area_km2, float)
-    half = np.asarray(perimeter_km, float) * np.asarray(offset_m, float) / 1000 / 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(area > 0, np.maximum(area - half, 0) / (area + half), np.nan)
-
-
-def ceiling_by_size(table: pd.DataFrame) -> pd.DataFrame:
-    """Set the IoU of glaciers beside the geometric ceiling, by class of size.
-
-    The offset is the one observed, the median over the glaciers of a class of
-    ``boundary_median_m``, without those whose IoU is below 0.1. The formula asks for a mean, but
-    the mean distance of two outlines is that of missed and invented ice, however far away.
-
-    Args:
-        table: of ``per_glacier.scores_per_glacier``.
-
-    Returns:
-        One row per model, reference and class that has glaciers: size_class, glaciers, offset_m,
-        iou_median, ceiling_median (over glaciers, each by its own area and perimeter).
-    """
-    own = table[table["glacier_id"] != NONE].dropna(subset=["size_class"])
-    rows = []
-    for (reference, model), group in own.groupby(["reference", "model"], sort=False):
-        for name in SIZES:
-            part = group[group["size_class"] == name]
-            if part.empty:
-                continue
-            offset = part.loc[part["iou"] >= FOUND_IOU, "boundary_median_m"].median()
-            limits = ceiling(part["area_km2"], part["perimeter_km"], offset)
-            rows.append(
-                {
-                    "model": model,
-                    "reference": reference,
-                    "size_class": name,
-                    "glaciers": len(part),
-                    "offset_m": offset,
-                    "iou_median": part["iou"].median(),
-                    "ceiling_median": float(np.median(limits)),
-                }
-            )
     return pd.DataFrame(rows)
 
 

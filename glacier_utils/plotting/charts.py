@@ -5,23 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from glacier_utils.conventions import BANDS
-from glacier_utils.errors import GlacierError
 from glacier_utils.plotting.style import (
-    CLASS_COLOURS,
     escape_math,
     graphs,
     legend_below,
     palette,
-    panels,
 )
 
 CLASS_LINES = {"glacier": "#0072b2", "not glacier": "#d55e00"}
@@ -114,68 +109,6 @@ def band_histograms(pixels: pd.DataFrame, bands: Sequence[str]) -> Figure:
     # A class may be too rare for a line in one area and not in another.
     lines = {line.get_label(): line for ax in axes for line in ax.get_lines()}
     legend_below(figure, list(lines.values()), columns=4)
-    return figure
-
-
-def class_balance(balance: pd.DataFrame) -> Figure:
-    """Show the fraction of each class per area and date as stacked bars.
-
-    Args:
-        balance: area, date, glacier, not glacier, unknown (fractions that add up to 1).
-
-    Returns:
-        The figure.
-    """
-    names = (balance["area"] + " " + balance["date"]).map(escape_math)
-    figure, (ax,) = graphs(1, (7, 0.45 * len(balance) + 1.2))
-    left = np.zeros(len(balance))
-    for name in ("glacier", "not glacier", "unknown"):
-        width = 100 * balance[name].to_numpy()
-        bars = ax.barh(
-            names, width, left=left, color=CLASS_COLOURS[name], label=name, edgecolor="white"
-        )
-        ax.bar_label(bars, [f"{w:.0f}" if w > 4 else "" for w in width], label_type="center",
-                     fontsize=9)  # fmt: skip
-        left += width
-    ax.invert_yaxis()
-    ax.set(xlim=(0, 100), xlabel="pixels (%)")
-    ax.legend(**BESIDE)
-    return figure
-
-
-def shift_heatmap(table: pd.DataFrame, value: str, *, label: str) -> Figure:
-    """Show one number per class and band of a shift between two groups as a heat map.
-
-    Args:
-        table: from `exploration.domain_shift`: class, band and the column ``value``.
-        value: the column to show.
-        label: text of the colour bar, with the unit.
-
-    Returns:
-        The figure.
-
-    Raises:
-        GlacierError: the table is empty.
-    """
-    wide = table.pivot(index="class", columns="band", values=value)
-    wide = wide[_by_wavelength(list(wide.columns))]
-    if wide.empty:
-        raise GlacierError("the two groups have no class in common: there is no shift to show")
-    top = float(np.nanmax(np.abs(wide.to_numpy()), initial=0.0)) or 1.0
-    signed = (wide < 0).any().any()
-    figure, ax = plt.subplots(figsize=(6.4, 0.6 * len(wide) + 1.4), layout="constrained")
-    sns.heatmap(
-        wide,
-        annot=True,
-        fmt=".2f",
-        cmap="vlag" if signed else "crest",
-        vmin=-top if signed else 0,
-        vmax=top,
-        cbar_kws={"label": label},
-        ax=ax,
-    )
-    ax.set(xlabel="", ylabel="")
-    ax.tick_params(axis="y", rotation=0)
     return figure
 
 
@@ -272,78 +205,6 @@ def precision_recall(curves: Mapping[str, pd.DataFrame], points: Mapping[str, tu
         ax.annotate(f"IoU {iou}", (1.0, iou), fontsize=7, color="#777", ha="right")
     ax.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="recall (1)", ylabel="precision (1)")
     ax.legend(frameon=False, fontsize=8, loc="lower left")
-    return figure
-
-
-def patch_scores(table: pd.DataFrame) -> Figure:
-    """Show how the IoU spreads over patches.
-
-    Args:
-        table: model, patch and iou; patches where it is undefined are left out.
-
-    Returns:
-        The figure.
-    """
-    models = list(dict.fromkeys(table["model"]))
-    figure, (ax,) = graphs(1, (7.5, 0.55 * len(models) + 1.2))
-    values = [table.loc[table["model"] == model, "iou"].dropna().to_numpy() for model in models]
-    ax.boxplot(
-        values,
-        positions=range(len(models)),
-        orientation="horizontal",
-        widths=0.5,
-        showfliers=False,
-        patch_artist=True,
-        boxprops={"facecolor": "#dddddd"},
-        medianprops={"color": "black"},
-    )
-    # A generator of its own, so that the same table gives the same picture.
-    generator = np.random.default_rng(0)
-    for position, scores in enumerate(values):
-        heights = position + generator.uniform(-0.12, 0.12, len(scores))
-        ax.plot(scores, heights, "o", color="#0072b2", markersize=3, alpha=0.5)
-    ax.set_yticks(range(len(models)), models)
-    ax.invert_yaxis()
-    ax.set_xlabel("IoU of a patch (1)")
-    return figure
-
-
-def transition_matrices(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Show areas that kept or changed their class as heat maps.
-
-    Args:
-        tables: title -> a 2 x 2 table in km2, rows the earlier date, columns the later.
-
-    Returns:
-        The figure.
-    """
-    figure, axes = panels(len(tables), len(tables), (3.6, 3.1))
-    for ax, (title, table) in zip(axes, tables.items(), strict=True):
-        sns.heatmap(table, annot=True, fmt=".2f", cmap="crest", cbar=False, ax=ax, square=True)
-        ax.set_title(f"{escape_math(title)} (km²)", fontsize=10)
-        ax.tick_params(axis="y", rotation=90)
-    return figure
-
-
-def seam_profile(profiles: Mapping[str, pd.DataFrame]) -> Figure:
-    """Show how a prediction's jump changes with the distance from the nearest patch border.
-
-    Args:
-        profiles: title -> distance_px, jump (mean absolute difference of neighbours).
-
-    Returns:
-        The figure.
-    """
-    colours = palette(list(profiles))
-    figure, (ax,) = graphs(1, (6.5, 3.2))
-    for name, profile in profiles.items():
-        ax.plot(profile["distance_px"], profile["jump"], "o-", color=colours[name], label=name)
-    ax.set(
-        xlabel="distance from the patch border (px)",
-        ylabel="mean jump between\nneighbouring pixels (1)",
-    )
-    ax.set_ylim(bottom=0)
-    ax.legend(frameon=False)
     return figure
 
 

@@ -6,25 +6,19 @@ Tables in, a Matplotlib figure out.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from glacier_utils.evaluation import calibration
 from glacier_utils.evaluation.bootstrap import LEVEL, correlation_length
-from glacier_utils.evaluation.per_glacier import NONE, SIZES
+from glacier_utils.evaluation.per_glacier import NONE
 from glacier_utils.plotting.charts import BESIDE, interval_dots
 from glacier_utils.plotting.style import escape_math, graphs, palette
 
 STAGE_COLOURS = {"before": "#d55e00", "after": "#0072b2"}
-_CEILING = "#444444"
-_MOST_CELLS = 12  # of a heat map
 
 
 def reliability(
@@ -218,40 +212,6 @@ def areas(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def size_classes(table: pd.DataFrame, *, reference: str = "labels") -> Figure:
-    """Show the median IoU by class of size with the geometric ceiling beside, a mark per model.
-
-    Args:
-        table: of `label_bias.ceiling_by_size`; the ceilings are those of the same glaciers, at the
-            offset given there.
-        reference: which of its references is shown.
-
-    Returns:
-        The figure.
-    """
-    own = table[table["reference"] == reference]
-    classes = [size for size in SIZES if size in set(own["size_class"])]
-    colours = palette(list(dict.fromkeys(own["model"])))
-    figure, (ax,) = graphs(1, (7.6, 3.8))
-    shifts = np.linspace(-0.28, 0.28, len(colours)) if len(colours) > 1 else [0.0]
-    for shift, (model, colour) in zip(shifts, colours.items(), strict=True):
-        rows = own[own["model"] == model].set_index("size_class").reindex(classes)
-        x = np.arange(len(classes)) + shift
-        ax.plot(x, rows["iou_median"], "o", color=colour, label=escape_math(model))
-        ax.plot(x, rows["ceiling_median"], "_", color=_CEILING, markersize=11, markeredgewidth=1.8)
-        ax.vlines(x, rows["iou_median"], rows["ceiling_median"], color=colour, linewidth=0.7)
-    ax.plot([], [], "_", color=_CEILING, markersize=11, markeredgewidth=1.8,
-            label="geometric ceiling\nat the offset observed")  # fmt: skip
-    numbers = own.groupby("size_class", observed=True)["glaciers"].first()
-    names = [f"{name} km²\n{numbers[name]} glaciers" for name in classes]
-    ax.set_xticks(range(len(classes)), names)
-    title = f"against the {escape_math(reference)}"
-    ax.set(ylim=(0, 1.02), ylabel="median IoU of a glacier (1)", title=title)
-    ax.grid(axis="y", alpha=0.3)
-    ax.legend(fontsize=8, **BESIDE)
-    return figure
-
-
 def band_curves(table: pd.DataFrame) -> Figure:
     """Show the IoU by the width of the ignore band, a line per model, a panel per reference.
 
@@ -274,35 +234,6 @@ def band_curves(table: pd.DataFrame) -> Figure:
         ax.grid(alpha=0.3)
     axes[0].set_ylabel("IoU (1)")
     axes[-1].legend(fontsize=8, **BESIDE)
-    return figure
-
-
-def label_age(table: pd.DataFrame, effect: pd.DataFrame) -> Figure:
-    """Show each glacier's IoU against the age of its outline, a panel per model.
-
-    Args:
-        table: of `per_glacier.scores_per_glacier`, against one reference.
-        effect: of `label_bias.age_effect`, whose rank correlation stands in the titles.
-
-    Returns:
-        The figure.
-    """
-    own = table[table["listed"]].dropna(subset=["age_years", "iou"])
-    models = list(dict.fromkeys(table["model"]))
-    figure, axes = graphs(len(models), (2.7, 2.7), (0.6, 0.5), columns=3)
-    for ax, model in zip(axes, models, strict=True):
-        rows = own[own["model"] == model]
-        size = 12 + 60 * np.sqrt(rows["area_km2"] / max(own["area_km2"].max(), 1e-9))
-        ax.scatter(rows["age_years"], rows["iou"], s=size, color="#0072b2", alpha=0.55, linewidth=0)
-        known = effect[(effect["model"] == model) & effect["reference"].isin(rows["reference"])]
-        found = "".join(
-            f"\nrho {row.rho:+.2f} ({row.low:+.2f} to {row.high:+.2f})"
-            for row in known.head(1).dropna(subset=["rho"]).itertuples()
-        )
-        ax.set_title(escape_math(model) + found, fontsize=9)
-        ax.set(ylim=(0, 1.02), xlabel="age of the outline (years)", ylabel="IoU of a glacier (1)")
-        ax.margins(x=0.08)
-        ax.grid(alpha=0.3)
     return figure
 
 
@@ -359,7 +290,7 @@ def labels_and_truth(table: pd.DataFrame, *, own: float | None = None) -> Figure
     left.plot(table["truth"], y, "D", color="#d55e00", label="against the truth")
     if own is not None:
         label = "the labels themselves, against the truth"
-        left.axvline(own, color=_CEILING, linestyle=":", label=label)
+        left.axvline(own, color="#444444", linestyle=":", label=label)
     left.set_xlabel("IoU (1)")
     figure.legend(*left.get_legend_handles_labels(), frameon=False, fontsize=8, ncols=3,
                   loc="outside lower center")  # fmt: skip
@@ -423,109 +354,3 @@ def _curve(ax: Axes, table: pd.DataFrame, factor: float, colour: str, label: str
     x, middle, low, high = (table[column] for column in table)
     ax.fill_between(x, factor * low, factor * high, color=colour, alpha=0.15, linewidth=0)
     ax.plot(x, factor * middle, "o-", color=colour, markersize=3, linewidth=1.2, label=label)
-
-
-def window_effects(table: pd.DataFrame) -> Figure:
-    """Show what window size and overlap do to error, seams and time, as four heat maps.
-
-    Args:
-        table: of `seams.effect_of_windows`, at most 12 combinations of size and overlap.
-
-    Returns:
-        The figure.
-
-    Raises:
-        ValueError: more combinations than can be read.
-    """
-    shape = table["window_px"].nunique(), table["overlap_px"].nunique()
-    if np.prod(shape) > _MOST_CELLS:
-        raise ValueError(f"{shape[0]} x {shape[1]} cells: at most {_MOST_CELLS} can be read")
-    most = 1000 * table["excess"].abs().max()
-    most = most if most > 0 else 1.0
-    panels: tuple[tuple[str, str, str, float, dict[str, Any]], ...] = (
-        ("iou", "IoU (1), higher is better", "{:.3f}", 1, {"cmap": "cividis"}),
-        ("excess", "error that borders add beside them, with 95 %\ninterval (Brier score x 1000), "
-         "0 is none", "{:+.1f}", 1000, {"cmap": "vlag", "vmin": -most, "vmax": most}),
-        ("seam_jump", "jump across borders over that\nelsewhere (1), 1 is best", "{:.2f}", 1,
-         {"cmap": "cividis_r"}),
-        ("s_per_mpx", "time (s per million px),\nlower is better", "{:.2f}", 1,
-         {"cmap": "cividis_r"}),
-    )  # fmt: skip
-    figure, axes = plt.subplots(
-        2, 2, figsize=(10, 2 * (0.55 * shape[0] + 1.45)), layout="constrained"
-    )
-    keys = {"index": "window_px", "columns": "overlap_px"}
-    tried = table.assign(there=True).pivot(values="there", **keys).notna()
-    for ax, (column, title, form, factor, colours) in zip(axes.flat, panels, strict=True):
-        wide = factor * table.pivot(values=column, **keys)
-        text = table.assign(text=[_cell(row, column, form, factor) for _, row in table.iterrows()])
-        shown = text.pivot(values="text", **keys).where(tried, "–")
-        ax.set_facecolor("#eeeeee")
-        sns.heatmap(
-            wide, annot=shown.where(wide.notna(), ""), fmt="", cbar=False, ax=ax, linewidths=1.5,
-            annot_kws={"fontsize": 9}, **colours,
-        )  # fmt: skip
-        for row, place in np.argwhere(wide.isna().to_numpy()):
-            ax.text(place + 0.5, row + 0.5, shown.iloc[row, place], ha="center", va="center",
-                    fontsize=9, color="0.35")  # fmt: skip
-        ax.set_title(title, fontsize=10)
-        ax.set_xlabel("overlap (px)", fontsize=9)
-        ax.set_ylabel("window (px)", fontsize=9)
-        ax.tick_params(axis="y", rotation=0)
-    return figure
-
-
-def _cell(row: pd.Series, column: str, form: str, factor: float) -> str:
-    """Return the text of a cell: the number, and its interval where there is one."""
-    if np.isnan(row[column]):
-        return "no border"
-    ends = [row.get(f"{column}_{end}", np.nan) for end in ("low", "high")]
-    number, low, high = (_rounded(form, factor * value) for value in (row[column], *ends))
-    return number if np.isnan(ends).any() else f"{number}\n{low} to {high}"
-
-
-def _rounded(form: str, value: float) -> str:
-    """Format a number; no minus before a zero."""
-    text = form.format(value)
-    return text.replace("-", "+") if float(text) == 0 else text
-
-
-def cleanup_effects(table: pd.DataFrame) -> Figure:
-    """Show what each choice of clean-up does to scores, boundary and regions, as dots.
-
-    Args:
-        table: a row per choice, the first one the map as it was, drawn as a line to compare with:
-            choice, iou, precision, recall, boundary_median_m, area_km2, regions, changed_px.
-
-    Returns:
-        The figure.
-    """
-    shown = {
-        "score (1)": {"iou": "IoU", "precision": "precision", "recall": "recall"},
-        "median distance of\nthe outlines (m)": {"boundary_median_m": ""},
-        "mapped area (km²)": {"area_km2": ""},
-        "regions": {"regions": ""},
-        "pixels changed": {"changed_px": ""},
-    }
-    size = (10.5 / len(shown), 0.42 * len(table) + 1.7)
-    figure, axes = graphs(len(shown), size, sharey=True, width_ratios=[1.7, 1, 1, 1, 1])
-    y = np.arange(len(table))
-    marks = {"iou": ("#0072b2", "o"), "precision": ("#d55e00", "^"), "recall": ("#009e73", "s")}
-    for ax, (label, columns) in zip(axes, shown.items(), strict=True):
-        for name, text in columns.items():
-            colour, mark = marks.get(name, ("0.2", "o"))
-            values = table[name].to_numpy(float)
-            ax.axvline(values[0], color=colour, linewidth=0.8, linestyle=":")
-            ax.plot(values, y, mark, color=colour, markersize=6, label=text)
-        ax.set_xlabel(label, fontsize=9)
-        ax.tick_params(labelsize=8)
-        ax.xaxis.set_major_locator(MaxNLocator(3))
-        ax.margins(x=0.14)
-        ax.grid(axis="x", alpha=0.3)
-    axes[0].set_yticks(y, [escape_math(name) for name in table["choice"]], fontsize=9)
-    axes[0].set_ylim(len(table) - 0.5, -0.5)
-    figure.legend(
-        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False,
-        fontsize=8, title="dotted: the map as it was", title_fontsize=8,
-    )  # fmt: skip
-    return figure

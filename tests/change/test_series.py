@@ -137,7 +137,6 @@ def test_causes_by_hand(shrinking):
     _, changes, views = shrinking
     table = explained(changes, views, DATES)
     assert table.index.is_unique
-    assert series.causes_are_complete(table, changes)
     lost = table[table["direction"] == "lost"].set_index("cause")["pixels"]
     # 4 x 20 pixels were snow; of the 16 x 4 others the right column and the top row lie at the
     # old outline.
@@ -145,13 +144,6 @@ def test_causes_by_hand(shrinking):
     assert lost.to_dict() == {"snow lost": 80, "edge": 19, "rest": 45, **none}
     areas = table.groupby("direction")["area_km2"].sum()
     assert areas.to_dict() == pytest.approx({"gained": 0, "lost": 0.0144})
-
-
-def test_completeness_notices_a_pixel_without_a_cause(shrinking):
-    _, changes, views = shrinking
-    table = explained(changes, views, DATES)
-    table.loc[0, "pixels"] -= 1
-    assert not series.causes_are_complete(table, changes)
 
 
 def test_causes_where_nobody_told_the_size_of_a_pixel(shrinking):
@@ -166,9 +158,7 @@ def test_causes_where_nobody_told_the_size_of_a_pixel(shrinking):
 
 
 def test_nothing_to_compare():
-    table = explained({}, {}, DATES[:1])
-    assert table.empty
-    assert series.causes_are_complete(table, {})
+    assert explained({}, {}, DATES[:1]).empty
 
 
 def test_robustness_scores_labels_and_truth():
@@ -261,27 +251,6 @@ def test_masks_of_clouds_are_read_where_there_are_some(make_dataset, write_tif):
     found = series.read_clouds(data, data.areas, DATES)
     assert list(found) == [("train", DATES[0])]
     assert (found["train", DATES[0]] == mask).all()
-    views = series.read_views(data, data.areas, DATES)
-    assert len(views) == 4
-
-
-def test_snow_inside_and_outside_the_outlines():
-    place = grid((20, 20))
-    label = np.zeros((20, 20), np.uint8)
-    label[:10, :10], label[:, 15:] = 1, 255
-    colours = np.full((2, 20, 20, 4), ROCK)
-    colours[0, :5] = SNOW
-    colours[1, :1, :10] = SNOW
-    colours[1, 1:6, :10] = SHADE
-    views = {("test", date): view(part, place) for date, part in zip(DATES, colours, strict=True)}
-    table = series.snow_table(views, {"test": label})
-    assert table["where"].tolist() == ["inside outlines", "outside"] * 2
-    assert table["snow_fraction"].tolist() == pytest.approx([0.5, 25 / 200, 0.2, 0])
-    assert table["assessed_km2"].tolist() == pytest.approx([0.01, 0.02, 0.005, 0.02])
-    assert table["snow_km2"].tolist() == pytest.approx([0.005, 0.0025, 0.001, 0])
-    none = series.snow_table(views, {"test": np.full((20, 20), 255)})
-    assert none["snow_fraction"].isna().all()
-    assert (none["snow_km2"] == 0).all()
 
 
 def test_other_seeds(tmp_path):

@@ -51,9 +51,6 @@ def test_transitions():
     assert found.tolist() == [[0, 1, LOST, GAINED, 255, 255, 1]]
     assert found.dtype == np.uint8
     assert transition.transition(before == 1, after == 1).tolist() == [[0, 1, 2, 3, 3, 2, 1]]
-    table = transition.matrix(found, PIXEL, ("2023-07", "2023-08"))
-    assert (table.index.name, table.columns.name) == ("2023-07", "2023-08")
-    assert table.to_numpy() == pytest.approx(np.array([[2, 1], [1, 1]]) * PIXEL)
     with pytest.raises(ValueError, match="differ in shape"):
         transition.transition(before, after[:, 1:])
 

@@ -209,15 +209,6 @@ def test_scores_of_a_perfect_and_of_a_half_right_map():
     # The truth is 15 of the 16 columns.
     truth = scores[scores["reference"] == "truth"].set_index(["model", "area"])
     assert (truth.loc["whole", "iou"] == 15 / 16).all()
-    assert comparison.same_support(counts)
-
-
-def test_support_differs_where_one_map_has_gaps():
-    store = make_store()
-    gap = store.labels.copy()
-    gap[0, 0, 0] = 255
-    masks = {"a": store.labels, "b": gap}
-    assert not comparison.same_support(comparison.count_blocks(masks, store, everything(store)))
 
 
 def test_blocks_of_two_areas_have_names_of_their_own():
@@ -252,20 +243,6 @@ def test_every_network_is_compared_with_every_baseline():
     assert comparison.clearly_better(pairs) == ["good"]
 
 
-def test_differences_and_their_verdicts():
-    store = make_store(6, 4, truth=False)
-    worse = store.labels.copy()
-    worse[:, : SIZE // 2] = 0
-    masks = {"best": store.labels, "same": store.labels.copy(), "worse": worse}
-    counts = comparison.count_blocks(masks, store, everything(store), side_m=SIZE * PIXEL)
-    table = comparison.differences("best", counts).set_index("against")
-    assert table.loc["same", ["difference", "verdict"]].tolist() == [0, "not distinguishable"]
-    assert table.loc["worse", ["difference", "low", "verdict"]].tolist() == [0.5, 0.5, "better"]
-    alone = comparison.differences("best", {"labels": {"best": counts["labels"]["best"]}})
-    assert alone.empty
-    assert "verdict" in alone
-
-
 def test_curves_pass_through_the_models_own_points():
     store = make_store(truth=False)
     probability = np.random.default_rng(0).random(store.labels.shape).astype(np.float32)
@@ -285,9 +262,6 @@ def test_patch_scores_name_the_stores_patches():
     # Patch 7 lies on ground: without glacier in label and map there is no IoU.
     assert np.isnan(scores["iou"].iloc[0])
     assert scores["iou"].iloc[1] == 1
-    pairs = comparison.error_patches(masks["a"], store, positions, [1])
-    np.testing.assert_array_equal(pairs[0][0], store.labels[1])
-    np.testing.assert_array_equal(pairs[0][1], store.labels[1])
 
 
 def ranked(ious: list[float]) -> pd.DataFrame:

@@ -8,7 +8,6 @@ import pytest
 from drawing import ODD, drawn, legend
 from matplotlib import pyplot as plt
 
-from glacier_utils.errors import GlacierError
 from glacier_utils.plotting import charts
 
 pytestmark = pytest.mark.usefixtures("offscreen")
@@ -72,39 +71,6 @@ def test_band_histograms_of_a_class_that_one_area_lacks():
 def test_band_histograms_of_too_few_pixels_for_a_line():
     figure = drawn(charts.band_histograms(pixels(["train"], count=5), BANDS))
     assert legend(figure) == []
-
-
-@pytest.mark.parametrize(
-    "rows",
-    [
-        [("train", "2023-08", 0.3, 0.6, 0.1)],
-        [("train", "2023-07", 0.3, 0.7, 0.0), (ODD, "2023-08", 0.0, 0.0, 1.0)],
-    ],
-)
-def test_class_balance(rows):
-    names = ["area", "date", "glacier", "not glacier", "unknown"]
-    figure = drawn(charts.class_balance(pd.DataFrame(rows, columns=names)))
-    (ax,) = figure.axes
-    assert ax.get_xlabel() == "pixels (%)"
-    assert legend(figure) == ["glacier", "not glacier", "unknown"]
-    ends = [bar.get_x() + bar.get_width() for bar in ax.patches]
-    assert max(ends) == pytest.approx(100)
-    assert len(ax.patches) == 3 * len(rows)
-
-
-@pytest.mark.parametrize("values", [[0.5, -1.2], [0.1, 0.2], [0.0, 0.0], [np.nan, np.nan]])
-def test_shift_heatmap(values):
-    table = pd.DataFrame({"class": "glacier", "band": ["nir", "blue"], "difference": values})
-    figure = drawn(charts.shift_heatmap(table, "difference", label="median shift (1)"))
-    ax, bar = figure.axes
-    assert [text.get_text() for text in ax.get_xticklabels()] == ["blue", "nir"]
-    assert bar.get_ylabel() == "median shift (1)"
-
-
-def test_shift_without_a_common_class_is_an_error():
-    table = pd.DataFrame(columns=["class", "band", "difference"])
-    with pytest.raises(GlacierError, match="no class in common"):
-        charts.shift_heatmap(table, "difference", label="")
 
 
 def history(epochs: int = 3, iou=None) -> pd.DataFrame:
@@ -193,40 +159,3 @@ def test_precision_recall():
                          strict=True):  # fmt: skip
         recall, precision = line.get_data()
         np.testing.assert_allclose(1 / (1 / recall + 1 / precision - 1), iou)
-
-
-def test_patch_scores_with_a_model_that_has_none():
-    table = pd.DataFrame(
-        {"model": ["a"] * 4 + ["b"], "patch": 0, "iou": [0.1, 0.5, 0.9, None, None]}
-    )
-    figure = drawn(charts.patch_scores(table))
-    (ax,) = figure.axes
-    assert ax.get_xlabel() == "IoU of a patch (1)"
-    assert [text.get_text() for text in ax.get_yticklabels()] == ["a", "b"]
-    drawn(charts.patch_scores(table[table["model"] == "b"]))
-
-
-def test_patch_scores_are_drawn_the_same_twice():
-    table = pd.DataFrame({"model": "a", "patch": range(9), "iou": np.linspace(0, 1, 9)})
-    one, two = (charts.patch_scores(table).axes[0].get_lines()[-1].get_xydata() for _ in range(2))
-    np.testing.assert_array_equal(one, two)
-    np.testing.assert_array_equal(one[:, 0], table["iou"])
-
-
-def test_transition_matrices():
-    table = pd.DataFrame([[3.0, 0.5], [0.25, 9.0]], ["glacier", "not glacier"])
-    table = table.set_axis(["glacier", "not glacier"], axis=1)
-    figure = drawn(charts.transition_matrices({"train": table, ODD: table}))
-    assert [ax.get_title().endswith("(km²)") for ax in figure.axes] == [True, True]
-    numbers = [text.get_text() for text in figure.axes[0].texts]
-    assert numbers == ["3.00", "0.50", "0.25", "9.00"]
-    drawn(charts.transition_matrices({"train": table}))
-
-
-def test_seam_profile():
-    profile = pd.DataFrame({"distance_px": range(4), "jump": [0.2, 0.1, 0.1, np.nan]})
-    figure = drawn(charts.seam_profile({"patch by patch": profile, "windows": profile / 2}))
-    (ax,) = figure.axes
-    assert ax.get_xlabel() == "distance from the patch border (px)"
-    assert ax.get_ylim()[0] == 0
-    assert legend(figure) == ["patch by patch", "windows"]

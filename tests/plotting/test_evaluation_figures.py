@@ -61,17 +61,6 @@ def test_areas(table):
         evaluation_figures.areas(table[table["glacier_id"] == "none"])
 
 
-def test_size_classes_with_their_ceiling(table):
-    ceilings = label_bias.ceiling_by_size(table)
-    figure = drawn(evaluation_figures.size_classes(ceilings, reference="truth"))
-    (ax,) = figure.axes
-    assert [text.get_text() for text in ax.get_xticklabels()] == ["0.1 to 1 km²\n2 glaciers"]
-    assert legend(figure)[-1].startswith("geometric ceiling")
-    marks = [line for line in ax.lines if line.get_marker() == "_" and len(line.get_xdata())]
-    known = ceilings[ceilings["reference"] == "truth"]["ceiling_median"]
-    np.testing.assert_allclose([line.get_ydata()[0] for line in marks], known)
-
-
 def test_band_curves():
     masks, reference = maps()
     curves = label_bias.band_curve(masks, {"labels": reference, "truth": reference}, 30.0)
@@ -79,16 +68,6 @@ def test_band_curves():
     assert [ax.get_title() for ax in figure.axes] == ["against the labels", "against the truth"]
     assert "(m)" in figure.axes[0].get_xlabel()
     assert len(legend(figure)) == 3
-
-
-def test_label_age(table):
-    own = table[table["reference"] == "labels"]
-    effect = label_bias.age_effect(own).assign(rho=[-0.5, 0.2, np.nan], low=-0.9, high=0.1)
-    figure = drawn(evaluation_figures.label_age(own, effect))
-    titles = [ax.get_title() for ax in figure.axes]
-    assert titles[1] == "b\nrho +0.20 (-0.90 to +0.10)"
-    assert titles[2] == "empty"
-    assert "(years)" in figure.axes[0].get_xlabel()
 
 
 def test_error_bars():
@@ -216,63 +195,3 @@ def test_error_by_distance():
     above = left.child_axes[0]
     assert above.get_xlabel() == "distance (m)"
     np.testing.assert_allclose(above.get_xlim(), 10 * np.array(left.get_xlim()))
-
-
-def effects() -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "window_px": [128, 128, 256, 256, 2048],
-            "overlap_px": [0, 64, 0, 64, 0],
-            "border_error": [0.2, 0.1, 0.15, 0.1, np.nan],
-            "excess": [0.05, -0.00001, 0.03, 0.0, np.nan],
-            "excess_low": [0.01, -0.001, 0.01, 0.0, np.nan],
-            "excess_high": [0.09, 0.001, 0.05, 0.0, np.nan],
-            "iou": [0.7, 0.72, 0.71, 0.73, 0.74],
-            "seam_jump": [3, 1, 2, 1.01, np.nan],
-            "s_per_mpx": [1, 2, 0.8, 1.2, 0.7],
-        }
-    )
-
-
-def test_window_effects():
-    figure = drawn(evaluation_figures.window_effects(effects()))
-    assert len(figure.axes) == 4
-    texts = [{text.get_text() for text in ax.texts} - {""} for ax in figure.axes]
-    assert {"0.700", "0.740", "–"} <= texts[0]
-    # No minus before a zero; the interval below the number.
-    assert {"+50.0\n+10.0 to +90.0", "+0.0\n-1.0 to +1.0", "no border", "–"} <= texts[1]
-    assert {"3.00", "no border", "–"} <= texts[2]
-    assert "1.20" in texts[3]
-    for ax in figure.axes:
-        assert ax.get_xlabel() == "overlap (px)"
-        assert ax.get_ylabel() == "window (px)"
-
-
-def test_more_cells_than_can_be_read():
-    table = pd.concat([effects().assign(window_px=effects()["window_px"] + n) for n in range(4)])
-    with pytest.raises(ValueError, match="at most 12"):
-        evaluation_figures.window_effects(table)
-
-
-def test_cleanup_effects():
-    table = pd.DataFrame(
-        {
-            "choice": ["as predicted", ODD],
-            "iou": [0.7, 0.75],
-            "precision": [0.8, 0.85],
-            "recall": [0.9, np.nan],
-            "boundary_median_m": [30, 25],
-            "area_km2": [60, 55],
-            "regions": [400, 20],
-            "changed_px": [0, 900],
-        }
-    )
-    figure = drawn(evaluation_figures.cleanup_effects(table))
-    labels = [ax.get_xlabel() for ax in figure.axes]
-    assert labels == ["score (1)", "median distance of\nthe outlines (m)", "mapped area (km²)",
-                      "regions", "pixels changed"]  # fmt: skip
-    assert legend(figure) == ["IoU", "precision", "recall"]
-    ticks = [text.get_text() for text in figure.axes[0].get_yticklabels()]
-    assert ticks == ["as predicted", ODD.replace("$", r"\$")]
-    # The first choice stands on top.
-    assert figure.axes[0].get_ylim() == (1.5, -0.5)
