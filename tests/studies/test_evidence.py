@@ -108,6 +108,7 @@ def test_a_study_of_a_few_trials_runs_and_is_not_run_twice(tmp_path, monkeypatch
         evidence.run_trials(patches, tmp_path / "other", **asked | {"trials": chosen[3:4]})
 
 
+@pytest.mark.slow
 def test_the_study_runs_on_landscapes_and_once_more_elsewhere(tmp_path, make_dataset):
     from glacier_utils.datasets.dataset import open_dataset
     from glacier_utils.datasets.patches import build_patches
