@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from glacier_utils.conventions import UNKNOWN
-from glacier_utils.datasets.patches import sampling_weights
 from glacier_utils.datasets.store import PatchStore
 from glacier_utils.errors import GlacierError
 from glacier_utils.files import file_fingerprint, fingerprint
@@ -60,17 +59,13 @@ def pseudo_labelled(
     seen = (np.asarray(store.images[targets]) != 0).any(axis=1)
     labels[targets] = np.where(seen, pseudo, UNKNOWN)
     split[targets] = "train"
-    train = np.flatnonzero(split == "train")
-    known = (labels[train] != UNKNOWN).sum(axis=(1, 2))
-    weight = np.zeros(len(split))
-    weight[train] = sampling_weights((labels[train] == 1).sum(axis=(1, 2)) / np.maximum(known, 1))
     content = [store.key, np.asarray(targets).tolist(), confident, origin]
     made = copy.copy(store)
     vars(made).update(  # of a frozen dataclass, before anybody else has seen it
         labels=labels,
         truth=None,
         surface=None,
-        index=store.index.assign(split=split, weight=weight),
+        index=store.index.assign(split=split),
         key=f"{store.key}-pseudo-{fingerprint(content)}",
     )
     return made

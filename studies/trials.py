@@ -88,7 +88,6 @@ TRIALS = (
     ),
     _option("cosine", "training", "cosine schedule", schedule="cosine"),
     _option("average", "training", "weights averaged over the last third", average=0.3),
-    _option("balanced", "training", "class-balanced sampling", balanced=True),
     _option("no augmentation", "augmentation", "patches as they are", augmentation="none"),
     _option("strong", "augmentation", "all operations", augmentation="strong"),
     Trial("both dates", "shift", "July and August, as many steps", both_dates=True),

@@ -27,8 +27,7 @@ from tqdm import tqdm
 from glacier_utils.conventions import BANDS, UNKNOWN
 from glacier_utils.datasets.splitting import (
     SPLITS,
-    Overrides,
-    Split,
+    locate_overrides,
     plan,
     read_overrides,
     split_patches,
@@ -46,6 +45,7 @@ from glacier_utils.datasets.store import (
 from glacier_utils.errors import GlacierError
 from glacier_utils.files import atomic_path, fingerprint
 from glacier_utils.imagery.clouds import CLOUD, METHODS, SHADOW, cloud_fractions, cloud_mask
+from glacier_utils.imagery.examination import heed
 from glacier_utils.raster.indices import disagreement
 
 if TYPE_CHECKING:
@@ -61,7 +61,6 @@ _LEFT_S = 86_400
 _ASSUMED_RESOLUTION_M = 10.0  # for the blocks of images that do not tell the size of a pixel
 _CHUNK = 1024  # pixels
 _SATURATED = 1.0  # reflectance
-_CLASSES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)  # of glacier fraction, for the weights
 
 
 def build_patches(
@@ -96,8 +95,7 @@ def build_patches(
         stride: step between training patches in pixels; None: the files' own windows if they have
             that size, else ``size``. Test areas are never tiled with an overlap.
         validation_fraction: part of each training area's usable patches that validates.
-        block_m: side of the blocks in m, rounded to whole patches; less where an area is too small
-            (``parameters["blocks"]`` has what was used).
+        block_m: side of the blocks in m, rounded to whole patches; less where an area is too small.
         rule: choice of outlines, as in ``Dataset.labels``.
         band_m: width in m of the unknown band along outlines, as in ``Dataset.labels``.
         max_unknown: patches with a larger fraction without image or label are dropped. They stay
@@ -146,7 +144,7 @@ def build_patches(
         "clouds": clouds,
         "max_cloud": None if max_cloud is None else float(max_cloud),
         "buffer_m": None if buffer_m is None else float(buffer_m),
-        "overrides": None if decided is None else decided.fingerprint,
+        "overrides": None if decided is None else fingerprint(decided.to_numpy().tolist()),
         "seed": int(seed),
     }
     key = fingerprint({"format": FORMAT, "content": dataset.fingerprint, **parameters})
@@ -205,7 +203,7 @@ def _sweep(target: Path) -> None:
 def _build(
     dataset: Dataset,
     parameters: dict[str, Any],
-    overrides: Overrides | None,
+    overrides: pd.DataFrame | None,
     key: str,
     folder: Path,
     progress: bool,
@@ -214,6 +212,8 @@ def _build(
     size, train = parameters["size"], parameters["train_areas"]
     if not parameters["pairs"]:
         raise GlacierError(f"{dataset.name}: no patches, since no area and date is chosen")
+    for pair in parameters["pairs"]:
+        heed(dataset.examine(*pair))
     layers = {pair: _open_layers(dataset, pair, parameters) for pair in parameters["pairs"]}
     sources = {pair: found.source for pair, found in layers.items()}
     grids: dict[str, Grid] = {}
@@ -222,8 +222,9 @@ def _build(
 
     strides = {area: parameters["stride"] if area in train else None for area in grids}
     patches = plan(sources, size=size, strides=strides)
-    known = [(area, date) for area in dataset.areas for date in dataset.dates(area)]
-    decided = overrides.positions(patches, known) if overrides else {}
+    if overrides is not None:
+        known = [(area, date) for area in dataset.areas for date in dataset.dates(area)]
+        overrides = locate_overrides(overrides, patches, known)
 
     arrays, facts, sums = _fill(layers, patches, parameters, dataset.bands, folder, progress)
     patches = pd.concat([patches, facts], axis=1)
@@ -242,15 +243,11 @@ def _build(
         validation_fraction=parameters["validation_fraction"],
         # In pixels of the finest area, which is what the split counts in.
         buffer_px=size / 2 if strip is None else strip / min(metres.values()),
-        overrides=decided,
+        overrides=overrides,
         seed=parameters["seed"],
     )
     training = split.part == "train"
-    weight = np.zeros(len(patches))
-    weight[training] = sampling_weights(patches["glacier"][training])
-    patches = patches.assign(
-        split=split.part, block=split.block, reason=split.reason, weight=weight
-    )
+    patches = patches.assign(split=split.part, block=split.block, reason=split.reason)
     statistics = pooled_statistics(sums[training], int(patches["ice"][training].sum()))
     write_store(
         folder,
@@ -262,26 +259,15 @@ def _build(
         parameters={
             **parameters,
             "reflectance": dataset.manifest.get("reflectance"),
+            "resolution_m": next(
+                (r for area in train if math.isfinite(r := grids[area].resolution)), None
+            ),
             "clouds_used": {
                 area: {date: found.method for (name, date), found in layers.items() if name == area}
                 for area in grids
             },
-            "blocks": _blocks_used(split, wanted, metres, size),
         },
     )
-
-
-def _blocks_used(
-    split: Split, wanted: Mapping[str, int], metres: Mapping[str, float], size: int
-) -> dict[str, dict[str, Any]]:
-    return {
-        area: {
-            "block_m": side * size * metres[area],
-            "block_patches": side,
-            "smaller_than_asked": side < wanted[area],
-        }
-        for area, side in split.block_patches.items()
-    }
 
 
 def _parts(patches: gpd.GeoDataFrame, grids: Mapping[str, Grid], size: int) -> list[dict[str, Any]]:
@@ -302,36 +288,6 @@ def _parts(patches: gpd.GeoDataFrame, grids: Mapping[str, Grid], size: int) -> l
             }
         )
     return sorted(rows, key=lambda row: (row["area"], SPLITS.index(row["split"])))
-
-
-def sampling_weights(glacier: np.ndarray | pd.Series) -> np.ndarray:
-    """Return a probability per patch that gives each class of glacier fraction the same total.
-
-    So training sees empty ground and ice equally often. The classes end at 5, 25, 50, 75, 95 and
-    100 % of glacier.
-
-    Args:
-        glacier: glacier fraction of each patch, 0..1; nan, which means no known pixel, is never
-            drawn.
-
-    Returns:
-        float64 [n] that sums to 1 (all 0 where no patch has a fraction). Classes without a patch
-        get nothing; the others get the same. A class with few patches repeats them often: with
-        ``k`` classes in use, one patch alone in its class is 1/k of all.
-
-    Example:
-        >>> sampling_weights(np.array([0.0, 0.01, 0.6, np.nan])).tolist()
-        [0.25, 0.25, 0.5, 0.0]
-    """
-    glacier = np.asarray(glacier, float)
-    known = np.isfinite(glacier)
-    weights = np.zeros(len(glacier))
-    if known.any():
-        last = len(_CLASSES) - 2
-        found = np.clip(np.searchsorted(_CLASSES, glacier[known], "right") - 1, 0, last)
-        number = np.bincount(found, minlength=last + 1)
-        weights[known] = 1 / (number[found] * np.count_nonzero(number))
-    return weights
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,8 @@ or drops them whatever their facts say, comes before all that.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from rasterio.warp import transform as transform_points
 from scipy import sparse
 
 from glacier_utils.errors import GlacierError
-from glacier_utils.files import fingerprint, write_csv
+from glacier_utils.files import write_csv
 from glacier_utils.raster.grid import Grid, same_crs
 
 SPLITS = ("train", "validation", "buffer", "test", "dropped")
@@ -177,12 +176,11 @@ def _centres(
 
 @dataclass
 class Split:
-    """Part, block and reason of each patch, and the side of a block, in patches, by area."""
+    """Part, block and reason of each patch."""
 
     part: np.ndarray
     block: np.ndarray
     reason: np.ndarray
-    block_patches: dict[str, int] = field(default_factory=dict)
 
     def set_aside(self, which: np.ndarray, reason: str) -> None:
         """Leave patches unused, saying why."""
@@ -197,7 +195,7 @@ def split_patches(
     block_patches: Mapping[str, int],
     validation_fraction: float = 0.25,
     buffer_px: float = 0.0,
-    overrides: Mapping[int, Override] | None = None,
+    overrides: pd.DataFrame | None = None,
     seed: int = 0,
 ) -> Split:
     """Give each patch its part: train, validation, buffer, test or dropped.
@@ -216,15 +214,17 @@ def split_patches(
         validation_fraction: 0..1, of the usable patches of each training area.
         buffer_px: training patches that touch the validation group, or come nearer than this (in
             the smallest pixels of the table), are left unused.
-        overrides: the user's decisions by position, from ``Overrides.positions``.
+        overrides: the user's decisions by position, of ``locate_overrides``.
         seed: decides between nearly equal groups.
 
     Raises:
         GlacierError: a training area without a usable patch, or one too small to leave patches for
             both training and validation.
     """
-    reasons, notes = apply_overrides(patches["reason"].to_numpy(object), overrides or {})
-    patches = patches.assign(reason=reasons)
+    reasons, notes = patches["reason"].to_numpy(object), np.full(len(patches), "", object)
+    if overrides is not None:
+        reasons, notes = apply_overrides(reasons, overrides)
+        patches = patches.assign(reason=reasons)
     areas = patches["area"].to_numpy(object)
     usable = reasons == ""
     training = np.isin(areas, list(train_areas))
@@ -245,7 +245,6 @@ def split_patches(
             part[here[validation]] = "validation"
         else:
             side = _test_side(table, size, wanted)
-        split.block_patches[area] = side
         split.block[here] = [
             f"{area}:{row:02d}-{col:02d}" for row, col in _blocks(table, size, side)
         ]
@@ -481,132 +480,98 @@ def parts_meet(index: gpd.GeoDataFrame, one: str, other: str) -> bool:
     return False
 
 
-@dataclass(frozen=True)
-class Override:
-    """One line of the file. ``place`` is (area, date, row, col) as in the index of a store."""
-
-    line: int
-    place: tuple[str, str, int, int]
-    decision: str
-    comment: str
-
-
-@dataclass(frozen=True)
-class Overrides:
-    """The lines of a file, in its order."""
-
-    path: Path
-    rows: tuple[Override, ...]
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of the decisions; neither blank lines nor the file's name have a part in it."""
-        return fingerprint([astuple(row)[1:] for row in self.rows])
-
-    def positions(
-        self, patches: pd.DataFrame, known: Collection[tuple[str, str]]
-    ) -> dict[int, Override]:
-        """Find the patches that the lines mean.
-
-        Args:
-            patches: one row per patch with area, date, row, col.
-            known: the (area, date) of the whole dataset. Lines on those that ``patches`` leaves
-                out are passed over; one file serves several stores.
-
-        Raises:
-            GlacierError: a line means no patch.
-        """
-        columns = (patches[name] for name in ("area", "date", "row", "col"))
-        places = {place: position for position, place in enumerate(zip(*columns, strict=True))}
-        chosen = {place[:2] for place in places}
-        found = {}
-        for row in self.rows:
-            if row.place in places:
-                found[places[row.place]] = row
-            elif row.place[:2] in chosen or row.place[:2] not in known:
-                area, date, top, left = row.place
-                raise GlacierError(
-                    f"{self.path}, line {row.line}: there is no patch of area '{area}', date "
-                    f"'{date}' at row {top}, col {left}; take the places from the index of the "
-                    "patch store, or write a new template"
-                )
-        return found
-
-
-def read_overrides(path: str | Path) -> Overrides:
+def read_overrides(path: str | Path) -> pd.DataFrame:
     """Read a CSV with the columns area, date, row, col, decision (keep or drop), comment.
 
     row and col are those of the index: the patch's upper left corner in pixels of its date's
-    frame. Columns may be parted by commas or semicolons.
+    frame.
+
+    Returns:
+        These columns, indexed by the line in the file.
 
     Raises:
         GlacierError: the file is missing or no such table, a number or a decision is none, or a
             patch is named twice; with the line.
     """
-    path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise GlacierError(f"{path}: overrides cannot be read as UTF-8 text ({error})") from error
-    first = text.partition("\n")[0]
-    delimiter = ";" if first.count(";") > first.count(",") else ","
-    reader = csv.DictReader(text.splitlines(), delimiter=delimiter, skipinitialspace=True)
-    missing = [name for name in COLUMNS[:-1] if name not in (reader.fieldnames or ())]
-    if missing:
+        table = pd.read_csv(
+            path, dtype=str, keep_default_na=False, skip_blank_lines=False, skipinitialspace=True,
+            index_col=False,
+        )  # fmt: skip
+    except (OSError, ValueError) as error:  # of encoding and form too
+        reason = " ".join(str(error).split())
+        raise GlacierError(f"{path}: overrides cannot be read as CSV ({reason})") from error
+    if missing := [name for name in COLUMNS if name not in table]:
         raise GlacierError(
             f"{path}, line 1: column {', '.join(missing)} is missing; the columns of overrides "
             f"are {', '.join(COLUMNS)}"
         )
-    rows: list[Override] = []
-    lines: dict[tuple, int] = {}
-    try:
-        for content in reader:
-            row = _row(f"{path}, line {reader.line_num}", reader.line_num, content)
-            if row.place in lines:
-                raise GlacierError(
-                    f"{path}, line {row.line}: this patch is in line {lines[row.place]} already; "
-                    "keep one of them"
-                )
-            lines[row.place] = row.line
-            rows.append(row)
-    except csv.Error as error:
-        raise GlacierError(f"{path}, line {reader.line_num}: not readable as CSV ({error})") from (
-            error
-        )
-    return Overrides(path, tuple(rows))
-
-
-def _row(where: str, line: int, content: dict) -> Override:
-    text = {name: (content.get(name) or "").strip() for name in COLUMNS}
-    try:
-        place = text["area"], text["date"], int(text["row"]), int(text["col"])
-    except ValueError:
+    table.index += 2
+    table = table.fillna("")[[*COLUMNS]]
+    table = table[(table != "").any(axis=1)]
+    numbers = table[["row", "col"]].apply(pd.to_numeric, errors="coerce")
+    wrong = (numbers % 1 != 0).any(axis=1) | ~table["decision"].isin(DECISIONS)
+    if wrong.any():
+        line = wrong.idxmax()
+        row, col, decision = table.loc[line, ["row", "col", "decision"]]
         raise GlacierError(
-            f"{where}: row '{text['row']}' and col '{text['col']}' must be whole numbers of pixels"
-        ) from None
-    if text["decision"] not in DECISIONS:
-        raise GlacierError(
-            f"{where}: decision '{text['decision']}' is none; write {' or '.join(DECISIONS)}"
+            f"{path}, line {line}: row '{row}' and col '{col}' must be whole numbers of pixels, "
+            f"and decision '{decision}' {' or '.join(DECISIONS)}"
         )
-    return Override(line, place, text["decision"], text["comment"])
+    table = table.assign(**numbers.astype(int))
+    if (twice := table.duplicated([*COLUMNS[:4]])).any():
+        raise GlacierError(
+            f"{path}, line {twice.idxmax()}: this patch stands above already; keep one of the lines"
+        )
+    table.attrs["path"] = str(path)
+    return table
 
 
-def apply_overrides(
-    reasons: np.ndarray, overrides: Mapping[int, Override]
-) -> tuple[np.ndarray, np.ndarray]:
+def locate_overrides(
+    overrides: pd.DataFrame, patches: pd.DataFrame, known: Collection[tuple[str, str]]
+) -> pd.DataFrame:
+    """Find the patches that a user's decisions mean.
+
+    Args:
+        overrides: of ``read_overrides``.
+        patches: one row per patch with area, date, row, col.
+        known: the (area, date) of the whole dataset. Decisions on those that ``patches`` leaves
+            out are passed over; one file serves several stores.
+
+    Returns:
+        The overrides, indexed by the position of the patch.
+
+    Raises:
+        GlacierError: a line means no patch.
+    """
+    columns = [*COLUMNS[:4]]
+    places = pd.MultiIndex.from_frame(patches[columns])
+    positions = places.get_indexer(pd.MultiIndex.from_frame(overrides[columns]))
+    elsewhere = set(known) - set(zip(patches["area"], patches["date"], strict=True))
+    for row in overrides[positions < 0].itertuples():
+        if (row.area, row.date) not in elsewhere:
+            raise GlacierError(
+                f"{overrides.attrs['path']}, line {row.Index}: there is no patch of area "
+                f"'{row.area}', date '{row.date}' at row {row.row}, col {row.col}; take the places "
+                "from the index of the patch store, or write a new template"
+            )
+    return overrides.set_axis(positions)[positions >= 0]
+
+
+def apply_overrides(reasons: np.ndarray, overrides: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Return the reasons to drop after the user's decisions, and the notes on those kept.
 
     Args:
         reasons: why a patch is dropped, "" where it is kept.
-        overrides: from position to decision. One that agrees with the reason changes nothing.
+        overrides: of ``locate_overrides``. One that agrees with the reason changes nothing.
     """
     reasons, notes = reasons.copy(), np.full(len(reasons), "", object)
-    for position, row in overrides.items():
+    for row in overrides.itertuples():
         said = f": {row.comment}" if row.comment else ""
-        if row.decision == "keep" and reasons[position]:
-            reasons[position], notes[position] = "", f"kept by override{said}"
-        elif row.decision == "drop" and not reasons[position]:
-            reasons[position] = f"dropped by override{said}"
+        if row.decision == "keep" and reasons[row.Index]:
+            reasons[row.Index], notes[row.Index] = "", f"kept by override{said}"
+        elif row.decision == "drop" and not reasons[row.Index]:
+            reasons[row.Index] = f"dropped by override{said}"
     return reasons, notes
 
 

@@ -24,7 +24,7 @@ FORMAT = 2
 
 _COLUMNS = [
     "area", "date", "row", "col", "split", "block", "glacier", "unknown", "nodata", "cloud",
-    "shadow", "saturated", "label_age", "disagreement", "weight", "reason",
+    "shadow", "saturated", "label_age", "disagreement", "reason",
 ]  # fmt: skip
 
 
@@ -44,10 +44,9 @@ class PatchStore:
         index: one row per patch: patch, area, date, row, col (upper left corner in pixels of that
             date's frame), split (one of ``splitting.SPLITS``), block, what
             ``patches.patch_facts`` says (fractions glacier, unknown, nodata, cloud, shadow,
-            saturated and disagreement, label_age in years; nan: not assessed), weight
-            (``patches.sampling_weights``; 0 except for training), the reason why a patch is not
-            used, or is used by a user's override, and its box. (The column is ``index["area"]``;
-            ``index.area`` is what geopandas measures.)
+            saturated and disagreement, label_age in years; nan: not assessed), the reason why a
+            patch is not used, or is used by a user's override, and its box. (The column is
+            ``index["area"]``; ``index.area`` is what geopandas measures.)
         statistics: bands, mean, std (lists in the order of the bands) and count over the training
             patches' labelled pixels, and glacier, the glacier fraction among them.
         parts: one row per area and split: patches, km2, glacier (fraction).

@@ -9,6 +9,7 @@ CRS (within 0.2 % of the ground's in UTM).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -290,7 +291,7 @@ def _on_ground(table: gpd.GeoDataFrame, ground: shapely.Geometry | None) -> gpd.
     return table[~table.is_empty].reset_index(drop=True)
 
 
-def _union(shapes: list) -> shapely.Geometry:
+def _union(shapes: Sequence) -> shapely.Geometry:
     return polygonal(shapely.union_all(shapes))
 
 
@@ -342,10 +343,7 @@ def assign_ids(
             alone.setdefault(region, []).append(shape)
     for region, rest in loose.items():
         near = of_region[region]
-        pieces = shapely.get_parts(rest)
-        for number, part in _to_nearest(
-            pieces[~shapely.is_empty(pieces)], owner[near], inside[near], step_m * metre
-        ):
+        for number, part in _to_nearest(rest, owner[near], inside[near], step_m * metre):
             parts.setdefault(names[number], []).append(part)
     known = dict(zip(names, table["name"], strict=True))
     rows = [(name, known[name], True, _union(found)) for name, found in parts.items()]
@@ -365,73 +363,30 @@ def assign_ids(
 
 
 def _to_nearest(
-    pieces: np.ndarray, owners: np.ndarray, ice: np.ndarray, step: float
+    pieces: Sequence, owners: np.ndarray, ice: np.ndarray, step: float
 ) -> list[tuple[int, shapely.Geometry]]:
-    """Give pieces of ground to the owner of the ice nearest to them, cut where that changes."""
-    if (owners == owners[0]).all() or not len(pieces):
-        return [(owners[0], piece) for piece in pieces]
-    rims, source = shapely.get_parts(shapely.boundary(ice), return_index=True)
-    edges, of_rim = _edges(rims)
-    whose = owners[source[of_rim]]
-    tree = shapely.STRtree(edges)
-    # Who is nearest anywhere in a piece is so somewhere on its rim, on the way from there to the
-    # ice: so points along the rim suffice.
-    points, at = shapely.get_coordinates(shapely.segmentize(pieces, step), return_index=True)
-    (_, edge), distance = tree.query_nearest(
-        shapely.points(points), return_distance=True, all_matches=False
+    """Cut ground into what is nearest to the ice of each owner, by points along the ice's edge."""
+    rest = _union(pieces)
+    points, of = shapely.get_coordinates(
+        shapely.segmentize(shapely.boundary(ice), step), return_index=True
     )
-    lowest, highest = _extremes(whose[edge], at, len(pieces))
-    _, farthest = _extremes(distance, at, len(pieces))
-    one = lowest == highest
-    parts = list(zip(lowest[one], pieces[one], strict=True))
-    # No point lies deeper in a piece than the radius of a circle as large.
-    several, reach = pieces[~one], (farthest + step / 2 + np.sqrt(shapely.area(pieces) / np.pi))
-    at, edge = tree.query(several, predicate="dwithin", distance=reach[~one])
-    for piece, near in zip(several, _positions(at, len(several)), strict=True):
-        parts += _cut(piece, edges[edge[near]], whose[edge[near]], step)
-    return parts
-
-
-def _cut(
-    piece: shapely.Polygon, edges: np.ndarray, owners: np.ndarray, step: float
-) -> list[tuple[int, shapely.Geometry]]:
-    """Cut a piece into the ground nearest to each owner's edges, by points along them."""
-    points, of_edge = shapely.get_coordinates(shapely.segmentize(edges, step), return_index=True)
-    points, number = np.unique(points.round(6), axis=0, return_inverse=True)
-    lowest, owners = _extremes(owners[of_edge], number, len(points))
+    found = np.unique(np.column_stack([points.round(6), owners[of]]), axis=0)
+    _, number, counts = np.unique(found[:, :2], axis=0, return_inverse=True, return_counts=True)
     # A point of a divide is of both sides: without it, the points beside it get equal ground.
-    points, single = points[lowest == owners], owners[lowest == owners]
-    if len(np.unique(single)) < 2:
-        return [((*single, *owners)[0], piece)]
-    owners = single
+    found = found[counts[number] == 1]
+    points, whose = found[:, :2], found[:, 2].astype(int)
+    if len(np.unique(whose)) < 2:
+        return [(owners[0], rest)]
     cells = shapely.get_parts(
-        shapely.voronoi_polygons(shapely.multipoints(points), extend_to=piece, ordered=True)
+        shapely.voronoi_polygons(shapely.multipoints(points), extend_to=rest, ordered=True)
     )
-    touching = shapely.STRtree(cells).query(piece, predicate="intersects")
-    present = np.unique(owners[touching])
-    parts, rest = [], piece
-    for number in present[:-1]:
-        own = shapely.union_all(cells[touching[owners[touching] == number]])
-        parts.append((number, polygonal(rest.intersection(own))))
+    touching = shapely.STRtree(cells).query(rest, predicate="intersects")
+    parts = []
+    for owner in np.unique(whose[touching]):
+        own = shapely.union_all(cells[touching[whose[touching] == owner]])
+        parts.append((owner, polygonal(rest.intersection(own))))
         rest = polygonal(rest.difference(own))
-    parts.append((present[-1], rest))
-    return [(number, part) for number, part in parts if not part.is_empty]
-
-
-def _extremes(values: np.ndarray, of: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the lowest and highest of the values, none of them negative, of each of ``count``."""
-    lowest, highest = np.full(count, values.max()), np.zeros(count, values.dtype)
-    np.minimum.at(lowest, of, values)
-    np.maximum.at(highest, of, values)
-    return lowest, highest
-
-
-def _edges(lines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the straight edges of lines, and the number of the line that each is of."""
-    corners, line = shapely.get_coordinates(lines, return_index=True)
-    same = line[1:] == line[:-1]
-    edges = shapely.linestrings(np.stack([corners[:-1], corners[1:]], axis=1)[same])
-    return edges, line[1:][same]
+    return [(owner, part) for owner, part in parts if not part.is_empty]
 
 
 def _unlisted(alone: dict[int, list], to_km2: float) -> list[tuple[str, shapely.Geometry]]:

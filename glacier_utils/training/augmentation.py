@@ -1,4 +1,4 @@
-"""Augmentation of whole batches at once, in torch, and crops that grow during a training.
+"""Augmentation of whole batches at once, in torch.
 
 Every operation is called as ``operation(images, labels, generator, bands)`` and returns new images
 and labels: ``images`` reflectance float32 [n, band, row, col], on the CPU or a GPU; ``labels``
@@ -8,13 +8,6 @@ become it, except what is turned in from outside, whose label is 255.
 
 Operations that know what a band measures leave bands of other names than blue, green, red, nir,
 swir16 and swir22 as they are. Those with a ``probability`` change that fraction of the images.
-
-Crops: a convolution does not know the size of its image, so the early epochs, which learn colours
-and textures, need no whole patch: a crop of half its side has a quarter of the pixels. Each crop
-lies elsewhere, which adds to the augmentation. The last epochs see whole patches, so that context
-and the running statistics of normalisation are those of use. (Progressive learning of Tan and Le
-2021, EfficientNetV2, ICML, with crops in place of smaller images, since the size of a pixel has a
-meaning here, and without their growing regularisation.)
 """
 
 from __future__ import annotations
@@ -32,8 +25,6 @@ from glacier_utils.errors import GlacierError, did_you_mean
 
 Pair = tuple[Tensor, Tensor]
 
-STEP = 32  # px that crops grow by: encoders halve five times
-WHOLE = 0.25  # fraction of the epochs, at the end, that see whole patches
 FLOOR = 1e-4  # reflectance of one count: a dark valid pixel must not turn into an invalid one
 
 # Per band: veil relative to the blue; reflectance of snow; of shadowed relative to sunlit snow.
@@ -366,61 +357,3 @@ def _noise(count: int, shape: Sequence[int], generator: torch.Generator) -> Tens
         if count:
             total += interpolate(grid, shape, mode="bicubic", align_corners=False)
     return total[:, 0]
-
-
-def side_of_epoch(epoch: int, epochs: int, *, smallest: int, size: int) -> int:
-    """Return the side of the crops of an epoch, in pixels.
-
-    It grows from ``smallest`` to ``size`` in steps of 32 px that take about equally many epochs;
-    the last quarter of the epochs sees whole patches. ``smallest`` 0, or not below ``size``: always
-    ``size``.
-
-    Args:
-        epoch: counted from 0.
-        epochs: of the whole training.
-        smallest: side of the first crops, a multiple of 32 px.
-        size: of the patches, px.
-    """
-    if not 0 < smallest < size:
-        return size
-    sides = range(smallest, size, STEP)
-    growing = max(epochs - max(round(WHOLE * epochs), 1), 0)
-    return sides[epoch * len(sides) // growing] if epoch < growing else size
-
-
-def crop(images: Tensor, labels: Tensor, side: int, generator: torch.Generator) -> Pair:
-    """Cut one square of ``side`` pixels out of each image, anywhere in it, label alike.
-
-    Args:
-        images: [n, band, row, col].
-        labels: [n, row, col].
-        side: px; axes that are not longer stay whole.
-        generator: of the places, on the CPU.
-
-    Returns:
-        New images [n, band, side, side] and labels [n, side, side]; the input itself where it is
-        no larger.
-    """
-    height, width = labels.shape[-2:]
-    if side >= max(height, width):
-        return images, labels
-    places = [
-        torch.randint(0, max(length - side, 0) + 1, (len(images),), generator=generator).tolist()
-        for length in (height, width)
-    ]
-    windows = [
-        (slice(row, row + side), slice(col, col + side)) for row, col in zip(*places, strict=True)
-    ]
-    return (
-        torch.stack([image[:, *window] for image, window in zip(images, windows, strict=True)]),
-        torch.stack([label[window] for label, window in zip(labels, windows, strict=True)]),
-    )
-
-
-def check_smallest_crop(side: int) -> None:
-    """Raise GlacierError unless ``side`` is 0 or a multiple of 32 px above it."""
-    if side < 0 or side % STEP:
-        raise GlacierError(
-            f"settings: smallest_crop is {side}, must be 0 (whole patches) or a multiple of "
-            f"{STEP} px"
-        )

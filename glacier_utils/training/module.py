@@ -38,7 +38,7 @@ from glacier_utils.files import release_pages
 from glacier_utils.models.checkpoint import Segmenter
 from glacier_utils.models.losses import Loss, bce_dice
 from glacier_utils.prediction.acceleration import doubled_convolutions, grouped_in_float32, resolve
-from glacier_utils.training.augmentation import augment, crop, operations, side_of_epoch
+from glacier_utils.training.augmentation import augment, operations
 from glacier_utils.training.settings import Settings
 
 if TYPE_CHECKING:
@@ -208,15 +208,10 @@ class Batches(Sampler):
         positions: in the store.
         batch_size: patches of a batch, over all processes together.
         seed: None keeps the order.
-        weights: one per position: patches are drawn with chances in proportion to them, some
-            several times and some not at all. None: each once per epoch.
         rank: number of this process.
         processes: how many there are.
         epoch: gives the number of the epoch when its first batch is asked for. (Lightning's
             ``set_epoch`` does not reach the first epoch of a training that goes on.)
-
-    Raises:
-        GlacierError: all weights are 0.
     """
 
     def __init__(
@@ -225,19 +220,11 @@ class Batches(Sampler):
         batch_size: int,
         seed: int | None,
         *,
-        weights: np.ndarray | None = None,
         rank: int = 0,
         processes: int = 1,
         epoch: Callable[[], int] = lambda: 0,
     ) -> None:
-        if weights is not None and not weights.sum() > 0:
-            raise GlacierError(
-                "balanced: the training patches have no weights, since none or all of them hold "
-                "glacier; set balanced to false"
-            )
-        order = np.argsort(positions, kind="stable")
-        self.positions = np.asarray(positions)[order]
-        self.chances = None if weights is None else weights[order] / weights.sum()
+        self.positions = np.sort(positions)
         self.seed, self.rank, self.processes, self.epoch = seed, rank, processes, epoch
         self.count = math.ceil(len(positions) / batch_size)
         if seed is not None and len(positions) < 2 * processes * self.count:
@@ -249,10 +236,7 @@ class Batches(Sampler):
         order = self.positions
         if self.seed is not None:
             generator = np.random.default_rng([self.seed, self.epoch()])
-            if self.chances is None:
-                order = generator.permutation(order)
-            else:
-                order = generator.choice(order, size=len(order), p=self.chances)
+            order = generator.permutation(order)
         parts = (part[self.rank :: self.processes] for part in np.array_split(order, self.count))
         # Sorted within a batch: the store is read front to back.
         yield from (np.sort(part) for part in parts if len(part))
@@ -326,7 +310,7 @@ class Task(lightning.LightningModule):
 
     def train_dataloader(self) -> DataLoader:
         """Return the way to the training batches, in the order of the epoch."""
-        return self._loader(self._train_batches())
+        return self._loader(self._batches(self.train_positions, 1, self.settings.seed))
 
     def val_dataloader(self) -> DataLoader:
         """Return the way to the validation batches, in the order of the store."""
@@ -336,13 +320,7 @@ class Task(lightning.LightningModule):
         """Give whole batches out of memory; worker processes would only add copying."""
         return DataLoader(self.patches, batch_size=None, sampler=batches)
 
-    def _train_batches(self) -> Batches:
-        weights = None
-        if self.settings.balanced:
-            weights = self.patches.store.index["weight"].to_numpy()[self.train_positions]
-        return self._batches(self.train_positions, 1, self.settings.seed, weights=weights)
-
-    def _batches(self, positions: np.ndarray, times: int, seed: int | None, **more: Any) -> Batches:
+    def _batches(self, positions: np.ndarray, times: int, seed: int | None) -> Batches:
         return Batches(
             positions,
             times * self.settings.batch_size,
@@ -350,11 +328,10 @@ class Task(lightning.LightningModule):
             rank=self.trainer.global_rank,
             processes=self.trainer.world_size,
             epoch=lambda: self.current_epoch,
-            **more,
         )
 
     def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], number: int) -> torch.Tensor:
-        """Return the loss of a batch, augmented and cropped."""
+        """Return the loss of a batch, augmented."""
         images, labels = batch
         # From epoch and step alone, so that a resumed training sees the same batches and drops the
         # same features.
@@ -366,11 +343,6 @@ class Task(lightning.LightningModule):
             images, labels = augment(
                 images, labels, generator, self.operations, bands=self.segmenter.bands
             )
-        side = side_of_epoch(
-            self.current_epoch, self.settings.epochs, smallest=self.settings.smallest_crop,
-            size=max(images.shape[-2:]),
-        )  # fmt: skip
-        images, labels = crop(images, labels, side, generator)
         images = images.contiguous(memory_format=torch.channels_last)
         loss = self.loss(self.segmenter(images), labels)
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(images))
@@ -413,7 +385,8 @@ class Task(lightning.LightningModule):
         )  # fmt: skip
         # Lightning's own estimate would begin with the data, before it knows in which epoch a
         # training goes on.
-        steps = max(settings.epochs * len(self._train_batches()), 2)
+        batches = self._batches(self.train_positions, 1, settings.seed)
+        steps = max(settings.epochs * len(batches), 2)
         scheduler = {"scheduler": schedule(optimiser, settings, steps), "interval": "step"}
         return {"optimizer": optimiser, "lr_scheduler": scheduler}
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from glacier_utils.errors import GlacierError, did_you_mean
 from glacier_utils.models.losses import Loss
-from glacier_utils.training.augmentation import check_smallest_crop, operations
+from glacier_utils.training.augmentation import operations
 
 GONE = {
     "normalisation": "per-scene normalisation went in version 0.2.0, since it gained "
@@ -38,12 +38,6 @@ class Settings(BaseModel):
         smoothing: label smoothing, 0 to below 1.
         noise: what is done about faults of old outlines, of ``losses.Loss``.
         augmentation: a recipe of ``augmentation.RECIPES``, or operations joined by "+".
-        smallest_crop: side in pixels, a multiple of 32, of the crops with which a training begins;
-            they grow to whole patches (``augmentation.side_of_epoch``). From 64 to 128 px,
-            trainings took a quarter to a third less time; what that costs in IoU is said in
-            notebook 03. 0: whole patches.
-        balanced: draw patches with the store's weights, which even out their fractions of glacier,
-            in place of each patch once per epoch.
         average: fraction of the epochs, at the end, over which the weights are averaged (stochastic
             weight averaging, Izmailov et al. 2018, UAI); the learning rate then stays at a tenth of
             its highest value. 0: no averaging.
@@ -80,8 +74,6 @@ class Settings(BaseModel):
     smoothing: float = 0.0
     noise: str = "none"
     augmentation: str = "mild"
-    smallest_crop: int = 0
-    balanced: bool = False
     average: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
     weights: str = "auto"
     precision: Literal["auto", "bf16", "float32"] = "auto"
@@ -107,7 +99,6 @@ class Settings(BaseModel):
             raise GlacierError(f"settings: devices is {self.devices}, must be above 0, or -1: all")
         Loss(self.loss, smoothing=self.smoothing, noise=self.noise)
         operations(self.augmentation)
-        check_smallest_crop(self.smallest_crop)
         return self
 
     def changed(self, **options: Any) -> Settings:

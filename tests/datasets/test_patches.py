@@ -15,13 +15,11 @@ import rasterio
 import shapely
 import yaml
 from affine import Affine
-from hypothesis import given
-from hypothesis import strategies as st
 from rasterio.crs import CRS
 
 from glacier_utils.datasets import patches
 from glacier_utils.datasets.dataset import open_dataset
-from glacier_utils.datasets.patches import build_patches, chunks, sampling_weights
+from glacier_utils.datasets.patches import build_patches, chunks
 from glacier_utils.datasets.splitting import windows, write_overrides_template
 from glacier_utils.datasets.store import open_store
 from glacier_utils.errors import GlacierError
@@ -214,13 +212,11 @@ def test_two_spellings_and_a_missing_date_edge_stay_on_one_side(tmp_path):
     assert sides["train"].distance(sides["validation"]) >= 10.0
 
 
-def test_a_small_area_gets_smaller_blocks_and_says_so(tmp_path):
+def test_a_small_area_gets_smaller_blocks(tmp_path):
     dataset = StubDataset(tmp_path, {"train": grid_of(128, 128)}, dates=("2023-08",))
     store = build(dataset, block_m=3840.0)
-    used = store.parameters["blocks"]["train"]
-    assert used["smaller_than_asked"]
-    assert used["block_m"] < 3840
     assert {"train", "validation"} <= set(store.index["split"])
+    assert store.index["block"].nunique() > 1
 
 
 def test_an_area_too_small_says_what_to_set(tmp_path):
@@ -358,7 +354,7 @@ def test_a_cloud_mask_that_is_not_there(cloudy):
         build(cloudy, clouds="slc")
 
 
-# --- overrides and weights
+# --- overrides
 
 
 def test_overrides_keep_and_drop(dataset, tmp_path):
@@ -389,15 +385,6 @@ def test_an_override_of_no_patch_leaves_nothing(dataset, tmp_path):
     with pytest.raises(GlacierError, match="line 2: there is no patch"):
         build(dataset, overrides=path)
     assert not list(tmp_path.rglob("*.npy"))
-
-
-def test_weights_even_out_the_training_patches(dataset):
-    index = build(dataset).index
-    train = index["split"] == "train"
-    assert index["weight"][train].sum() == pytest.approx(1)
-    assert (index["weight"][~train] == 0).all()
-    expected = sampling_weights(index["glacier"][train])
-    np.testing.assert_allclose(index["weight"][train], expected)
 
 
 # --- the store
@@ -695,41 +682,3 @@ def test_disagreement_is_a_fraction_of_the_known_pixels():
 def test_reasons(found, reason):
     found = {"nodata": 0.0, "unknown": 0.0, "cloud": 0.0, "shadow": 0.0} | found
     assert patches.reason_to_drop(found, max_cloud=0.3) == reason
-
-
-# --- weights
-
-fractions = st.lists(st.one_of(st.floats(0, 1), st.just(float("nan"))), max_size=60)
-
-
-def test_each_class_gets_the_same_whatever_its_size():
-    glacier = np.array([0.0] * 90 + [0.6] * 9 + [1.0])
-    weights = sampling_weights(glacier)
-    for part in (slice(0, 90), slice(90, 99), slice(99, 100)):
-        assert weights[part].sum() == pytest.approx(1 / 3)
-        assert np.ptp(weights[part]) == 0
-
-
-def test_edges_belong_to_the_class_above_them_but_the_last():
-    weights = sampling_weights(np.array([0.0, 0.5, 0.6, 0.95, 1.0]))
-    assert weights.tolist() == pytest.approx([1 / 3, 1 / 6, 1 / 6, 1 / 6, 1 / 6])
-
-
-@given(fractions)
-def test_weights_are_a_probability(glacier):
-    weights = sampling_weights(np.array(glacier))
-    assert weights.shape == (len(glacier),)
-    assert np.isfinite(weights).all()
-    known = np.isfinite(np.array(glacier, float))
-    assert (weights[known] > 0).all()
-    assert (weights[~known] == 0).all()
-    assert weights.sum() == pytest.approx(1.0 if known.any() else 0.0)
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=60))
-def test_drawing_by_weight_evens_out_the_classes(glacier):
-    edges = [0, 0.05, 0.25, 0.5, 0.75, 0.95, 1]
-    weights = sampling_weights(np.array(glacier))
-    number = np.histogram(glacier, edges)[0]
-    drawn = np.histogram(glacier, edges, weights=weights)[0]
-    np.testing.assert_allclose(drawn[number > 0], 1 / np.count_nonzero(number))

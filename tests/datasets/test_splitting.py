@@ -15,6 +15,7 @@ from rasterio.crs import CRS
 
 from glacier_utils.datasets.splitting import (
     apply_overrides,
+    locate_overrides,
     plan,
     read_overrides,
     split_patches,
@@ -198,8 +199,8 @@ def test_decisions_are_found_and_applied(index, write):
     path = write(
         HEAD + 'train,2023-08,32,0,keep,"ice, seen on foot"\n\ntest, 2023-08, 0, -5, drop,\n'
     )
-    found = read_overrides(path).positions(index, KNOWN)
-    assert {position: row.line for position, row in found.items()} == {1: 2, 2: 4}
+    found = locate_overrides(read_overrides(path), index, KNOWN)
+    assert found["row"].to_dict() == {1: 32, 2: 0}
     reasons, notes = apply_overrides(index["reason"].to_numpy(object), found)
     assert reasons.tolist() == ["", "", "dropped by override"]
     assert notes.tolist() == ["", "kept by override: ice, seen on foot", ""]
@@ -208,21 +209,9 @@ def test_decisions_are_found_and_applied(index, write):
 def test_a_decision_that_agrees_changes_nothing(index, write):
     path = write(HEAD + "train,2023-08,0,0,keep,fine\ntrain,2023-08,32,0,drop,mist\n")
     before = index["reason"].to_numpy(object)
-    reasons, notes = apply_overrides(before, read_overrides(path).positions(index, KNOWN))
+    reasons, notes = apply_overrides(before, locate_overrides(read_overrides(path), index, KNOWN))
     assert reasons.tolist() == before.tolist()
     assert not notes.any()
-
-
-def test_a_spreadsheet_may_part_by_semicolons_and_mark_its_encoding(write):
-    text = "area;date;row;col;decision;comment\r\ntrain;2023-08;0;32;drop;fog, thick\r\n"
-    (row,) = read_overrides(write(text, "utf-8-sig")).rows
-    assert row.place == ("train", "2023-08", 0, 32)
-    assert row.comment == "fog, thick"
-
-
-def test_comments_may_be_left_out(write):
-    text = "area,date,row,col,decision\ntrain,2023-08,0,32,drop\n"
-    assert read_overrides(write(text)).rows[0].comment == ""
 
 
 def test_the_template_says_what_is_and_changes_nothing(index, tmp_path):
@@ -233,38 +222,36 @@ def test_the_template_says_what_is_and_changes_nothing(index, tmp_path):
         "train,2023-08,32,0,drop,unknown 83 % > 50 %",
         "test,2023-08,0,-5,keep,",
     ]
-    found = read_overrides(path).positions(index, KNOWN)
+    found = locate_overrides(read_overrides(path), index, KNOWN)
     before = index["reason"].to_numpy(object)
     reasons, notes = apply_overrides(before, found)
     assert reasons.tolist() == before.tolist()
     assert not notes.any()
 
 
-def test_the_fingerprint_is_that_of_the_decisions(write):
-    line = "train,2023-08,0,0,keep,a\n"
-    same = {read_overrides(write(text)).fingerprint for text in (HEAD + line, HEAD + "\n" + line)}
-    assert len(same) == 1
-    others = {
-        read_overrides(write(HEAD + text)).fingerprint
-        for text in ("", line, line.replace("keep", "drop"), line.replace(",a", ",b"))
-    }
-    assert len(others) == 4
+def test_blank_lines_and_the_mark_of_an_encoding_are_no_decisions(write):
+    line = "train,2023-08,0,32,drop,NA\n"
+    plain, other = (
+        read_overrides(write(text, encoding)).to_numpy().tolist()
+        for text, encoding in ((HEAD + line, "utf-8"), (HEAD + "\n" + line, "utf-8-sig"))
+    )
+    assert plain == other == [["train", "2023-08", 0, 32, "drop", "NA"]]
 
 
 def test_lines_on_other_dates_of_the_dataset_are_passed_over(index, write):
     path = write(HEAD + "train,2023-07,0,0,drop,\n")
-    assert read_overrides(path).positions(index, KNOWN) == {}
+    assert locate_overrides(read_overrides(path), index, KNOWN).empty
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("train,2023-08,0,0,maybe,", "line 2: decision 'maybe'"),
-        ("train,2023-08,0,0,,", "line 2: decision ''"),
+        ("train,2023-08,0,0,maybe,", "line 2: .*decision 'maybe' keep or drop"),
+        ("train,2023-08,0,0,,", "line 2: .*decision ''"),
         ("train,2023-08,0,x,keep,", "line 2: row '0' and col 'x'"),
         ("train,2023-08,0", "line 2: row '0' and col ''"),
-        ("train,2023-08,0,0,keep,\ntrain,2023-08,0,0,drop,", "line 3: .* in line 2 already"),
-        ("train,2023-08,0,0,keep,\ntrain,2023-08,00,0,drop,", "line 3: .* in line 2 already"),
+        ("train,2023-08,0,0,keep,\ntrain,2023-08,0,0,drop,", "line 3: this patch stands above"),
+        ("train,2023-08,0,0,keep,\ntrain,2023-08,00,0,drop,", "line 3: this patch stands above"),
         ("train,2023-08,0,7,keep,", r"line 2: .*'train'.*'2023-08' at row 0, col 7"),
         ("trian,2023-08,0,0,keep,", "line 2: .*'trian'"),
         ("train,2022-08,0,0,keep,", "line 2: .*'2022-08'"),
@@ -273,7 +260,7 @@ def test_lines_on_other_dates_of_the_dataset_are_passed_over(index, write):
 def test_mistakes_name_file_and_line(index, write, line, message):
     path = write(HEAD + line + "\n")
     with pytest.raises(GlacierError, match=message) as caught:
-        read_overrides(path).positions(index, KNOWN)
+        locate_overrides(read_overrides(path), index, KNOWN)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
 
@@ -281,9 +268,10 @@ def test_mistakes_name_file_and_line(index, write, line, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"area,date,row,decision\n", "line 1: column col is missing"),
-        (b"", "line 1: column area, date"),
-        (b"\xff\xfe\x00area", "cannot be read as UTF-8"),
+        (b"area,date,row,decision,comment\n", "line 1: column col is missing"),
+        (b"", "cannot be read as CSV"),
+        (b"area;date;row;col;decision;comment\n", "line 1: column area, date"),
+        (b"\xff\xfe\x00area", "cannot be read as CSV"),
     ],
 )
 def test_files_that_are_none(tmp_path, content, message):
@@ -298,5 +286,5 @@ def test_files_that_are_none(tmp_path, content, message):
 def test_positions_do_not_depend_on_the_order_of_the_index(index, write):
     path = write(HEAD + "train,2023-08,32,0,keep,\n")
     turned = index.iloc[::-1].reset_index(drop=True)
-    assert list(read_overrides(path).positions(turned, KNOWN)) == [1]
+    assert [*locate_overrides(read_overrides(path), turned, KNOWN).index] == [1]
     assert np.array_equal(turned.loc[[1], "row"], [32])

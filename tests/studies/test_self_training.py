@@ -19,7 +19,6 @@ SMALL = {"filters": [4, 8]}
 def store(test_labels: str = "true") -> Store:
     """A store whose test patches carry their labels, or wrong ones."""
     made = Store(size=32, count=24)
-    made.index["weight"] = 1.0
     test = made.select(split="test")
     if test_labels == "wrong":
         made.labels[test] = 1 - made.labels[test]
@@ -28,7 +27,6 @@ def store(test_labels: str = "true") -> Store:
 
 CHANGES = [
     {"augmentation": "strong"},
-    {"balanced": True},
     {"average": 0.5},
     {"noise": "bootstrap"},
     {"loss": "boundary", "smoothing": 0.1},
@@ -93,7 +91,6 @@ def test_confident_pixels_teach_and_all_other_test_labels_are_hidden():
     train = here.select(split="train")
     np.testing.assert_array_equal(made.labels[train], here.labels[train])
     np.testing.assert_array_equal(made.select(split="train"), np.union1d(train, targets))
-    assert (made.index["weight"].to_numpy()[targets[:1]] > 0).all()  # drawn when balanced
     assert made.key != pseudo_labelled(here, targets, probability, confident=0.8).key
     assert (here.index["split"].to_numpy()[targets] == "test").all()
 

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,22 +21,20 @@ from glacier_utils.errors import GlacierError
 from glacier_utils.models.checkpoint import load_checkpoint
 from glacier_utils.training import module
 from glacier_utils.training.fitting import fit
-from glacier_utils.training.module import Batches, schedule
+from glacier_utils.training.module import Batches, Patches, schedule
 from glacier_utils.training.settings import Settings
 
 TESTS = Path(__file__).parents[1]
-# Dropout, averaged weights, chances and every augmentation: all that has a state or draws numbers.
+# Dropout, averaged weights and every augmentation: all that has a state or draws numbers.
 MODEL = "segformer-mit_b0"
 SETTINGS = Settings(
-    epochs=6, batch_size=3, learning_rate=1e-3, threads=1, average=0.5, balanced=True,
+    epochs=6, batch_size=3, learning_rate=1e-3, threads=1, average=0.5,
     augmentation="strong", patience=6,
 )  # fmt: skip
 
 
 def store() -> Store:
-    made = Store()
-    made.index["weight"] = np.linspace(1, 3, len(made.index))
-    return made
+    return Store()
 
 
 def script(body: str) -> list[str]:
@@ -104,45 +103,25 @@ def test_several_processes_share_every_batch(count, batch_size, processes, epoch
         assert all(np.array_equal(one, two) for one, two in zip(joined, alone, strict=True))
 
 
-def test_patches_are_drawn_by_their_weights():
-    weights = np.array([0.0, 1.0, 3.0, 0.0])
-    drawn = np.concatenate([
-        np.concatenate(list(Batches(np.array([7, 5, 3, 1]), 2, 0, weights=weights,
-                                    epoch=lambda epoch=epoch: epoch)))
-        for epoch in range(400)
-    ])  # fmt: skip
-    assert set(drawn) == {5, 3}
-    assert (drawn == 3).mean() == pytest.approx(0.75, abs=0.04)
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_patches_read_from_a_file_do_not_stay_in_memory(tmp_path):
+    def mapped_mb() -> float:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        (line,) = (line for line in lines if line.startswith("RssFile"))
+        return int(line.split()[1]) / 1024
 
-
-def test_crops_grow_to_whole_patches_and_validation_sees_these_alone(tmp_path, monkeypatch):
-    from glacier_utils.models import losses
-
-    sides = {"train": [], "validation": []}
-    train, validate = losses.Loss.__call__, losses.bce_dice
-    monkeypatch.setattr(
-        losses.Loss, "__call__",
-        lambda this, logits, labels: sides["train"].append(labels.shape[-1])
-        or train(this, logits, labels),
-    )  # fmt: skip
-    monkeypatch.setattr(
-        module, "bce_dice",
-        lambda logits, labels: sides["validation"].append(labels.shape[-1])
-        or validate(logits, labels),
-    )  # fmt: skip
-    chosen = Settings(epochs=4, batch_size=100, threads=1, smallest_crop=32)
-    fit("glaciernet", Store(size=96), tmp_path / "fit", settings=chosen, progress=False,
-        arguments={"filters": [4, 8]})  # fmt: skip
-    assert sides["train"] == [32, 32, 64, 96]
-    assert set(sides["validation"]) == {96}
-
-
-def test_sampling_without_weights_is_told(tmp_path):
-    store = Store()
-    store.index["weight"] = 0.0
-    with pytest.raises(GlacierError, match="balanced: the training patches have no weights"):
-        fit(MODEL, store, tmp_path / "fit", progress=False,
-            settings=Settings(epochs=1, threads=1, balanced=True))  # fmt: skip
+    shape = {"images": (200, 4, 128, 128), "labels": (200, 128, 128)}
+    for name, dtype in (("images", np.float32), ("labels", np.uint8)):
+        np.save(tmp_path / f"{name}.npy", np.ones(shape[name], dtype))
+    arrays = {name: np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in shape}
+    patches = Patches(SimpleNamespace(**arrays))
+    before = mapped_mb()
+    for start in range(0, 200, 10):
+        images, labels = patches[np.arange(start, start + 10)]
+        assert images.min() == labels.min() == 1
+    assert mapped_mb() - before < 5  # of 53 MB
+    assert arrays["images"][100].sum() > before  # which reads the file again: it is still mapped
+    assert mapped_mb() - before > 0.2
 
 
 # ---- learning rate
@@ -354,7 +333,7 @@ def test_two_processes_train_one_network(tmp_path):
     import torch
     several = SETTINGS.changed(
         epochs=30, batch_size=4, learning_rate=2e-2, accelerator="cpu", devices=2,
-        strategy="ddp", average=0.0, augmentation="none", balanced=False, patience=30,
+        strategy="ddp", average=0.0, augmentation="none", patience=30,
     )
     result = fit("glaciernet", store(), {str(folder)!r}, settings=several,
                  arguments={{"filters": [4, 8]}}, progress=False)
