@@ -22,15 +22,12 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
-import pandas as pd
 import pyproj
 import rasterio.features
 import shapely
 from affine import Affine
 from rasterio.enums import ColorInterp
 from rasterio.windows import Window
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from glacier_utils.errors import GlacierError
 from glacier_utils.files import file_name, write_text
@@ -339,36 +336,22 @@ def _without(shape: shapely.Geometry, covered: shapely.Geometry) -> shapely.Geom
 def _joined(
     one: gpd.GeoSeries, other: gpd.GeoSeries, covered: shapely.Geometry, pixel: float
 ) -> gpd.GeoSeries:
-    """Make one of the polygons of both that meet along the edge of the ground of the first.
+    """Put the polygons of both together; those that meet along ``covered``'s edge become one.
 
     Each line lies within half a pixel of its pixels' edges, so that what belongs together may be a
     pixel apart: the gap between is ice too.
     """
     shapes = np.concatenate([one.to_numpy(), other[~other.is_empty].to_numpy()])
-    kind = np.r_[np.zeros(len(one)), np.ones(len(shapes) - len(one))]
-    edge = shapely.boundary(covered)
-    seam = edge.buffer(1.5 * pixel)
+    seam = shapely.boundary(covered).buffer(1.5 * pixel)
     shapely.prepare(seam)
-    near = np.flatnonzero(shapely.intersects(shapes, seam))
-    grown = shapely.buffer(shapely.intersection(shapes[near], seam), 0.75 * pixel)
-    left, right = shapely.STRtree(grown).query(grown, predicate="intersects")
-    pairs = kind[near[left]] != kind[near[right]]
-    links = (np.ones(pairs.sum()), (near[left[pairs]], near[right[pairs]]))
-    _, label = connected_components(coo_array(links, shape=(len(shapes),) * 2), directed=False)
-    result = []
-    for members in pd.Series(range(len(shapes))).groupby(label).indices.values():
-        if len(members) == 1:
-            result.append(shapes[members[0]])
-            continue
-        whole = shapely.union_all(shapes[members])
-        there = shapely.intersection(whole, seam.buffer(3 * pixel))
-        closed = there.buffer(0.75 * pixel, join_style="mitre").buffer(
-            -0.75 * pixel, join_style="mitre"
-        )
-        result.append(polygonal(shapely.union(whole, shapely.intersection(closed, seam))))
-    # Apart again where a piece only came near to the others.
-    parts = shapely.get_parts(np.array(result, dtype=object))
-    return gpd.GeoSeries(parts, crs=one.crs)
+    near = shapely.intersects(shapes, seam)
+    whole = shapely.union_all(shapes[near])
+    there = shapely.intersection(whole, seam.buffer(3 * pixel))
+    closed = there.buffer(0.75 * pixel, join_style="mitre").buffer(
+        -0.75 * pixel, join_style="mitre"
+    )
+    whole = polygonal(shapely.union(whole, shapely.intersection(closed, seam)))
+    return gpd.GeoSeries([*shapes[~near], *shapely.get_parts(whole)], crs=one.crs)
 
 
 def _ground(path: Path) -> shapely.Geometry:
