@@ -8,34 +8,34 @@ or told by a mapping; how its numbers become reflectance is chosen in ``imagery.
 from __future__ import annotations
 
 import fnmatch
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from glacier_utils.errors import GlacierError, did_you_mean
+from glacier_utils.imagery.naming import bands_called, contradictions, files_called, number_of
 from glacier_utils.imagery.reflectance import Reflectance, Scaling, choose_scaling
 from glacier_utils.imagery.safe import band_of, find_metadata
 from glacier_utils.raster.grid import Grid, Image
-from glacier_utils.raster.io import Header, KeptOpen, crs_name, index_of, open_raster, read_headers
+from glacier_utils.raster.io import (
+    Header,
+    KeptOpen,
+    crs_name,
+    index_of,
+    masked_out,
+    open_raster,
+    read_headers,
+)
 from glacier_utils.raster.lattice import Frame, Placed, lay_out, off_pixels
 from glacier_utils.raster.paths import exists, list_files, local_file
 
-# Tokens of file names, best first: Sentinel-2 numbers (Landsat 8 and 9 share 2, 3 and 4) and words.
-# Landsat's near infrared is 5, which on Sentinel-2 is a red edge: that must be said by a mapping.
-TOKENS = {
-    "red": ("b04", "b4", "red"),
-    "green": ("b03", "b3", "green"),
-    "blue": ("b02", "b2", "blue"),
-    "nir": ("b08", "b8", "b8a", "nir"),
-}
-
-
+_OPENED = 36  # files that are looked into, at most
 # Where a band lies: its file, None where it is in every file; and its number in there from 1, 0
 # where nobody says.
 _Place = tuple[Path | None, int]
@@ -92,6 +92,7 @@ def open_source(
     reflectance: Reflectance | None = None,
     bounds: Sequence[float] | None = None,
     resolution: float | None = None,
+    stated: bool = True,
 ) -> Source:
     """Open patches, a scene, band files or a Sentinel-2 product as one image; reads no pixels.
 
@@ -103,12 +104,14 @@ def open_source(
     Args:
         images: what ``paths.list_files`` takes: a file, a folder, a SAFE folder, a zip archive, a
             pattern, a web address, a GDAL path, or a list of these.
-        bands: names in the order of the file's bands, or of band files that are recognised by their
-            names; or a mapping from name to band number, to file pattern, or to
+        bands: names, of bands that are found by what the files call them, else in the file's order;
+            or a mapping from name to band number, to file pattern, or to
             {file: pattern, band: number}.
         reflectance: how numbers become reflectance, where nothing better is known.
         bounds: (xmin, ymin, xmax, ymax) in the image's CRS, snapped to whole pixels: the frame.
         resolution: m per pixel of images without georeference.
+        stated: whether the order of a list of ``bands`` is said to be that of the file, which is
+            then held against the names in it.
 
     Raises:
         GlacierError: files that are missing, do not belong together, or lack bands.
@@ -120,7 +123,8 @@ def open_source(
     headers = [header for path in dict.fromkeys(files) for header in read_headers(path, count)]
     if separate:
         _check_one_frame(headers, files)
-    places = _number(names, places, headers)
+    headers, warnings = _check_opacity(names, places, headers)
+    places = _number(names, places, headers, stated, warnings)
     grid, placed = lay_out(headers[:1] if separate else headers, resolution)
     scaling = choose_scaling(headers, places, reflectance)
     patches = not separate and len(placed) > 1
@@ -132,7 +136,8 @@ def open_source(
             # A patch of a stack is in the file that its path lies under.
             inside = {path for item in placed for path in (item.path, item.path.parent)}
             files = [path for path in files if path in inside]
-    source = _RasterSource(names, grid, placed, places, scaling, count)
+    source = _RasterSource(names, grid, placed, places, scaling, count, headers)
+    source.warnings = [*warnings, *source.warnings]
     source.paths = list(dict.fromkeys(files))
     source.tiles = [(one.row, one.col, one.height, one.width) for one in placed if patches]
     return source
@@ -254,14 +259,16 @@ def _by_tokens(names: Sequence[str], files: Sequence[Path]) -> list[Path] | None
     """
     if len(files) == 1:
         return None
-    matches = {name: _matching(name, files) for name in names}
+    matches = files_called(names, files)
     missing = [name for name, found in matches.items() if not found]
     if missing:
         # Bands of one image laid over each other as patches would be a wrong image.
-        if len({band_of(path) for path in files} - {None}) > 1 and all(map(band_of, files)):
+        numbers = {number_of(path.stem) for path in files}
+        if len(numbers - {None}) > 1 and (None not in numbers or len(missing) < len(names)):
             raise GlacierError(
                 f"{files[0].parent}: no file is named as band {missing[0]} (there are "
-                f"{_some(files)}); say which it is, as in bands: {{{missing[0]}: '*_B11_*'}}"
+                f"{_some(files)}); say which it is, as in `--bands red=*_B3.tif,...` or in a "
+                f"manifest bands: {{{missing[0]}: '*_B11_*', ...}}"
             )
         return None
     chosen = [found[0] for found in matches.values()]
@@ -275,15 +282,6 @@ def _by_tokens(names: Sequence[str], files: Sequence[Path]) -> list[Path] | None
             "narrow `images` to one image with a pattern"
         )
     return None if several else chosen
-
-
-def _matching(name: str, files: Sequence[Path]) -> list[Path]:
-    """Return the files whose name has the band's best token that any of them has."""
-    for token in TOKENS.get(name, (name.lower(),)):
-        found = [path for path in files if token in re.split(r"[^a-z0-9]+", path.stem.lower())]
-        if found:
-            return found
-    return []
 
 
 def _some(files: Sequence[Path], limit: int = 4) -> str:
@@ -318,32 +316,67 @@ def _frame(grid: Grid) -> str:
     return f"{grid.width} x {grid.height} px of {grid.transform.a:g}, CRS {crs_name(grid)}"
 
 
+def _check_opacity(
+    names: Sequence[str], places: Sequence[_Place], headers: list[Header]
+) -> tuple[list[Header], list[str]]:
+    """Take the mark of opacity from a band that is asked for, or that holds an image."""
+    first = headers[0]
+    if places[0] != (None, 0):
+        asked = {(path or header.path, number) for header in headers for path, number in places}
+        return [
+            replace(header, alpha=0) if (header.path, header.alpha) in asked else header
+            for header in headers
+        ], []
+    # Programs mark the fourth of four 8-bit bands as opacity whatever it holds.
+    if not first.alpha or first.count != len(names) or _is_opacity(headers[:_OPENED]):
+        return headers, []
+    told = (
+        f"{first.path}: band {first.alpha} is marked as opacity (alpha) but holds an image: taken "
+        f"as one of {', '.join(names)}"
+    )
+    return [replace(header, alpha=0) for header in headers], [told]
+
+
+def _is_opacity(headers: Sequence[Header]) -> bool:
+    """Say whether a band marked as opacity is that, by the middle of each file: all or nothing."""
+    for header in headers:
+        window = tuple(
+            (max(0, side // 2 - 128), min(side, side // 2 + 128)) for side in header.grid.shape
+        )
+        with open_raster(header.path) as dataset:
+            values = dataset.read(header.alpha, window=window)
+        if not np.isin(values, (0, 255, 65535)).all():
+            return False
+    return True
+
+
 def _number(
-    names: Sequence[str], places: Sequence[_Place], headers: Sequence[Header]
+    names: Sequence[str],
+    places: Sequence[_Place],
+    headers: Sequence[Header],
+    stated: bool,
+    warnings: list[str],
 ) -> list[_Place]:
     """Return the places of the bands with a number each, checked against what the files hold."""
     first = headers[0]
     if places[0] == (None, 0):
-        if first.count != len(names):
-            raise GlacierError(
-                f"{first.path}: has {first.count} band(s), {len(names)} are wanted "
-                f"({', '.join(names)}); pick them by number, as in bands: {{red: 4}}, or, "
-                "for one file per band, by pattern, as in bands: {red: '*_B04.tif'}"
-            )
-        return [(None, number) for number in range(1, first.count + 1)]
-    counts = {header.path: header.count for header in headers}
+        found, told = bands_called(names, headers, stated)
+        warnings += told
+        return [(None, number) for number in found]
+    by_path = {header.path: header for header in headers}
     for name, (path, number) in zip(names, places, strict=True):
-        path = path or first.path
-        if number > counts[path]:
+        header = by_path[path or first.path]
+        if number > header.count:
             raise GlacierError(
-                f"{path}: has {counts[path]} band(s), but band {number} is asked for as {name}; "
-                "correct the number in `bands`"
+                f"{header.path}: has {header.count} band(s), but band {number} is asked for as "
+                f"{name}; correct the number in `bands`"
             )
-        if number == 0 and counts[path] > 1:
+        if number == 0 and header.count - bool(header.alpha) > 1:
             raise GlacierError(
-                f"{path}: has {counts[path]} bands; say which one is {name} with "
-                f"{{file: {path.name}, band: NUMBER}}"
+                f"{header.path}: has {header.count} bands; say which one is {name} with "
+                f"{{file: {header.path.name}, band: NUMBER}}"
             )
+        warnings += contradictions(name, number or 1, header)
     return [(path, number or 1) for path, number in places]
 
 
@@ -358,6 +391,7 @@ class _RasterSource(Frame, Source):
         places: Sequence[_Place],
         scaling: Scaling,
         count: int | None,
+        headers: Sequence[Header],
     ) -> None:
         super().__init__(grid, placed)
         self.bands = bands
@@ -367,6 +401,8 @@ class _RasterSource(Frame, Source):
         self._scaling = scaling
         self._count = count
         self._open = open_raster
+        # Files that hide pixels: others cost no further look.
+        self._hiding = {one.path: one for one in headers if one.masked or one.alpha}
         # (position, number) of the bands by file, so that one with several of them is opened once.
         self._by_file: dict[Path | None, list[tuple[int, int]]] = {}
         for position, (path, number) in enumerate(places):
@@ -405,22 +441,30 @@ class _RasterSource(Frame, Source):
         shape = tuple(stop - start for start, stop in window)
         values = np.empty((len(self.bands), *shape), np.float32)
         empty = np.zeros(values.shape, bool)
-        alone = np.zeros(len(self.bands), bool)
+        missing = np.zeros(shape, bool)
         whole_numbers = True
         for path, places in self._by_file.items():
+            numbers = [number for _, number in places]
+            header = self._hiding.get(path or item.path)
             with self._open(path or item.path, self._count) as dataset:
-                stored = dataset.read([number for _, number in places], window=window)
+                stored = dataset.read(numbers, window=window)
                 rules = [self._scaling.of(position, dataset, number) for position, number in places]
+                tags = [dataset.nodatavals[number - 1] for number in numbers]
+                if header is not None:
+                    missing |= masked_out(header, dataset, numbers, window)
             whole_numbers &= stored.dtype.kind in "ui"
-            for (position, _), band, rule in zip(places, stored, rules, strict=True):
-                if rule.nodata is not None:
-                    empty[position] = band == rule.nodata
-                    alone[position] = not rule.can_be(rule.nodata)
+            for (position, _), band, rule, tag in zip(places, stored, rules, tags, strict=True):
+                # The file's own word counts beside that of the caller.
+                for nodata in {rule.nodata, tag} - {None}:
+                    if rule.can_be(nodata):
+                        empty[position] |= band == nodata
+                    else:
+                        missing |= band == nodata
                 values[position] = band
                 values[position] += np.float32(rule.offset)
                 values[position] /= np.float32(rule.scale)
         # Integers that were scaled are finite.
-        known = np.logical_not(empty.all(axis=0) | empty[alone].any(axis=0))
+        known = np.logical_not(empty.all(axis=0) | missing)
         if not whole_numbers:
             known &= np.isfinite(values).all(axis=0)
         if not known.all():

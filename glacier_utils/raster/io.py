@@ -26,6 +26,7 @@ import rasterio
 import rasterio.shutil
 from affine import Affine
 from rasterio._err import CPLE_BaseError
+from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
@@ -74,6 +75,7 @@ class ArrayDataset:
     transform = Affine.identity()
     crs = None
     nodata = None
+    colorinterp = mask_flag_enums = ()
 
     def __init__(self, values: np.ndarray) -> None:
         self._values = values
@@ -82,6 +84,7 @@ class ArrayDataset:
         self.dtypes = (values.dtype.name,) * self.count
         self.nodatavals = (None,) * self.count
         self.scales, self.offsets = (1.0,) * self.count, (0.0,) * self.count
+        self.descriptions = (None,) * self.count
 
     def read(self, indexes: int | Sequence[int], window: tuple | None = None) -> np.ndarray:
         """Read bands, counted from 1, or [row, col] of one; only the window leaves the disk."""
@@ -310,6 +313,18 @@ class Header:
     # GDAL's tags of each band: measured value = number x scale + offset.
     scales: tuple[float, ...] = ()
     offsets: tuple[float, ...] = ()
+    descriptions: tuple[str | None, ...] = ()
+    colours: tuple[str, ...] = ()
+    # Number of the band of opacity, 0 without one; whether the file has a mask, in it or beside it.
+    alpha: int = 0
+    masked: bool = False
+
+    @property
+    def texts(self) -> tuple[str | None, ...]:
+        """What the file calls its bands: descriptions, else colours; None where it does not."""
+        if any(self.descriptions):
+            return self.descriptions
+        return self.colours or (None,) * self.count
 
     def tags(self, number: int) -> tuple[float, float]:
         """Return scale and offset that a band, counted from 1, is tagged with; (1, 0) if none."""
@@ -339,7 +354,16 @@ def read_header(path: Path, bands: int | None = None) -> Header:
             "dtype": dataset.dtypes[0],
             "scales": tuple(dataset.scales),
             "offsets": tuple(dataset.offsets),
+            "descriptions": tuple(dataset.descriptions),
+            "colours": tuple(colour.name for colour in dataset.colorinterp),
+            # Nodata and opacity are read as such: a mask that GDAL makes of one hides the other.
+            "masked": any(
+                MaskFlags.alpha not in flags
+                and flags not in ([MaskFlags.all_valid], [MaskFlags.nodata])
+                for flags in dataset.mask_flag_enums
+            ),
         }
+    about["alpha"] = next((n for n, c in enumerate(about["colours"], 1) if c == "alpha"), 0)
     if about["dtype"].startswith("complex"):
         raise GlacierError(
             f"{path}: holds complex numbers ({about['dtype']}), which are no reflectance; export "
@@ -353,6 +377,8 @@ def read_header(path: Path, bands: int | None = None) -> Header:
         raise GlacierError(
             f"{path}: its grid is rotated or flipped; warp it to a north-up grid first (gdalwarp)"
         )
+    if crs is not None and not (crs.is_projected or crs.is_geographic):
+        crs = None  # of a building site (LOCAL_CS), or x, y, z from the Earth's centre: no map's
     grid = Grid(crs, transform, height, width)
     # Degrees are not square on the ground anyway, so only projected grids are held to it.
     if (crs is None or crs.is_projected) and abs(transform.a / -transform.e - 1) > 0.01:
@@ -361,6 +387,16 @@ def read_header(path: Path, bands: int | None = None) -> Header:
             "warp it to square pixels first (gdalwarp -tr)"
         )
     return Header(path, grid, True, **about)
+
+
+def masked_out(header: Header, dataset: Any, numbers: Sequence[int], window: tuple) -> np.ndarray:
+    """Return the pixels that a file's mask or its band of opacity hides, bool [row, col]."""
+    hidden = np.zeros([stop - start for start, stop in window], bool)
+    if header.masked:
+        hidden |= (dataset.read_masks(list(numbers), window=window) == 0).any(axis=0)
+    if header.alpha:
+        hidden |= dataset.read(header.alpha, window=window) == 0
+    return hidden
 
 
 def pixel_transform(row: int, col: int, resolution: float) -> Affine:

@@ -82,7 +82,7 @@ def test_any_window_is_padded_with_invalid(tmp_path_factory, row, col, height, w
     scene = numbered(5, 9, 1)
     path = tmp_path_factory.mktemp("w") / "s.tif"
     write_raster(path, scene, Grid(UTM, Affine(10, 0, 0, 0, -10, 0), 5, 9))
-    padded = np.zeros((5 + 40, 9 + 40))
+    padded = np.zeros((5 + 44, 9 + 44))
     padded[20:25, 20:29] = scene[0]
     image = open_source(path, bands=["red"], reflectance=PLAIN).read(row, col, height, width)
     expected = padded[20 + row : 20 + row + height, 20 + col : 20 + col + width]
@@ -104,12 +104,12 @@ def test_plain_numbers_need_only_a_scale(tmp_path, write_tif):
     assert image.valid.all()
 
 
-def test_nodata_of_the_file_counts_where_the_manifest_names_none(tmp_path, write_tif):
+def test_nodata_of_the_file_counts_beside_that_of_the_manifest(tmp_path, write_tif):
     array = np.array([[-9999, 500], [700, 900]], np.int16)
     path = write_tif(tmp_path / "s.tif", array, nodata=-9999)
     assert open_source(path, bands=["red"]).read().valid.tolist() == [[False, True], [True, True]]
     named = open_source(path, bands=["red"], reflectance=Reflectance(nodata=500)).read()
-    assert named.valid.tolist() == [[True, False], [True, True]]
+    assert named.valid.tolist() == [[False, False], [True, True]]
 
 
 def test_nodata_that_can_be_measured_must_be_in_all_bands(tmp_path, write_tif):

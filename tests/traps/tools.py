@@ -12,7 +12,7 @@ and writes ``TABLE.md``; ``test_table.py`` says where that is not up to date.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
@@ -23,6 +23,7 @@ import geopandas as gpd
 import numpy as np
 import rasterio
 from affine import Affine
+from rasterio.enums import ColorInterp
 from rasterio.features import shapes
 from rasterio.transform import from_origin
 from shapely.geometry import shape
@@ -175,15 +176,21 @@ def write(
     crs: str | None = CRS,
     nodata: float | None = 0,
     names: tuple[str, ...] = (),
+    colours: Sequence[str] = (),
     **profile: Any,
 ) -> Path:
-    """Write a raster, [band, row, col] or [row, col]; ``names`` become band descriptions."""
+    """Write a raster, [band, row, col] or [row, col]; ``names`` become band descriptions.
+
+    ``colours``: how each band is marked: red, alpha, undefined ...
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     array = array[None] if array.ndim == 2 else array
     settings = {"driver": "GTiff", "count": len(array), "height": array.shape[1],
                 "width": array.shape[2], "dtype": array.dtype.name, "crs": crs,
                 "transform": transform, "nodata": nodata, **profile}  # fmt: skip
     with rasterio.open(path, "w", **settings) as file:
+        if colours:
+            file.colorinterp = [ColorInterp[colour] for colour in colours]
         file.write(array)
         if names:
             file.descriptions = names
