@@ -1,7 +1,6 @@
 from .change_figures import area_series as area_series
 from .change_figures import cause_bars as cause_bars
 from .change_figures import cause_maps as cause_maps
-from .change_figures import date_costs as date_costs
 from .change_figures import false_change as false_change
 from .change_figures import glacier_changes as glacier_changes
 from .change_figures import robustness_matrix as robustness_matrix
@@ -16,7 +15,6 @@ from .evaluation_figures import correlograms as correlograms
 from .evaluation_figures import error_bars as error_bars
 from .evaluation_figures import error_by_distance as error_by_distance
 from .evaluation_figures import labels_and_truth as labels_and_truth
-from .evaluation_figures import ranking as ranking
 from .evaluation_figures import reliability as reliability
 from .evaluation_figures import risk_coverage as risk_coverage
 from .gallery import augmentation_gallery as augmentation_gallery

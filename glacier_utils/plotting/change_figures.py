@@ -228,28 +228,3 @@ def false_change(table: pd.DataFrame) -> Figure:
         ax.set(xlabel="mapped differently (% of the ground)", xlim=(0, None))
     legend_below(figure, model_lines(colours), columns=2)
     return figure
-
-
-def date_costs(table: pd.DataFrame, *, reference: str) -> Figure:
-    """Show what other dates of training cost or gain, beside the line of no difference.
-
-    Args:
-        table: of `series.cost_of_dates`.
-        reference: which of its references is shown.
-
-    Returns:
-        The figure.
-    """
-    own = table[table["reference"] == reference]
-    own = own.assign(place=own["area"] + ", " + own["date"])
-    colours = palette(list(dict.fromkeys(own["model"])))
-    figure, (ax,) = graphs(1, (7.5, 0.55 * own["place"].nunique() + 1.7))
-    values = ("difference", "low", "high")
-    interval_dots(ax, own, "place", values, group="model", colours=colours)
-    ax.axvline(0, color="0.4", linewidth=0.8)
-    against = escape_math(own["against"].iloc[0]) if len(own) else ""
-    ax.set_xlabel(f"difference of IoU from {against} (1), 95 % interval\nagainst the {reference}")
-    legend_below(figure, model_lines(colours), columns=2)
-    for x, text, side in ((0.0, "worse", "left"), (1.0, "better", "right")):
-        ax.text(x, 1.01, text, transform=ax.transAxes, ha=side, fontsize=8, color="0.4")
-    return figure

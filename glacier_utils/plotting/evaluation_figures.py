@@ -138,26 +138,6 @@ def correlograms(curves: Mapping[str, pd.DataFrame], side_m: float | None = None
     return figure
 
 
-def ranking(table: pd.DataFrame, *, label: str = "IoU (1)") -> Figure:
-    """Show the models from best to worst, with their intervals and the ranks they may have.
-
-    Args:
-        table: of `bootstrap.ranking`: model, iou, low, high, rank.
-        label: of the axis.
-
-    Returns:
-        The figure.
-    """
-    figure, (ax,) = graphs(1, (7.5, 0.5 * len(table) + 1.2))
-    interval_dots(ax, table, "model", ("iou", "low", "high"))
-    for place, rank in enumerate(table["rank"]):
-        ax.text(1.01, place, f"rank {rank}", transform=ax.get_yaxis_transform(), va="center",
-                fontsize=9)  # fmt: skip
-    ax.set_xlabel(f"{label}, with 95 % interval; ranks by paired differences")
-    ax.grid(axis="x", alpha=0.3)
-    return figure
-
-
 def areas(table: pd.DataFrame) -> Figure:
     """Show the predicted against the reference's area of each glacier, a panel per model.
 

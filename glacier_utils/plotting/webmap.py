@@ -50,6 +50,7 @@ LIMIT_DEGREES = 85.05  # where web maps end
 NOT_KNOWN = "not known"
 _MOST_PIXELS = 1600  # along the longer side of an image
 _LOSSY_QUALITY = 85
+_OPACITY = 0.75  # of a class
 _ASSETS = files("glacier_utils") / "assets"
 _LEAFLET_VERSION = "1.9.4"
 # OpenStreetMap's own servers refuse pages that were opened from disk, which send no referrer.
@@ -198,14 +199,12 @@ class Classes:
         colours: class name -> colour, in the order of ``values``.
         values: the codes; the last one also stands for every code that is not named.
         clear: names of classes that let the ground show through; they are not in the legend.
-        opacity: of the others, in 0..1.
     """
 
     codes: np.ndarray
     colours: Mapping[str, str]
     values: Sequence[int]
     clear: Collection[str] = ()
-    opacity: float = 0.75
 
     def part(self, name: str, frame: Frame) -> dict:
         """Return the map as ``map.js`` reads it; ``name`` is that of its layer."""
@@ -213,7 +212,7 @@ class Classes:
         lookup = np.full(256, len(self.values), np.uint8)
         for position, value in enumerate(self.values, start=1):
             lookup[value] = position
-        alpha = round(255 * self.opacity)
+        alpha = round(255 * _OPACITY)
         colours = [
             (*_bytes(to_rgb(colour)), 0 if name in self.clear else alpha)
             for name, colour in self.colours.items()
@@ -233,48 +232,40 @@ class Classes:
 
 @dataclass(frozen=True)
 class Values:
-    """A continuous map, with a colour bar.
+    """A map of values in 0..1, clear at the low end, so that the ground shows there.
 
     Attributes:
         values: float [row, col], nan unknown (clear).
-        label: quantity and unit.
-        limits: ends of the colour bar.
-        cmap: name of a Matplotlib colour map.
-        fade: let the low end be clear, so that the ground shows where there is nothing to say.
+        label: quantity and unit, for the colour bar.
     """
 
     values: np.ndarray
     label: str
-    limits: tuple[float, float] = (0.0, 1.0)
-    cmap: str = "cividis"
-    fade: bool = False
 
     def part(self, name: str, frame: Frame) -> dict:
         """Return the map as ``map.js`` reads it; ``name`` is that of its layer."""
         _check_shape(name, self.values, frame.source)
-        low, high = self.limits
-        fraction = np.clip((frame.warp_values(self.values) - low) / (high - low), 0, 1)
+        fraction = np.clip(frame.warp_values(self.values), 0, 1)
         index = np.where(np.isnan(fraction), 0, 1 + np.rint(np.nan_to_num(fraction) * 254))
         return {"image": _palette_png(index, self._ramp(255))}
 
     def legend(self, name: str) -> dict:
         """Return a section of the legend with the colour bar."""
-        low, high = (f"{limit:g}" for limit in self.limits)
         colours = [
             f"rgba({red}, {green}, {blue}, {alpha / 255:.2f})"
             for red, green, blue, alpha in self._ramp(9)
         ]
-        ramp = {"colours": colours, "low": low, "high": high, "text": self.label}
+        ramp = {"colours": colours, "low": "0", "high": "1", "text": self.label}
         return {"title": name, "ramp": ramp}
 
     def _ramp(self, count: int) -> list[Colour]:
         """Return the colours of the scale from its low to its high end."""
         steps = np.linspace(0, 1, count)
         # Half of the scale is enough for the eye to find what is high.
-        alpha = np.clip(2 * steps, 0, 0.9) if self.fade else np.full(count, 0.9)
+        alpha = np.clip(2 * steps, 0, 0.9)
         return [
             (*_bytes(colour), round(255 * part))
-            for colour, part in zip(colormaps[self.cmap](steps)[:, :3], alpha, strict=True)
+            for colour, part in zip(colormaps["plasma"](steps)[:, :3], alpha, strict=True)
         ]
 
 
@@ -385,7 +376,7 @@ def change_map(transition: np.ndarray) -> Classes:
 def uncertainty_map(probability: np.ndarray) -> Values:
     """Return the entropy of probabilities [row, col] in bits: 0 sure, 1 both classes alike."""
     label = "entropy of the prediction (bits)"
-    return Values(uncertainty(probability), label, cmap="plasma", fade=True)
+    return Values(uncertainty(probability), label)
 
 
 def write_map(

@@ -119,11 +119,3 @@ def test_false_change():
     ]
     assert "%" in figure.axes[0].get_xlabel()
     assert len(legend(figure)) == 2
-
-
-@pytest.mark.parametrize("reference", ["labels", "truth"])
-def test_costs_of_dates(reference):
-    table = scored().rename(columns={"iou": "difference", "iou_low": "low", "iou_high": "high"})
-    figure = drawn(change_figures.date_costs(table.assign(against=ODD), reference=reference))
-    assert reference in figure.axes[0].get_xlabel()
-    assert len(figure.axes[0].get_yticklabels()) == 4

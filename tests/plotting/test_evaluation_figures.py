@@ -147,20 +147,6 @@ def test_correlograms_mark_length_and_side():
     assert any(list(line.get_xdata()) == [length / 1000] for line in ax.get_lines())
 
 
-def test_ranking_writes_the_ranks():
-    generator = np.random.default_rng(0)
-    counts = {
-        name: pd.DataFrame(generator.integers(1, 50, (9, 4)), columns=["tp", "fp", "fn", "tn"])
-        .assign(block=range(9))
-        for name in ("a", ODD)
-    }  # fmt: skip
-    table = bootstrap.ranking(counts)
-    figure = drawn(evaluation_figures.ranking(table))
-    (ax,) = figure.axes
-    assert [text.get_text() for text in ax.texts] == [f"rank {rank}" for rank in table["rank"]]
-    drawn(evaluation_figures.ranking(table.assign(low=np.nan, high=np.nan)))
-
-
 def curve(level: float) -> pd.DataFrame:
     distance = np.arange(6)
     values = level + 0.1 * np.exp(-distance)

@@ -19,6 +19,7 @@ import shapely
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib import colormaps
 from pyproj import Transformer
 from rasterio.crs import CRS
 
@@ -254,14 +255,16 @@ def test_pictures_are_clear_where_there_is_no_data(tmp_path):
 
 
 def test_unknown_values_are_clear_and_the_scale_is_right(tmp_path):
-    values = np.full(GRID.shape, 5.0)
-    values[:, :20], values[:, 44:] = np.nan, 10
-    layer = Layer("v", Values(values, "speed (m/day)", limits=(0, 10), cmap="gray"))
+    values = np.full(GRID.shape, 0.5)
+    values[:, :20], values[:, 44:] = np.nan, 1
+    layer = Layer("v", Values(values, "entropy (bits)"))
     (image,) = images_of(write_map(tmp_path / "m.html", GRID, [layer], title="t"))
     middle = np.array(image.convert("RGBA")).astype(int)[image.height // 2]
     assert (middle[5:15, 3] == 0).all()
-    assert np.abs(middle[28:38, 0] - 128).max() <= 1
-    assert (middle[50:60, 0] == 255).all()
+    for part, value in ((middle[28:38], 0.5), (middle[50:60], 1.0)):
+        colour = np.rint(255 * np.array(colormaps["plasma"](value)[:3]))
+        assert np.abs(part[:, :3] - colour).max() <= 2
+        assert np.abs(part[:, 3] - 0.9 * 255).max() <= 1
 
 
 def test_uncertainty_is_the_entropy_in_bits():
