@@ -456,6 +456,7 @@ def test_it_opens_without_errors_or_requests(chromium, tmp_path):
         assert page.problems == []
 
 
+@pytest.mark.slow
 def test_the_swipe_moves_by_hand_and_keyboard(chromium, two_dates):
     with screenshots.open_page(two_dates, width=1000, height=700) as page:
         # The scene's middle is that of the map left of the list of layers.
@@ -485,6 +486,7 @@ def test_the_swipe_moves_by_hand_and_keyboard(chromium, two_dates):
         assert page.problems == []
 
 
+@pytest.mark.slow
 def test_the_divider_holds_while_the_map_moves_and_zooms(chromium, two_dates):
     with screenshots.open_page(two_dates, width=1000, height=700) as page:
         start = divider(page)
@@ -508,6 +510,7 @@ def test_the_divider_holds_while_the_map_moves_and_zooms(chromium, two_dates):
         assert near(right, BLUE)
 
 
+@pytest.mark.slow
 def test_layers_come_and_go_with_their_legend(chromium, two_dates):
     with screenshots.open_page(two_dates, width=1000, height=700) as page:
         place = (int(divider(page)) - 60, 390)
@@ -532,6 +535,7 @@ def test_layers_come_and_go_with_their_legend(chromium, two_dates):
         assert page.problems == []
 
 
+@pytest.mark.slow
 def test_a_click_tells_of_the_glacier_in_plain_text(chromium, two_dates):
     with screenshots.open_page(two_dates, width=1000, height=700) as page:
         paths = page.locator("path.leaflet-interactive")
@@ -554,6 +558,7 @@ def test_a_click_tells_of_the_glacier_in_plain_text(chromium, two_dates):
         assert page.problems == []
 
 
+@pytest.mark.slow
 def test_outlines_that_lie_on_each_other_are_both_told_of(chromium, tmp_path):
     names = ("one", "two", "three", "four")
     layers = [
@@ -573,6 +578,7 @@ def test_outlines_that_lie_on_each_other_are_both_told_of(chromium, tmp_path):
         assert popup.locator(".layer").all_inner_texts() == ["July, August", "Inventory"]
 
 
+@pytest.mark.slow
 def test_tiles_are_asked_for_only_when_switched_on(chromium, two_dates):
     with screenshots.open_page(two_dates, width=1000, height=700) as page:
         asked = []
@@ -587,6 +593,7 @@ def test_tiles_are_asked_for_only_when_switched_on(chromium, two_dates):
         assert all(re.match(r"https://[abc]\.tile\.opentopomap\.org/\d+/", url) for url in asked)
 
 
+@pytest.mark.slow
 def test_no_other_script_and_no_other_address_works(chromium, two_dates):
     with screenshots.open_page(two_dates) as page:
         asked = []
@@ -606,6 +613,7 @@ def test_no_other_script_and_no_other_address_works(chromium, two_dates):
         assert asked == []
 
 
+@pytest.mark.slow
 def test_a_narrow_window_shows_the_map_first(chromium, two_dates):
     with screenshots.open_page(two_dates, width=600, height=700, touch=True) as page:
         assert page.locator(".leaflet-control-layers-overlays").is_hidden()
