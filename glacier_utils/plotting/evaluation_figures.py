@@ -18,17 +18,18 @@ from glacier_utils.evaluation.per_glacier import NONE
 from glacier_utils.plotting.charts import BESIDE, interval_dots
 from glacier_utils.plotting.style import escape_math, graphs, palette
 
+_CLASSES = 15  # of a probability
 STAGE_COLOURS = {"before": "#d55e00", "after": "#0072b2"}
 
 
-def reliability(
-    histograms: Mapping[str, Mapping[str, calibration.Histograms]], *, bins: int = 15
-) -> Figure:
+def reliability(histograms: Mapping[str, Mapping[str, calibration.Histograms]]) -> Figure:
     """Show which fraction of the pixels is glacier, by the probability stated, and how many.
+
+    The expected calibration error in the legend is over the 15 classes of equal width that are
+    drawn.
 
     Args:
         histograms: model -> stage (``before``, ``after`` of temperature scaling) -> histograms.
-        bins: classes of equal width; the expected calibration error in the legend is over them.
 
     Returns:
         The figure.
@@ -46,15 +47,15 @@ def reliability(
         place = 2 * row * columns + column
         upper, lower = axes[place], axes[place + columns]
         upper.plot([0, 1], [0, 1], color="0.6", linewidth=0.9)
-        edges = np.linspace(0, 1, bins + 1)
+        edges = np.linspace(0, 1, _CLASSES + 1)
         for stage, pair in stages.items():
-            table = calibration.reliability(*pair, bins=bins)
-            error = calibration.calibration_scores(*pair, bins=bins)["ece"]
+            table = calibration.reliability(*pair, bins=_CLASSES)
+            error = calibration.calibration_scores(*pair, bins=_CLASSES)["ece"]
             colour = STAGE_COLOURS[stage]
             label = f"{stage}, ECE {error:.3f}"
             upper.plot(table["probability"], table["share"], "o-", color=colour, label=label,
                        markersize=4, linewidth=1.2)  # fmt: skip
-            counts = np.add.reduceat(sum(pair), np.arange(bins) * len(pair[0]) // bins)
+            counts = np.add.reduceat(sum(pair), np.arange(_CLASSES) * len(pair[0]) // _CLASSES)
             # A logarithm has no zero: what is rarer lies below the axis.
             lower.stairs(
                 np.maximum(counts / max(counts.sum(), 1), 1e-4), edges, color=colour, linewidth=1.2
