@@ -302,11 +302,6 @@ class RandomForest(TreeModel):
 
     def take(self, forest: Any) -> None:
         """Copy the trees of a fitted ``RandomForestClassifier`` of the classes 0 and 1."""
-        if len(forest.estimators_) != self.trees or forest.n_features_in_ != self.bands:
-            raise GlacierError(
-                f"random_forest: expected {self.trees} trees on {self.bands} bands, got "
-                f"{len(forest.estimators_)} on {forest.n_features_in_}"
-            )
         classes = list(forest.classes_)
         for number, estimator in enumerate(forest.estimators_):
             tree = estimator.tree_
@@ -438,11 +433,6 @@ class GradientBoosting(TreeModel):
 
         scikit-learn offers no public way to them; a test compares the probabilities.
         """
-        if booster.n_iter_ != self.trees or booster.n_features_in_ != self.features:
-            raise GlacierError(
-                f"gradient_boosting: expected {self.trees} trees on {self.features} features, got "
-                f"{booster.n_iter_} on {booster.n_features_in_}"
-            )
         self.start.fill_(float(np.ravel(booster._baseline_prediction)[0]))
         for number, (tree,) in enumerate(booster._predictors):
             feature, threshold, left, right, value = (

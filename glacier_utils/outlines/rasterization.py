@@ -54,12 +54,7 @@ def rasterize(outlines: gpd.GeoDataFrame, grid: Grid, *, band_m: float | str = 0
 
 
 class OutlineMask(Mask):
-    """Outlines as a label, burnt a window at a time; the arguments are those of ``rasterize``.
-
-    Attributes:
-        grid: of the frame.
-        report: lines that say how many outlines have no uncertainty, so no band of their own.
-    """
+    """Outlines as a label, burnt a window at a time; the arguments are those of ``rasterize``."""
 
     def __init__(
         self, outlines: gpd.GeoDataFrame, grid: Grid, *, band_m: float | str = 0.0
@@ -83,7 +78,6 @@ class OutlineMask(Mask):
         if outlines.crs is None:
             raise GlacierError("the outlines have no CRS; set the one they were drawn in")
         self.grid = grid
-        self.report: list[str] = []
         xmin, _, xmax, _ = grid.bounds
         outlines = in_crs(outlines, grid.crs, (xmin + xmax) / 2)
         self._ice = without_rock(outlines).to_numpy()
@@ -98,9 +92,6 @@ class OutlineMask(Mask):
         widths = outlines.get("uncertainty_m", pd.Series(np.nan, index=outlines.index))
         widths = widths.to_numpy(float)
         stated = widths > 0
-        if not stated.all():
-            bare = f"{(~stated).sum()} of {len(stated)}"
-            self.report.append(f"no uncertainty stated, so no band: {bare} outlines")
         if not stated.all() or len(np.unique(widths)) > 1:
             self._lines = shapely.boundary(outlines.geometry.to_numpy()[stated])
             self._widths = widths[stated] / self.grid.metres_per_unit

@@ -185,52 +185,6 @@ def doubled_weight(weight: torch.Tensor) -> torch.Tensor:
     return torch.einsum("rk,cl,oikl->iorc", sums, sums, weight)
 
 
-class DoubledConv(nn.Module):
-    """A 3 x 3 convolution of doubled features and others of that size, and a ReLU.
-
-    Args:
-        convolution: of the doubled features and, behind them, the others; padding 1.
-        channels: of the features that are doubled.
-    """
-
-    def __init__(self, convolution: nn.Conv2d, channels: int) -> None:
-        super().__init__()
-        weight, bias = convolution.weight.detach(), convolution.bias
-        count, others = len(weight), weight.shape[1] - channels
-        self.up = nn.ConvTranspose2d(channels, count, 4, 2, 1, bias=bias is not None)
-        self.up.weight.data = doubled_weight(weight[:, :channels])
-        if bias is not None and self.up.bias is not None:
-            self.up.bias.data = bias.detach().clone()
-        self.beside = None
-        if others:
-            self.beside = nn.Conv2d(others, count, 3, padding=1, bias=False)
-            self.beside.weight.data = weight[:, channels:].clone()
-
-    def forward(self, features: torch.Tensor, others: torch.Tensor | None) -> torch.Tensor:
-        """Map [n, channel, row, col] and others of twice the size to features of twice the size."""
-        found = self.up(features)
-        return functional.relu(found if self.beside is None else found + self.beside(others))
-
-
-class DoubledBlock(nn.Module):
-    """What a block of smp's U-Net decoder does, for prediction."""
-
-    def __init__(self, block: Any, channels: int) -> None:
-        super().__init__()
-        self.conv1 = DoubledConv(block.conv1[0], channels)
-        self.conv2, self.attention2 = block.conv2, block.attention2
-
-    def forward(
-        self,
-        features: torch.Tensor,
-        height: int,
-        width: int,
-        skip_connection: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Map features to twice their size (``height`` and ``width`` are part of smp's call)."""
-        return self.attention2(self.conv2(self.conv1(features, skip_connection)))
-
-
 @torch.no_grad()
 def with_doubled_convolutions(network: nn.Module, bands: int) -> nn.Module:
     """Return a copy for prediction whose U-Net decoder convolves features before it doubles them.
@@ -244,25 +198,14 @@ def with_doubled_convolutions(network: nn.Module, bands: int) -> nn.Module:
         The copy; the network itself where it has no such decoder, or a pass of the copy comes to
         something else.
     """
-    names = [name for name, m in network.named_modules() if _fits(m) and _is_bare(m)]
-    if not names:
+    if not any(_fits(module) for module in network.modules()):
         return network
     made = copy.deepcopy(network)
+    for block in filter(_fits, made.modules()):
+        block.forward = partial(_doubled_forward, block)
     image = _image(network, bands)
-    channels: dict[str, int] = {}
-    hooks = [
-        made.get_submodule(name).register_forward_pre_hook(
-            lambda _, inputs, name=name: channels.update({name: inputs[0].shape[1]})
-        )
-        for name in names
-    ]
-    expected = made(image)
-    for hook in hooks:
-        hook.remove()
-    for name, count in channels.items():
-        made.set_submodule(name, DoubledBlock(made.get_submodule(name), count))
     try:
-        return made if _same(made(image), expected) else network
+        return made if _same(made(image), network(image)) else network
     except (RuntimeError, TypeError):  # a block of that name that is another one
         return network
 
@@ -312,9 +255,3 @@ def _fits(block: Any) -> bool:
     plain = shape == ((3, 3), (1, 1), (1, 1), (1, 1), 1) and first.padding_mode == "zeros"
     attention = [m for m in block.attention1.modules() if not any(m.children())]
     return plain and all(isinstance(module, nn.Identity) for module in attention)
-
-
-def _is_bare(block: Any) -> bool:
-    """Tell whether nothing lies between the first convolution of a block and its ReLU."""
-    kinds = [type(module) for module in block.conv1]
-    return kinds == [nn.Conv2d, nn.Identity, nn.ReLU]
