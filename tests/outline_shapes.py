@@ -11,6 +11,18 @@ import shapely
 from glacier_utils.raster.grid import Grid
 
 UTM = "EPSG:32623"
+# What read_outlines returns.
+COLUMNS = (
+    "glacier_id",
+    "analysis_id",
+    "kind",
+    "source_date",
+    "name",
+    "uncertainty_m",
+    "area_km2",
+    "stated_km2",
+    "geometry",
+)
 ORIGIN = np.array([500_000.0, 6_800_000.0])
 
 

@@ -28,17 +28,6 @@ from glacier_utils.outlines.reading import (
     text_column,
 )
 
-COLUMNS = (
-    "glacier_id",
-    "analysis_id",
-    "kind",
-    "source_date",
-    "name",
-    "uncertainty_m",
-    "area_km2",
-    "stated_km2",
-    "geometry",
-)
 KINDS = {"glac_bound": "glacier", "intrnl_rock": "internal_rock"}
 # Column names in order of preference, lower case: GLIMS, RGI 7, RGI 6, anything.
 _GLACIER = ("glac_id", "rgi_id", "rgiid", "glimsid", "glims_id", "glacier_id")

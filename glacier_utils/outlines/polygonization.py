@@ -106,10 +106,7 @@ def polygonize_file(
 
     Raises:
         GlacierError: the file cannot be read or holds other values.
-        ValueError: ``rows`` is not positive.
     """
-    if rows < 1:
-        raise ValueError(f"rows {rows}: a strip needs one row or more")
     grid = read_header(Path(path)).grid
     source = open_mask(path, grid, codes=(0, 1))
     starts = tqdm(range(0, grid.height, rows), desc="polygonize", disable=not progress)

@@ -13,13 +13,13 @@ from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from outline_grid import UTM, X, Y, box, table
+from outline_shapes import COLUMNS
 from rasterio.crs import CRS
 
 from glacier_utils.conventions import image_day
 from glacier_utils.errors import GlacierError
 from glacier_utils.outlines.glims import write_glims
 from glacier_utils.outlines.inventory import (
-    COLUMNS,
     area_deviations,
     areas_km2,
     parse_source_date,

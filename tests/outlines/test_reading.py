@@ -12,14 +12,13 @@ from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
 from outline_grid import GRID, UTM, X, Y, box
-from outline_shapes import pixel_polygons
+from outline_shapes import COLUMNS, pixel_polygons
 from rasterio.crs import CRS
 
 from glacier_utils.errors import GlacierError
 from glacier_utils.outlines import reading
 from glacier_utils.outlines.glims import write_glims
 from glacier_utils.outlines.inventory import (
-    COLUMNS,
     areas_km2,
     read_outlines,
 )
