@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from glacier_utils.conventions import date_in_name
 from glacier_utils.errors import GlacierError, did_you_mean
 from glacier_utils.imagery.naming import bands_called, contradictions, files_called, number_of
 from glacier_utils.imagery.reflectance import Reflectance, Scaling, choose_scaling
@@ -33,7 +34,7 @@ from glacier_utils.raster.io import (
     read_headers,
 )
 from glacier_utils.raster.lattice import Frame, Placed, lay_out, off_pixels
-from glacier_utils.raster.paths import exists, list_files, local_file
+from glacier_utils.raster.paths import exists, files_behind, list_files, local_file
 
 _OPENED = 36  # files that are looked into, at most
 # Where a band lies: its file, None where it is in every file; and its number in there from 1, 0
@@ -50,6 +51,7 @@ class Source(ABC):
         paths: the files that it is made of.
         tiles: (row, col, height, width) of the files of a patch folder in sorted order, in pixels
             of the frame; with `bounds` they may stick out of it. Empty for scenes.
+        places: file (None: each) and number of each band, where they are in files.
         warnings: a line for each contradiction between those who say how numbers become
             reflectance.
         reflectance: the rule that turned the numbers of the first band into reflectance, None
@@ -63,6 +65,7 @@ class Source(ABC):
     paths: list[Path]
     tiles: list[tuple[int, int, int, int]]
     # Sources that wrap or make images need not set these.
+    places: Sequence[_Place] = ()
     warnings: Sequence[str] = ()
     reflectance: Reflectance | None = None
     reflectance_source: str = "default"
@@ -126,6 +129,7 @@ def open_source(
     headers, warnings = _check_opacity(names, places, headers)
     places = _number(names, places, headers, stated, warnings)
     grid, placed = lay_out(headers[:1] if separate else headers, resolution)
+    _check_one_image(Frame(grid, placed), files if separate else [])
     scaling = choose_scaling(headers, places, reflectance)
     patches = not separate and len(placed) > 1
     if bounds is not None:
@@ -138,6 +142,7 @@ def open_source(
             files = [path for path in files if path in inside]
     source = _RasterSource(names, grid, placed, places, scaling, count, headers)
     source.warnings = [*warnings, *source.warnings]
+    source.places = places
     source.paths = list(dict.fromkeys(files))
     source.tiles = [(one.row, one.col, one.height, one.width) for one in placed if patches]
     return source
@@ -146,8 +151,8 @@ def open_source(
 def input_files(images: str | Path | Sequence[str | Path]) -> list[Path]:
     """Return the files on the disk that ``images`` is read from: a change in one changes the image.
 
-    Besides the rasters: archives that they are in, metadata of products, indices of stacks. Images
-    on the web are left out.
+    Besides the rasters: archives that they are in, metadata of products, indices of stacks, what
+    GDAL reads beside a file, and the sources of a VRT. Images on the web are left out.
 
     Args:
         images: as in ``open_source``.
@@ -158,7 +163,7 @@ def input_files(images: str | Path | Sequence[str | Path]) -> list[Path]:
         metadata = find_metadata(path) if band_of(path) else None
         beside = index_of(path) if path.suffix.lower() == ".npy" else None
         found += [local_file(item) for item in (metadata, beside) if item and exists(item)]
-    return sorted({path for path in found if path})
+    return files_behind(path for path in found if path)
 
 
 def band_names(bands: Sequence[str] | Mapping[str, Any]) -> tuple[str, ...]:
@@ -274,19 +279,44 @@ def _by_tokens(names: Sequence[str], files: Sequence[Path]) -> list[Path] | None
     chosen = [found[0] for found in matches.values()]
     if len(set(chosen)) < len(chosen):
         return None
-    several = {name: found for name, found in matches.items() if len(found) > 1}
-    if len(several) == len(names):
-        name, found = next(iter(several.items()))
-        raise GlacierError(
-            f"{files[0].parent}: {len(found)} files are named as band {name} ({_some(found)}); "
-            "narrow `images` to one image with a pattern"
-        )
-    return None if several else chosen
+    for name, found in matches.items():
+        if len(found) > 1:
+            raise GlacierError(
+                f"{files[0].parent}: {len(found)} files are named as band {name} ({_some(found)}); "
+                "narrow `images` to one image with a pattern"
+            )
+    return chosen
 
 
 def _some(files: Sequence[Path], limit: int = 4) -> str:
     names = ", ".join(path.name for path in files[:limit])
     return names + (f" and {len(files) - limit} more" if len(files) > limit else "")
+
+
+def _check_one_image(frame: Frame, bands: list[Path]) -> None:
+    """Refuse files of several images: bands of different dates, or images laid over each other."""
+    days = {path: date_in_name([path]) for path in bands or [item.path for item in frame.placed]}
+    mixed: list[Path] = []
+    if len({*days.values(), ""}) > 2:
+        mixed = bands
+        for item in () if bands else frame.placed:
+            box = item.row, item.col, item.height, item.width
+            others = {"", days[item.path]}
+            met = [one.path for one, *_ in frame.pieces(*box) if days[one.path] not in others]
+            if met and days[item.path]:
+                mixed = [item.path, *met]
+                break
+    at: dict[tuple[int, int], list[Path]] = {}
+    for item in frame.placed:
+        at.setdefault((item.row, item.col), []).append(item.path)
+    mixed = mixed or next((paths for paths in at.values() if len(paths) > 1), [])
+    if mixed:
+        listed = ", ".join(f"{path.name} of {days[path] or 'no date'}" for path in mixed[:4])
+        raise GlacierError(
+            f"{mixed[0].parent}: holds several images where one is meant: {listed}"
+            f"{' and more' if len(mixed) > 4 else ''} show the same ground; name one image, as by "
+            "a pattern with its date"
+        )
 
 
 def _check_one_frame(headers: Sequence[Header], files: Sequence[Path]) -> None:

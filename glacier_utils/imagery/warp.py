@@ -224,7 +224,7 @@ class _WarpedSource(_OnGrid, Source):
     ) -> None:
         super().__init__(source.grid, grid)
         self.bands, self.paths, self.tiles = source.bands, source.paths, list(tiles)
-        self.warnings = list(source.warnings)
+        self.warnings, self.places = list(source.warnings), source.places
         self.reflectance, self.reflectance_source = source.reflectance, source.reflectance_source
         self._source = source
 

@@ -20,7 +20,15 @@ from scipy import ndimage
 from glacier_utils.conventions import UNKNOWN
 from glacier_utils.errors import GlacierError
 from glacier_utils.raster.grid import Grid, same_crs
-from glacier_utils.raster.io import Header, crs_name, is_array, is_member, open_raster, read_headers
+from glacier_utils.raster.io import (
+    Header,
+    crs_name,
+    is_array,
+    is_member,
+    masked_out,
+    open_raster,
+    read_headers,
+)
 from glacier_utils.raster.lattice import Frame, Placed, lay_out, off_pixels, row_col_of
 from glacier_utils.raster.paths import list_files
 
@@ -97,8 +105,8 @@ def open_mask(
 ) -> Mask:
     """Open label rasters or class maps that lie on the lattice of ``grid``.
 
-    A nodata value in the file reads as 255, except 0 and 1, which label rasters often carry as
-    nodata while they mean a class.
+    What a mask in or beside the file hides reads as 255, as does its nodata value, except 0 and 1,
+    which label rasters often carry as nodata while they mean a class.
 
     Image tools write masks of 0 and 255, where 255 is glacier; here 255 is unknown. Which of the
     two a PNG or an array means cannot be seen, so a set of them that holds 0 and 255 but never 1 is
@@ -126,7 +134,7 @@ def open_mask(
         _refuse_black_and_white(headers)
     partners = _partners(headers, like)
     if partners is not None:
-        return _RasterMask(grid, partners, codes, values)
+        return _RasterMask(grid, partners, codes, values, headers)
     resolution = grid.transform.a if grid.crs is None else None
     frame, placed = lay_out(headers, resolution)
     first = headers[0]
@@ -149,7 +157,7 @@ def open_mask(
     moved = [item.moved(*map(round, grid.position(frame))) for item in placed]
     if not any(next(Frame(grid, [item]).pieces(0, 0, *grid.shape), None) for item in moved):
         raise GlacierError(f"{first.path}: no label file touches the image; check the paths")
-    return _RasterMask(grid, moved, codes, values)
+    return _RasterMask(grid, moved, codes, values, headers)
 
 
 def _refuse_black_and_white(headers: Sequence[Header]) -> None:
@@ -215,8 +223,10 @@ class _RasterMask(Frame, Mask):
         placed: Sequence[Placed],
         codes: Sequence[int] | None,
         values: Mapping[int, int] | None,
+        headers: Sequence[Header],
     ) -> None:
         super().__init__(grid, placed)
+        self._masked = {header.path: header for header in headers if header.masked}
         self.paths = [item.path for item in self.placed]
         self._values = dict(values or {})
         self._codes = None if codes is None else sorted({*codes, UNKNOWN})
@@ -230,6 +240,8 @@ class _RasterMask(Frame, Mask):
         for item, (rows, cols), window in self.pieces(row, col, height, width):
             with open_raster(item.path, bands=1) as dataset:
                 piece = self._classes(dataset.read(1, window=window), dataset.nodata, item.path)
+                if item.path in self._masked:
+                    piece[masked_out(self._masked[item.path], dataset, [1], window)] = UNKNOWN
             view = result[rows, cols]
             view[...] = np.where(view == UNKNOWN, piece, view)
         return result

@@ -10,9 +10,16 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePath, PurePosixPath
 from typing import IO
+from xml.etree.ElementTree import ParseError
+
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import fromstring
 
 from glacier_utils.errors import GlacierError
 
+# What GDAL reads with a file: ends of its name, and ends in place of its suffix.
+_AFTER = (".aux.xml", ".msk", ".hdr", "w", "-wal")
+_INSTEAD = (".wld", ".prj", ".hdr", ".ige", ".shx", ".dbf", ".cpg", ".aux")
 SUFFIXES = {".tif", ".tiff", ".jp2", ".png", ".vrt", ".img", ".npy"}
 # Files that make a folder a Sentinel-2 product (SAFE), with the level each stands for.
 PRODUCT_FILES = {"MTD_MSIL2A.xml": "L2A", "MTD_MSIL1C.xml": "L1C"}
@@ -20,6 +27,8 @@ PRODUCT_FILES = {"MTD_MSIL2A.xml": "L2A", "MTD_MSIL1C.xml": "L1C"}
 _PRODUCT_BANDS = re.compile(
     r"GRANULE/[^/]+/IMG_DATA/(?:R10m/[^/]*_B\d[\dA]_10m|[^/]*_B\d[\dA])\.jp2"
 )
+# Archives that GDAL reads from, whose files must be named one by one.
+_UNLISTED = re.compile("(/vsi(?:tar|gzip|7z|rar)/)(.+)")
 
 
 def list_files(images: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -41,8 +50,11 @@ def list_files(images: str | Path | Sequence[str | Path]) -> list[Path]:
 
 
 def gdal_name(path: str | Path) -> str:
-    """Return the name that GDAL opens: a path object swallows a slash of a web address."""
-    return re.sub(r"(/vsicurl/\w+):/(?!/)", r"\1://", str(path))
+    """Return the name that GDAL opens: a path object swallows a slash of two."""
+    text = re.sub(r"(/vsicurl/\w+):/(?!/)", r"\1://", str(path))
+    if (found := _UNLISTED.match(text)) and (place := _split(found[2])):
+        return f"{found[1]}{place[0]}" + (place[1] and f"/{place[1]}")
+    return text
 
 
 def is_virtual(path: str | Path) -> bool:
@@ -55,7 +67,8 @@ def local_file(path: str | Path) -> Path | None:
 
     A patch of a stacked array, as ``stack.npy/000003``, is in that array.
     """
-    place = _split_archive(str(path))
+    found = _UNLISTED.match(str(path))
+    place = _split(found[2]) if found else _split_archive(str(path))
     path = place[0] if place else Path(path)
     if is_virtual(path):
         return None
@@ -68,6 +81,45 @@ def exists(path: Path) -> bool:
     if place is not None:
         return place[1] in archive_members(place[0])
     return path.is_file()
+
+
+def files_behind(files: Iterable[Path]) -> list[Path]:
+    """Return files on the disk and what GDAL reads with them, sorted: a change in one counts.
+
+    That is what lies beside a file under its name (masks, georeference, tables of a shapefile), and
+    the sources of a VRT, at any depth.
+    """
+    found, left = set[Path](), list(files)
+    beside: dict[Path, dict[str, Path]] = {}
+    while left:
+        path = left.pop()
+        if path in found:
+            continue
+        found.add(path)
+        if path.suffix.lower() == ".vrt":
+            left += _vrt_sources(path)
+        if path.parent not in beside:
+            beside[path.parent] = {item.name.lower(): item for item in path.parent.iterdir()}
+        names = beside[path.parent]
+        ends = [path.suffix + end for end in _AFTER] + [
+            *_INSTEAD,
+            path.suffix[:2] + path.suffix[-1:] + "w",
+        ]
+        found.update(names[name] for end in ends if (name := (path.stem + end).lower()) in names)
+    return sorted(found)
+
+
+def _vrt_sources(path: Path) -> list[Path]:
+    try:
+        root = fromstring(path.read_bytes(), forbid_dtd=True)
+    except (ParseError, DefusedXmlException):
+        return []  # GDAL will say so
+    sources = []
+    for item in root.iter():
+        if item.tag in ("SourceFilename", "SourceDataset") and item.text:
+            relative = item.get("relativeToVRT") == "1"
+            sources.append(local_file(path.parent / item.text if relative else item.text))
+    return [source for source in sources if source is not None and source.is_file()]
 
 
 def read_bytes(path: Path, limit: int = 20_000_000) -> bytes:
@@ -116,7 +168,8 @@ def _read_members(archive: Path, size: int, time: int) -> tuple[str, ...]:
                 f"{archive}: its member {name!r} lies outside the archive's folder; do not trust "
                 "it, fetch it again from where it was made"
             )
-    return tuple(sorted(names))
+    # A Mac puts what it keeps of each file beside it, under the file's own name.
+    return tuple(sorted(name for name in names if not name.startswith("__MACOSX/")))
 
 
 def archive_members(archive: Path) -> tuple[str, ...]:
@@ -136,7 +189,11 @@ def _split_archive(text: str) -> tuple[Path, str] | None:
     if not text.startswith("/vsizip/"):
         path = Path(text)
         return (path, "") if path.suffix.lower() == ".zip" and path.is_file() else None
-    rest = text.removeprefix("/vsizip/")
+    return _split(text.removeprefix("/vsizip/"))
+
+
+def _split(rest: str) -> tuple[Path, str] | None:
+    """Return archive and member of what follows /vsizip/ and the like."""
     if rest.startswith("{"):
         archive, _, member = rest[1:].partition("}")
         return None if is_virtual(archive) else (Path(archive), member.strip("/"))
@@ -171,10 +228,13 @@ def _list_one(text: str) -> list[Path]:
         return [path]
     if path.is_dir():
         return _list_folder(path)
-    if not glob.has_magic(text):
+    # The folders that are there are no part of the pattern: [2023] stands for itself.
+    folder = next(parent for parent in path.parents if parent.is_dir())
+    pattern = str(path.relative_to(folder))
+    if not glob.has_magic(pattern):
         why = " (a link that leads nowhere)" if path.is_symlink() else ""
         raise GlacierError(f"{path}: no such file{why}; check the path")
-    found = sorted(Path(item) for item in glob.glob(text, recursive=True))
+    found = sorted(folder / item for item in glob.glob(pattern, root_dir=folder, recursive=True))
     rasters = [item for item in found if _is_raster(item) and item.is_file()]
     for item in found:
         if _is_product(item) or (text.lower().endswith(".zip") and item.suffix.lower() == ".zip"):
@@ -206,6 +266,10 @@ def _list_folder(folder: Path) -> list[Path]:
     found = [item for item in items if _is_raster(item) and item.is_file()]
     if not found:
         inner = [item.name for item in items if _is_product(item)]
+        # One folder down, unless a name stands twice there, as of two dates.
+        found = [] if inner else sorted(item for item in folder.glob("*/*") if _is_raster(item))
+        if found and len({item.stem for item in found}) == len(found):
+            return found
         hint = f"; point at {inner[0]} in it" if inner else _arrays_hint(items)
         raise GlacierError(
             f"{folder}: this folder holds no raster files (GeoTIFF, JPEG 2000, PNG, .npy){hint}"
