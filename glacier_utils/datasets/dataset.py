@@ -23,7 +23,7 @@ from glacier_utils.outlines.rasterization import LabelAge, OutlineMask
 from glacier_utils.outlines.reading import read_polygons
 from glacier_utils.raster.grid import Grid
 from glacier_utils.raster.mask import CoveredMask, EdgeMask, IceOutsideMask, Mask, open_mask
-from glacier_utils.raster.paths import list_files
+from glacier_utils.raster.paths import files_behind, list_files
 
 MANIFEST = "dataset.yaml"
 _PROJECT = Path(__file__).resolve().parents[2]
@@ -355,7 +355,4 @@ def _union(polygons: Path | tuple | None, grid: Grid) -> shapely.Geometry | None
 def _vector_files(path: Path) -> list[Path]:
     if not path.exists():
         raise GlacierError(f"{path}: no such file; check the path in the manifest")
-    if path.suffix.lower() != ".shp":
-        return [path]
-    parts = (path.with_suffix(end) for end in (".shp", ".shx", ".dbf", ".prj"))
-    return [part for part in parts if part.exists()]
+    return files_behind([path])

@@ -50,7 +50,7 @@ from glacier_utils.prediction.scene_lists import public_names
 from glacier_utils.prediction.stac import CLASSES, SCALE, read_item, write_item
 from glacier_utils.raster.grid import Grid, Image
 from glacier_utils.raster.io import CACHE, open_raster, write_raster
-from glacier_utils.raster.paths import is_virtual, list_files, local_file
+from glacier_utils.raster.paths import files_behind, is_virtual, list_files, local_file
 
 # Changed whenever a scene mapped before must not go on, or pass as finished, with the present code.
 FORMAT = 4
@@ -99,7 +99,8 @@ def map_scene(
         name: what the files' names start with; None takes that of the scene, or of ``out``.
         date: of the image, as YYYY-MM-DD or YYYY-MM; "" takes it from the scene's name, where there
             is one.
-        bands: as of ``open_source``; None: the model's bands in its order.
+        bands: as of ``open_source``, names in the file's order or a mapping; None: the model's
+            bands, by the names that the scene gives its own, else in the model's order.
         scale: of the scene's numbers, reflectance = (DN + offset) / scale; None: as the scene's
             metadata or tags tell, else as in the training, else 10000.
         offset: likewise, else 0.
@@ -271,14 +272,13 @@ def _image_key(scene: Any) -> list[Any]:
     if not isinstance(scene, Source):
         keys = [file_fingerprint(path) for path in input_files(scene)]
         return [keys, [name for name in public_names(scene) if is_virtual(name)]]
-    local = [local_file(path) for path in scene.paths]
-    files = [
-        file_fingerprint(path) if path is not None and path.exists() else str(name)
-        for path, name in zip(local, scene.paths, strict=True)
-    ]
+    own = {path: local_file(path) for path in scene.paths}
+    there = [path for path in own.values() if path is not None and path.exists()]
+    files = [file_fingerprint(path) for path in files_behind(there)]
+    files += [[str(name)] for name, path in own.items() if path not in there]
     grid = scene.grid
     where = None if grid.crs is None else str(grid.crs)
-    rule = getattr(scene.reflectance, "words", "")
+    rule = [repr(scene.reflectance), repr(scene.places)]
     return [files, scene.bands, rule, where, list(grid.transform)[:6], list(grid.shape)]
 
 
@@ -332,11 +332,15 @@ def _open(scene: Any, segmenter: Segmenter, settings: Mapping[str, Any]) -> Sour
         return scene
     given = {name: settings[name] for name in ("scale", "offset", "nodata")}
     given = {name: value for name, value in given.items() if value is not None}
-    bands = settings["bands"] or segmenter.bands
-    source = open_source(scene, bands=bands, reflectance=Reflectance(**given) if given else None)
+    # The model's own order says nothing of the scene's.
+    how: dict[str, Any] = {
+        "bands": settings["bands"] or segmenter.bands,
+        "stated": settings["bands"] is not None,
+    }
+    source = open_source(scene, reflectance=Reflectance(**given) if given else None, **how)
     if source.reflectance_source == "default":
         trained = segmenter.provenance.get("reflectance") or {}
-        source = open_source(scene, bands=bands, reflectance=Reflectance(**{**trained, **given}))
+        source = open_source(scene, reflectance=Reflectance(**{**trained, **given}), **how)
     for line in source.warnings:
         logging.getLogger(__name__).warning(line)
     return source
