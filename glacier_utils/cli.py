@@ -86,6 +86,8 @@ def parser() -> argparse.ArgumentParser:
     add("--date", default="", help="of the image (default: in its name)")
     add("--min-area", dest="min_area_km2", type=float, default=0.01, metavar="KM2",
         help="smaller glaciers get no outline (default: 0.01)")  # fmt: skip
+    add("--bands", metavar="NAME=WHERE,...",
+        help="number or file of each band: red=4,green=3,blue=2,nir=8; nir=*_B08.tif")  # fmt: skip
     add("--scale", type=float, help="reflectance = (DN + offset) / scale")
     add("--offset", type=float, help="default for both: as in training")
     add("--nodata", type=float, help="digital number of missing pixels")
@@ -276,6 +278,8 @@ def _predict(options: argparse.Namespace) -> int:
     checkpoints = [options.checkpoint, *options.others]
     settings = _given(options, "window", "overlap", "flips", "date", "scale", "offset", "nodata",
                       "min_area_km2")  # fmt: skip
+    if options.bands:
+        settings["bands"] = _bands(options.bands)
     scenes = list_scenes(options.scenes)
     if options.out.suffix.lower() in (".tif", ".tiff"):
         # Before the work, not after it.
@@ -295,6 +299,21 @@ def _predict(options: argparse.Namespace) -> int:
     done = map_scenes(checkpoints, scenes, options.out, **how, **settings)
     print(*done.summary(), sep="\n")
     return done.status
+
+
+def _bands(text: str) -> list[str] | dict[str, int | str]:
+    """Read where the bands are: names in the file's order, or each with its number or file."""
+    from glacier_utils.imagery.source import band_names
+
+    pairs = [part.strip().partition("=") for part in text.split(",")]
+    if not any(equals for _, equals, _ in pairs):
+        return list(band_names([name for name, _, _ in pairs]))
+    bands = {name.strip(): where.strip() for name, _, where in pairs}
+    if not all(bands.values()) or len(bands) < len(pairs):
+        raise GlacierError(f"--bands {text}: write it as red=4,green=3,blue=2,nir=8")
+    places = {name: int(where) if where.isdecimal() else where for name, where in bands.items()}
+    band_names(places)
+    return places
 
 
 def _compare(options: argparse.Namespace) -> int:
