@@ -193,7 +193,7 @@ def robustness_matrix(table: pd.DataFrame, *, reference: str) -> Figure:
     figure, ax = plt.subplots(
         figsize=(1.35 * len(places) + 3.4, 0.75 * len(models) + 1.7), layout="constrained"
     )
-    bar = {"label": f"IoU against the {reference} (1)"}
+    bar = {"label": f"IoU against the {reference}"}
     wide.index = [escape_math(name) for name in models]
     sns.heatmap(wide, annot=np.array(text), fmt="", cmap="crest", cbar_kws=bar, ax=ax)
     ax.set(xlabel="tested on", ylabel="trained on")

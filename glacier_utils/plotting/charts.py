@@ -105,7 +105,7 @@ def band_histograms(pixels: pd.DataFrame, bands: Sequence[str]) -> Figure:
         if band == ordered[0]:
             ax.set_ylabel(f"{escape_math(area)}\ndensity", fontsize=9)
         if area == areas[-1]:
-            ax.set_xlabel("reflectance (1)", fontsize=9)
+            ax.set_xlabel("reflectance", fontsize=9)
     # A class may be too rare for a line in one area and not in another.
     lines = {line.get_label(): line for ax in axes for line in ax.get_lines()}
     legend_below(figure, list(lines.values()), columns=4)
@@ -131,7 +131,7 @@ def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
         if len(known):  # no IoU where validation holds no glacier
             best = known.loc[known["validation_iou"].idxmax()]
             right.plot(best["epoch"], best["validation_iou"], "o", color=colours[name])
-    left.set(xlabel="epoch", ylabel="loss (1)", title="loss: validation solid, training dashed")
+    left.set(xlabel="epoch", ylabel="loss", title="loss: validation solid, training dashed")
     kinds = ["train_loss", "validation_loss"]
     losses = np.concatenate([history[kinds].to_numpy(float) for history in histories.values()])
     # Running statistics of normalisation start far off: a first validation loss of 80 would leave
@@ -141,12 +141,12 @@ def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
         left.set_yscale("log")
         left.yaxis.set_major_formatter("{x:g}")
         left.yaxis.set_minor_formatter(NullFormatter())
-    right.set(xlabel="epoch", ylabel="IoU (1)", title="validation IoU, the kept epoch marked")
+    right.set(xlabel="epoch", ylabel="IoU", title="validation IoU, the kept epoch marked")
     right.legend(frameon=False, fontsize=9)
     return figure
 
 
-def score_intervals(table: pd.DataFrame, *, label: str = "IoU (1)") -> Figure:
+def score_intervals(table: pd.DataFrame, *, label: str = "IoU") -> Figure:
     """Show the IoU per model with its interval, a dot per reference.
 
     Args:
@@ -175,7 +175,7 @@ def differences(table: pd.DataFrame) -> Figure:
     """
     pairs = table.assign(model=table["model"] + " − " + table["against"])
     names = {"difference": "iou", "low": "iou_low", "high": "iou_high"}
-    figure = score_intervals(pairs.rename(columns=names), label="difference of IoU (1)")
+    figure = score_intervals(pairs.rename(columns=names), label="difference of IoU")
     figure.axes[0].axvline(0, color="0.4", linewidth=0.8)
     return figure
 
@@ -203,7 +203,7 @@ def precision_recall(curves: Mapping[str, pd.DataFrame], points: Mapping[str, tu
         shown = (precision > 0) & (precision <= 1)
         ax.plot(recall[shown], precision[shown], ":", color="#999", linewidth=0.9)
         ax.annotate(f"IoU {iou}", (1.0, iou), fontsize=7, color="#777", ha="right")
-    ax.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="recall (1)", ylabel="precision (1)")
+    ax.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
     ax.legend(frameon=False, fontsize=8, loc="lower left")
     return figure
 

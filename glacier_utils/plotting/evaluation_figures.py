@@ -62,9 +62,9 @@ def reliability(histograms: Mapping[str, Mapping[str, calibration.Histograms]]) 
             )
         upper.set(title=escape_math(name), xlim=(0, 1), ylim=(0, 1))
         upper.legend(frameon=False, fontsize=8, loc="upper left")
-        lower.set(yscale="log", ylim=(1e-3, 1), xlabel="probability of glacier (1)")
+        lower.set(yscale="log", ylim=(1e-3, 1), xlabel="probability of glacier")
         if column == 0:
-            upper.set_ylabel("fraction that is glacier (1)")
+            upper.set_ylabel("fraction that is glacier")
             lower.set_ylabel("fraction of pixels")
         for ax in (upper, lower):
             ax.set_visible(True)
@@ -92,7 +92,7 @@ def risk_coverage(curves: Mapping[str, pd.DataFrame]) -> Figure:
         left.plot(kept, 100 * curve["risk"], color=colours[name], label=label)
         right.plot(kept, curve["iou"], color=colours[name])
     left.set(ylabel="pixels in error (%)", ylim=(0, None))
-    right.set(ylabel="IoU of the pixels kept (1)", ylim=(None, 1))
+    right.set(ylabel="IoU of the pixels kept", ylim=(None, 1))
     for ax in (left, right):
         ax.set(xlabel="surest pixels kept (%)", xlim=(20, 100))
         ax.grid(alpha=0.3)
@@ -131,7 +131,7 @@ def correlograms(curves: Mapping[str, pd.DataFrame], side_m: float | None = None
     ax.set(
         xscale="log",
         xlabel="distance (km)",
-        ylabel="correlation of errors (1)",
+        ylabel="correlation of errors",
         ylim=(None, 1),
     )
     ax.xaxis.set_major_formatter("{x:g}")
@@ -213,7 +213,7 @@ def band_curves(table: pd.DataFrame) -> Figure:
         ax.set(xlabel="ignore band on either side of the edge (m)",
                title=f"against the {escape_math(reference)}")  # fmt: skip
         ax.grid(alpha=0.3)
-    axes[0].set_ylabel("IoU (1)")
+    axes[0].set_ylabel("IoU")
     axes[-1].legend(fontsize=8, **BESIDE)
     return figure
 
@@ -272,13 +272,13 @@ def labels_and_truth(table: pd.DataFrame, *, own: float | None = None) -> Figure
     if own is not None:
         label = "the labels themselves, against the truth"
         left.axvline(own, color="#444444", linestyle=":", label=label)
-    left.set_xlabel("IoU (1)")
+    left.set_xlabel("IoU")
     figure.legend(*left.get_legend_handles_labels(), frameon=False, fontsize=8, ncols=3,
                   loc="outside lower center")  # fmt: skip
     values = ("difference", "low", "high")
     interval_dots(right, table, "model", values, colours={None: "0.2"})
     right.axvline(0, color="0.4", linewidth=0.8)
-    right.set_xlabel("IoU against truth minus IoU against labels (1),\nwith 95 % interval")
+    right.set_xlabel("IoU against truth minus IoU against labels,\nwith 95 % interval")
     for ax in (left, right):
         ax.grid(axis="x", alpha=0.3)
     return figure
@@ -309,7 +309,7 @@ def error_by_distance(
         _curve(axes[1], wrong, 100, colour, label)
     _curve(axes[2], gain[["distance_px", "gain", "low", "high"]], 1000, "0.25")
     axes[2].axhline(0, color="0.4", linewidth=0.8)
-    axes[0].set(ylabel="Brier score (1)", ylim=(0, None))
+    axes[0].set(ylabel="Brier score", ylim=(0, None))
     axes[1].set(ylabel="pixels of the wrong class (%)", ylim=(0, None))
     axes[2].set_ylabel(f"Brier score x 1000, {one}\nminus {other}", fontsize=9)
     for ax in axes:

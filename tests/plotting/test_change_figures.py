@@ -98,7 +98,7 @@ def test_robustness_matrix():
     figure = drawn(change_figures.robustness_matrix(scored(), reference="truth"))
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert texts == ["0.70\n0.60 to 0.80"] * 8
-    assert figure.axes[1].get_ylabel() == "IoU against the truth (1)"
+    assert figure.axes[1].get_ylabel() == "IoU against the truth"
 
 
 def test_false_change():

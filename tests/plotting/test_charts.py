@@ -54,7 +54,7 @@ def test_band_histograms(areas, dates):
     axes = np.reshape(figure.axes, (len(areas), 4))
     # In the order of wavelength.
     assert [ax.get_title() for ax in axes[0]] == ["blue", "green", "red", "nir"]
-    assert {ax.get_xlabel() for ax in axes[-1]} == {"reflectance (1)"}
+    assert {ax.get_xlabel() for ax in axes[-1]} == {"reflectance"}
     assert {len(ax.get_lines()) for ax in figure.axes} == {2 * len(dates)}
     assert set(legend(figure)) == {
         f"{name}, {date}" for name in ("glacier", "not glacier") for date in dates
@@ -88,7 +88,7 @@ def history(epochs: int = 3, iou=None) -> pd.DataFrame:
 def test_learning_curves_mark_the_kept_epoch():
     figure = drawn(charts.learning_curves({"one": history(iou=[0.2, 0.6, 0.4]), "two": history(1)}))
     loss, iou = figure.axes
-    assert (loss.get_ylabel(), iou.get_ylabel()) == ("loss (1)", "IoU (1)")
+    assert (loss.get_ylabel(), iou.get_ylabel()) == ("loss", "IoU")
     assert loss.get_xlabel() == iou.get_xlabel() == "epoch"
     assert legend(figure) == ["one", "two"]
     marked = [line.get_xydata().tolist() for line in iou.get_lines() if line.get_marker() == "o"]
@@ -118,7 +118,7 @@ def intervals(models=("threshold", "unet"), groups=("labels", "truth")) -> pd.Da
 def test_score_intervals(groups):
     figure = drawn(charts.score_intervals(intervals(groups=groups)))
     (ax,) = figure.axes
-    assert ax.get_xlabel() == "IoU (1), with 95 % interval"
+    assert ax.get_xlabel() == "IoU, with 95 % interval"
     assert [text.get_text() for text in ax.get_yticklabels()] == ["threshold", "unet"]
     assert legend(figure) == list(groups)
     assert ax.get_legend().get_title().get_text() == "reference"
@@ -153,7 +153,7 @@ def test_precision_recall():
         charts.precision_recall({"a": curve, "b": curve}, {"a": (0.8, 0.7), "b": (0.5, np.nan)})
     )
     (ax,) = figure.axes
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("recall (1)", "precision (1)")
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("recall", "precision")
     assert legend(figure) == ["a", "b"]
     for line, iou in zip([x for x in ax.get_lines() if x.get_linestyle() == ":"], (0.4, 0.6, 0.8),
                          strict=True):  # fmt: skip

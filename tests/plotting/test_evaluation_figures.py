@@ -113,7 +113,7 @@ def test_reliability(count):
     )
     shown = [ax for ax in figure.axes if ax.get_visible()]
     assert len(shown) == 2 * count
-    assert {ax.get_xlabel() for ax in shown} == {"", "probability of glacier (1)"}
+    assert {ax.get_xlabel() for ax in shown} == {"", "probability of glacier"}
     assert legend(figure)[0].startswith("before, ECE 0.1")
 
 
