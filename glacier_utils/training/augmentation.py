@@ -339,7 +339,7 @@ def _waves(along: Tensor, phases: Tensor, frequency: float) -> Tensor:
     """Return a random profile of deviation one: a sum of sines that get finer and lower.
 
     ``along`` [n, row, col]; ``phases`` [n, k] uniform in 0..1; the k-th sine has 1.7^k the
-    frequency (turns a patch) and 2.4^-k the height.
+    frequency (cycles per patch) and 2.4^-k the height.
     """
     total, power = torch.zeros_like(along), 0.0
     for number in range(phases.shape[1]):
