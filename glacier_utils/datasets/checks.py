@@ -29,7 +29,7 @@ from glacier_utils.conventions import BANDS, DAYS_A_YEAR, UNKNOWN, image_day
 from glacier_utils.datasets.dataset import Dataset
 from glacier_utils.datasets.exploration import MIN_AREA_KM2, find_suspicious, lattice
 from glacier_utils.errors import GlacierError, plain
-from glacier_utils.imagery.reflectance import Reflectance
+from glacier_utils.imagery.examination import ERROR, WARNING
 from glacier_utils.imagery.source import Source
 from glacier_utils.outlines.inventory import read_outlines, resolve_overlaps, select_analyses
 from glacier_utils.raster.grid import Grid, same_crs
@@ -37,13 +37,7 @@ from glacier_utils.raster.io import crs_name, open_raster
 from glacier_utils.raster.mask import Mask
 from glacier_utils.raster.paths import list_files
 
-ERROR, WARNING = "error", "warning"
-
 _MOST = 3  # findings of one kind that are named one by one
-# Reflectances beyond these are no measurement: Sentinel-2's offset alone reaches down to -0.1, and
-# a slope of fresh snow that faces the sun up to 1.5 or so.
-_LOWEST, _HIGHEST = -0.15, 2.0
-_IMPOSSIBLE = 0.001
 _FINEST_M, _COARSEST_M = 0.1, 1000.0
 # Side of the windows that an image is judged by in pixels, and how many. JPEG 2000 comes in tiles
 # of about a thousand pixels, which are decoded whole.
@@ -222,11 +216,10 @@ class _Look:
         if not whole:
             return
         with self.noting():
-            sound = _check_values(self, masks, bar)
-            lines = self.dataset.warnings(self.area, self.date) if sound else self.source.warnings
-            for line in lines:
-                self.warn(line)
-            if sound and "labels" in masks:
+            found = self.dataset.examine(self.area, self.date)
+            self.findings += [(finding.severity, finding.message) for finding in found]
+            self._fill_in(masks, bar)
+            if ERROR not in {finding.severity for finding in found} and "labels" in masks:
                 self._check_ice_outside(masks["labels"])
 
     def _check_files(self, ends: dict[Path, str], bar: tqdm) -> bool:
@@ -366,6 +359,27 @@ class _Look:
             self.warn(f"{path}: {line}")
         return labels
 
+    def _fill_in(self, masks: dict[str, Mask], bar: tqdm) -> None:
+        """Fill in which part of the image is valid, and which of it glacier."""
+        labels = masks.get("labels")
+        pixels = valid = known = glacier = 0
+        windows = _spread_windows(self.source.grid)
+        bar.total += len(windows)
+        for window in windows:
+            seen = self.source.read(*window).valid
+            read = {name: mask.read(*window) for name, mask in masks.items()}
+            bar.update()
+            pixels += seen.size
+            valid += int(seen.sum())
+            if labels is not None:
+                seen = seen & (read["labels"] != UNKNOWN)
+                known += int(seen.sum())
+                glacier += int((read["labels"][seen] == 1).sum())
+        self.row["valid"] = valid / pixels
+        self.row["glacier"] = glacier / known if known else np.nan
+        if valid and labels is not None and not known:
+            self.error("no valid pixel has a label; check `coverage` and the outlines or labels")
+
     def _check_ice_outside(self, labels: Mask) -> None:
         """Look for ice beyond the inventory, where the whole image is quickly read."""
         grid = self.source.grid
@@ -455,70 +469,6 @@ def _read_end(path: Path) -> str:
     except GlacierError as error:
         return str(error)
     return ""
-
-
-def _check_values(look: _Look, masks: dict[str, Mask], bar: tqdm) -> bool:
-    """Fill in the fractions, and notice values that cannot be reflectances; False if there are."""
-    source, labels = look.source, masks.get("labels")
-    pixels = valid = known = glacier = 0
-    medians: list = []
-    impossible: Counter = Counter()
-    windows = _spread_windows(source.grid)
-    bar.total += len(windows)
-    for window in windows:
-        image = source.read(*window)
-        read = {name: mask.read(*window) for name, mask in masks.items()}
-        bar.update()
-        pixels += image.valid.size
-        valid += int(image.valid.sum())
-        if labels is not None:
-            seen = image.valid & (read["labels"] != UNKNOWN)
-            known += int(seen.sum())
-            glacier += int((read["labels"][seen] == 1).sum())
-        values = image.reflectance[:, image.valid]
-        if values.size:
-            medians.append(float(np.median(values)))
-            impossible.update(values[(values < _LOWEST) | (values > _HIGHEST)].tolist())
-    look.row["valid"] = valid / pixels
-    look.row["glacier"] = glacier / known if known else np.nan
-    rule = source.reflectance or Reflectance()
-    if not valid:
-        look.error(
-            f"{source.paths[0]}: no valid pixel; check `nodata` in `reflectance` and the files"
-        )
-        return False
-    if labels is not None and not known:
-        look.error("no valid pixel has a label; check `coverage` and the outlines or labels")
-    middle = float(np.median(medians))
-    # Ground is never darker than a thousandth nor brighter than 1.5 in the middle of its values.
-    if not 0.001 < middle < 1.5:
-        look.error(_wrong_scale(source.paths[0], middle, rule))
-        return False
-    if impossible.total() > _IMPOSSIBLE * valid * len(source.bands):
-        fraction = impossible.total() / (valid * len(source.bands))
-        value, count = impossible.most_common(1)[0]
-        stored = round(value * rule.scale - rule.offset, 4)
-        text = f"{source.paths[0]}: {fraction:.1%} of the numbers are no reflectance, such as"
-        if count > 0.9 * impossible.total():
-            look.error(f"{text} {stored:g}; if it marks missing pixels, set `nodata: {stored:g}`")
-        else:
-            look.warn(f"{text} {stored:g} ({value:.2f}); check `scale`, `offset` and `nodata`")
-        return False
-    return True
-
-
-def _wrong_scale(path: Path, median: float, reflectance: Reflectance) -> str:
-    stored = median * reflectance.scale - reflectance.offset
-    if 0.001 < stored < 1.5:
-        fit = "{scale: 1, offset: 0}"
-    elif 1.5 <= stored <= 255 and reflectance.scale < 255:
-        fit = "{scale: 255} for 8 bits"
-    else:
-        fit = "{scale: 10000} with its offset for Sentinel-2"
-    return (
-        f"{path}: the median reflectance would be {median:.3g} (stored numbers around "
-        f"{stored:.3g}): `scale` or `offset` in `reflectance` do not fit the values, try {fit}"
-    )
 
 
 def _spread_windows(grid: Grid) -> list[tuple[int, int, int, int]]:

@@ -14,7 +14,7 @@ import shapely
 from glacier_utils.datasets.manifest import Area, Entry, Manifest, read_manifest
 from glacier_utils.errors import GlacierError, did_you_mean
 from glacier_utils.files import file_fingerprint, fingerprint
-from glacier_utils.imagery.offset import OffsetFinding, check_offset
+from glacier_utils.imagery.examination import Finding, OffsetFinding, check_offset, examine
 from glacier_utils.imagery.safe import scene_classification_path
 from glacier_utils.imagery.source import Source, band_names, input_files, open_source
 from glacier_utils.imagery.warp import describe_mismatch, open_map, warp_mask, warp_source
@@ -85,7 +85,7 @@ class Dataset:
         self._manifest = manifest
         self._sources: dict[tuple[str, str], Source] = {}
         self._own: dict[tuple[str, str], Source] = {}
-        self._findings: dict[tuple[str, str], OffsetFinding] = {}
+        self._offsets: dict[tuple[str, str], OffsetFinding] = {}
         self._outlines: dict[tuple, gpd.GeoDataFrame] = {}
 
     def __repr__(self) -> str:
@@ -144,18 +144,16 @@ class Dataset:
             "of that one"
         )
 
-    def warnings(self, area: str, date: str) -> list[str]:
-        """Return what a person should know of an image; parts of it are read."""
-        finding = self.radiometry(area, date)
-        told = list(getattr(self.source(area, date), "warnings", ()))
-        return told + ([finding.message] if finding.ok is False else [])
+    def examine(self, area: str, date: str) -> list[Finding]:
+        """Return what is wrong with an image or to be looked at; parts of it are read."""
+        return examine(self.unaligned(area, date))
 
     def radiometry(self, area: str, date: str) -> OffsetFinding:
         """Compare the values of an image with the offset claimed for it."""
         key = (area, date)
-        if key not in self._findings:
-            self._findings[key] = check_offset(self.unaligned(area, date))
-        return self._findings[key]
+        if key not in self._offsets:
+            self._offsets[key] = check_offset(self.unaligned(area, date))
+        return self._offsets[key]
 
     def outlines(
         self, area: str, date: str | None = None, *, rule: str = "nearest"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -121,7 +122,7 @@ def build_patches(
     Raises:
         GlacierError: unknown areas or dates, a size or fraction out of range, an area in which no
             patch is left for training or for validation, a cloud mask that is not there, or an
-            override that means no patch.
+            override that means no patch; a folder that cannot be written.
     """
     _check_ranges(size, stride, validation_fraction, buffer_m)
     check_known("clouds", [clouds], METHODS)
@@ -150,11 +151,24 @@ def build_patches(
     key = fingerprint({"format": FORMAT, "content": dataset.fingerprint, **parameters})
     target = Path(folder or Path(dataset.folder) / "patches") / key
     if not (target / "statistics.json").is_file():
+        _check_writable(target.parent)
         _sweep(target)
         with atomic_path(target) as temporary:
             temporary.mkdir()
             _build(dataset, parameters, decided, key, temporary, progress)
     return open_store(target)
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise GlacierError(
+            f"{folder}: patches cannot be written there ({error.strerror}); name another folder, "
+            "with `glacier train --patches FOLDER`, or in a notebook as `folder` of build_patches"
+        ) from error
 
 
 def _check_ranges(

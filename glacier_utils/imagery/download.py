@@ -46,7 +46,7 @@ from glacier_utils.imagery.catalogue import (
     rank,
     search,
 )
-from glacier_utils.imagery.offset import check_offset
+from glacier_utils.imagery.examination import check_offset
 from glacier_utils.imagery.reflectance import Reflectance
 from glacier_utils.imagery.source import open_source
 from glacier_utils.outlines.reading import clean_text, read_polygons

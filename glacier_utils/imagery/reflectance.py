@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ class Reflectance:
         scale: stored numbers to a reflectance of 1.
         offset: what is added to a stored number.
         nodata: the stored number that says no data; None takes what the file itself names, if any.
+        stated: that somebody has stated scale and offset, though they be the defaults.
 
     Example:
         >>> rule = Reflectance(offset=-1000, nodata=0)
@@ -38,6 +39,7 @@ class Reflectance:
     scale: float = 10000.0
     offset: float = 0.0
     nodata: float | None = None
+    stated: bool = field(default=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse a scale that cannot divide."""
@@ -53,8 +55,8 @@ class Reflectance:
 
     @property
     def is_stated(self) -> bool:
-        """Say whether scale or offset differ from the defaults, which say nothing."""
-        return (self.scale, self.offset) != (Reflectance.scale, Reflectance.offset)
+        """Say whether somebody has stated scale and offset; the defaults by themselves do not."""
+        return self.stated or (self.scale, self.offset) != (Reflectance.scale, Reflectance.offset)
 
     @property
     def words(self) -> str:

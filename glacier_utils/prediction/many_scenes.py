@@ -51,7 +51,8 @@ class Outcome:
     """What one scene became.
 
     ``status``: "mapped", "unchanged" (finished before) or "failed", then with ``error``;
-    ``user_error`` says that it is a mistake the user can mend. ``files``: kind -> path.
+    ``user_error`` says that it is a mistake the user can mend. ``warnings``: what a person should
+    look at. ``files``: kind -> path.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Outcome:
     error: str = ""
     user_error: bool = False
     date: str = ""
+    warnings: Sequence[str] = ()
     files: dict[str, Path] = field(default_factory=dict)
 
 
@@ -86,12 +88,13 @@ class Campaign:
         return 2 if all(scene.user_error for scene in self.failed) else 1
 
     def summary(self) -> list[str]:
-        """Return a line of counts, a line for each failure and note, and where the mosaics are."""
+        """Return a line of counts, one for each failure, warning and note, and the mosaics."""
         counts = Counter(scene.status for scene in self.scenes)
         order = ("mapped", "unchanged", "failed")
         told = ", ".join(f"{counts[status]} {status}" for status in order if counts[status])
         lines = [f"{len(self.scenes)} scenes: {told}; each stands in {self.folder / TABLE}"]
         lines += [f"failed: {scene.name}: {scene.error}" for scene in self.failed]
+        lines += [f"look at {one.name}: {line}" for one in self.scenes for line in one.warnings]
         lines += self.notes
         made = [path for paths in self.mosaics.values() for path in paths]
         lines += [str(path) for path in [*made, *([self.outlines] if self.outlines else [])]]
@@ -209,15 +212,17 @@ def _earlier(job: _Job, record: Record) -> Outcome | None:
         return outcome
     if files is None:
         return None
-    outcome = Outcome(name, "unchanged", record.seconds(name), date=_date(job, files), files=files)
+    outcome = Outcome(name, "unchanged", record.seconds(name), **_told(job, files))
     if not record.scenes.get(name, {}).get("files"):
         record.add(replace(outcome, status="mapped"), job.scene)
     return outcome
 
 
-def _date(job: _Job, files: Mapping[str, Path]) -> str:
+def _told(job: _Job, files: dict[str, Path]) -> dict[str, Any]:
+    """Return what an outcome has from a scene's item, and its files."""
     about, _ = read_item(files["item"])
-    return str(job.settings.get("date") or about.get("glacier:image_date") or "")
+    date = str(job.settings.get("date") or about.get("glacier:image_date") or "")
+    return {"date": date, "warnings": about.get("glacier:warnings", []), "files": files}
 
 
 def _attempt(job: _Job) -> Outcome:
@@ -230,7 +235,7 @@ def _attempt(job: _Job) -> Outcome:
         if job.scene.on_the_web:
             raise
         return Outcome(name, "failed", time.perf_counter() - start, plain(error), True)
-    return Outcome(name, "mapped", time.perf_counter() - start, date=_date(job, files), files=files)
+    return Outcome(name, "mapped", time.perf_counter() - start, **_told(job, files))
 
 
 def _given_up(job: _Job, error: BaseException) -> Outcome:
@@ -275,6 +280,7 @@ class Record:
             "seconds": round(outcome.seconds, 2),
             "error": outcome.error,
             "date": outcome.date,
+            "warnings": list(outcome.warnings),
             "source": public_names(scene.images),
             "files": {kind: _relative(path, self.folder) for kind, path in outcome.files.items()},
         }
@@ -289,7 +295,7 @@ class Record:
         """Write the scenes of this list as a table for people."""
         rows = [
             {"name": one.name, "status": one.status, "seconds": round(one.seconds, 2),
-             "date": one.date, "error": one.error,
+             "date": one.date, "error": one.error, "warnings": "; ".join(one.warnings),
              **{kind: _relative(one.files[kind], self.folder) if kind in one.files else ""
                 for kind in KINDS}}
             for one in outcomes

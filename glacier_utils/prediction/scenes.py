@@ -14,12 +14,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import logging
+import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -37,6 +37,7 @@ from glacier_utils.datasets.exploration import thumbnail, thumbnail_mask
 from glacier_utils.errors import GlacierError
 from glacier_utils.files import file_fingerprint, fingerprint, write_json
 from glacier_utils.imagery.clouds import cloud_mask
+from glacier_utils.imagery.examination import Finding, Trained, examine, heed
 from glacier_utils.imagery.reflectance import Reflectance
 from glacier_utils.imagery.source import Source, input_files, open_source
 from glacier_utils.metrics import classify
@@ -53,7 +54,7 @@ from glacier_utils.raster.io import CACHE, open_raster, write_raster
 from glacier_utils.raster.paths import files_behind, is_virtual, list_files, local_file
 
 # Changed whenever a scene mapped before must not go on, or pass as finished, with the present code.
-FORMAT = 4
+FORMAT = 5
 CLASS_COLOURMAP = {value: (*bytes.fromhex(colour), 255) for value, _, _, colour in CLASSES}
 # Larger scenes are not written a second time: a person opens their own file beside the maps.
 LARGEST_IMAGE = 4096
@@ -102,7 +103,8 @@ def map_scene(
         bands: as of ``open_source``, names in the file's order or a mapping; None: the model's
             bands, by the names that the scene gives its own, else in the model's order.
         scale: of the scene's numbers, reflectance = (DN + offset) / scale; None: as the scene's
-            metadata or tags tell, else as in the training, else 10000.
+            metadata or tags tell, else as in the training, else 10000. Values that cannot be
+            reflectance are refused unless both scale and offset are given.
         offset: likewise, else 0.
         nodata: number of missing pixels; likewise, else the file's own tag.
         window: largest side of a window in pixels, as of ``mapper.Plan``.
@@ -115,11 +117,12 @@ def map_scene(
     Returns:
         Kind -> file: ``probability`` (uint8, probability = number x 0.004, 255 no data), ``class``
         (0, 1, 255), both cloud-optimised GeoTIFFs; ``outlines`` (GeoPackage in the GLIMS schema);
-        ``item`` (STAC, written last). Beside the probability lies its style for QGIS (``.qml``).
+        ``item`` (STAC, written last, with what was warned of as ``glacier:warnings``). Beside the
+        probability lies its style for QGIS (``.qml``).
 
     Raises:
-        GlacierError: an unreadable checkpoint or scene, a missing band, a date that is none, a disk
-            without space.
+        GlacierError: an unreadable checkpoint or scene, a missing band, values that cannot be
+            reflectance, a date that is none, a disk without space.
     """
     if date:
         image_day(date)  # refuses what is none before the work, not after it
@@ -133,6 +136,7 @@ def map_scene(
     models = _models(checkpoint)
     source = _open(scene, models[0][1], settings)
     mapper = Mapper([model for _, model in models], flips=flips)
+    warnings = heed(_examine(source, models[0][1], settings))
     plan = Plan(mapper, source, window=window, overlap=overlap)
     date = date_in_name(source.paths, date)
     about = _about(models, source, plan, date)
@@ -156,7 +160,7 @@ def map_scene(
             uncertainty_m=source.grid.resolution,  # a pixel: what the image can show
         )
     made = {kind: path for kind, path in files.items() if kind != "item"}
-    properties = about | {"inputs": for_all}
+    properties = about | {"inputs": for_all, "warnings": warnings}
     write_item(files["item"], grid=source.grid, date=date, assets=made, properties=properties)
     return files
 
@@ -193,16 +197,24 @@ def _whole(item: Path, for_all: str) -> dict[str, Path] | None:
     return files if there and properties.get("glacier:inputs") == for_all else None
 
 
-def _rasters_whole(files: Mapping[str, Path], for_rasters: str) -> bool:
-    """Say whether both rasters are there and bear this hash."""
+def is_map(path: Path, made_from: str = "") -> bool:
+    """Say whether a file is a raster that was made here, from inputs of this hash if one is given.
+
+    Args:
+        path: of the file.
+        made_from: the hash; "" for any.
+    """
     try:
-        for kind in ("probability", "class"):
-            with open_raster(files[kind]) as file:
-                if file.tags().get(_INPUTS) != for_rasters:
-                    return False
+        with open_raster(path) as file:
+            inputs = file.tags().get(_INPUTS, "")
     except GlacierError:
         return False
-    return True
+    return bool(inputs) and made_from in ("", inputs)
+
+
+def _rasters_whole(files: Mapping[str, Path], for_rasters: str) -> bool:
+    """Say whether both rasters are there and bear this hash."""
+    return all(is_map(files[kind], for_rasters) for kind in ("probability", "class"))
 
 
 def _keys(checkpoint: Checkpoints, scene: Any, settings: Mapping[str, Any]) -> tuple[str, str]:
@@ -332,18 +344,29 @@ def _open(scene: Any, segmenter: Segmenter, settings: Mapping[str, Any]) -> Sour
         return scene
     given = {name: settings[name] for name in ("scale", "offset", "nodata")}
     given = {name: value for name, value in given.items() if value is not None}
+    stated = bool({"scale", "offset"} & set(given))
     # The model's own order says nothing of the scene's.
     how: dict[str, Any] = {
         "bands": settings["bands"] or segmenter.bands,
         "stated": settings["bands"] is not None,
     }
-    source = open_source(scene, reflectance=Reflectance(**given) if given else None, **how)
+    source = open_source(scene, reflectance=Reflectance(nodata=given.get("nodata")), **how)
+    rule = source.reflectance
     if source.reflectance_source == "default":
-        trained = segmenter.provenance.get("reflectance") or {}
-        source = open_source(scene, reflectance=Reflectance(**{**trained, **given}), **how)
-    for line in source.warnings:
-        logging.getLogger(__name__).warning(line)
-    return source
+        rule = Reflectance(**segmenter.provenance.get("reflectance") or {})
+    elif not stated:
+        return source
+    rule = replace(rule or Reflectance(), **given, stated=stated)
+    return open_source(scene, reflectance=rule, **how)
+
+
+def _examine(source: Source, segmenter: Segmenter, settings: Mapping[str, Any]) -> list[Finding]:
+    """Hold a scene against what a model was trained on."""
+    mean, std = segmenter.mean.flatten().tolist(), segmenter.std.flatten().tolist()
+    resolution = segmenter.provenance.get("resolution_m") or math.nan
+    trained = Trained(segmenter.bands, mean, std, resolution)
+    stated = [name for name in ("scale", "offset", "nodata") if settings[name] is not None]
+    return examine(source, trained=trained, stated=stated)
 
 
 def _about(

@@ -68,8 +68,8 @@ def write_item(
         assets: kind ("probability", "class", "outlines") -> file, which must be there; its
             address in the item is relative to ``path``.
         properties: what made the files, such as model, checkpoint, checkpoint_sha256, scene,
-            threshold, window, overlap; numbers stay numbers, text becomes a line of plain
-            characters. Named ``glacier:<key>`` in the item.
+            threshold, window, overlap, warnings; numbers stay numbers, text, also in lists, becomes
+            a line of plain characters. Named ``glacier:<key>`` in the item.
 
     Raises:
         GlacierError: an asset that is not there, or a date that is none.
@@ -89,10 +89,7 @@ def write_item(
             "processing:level": "L4",
             "processing:software": {"glacier-utils": version("glacier-utils")},
             "processing:lineage": "Glaciers mapped in a satellite image by a neural network",
-            **{
-                f"glacier:{key}": clean_text(value, _LONGEST) if isinstance(value, str) else value
-                for key, value in (properties or {}).items()
-            },
+            **{f"glacier:{key}": _plain(value) for key, value in (properties or {}).items()},
         },
         **_time(date, now),
     )
@@ -120,6 +117,12 @@ def read_item(path: str | Path) -> tuple[dict[str, Any], dict[str, Path]]:
         return dict(content["properties"]), files
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}, {}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return clean_text(value, _LONGEST) if isinstance(value, str) else value
 
 
 def _footprint(grid: Grid) -> tuple[dict[str, Any] | None, list[float] | None]:

@@ -370,8 +370,10 @@ def _positions(store: PatchStore, dates: list[str]) -> tuple[np.ndarray, np.ndar
 
 
 def _provenance(store: PatchStore, identity: dict[str, Any]) -> dict[str, Any]:
-    """Say what a checkpoint was trained on, and how the numbers there become reflectance."""
-    facts = {name: store.parameters.get(name) for name in ("dataset", "reflectance")}
+    """Say what a checkpoint was trained on: how its numbers become reflectance, its pixels."""
+    facts = {
+        name: store.parameters.get(name) for name in ("dataset", "reflectance", "resolution_m")
+    }
     facts["patch_px"] = int(store.images.shape[-1])
     return identity | {name: value for name, value in facts.items() if value is not None}
 
@@ -381,7 +383,10 @@ def _finished(folder: Path, key: str) -> Fit | None:
     report, checkpoint = folder / "fit.json", folder / "checkpoint.pt"
     if not (report.is_file() and checkpoint.is_file() and (folder / "history.csv").is_file()):
         return None
-    content = json.loads(report.read_text(encoding="utf-8"))
+    try:
+        content = json.loads(report.read_text(encoding="utf-8"))
+    except ValueError:  # cut short by a full disk
+        return None
     if content.get("fingerprint") != key:
         return None
     return Fit(

@@ -387,12 +387,13 @@ def test_offset_that_the_values_contradict_is_a_warning(folder, edit, write_tif)
 
     dataset = open_dataset(edit(set_date({"images": "scene.tif", "reflectance": {"offset": 0}})))
     assert dataset.radiometry("train", "2023-08").ok is True
-    assert dataset.warnings("train", "2023-08") == []
+    assert dataset.examine("train", "2023-08") == []
     dataset = open_dataset(edit(set_date("scene.tif")))
     finding = dataset.radiometry("train", "2023-08")
     assert (finding.ok, finding.claimed, finding.fits) == (False, -1000, 0)
     assert dataset.radiometry("train", "2023-08") is finding
-    assert dataset.warnings("train", "2023-08") == [finding.message]
+    (found,) = dataset.examine("train", "2023-08")
+    assert (found.severity, found.message) == ("warning", finding.message)
 
 
 # --- mistakes

@@ -94,6 +94,9 @@ class StubDataset:
         self.opened += 1
         return self.sources[area, date]
 
+    def examine(self, area, date):
+        return []
+
     def labels(self, area, date, *, rule="nearest", band_m=0.0):
         return StubMask(self.masks[area, date])
 

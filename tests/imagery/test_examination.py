@@ -10,7 +10,7 @@ import pytest
 import rasterio
 
 from glacier_utils.datasets.dataset import open_dataset
-from glacier_utils.imagery.offset import check_offset
+from glacier_utils.imagery.examination import check_offset
 from glacier_utils.imagery.reflectance import Reflectance
 from glacier_utils.imagery.source import open_source
 
@@ -173,6 +173,7 @@ def test_large_scenes_are_read_in_part(tmp_path, write_tif):
 
 
 @pytest.mark.skipif(not SAMPLE.exists(), reason="data/sample is not there: glacier sample makes it")
+@pytest.mark.slow
 def test_sample_in_both_directions():
     data = open_dataset(SAMPLE)
     for area in data.areas:

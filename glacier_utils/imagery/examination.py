@@ -1,0 +1,388 @@
+"""Can the values of an image be reflectance, and such as a model was trained on?
+
+The one examination that ``glacier check``, training and prediction share (``examine``). Scale and
+offset are what goes wrong most. Sentinel-2 products since processing baseline 04.00 (25 January
+2022) are stored with 1000 added, reflectance = (number - 1000) / 10000; older ones and many
+catalogues' copies are not. Metadata may be lost, wrong, or true of the file before somebody changed
+it. Dark water and deep shadow show it (``check_offset``): their reflectance in the near infrared is
+next to nothing, whoever claims what.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from glacier_utils.errors import GlacierError
+from glacier_utils.imagery.reflectance import Reflectance
+from glacier_utils.imagery.source import Source
+from glacier_utils.raster.grid import Grid
+
+ERROR, WARNING = "error", "warning"
+
+CANDIDATES = (0.0, -1000.0, 1000.0, -2000.0)  # per scale of 10000; 1000 taken off or added twice
+_SCALES = (10000.0, 1.0)  # of numbers that can come from a Sentinel-2 product
+_SIDE, _WINDOWS = 256, 36  # px and number of the windows that are read
+_ENOUGH = 1_000_000  # pixels
+
+# The limits below were set on nuuk (water, no offset), the two dates of athabasca (shadows that
+# were corrected too far, down to -0.06 in red and near infrared) and surfaces measured on glaciers.
+# Percent of pixels that make "the darkest": enough that no defect of a few pixels counts.
+_DARK_PERCENT = 1
+# The darkest pixels of a scene with water or shadow, where the offset is right.
+_DARK = (-0.05, 0.05)
+# No surface is as dark as that; up to this fraction may be corrected too far.
+_IMPOSSIBLE, _IMPOSSIBLE_FRACTION = -0.07, 0.002
+# Water and shadow at their own floor in all bands: not below 0, not bright, and many alike. The
+# darkest of bare ice or rock thin out: nir of bare ice 0.03 from its 0.05th to its 2nd percentile.
+_FLOOR = (-0.02, 0.10)
+_SHARP_PERCENT, _SHARP = (0.05, 2), 0.02
+# From the 1st to the 99th percentile: 8-bit numbers taken for reflectance x 10000 span 0.025.
+_SPREAD = (0.03, 3.0)
+# So many pixels with exactly the greatest number are saturated, not bright.
+_SATURATED = 0.005
+# So many pixels darker than any surface are more than shadow that was corrected too far.
+_MANY_DARK = 0.02
+
+# Reflectances beyond these are no measurement: Sentinel-2's offset alone reaches down to -0.1, and
+# a slope of fresh snow that faces the sun up to 1.5 or so. Some are to be looked at, many are not
+# of this scale.
+_LOWEST, _HIGHEST = -0.15, 2.0
+_SOME, _MANY = 0.001, 0.05
+# The middle of the values lies in here even in deep shadow and on sunlit snow.
+_MIDDLE = (-0.05, 1.5)
+# Values of all bands up to here: nothing at all, or clear water or numbers of another scale.
+_NOTHING, _DIM = 0.002, 0.03
+# 8-bit numbers: the range of a band that is more than the noise of water, and a bright band.
+_RANGE_8_BITS, _BRIGHT_8_BITS = 40, 128
+# Scales and offsets that people's numbers have: Sentinel-2, reflectance as it is, per cent, 8 bits,
+# Landsat Collection 2 (surface, top of atmosphere).
+_KNOWN = (
+    (10000, -1000), (10000, 0), (1, 0), (100, 0), (255, 0), (36363.6, -7272.7), (50000, -5000),
+)  # fmt: skip
+_GLACIERS = (0.35, 0.25)  # mean and std of each band where no training tells them
+_ALIKE = 1.5  # misfit of mean and std to which values are like those of the training
+_FAR = 3.0  # std from the mean of the training
+_OTHER_RESOLUTION = 1.2
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What an examination found: severity ("error" or "warning") and a line."""
+
+    severity: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The reflectance that a model was trained on.
+
+    Attributes:
+        bands: names in order.
+        mean: [band].
+        std: [band].
+        resolution: of its images in m, nan where nobody knows.
+    """
+
+    bands: Sequence[str]
+    mean: Sequence[float]
+    std: Sequence[float]
+    resolution: float = math.nan
+
+
+@dataclass(frozen=True)
+class OffsetFinding:
+    """What the values say of a claimed offset.
+
+    Attributes:
+        ok: True if the values agree with it, as they may with a wrong one where a scene has neither
+            water nor shadow; False if they contradict it; None if they cannot tell.
+        claimed: the offset in numbers as stored.
+        fits: the offset that fits, None if none of those tried does or the values cannot tell.
+        message: one line.
+        too_dark: fraction of the pixels that would be darker than any surface.
+    """
+
+    ok: bool | None
+    claimed: float
+    fits: float | None
+    message: str
+    too_dark: float = 0.0
+
+
+def examine(
+    source: Source, *, trained: Trained | None = None, stated: Collection[str] = ()
+) -> list[Finding]:
+    """Look at the values of an image, in at most 36 windows of 256 x 256 px, and at its place.
+
+    Errors are where a map or a training would be wrong. An offset in the metadata of a product, or
+    that a manifest tells, is warned of only; so is all that the user has stated for this scene.
+
+    Args:
+        source: the image, on its own grid: warping evens out the darkest values.
+        trained: for a prediction, what the values are held against.
+        stated: which of "scale", "offset" and "nodata" the user has stated for this very scene.
+    """
+    values, whole = _sample(source)
+    name = f"{source.paths[0]}: " if source.paths else ""
+    found = [Finding(WARNING, line) for line in source.warnings]
+    found += [Finding(WARNING, name + line) for line in _examine_place(source.grid, trained)]
+    if not values.size:
+        key = "`nodata` in `reflectance`" if trained is None else "--nodata"
+        text = f"{name}no valid pixel; check {key} and the files"
+        return [*found, Finding(ERROR if whole else WARNING, text)]
+    rule = _claimed(source)
+    # Images that are no numbers in files have no scale or offset that could be mended.
+    excused = rule is None or {"scale", "offset"} <= set(stated)
+    wrong = _examine_scale(source, values, rule or Reflectance(1), trained, stated)
+    if wrong is not None:
+        return [*found, Finding(WARNING if excused else wrong.severity, name + wrong.message)]
+    offset = check_offset(source, values)
+    if offset.ok is False:
+        excused |= "offset" in stated or source.reflectance_source.startswith("product")
+        sure = trained is not None and offset.fits is not None and offset.too_dark > _MANY_DARK
+        text = offset.message
+        if trained is not None and offset.fits is not None:
+            text = text.replace("state it in `reflectance`", f"give --offset {offset.fits:g}")
+        found.append(Finding(ERROR if sure and not excused else WARNING, text))
+    return found
+
+
+def _claimed(source: Source) -> Reflectance | None:
+    return source.reflectance if isinstance(source.reflectance, Reflectance) else None
+
+
+def heed(findings: Sequence[Finding]) -> list[str]:
+    """Log the warnings among findings and return them.
+
+    Raises:
+        GlacierError: the first error among them.
+    """
+    for finding in findings:
+        if finding.severity == ERROR:
+            raise GlacierError(finding.message)
+    for finding in findings:
+        logging.getLogger(__name__).warning(finding.message)
+    return [finding.message for finding in findings]
+
+
+def _examine_place(grid: Grid, trained: Trained | None) -> list[str]:
+    """Say what a map of this grid will lack."""
+    lines: list[str] = []
+    if trained is None:
+        return lines
+    if grid.crs is None:
+        lines.append(
+            "has no CRS: its maps will have no place on Earth, no outlines and no areas; give it "
+            "one (gdal_edit.py -a_srs EPSG:CODE)"
+        )
+    ratio = grid.resolution / trained.resolution
+    if max(ratio, 1 / ratio) > _OTHER_RESOLUTION:
+        lines.append(
+            f"its pixels are {grid.resolution:.3g} m, those of the training were "
+            f"{trained.resolution:.3g} m: shapes have other sizes than the model knows; resample "
+            f"the image (gdalwarp -tr), or look at the map with care"
+        )
+    return lines
+
+
+def _examine_scale(
+    source: Source,
+    values: np.ndarray,
+    rule: Reflectance,
+    trained: Trained | None,
+    stated: Collection[str],
+) -> Finding | None:
+    """Judge whether values [band, pixel] can be reflectance at all, and like the training's."""
+    beyond = values[(values < _LOWEST) | (values > _HIGHEST)]
+    part = beyond.size / values.size
+    if part > _SOME:
+        usual = float(np.median(beyond))
+        stored = f"{round(usual * rule.scale - rule.offset, 2) + 0.0:g}"
+        text = f"{part:.1%} of the numbers are no reflectance, such as {stored}"
+        if (beyond == usual).mean() > 0.9:
+            # Numbers of a product may be saturated.
+            may_be = source.reflectance_source.startswith("product") or "nodata" in stated
+            mend = f"set `nodata: {stored}`" if trained is None else f"give --nodata {stored}"
+            text += f"; if it marks missing pixels, {mend}"
+            return Finding(WARNING if may_be else ERROR, text)
+    low, middle, high = np.percentile(values, (1, 50, 99), axis=1)
+    mean, std = _statistics(source.bands, trained)
+    fit, misfit = _best_fit(values, rule, mean, std)
+    other = fit not in (None, (rule.scale, rule.offset))
+    mend = "check `scale`, `offset` and `nodata`"
+    if fit is not None and other:
+        told = "{{scale: {:g}, offset: {:g}}}" if trained is None else "--scale {:g} --offset {:g}"
+        mend = "try " + told.format(*fit)
+    centre = float(np.median(middle))
+    dim, eight_bits = (high < _DIM).all(), _are_8_bits(values, rule, low, high)
+    why = (
+        f"the median reflectance would be {centre:.3g} (stored numbers around "
+        f"{centre * rule.scale - rule.offset:.3g}): `scale` or `offset` ({rule.words}) do not fit "
+        "the values"
+    )
+    if eight_bits and (dim or not _MIDDLE[0] < centre):
+        why += ", which are 8-bit numbers as of a picture, and a picture is no reflectance"
+        mend = mend if fit == (255, 0) else "take the numbers of the product"
+        return Finding(ERROR, f"{why}; {mend}")
+    dim_but_fits = dim and other and misfit < _ALIKE
+    nothing = (np.abs((low, high)) < _NOTHING).all()
+    if part > _MANY or not _MIDDLE[0] < centre < _MIDDLE[1] or nothing or dim_but_fits:
+        return Finding(ERROR, f"{why}; {mend}")
+    if part > _SOME:
+        return Finding(WARNING, f"{text} ({usual:.2f}); check `scale`, `offset` and `nodata`")
+    if trained is not None and (np.abs(middle - mean) > _FAR * std).all():
+        each = ", ".join(
+            f"{band} {value:.2g} ({m:.2g} +- {s:.2g})"
+            for band, value, m, s in zip(source.bands, middle, mean, std, strict=True)
+        )
+        mend = mend if misfit < _ALIKE else "look at the map with care"
+        return Finding(WARNING, f"reflectance unlike that of the training: {each}; {mend}")
+    return None
+
+
+def _statistics(bands: Sequence[str], trained: Trained | None) -> np.ndarray:
+    """Return mean and std [2, band] of the training, where it is known."""
+    if trained is None:
+        return np.tile(_GLACIERS, (len(bands), 1)).T
+    known = dict(zip(trained.bands, zip(trained.mean, trained.std, strict=True), strict=True))
+    return np.array([known.get(band, _GLACIERS) for band in bands]).T
+
+
+def _best_fit(
+    values: np.ndarray, rule: Reflectance, mean: np.ndarray, std: np.ndarray
+) -> tuple[tuple[float, float] | None, float]:
+    """Return the known scale and offset that bring values nearest to mean and std, and how near."""
+    # Values that are all but an offset lose too much in sums of float32.
+    stored = values.mean(axis=1, dtype=np.float64) * rule.scale - rule.offset
+    spread = np.maximum(values.std(axis=1, dtype=np.float64) * rule.scale, 1e-9)
+    found: tuple[tuple[float, float] | None, float] = None, math.inf
+    for scale, offset in _KNOWN:
+        off = ((stored + offset) / scale - mean) / std
+        misfit = float(np.mean(off**2 + np.log(spread / scale / std) ** 2))
+        if misfit < found[1] and _MIDDLE[0] < float(np.median(stored + offset)) / scale < 1.5:
+            found = (scale, offset), misfit
+    return found
+
+
+def _are_8_bits(values: np.ndarray, rule: Reflectance, low: np.ndarray, high: np.ndarray) -> bool:
+    top = high * rule.scale - rule.offset
+    some = values[:, ::101] * rule.scale - rule.offset
+    wide = ((high - low) * rule.scale).max() >= _RANGE_8_BITS or top.min() >= _BRIGHT_8_BITS
+    return bool(wide and top.max() < 255.5 and (np.abs(some - some.round()) < 0.02).all())
+
+
+def check_offset(source: Source, values: np.ndarray | None = None) -> OffsetFinding:
+    """Compare the values of an image with the offset claimed for it (``source.reflectance``).
+
+    Args:
+        source: the image, on its own grid: warping evens out the darkest values.
+        values: valid reflectance [band, pixel], where it is read already; None: as ``examine``.
+    """
+    claimed = _claimed(source) or Reflectance()
+    name = f"{source.paths[0]}: " if source.paths else ""
+
+    def undecided(why: str) -> OffsetFinding:
+        text = f"{name}offset {claimed.offset:g} cannot be judged{why}"
+        return OffsetFinding(None, claimed.offset, None, text)
+
+    if claimed.scale not in _SCALES:
+        return undecided(
+            f": with a scale of {claimed.scale:g} these are not the numbers of a Sentinel-2 product"
+        )
+    values = _sample(source)[0] if values is None else values
+    if values.shape[1] < 1000:
+        return undecided(f" on {values.shape[1]} valid pixels")
+    spread = float(np.ptp(np.percentile(values, (1, 99))))
+    if not _SPREAD[0] < spread < _SPREAD[1]:
+        return undecided(
+            f": the reflectances span {spread:.2g}, too little or too much to know that `scale` is "
+            "right"
+        )
+
+    # What shift of reflectance each other offset means.
+    offsets = [offset * claimed.scale / 10000 for offset in CANDIDATES]
+    shifts = {o: (o - claimed.offset) / claimed.scale for o in offsets if o != claimed.offset}
+    # Blue, lit by haze and corrected too far the most, is asked only whether it is dark at all.
+    asked = [n for n, band in enumerate(source.bands) if band != "blue"] or [0]
+    levels = np.percentile(values, _DARK_PERCENT, axis=1)
+    darkest = min(asked, key=lambda n: levels[n])
+    band, level = source.bands[darkest], float(levels[darkest])
+    too_dark = float((values[asked] < _IMPOSSIBLE).any(axis=0).mean())
+    saturated = float((values == values.max(axis=1, keepdims=True)).any(axis=0).mean())
+    tail = f"; {saturated:.1%} of the pixels are saturated" if saturated > _SATURATED else ""
+
+    def contradicted(fits: float | None, why: str) -> OffsetFinding:
+        by = source.reflectance_source
+        by = "" if by in ("", "default", "manifest") else f" ({by})"
+        text = f"{name}the values contradict offset {claimed.offset:g}{by}: {why}; {_remedy(fits)}"
+        return OffsetFinding(False, claimed.offset, fits, text + tail, too_dark)
+
+    if too_dark > _IMPOSSIBLE_FRACTION or level < _DARK[0]:
+        fits = next((o for o, s in shifts.items() if _DARK[0] <= level + s <= _DARK[1]), None)
+        return contradicted(
+            fits,
+            f"{too_dark:.1%} of the pixels would be darker than {_IMPOSSIBLE:g} in {band}",
+        )
+    if level <= _DARK[1]:
+        text = (
+            f"{name}offset {claimed.offset:g} fits: the darkest {_DARK_PERCENT} % of the pixels "
+            f"reach {level:.2f} in {band}{tail}"
+        )
+        return OffsetFinding(True, claimed.offset, claimed.offset, text)
+    low, high = np.percentile(values[darkest], _SHARP_PERCENT)
+    if high - low <= _SHARP:
+        for fits, shift in shifts.items():
+            floor = level + shift <= _DARK[1] and _FLOOR[0] <= levels.min() + shift
+            if floor and levels.max() + shift <= _FLOOR[1]:
+                return contradicted(
+                    fits,
+                    f"many pixels are equally dark, but at {level:.2f} in {band} and at "
+                    f"{levels.max():.2f} or below in all bands, which for water and shadow is too "
+                    "bright",
+                )
+    # Values that are all cut off at one number were cut off at 1.
+    top = float(values.max())
+    if (values == top).any(axis=0).mean() > _SATURATED and abs(top - 1) >= 1e-3:
+        fits = next((o for o, shift in shifts.items() if abs(top + shift - 1) < 1e-3), None)
+        if fits is not None:
+            return contradicted(fits, f"they are cut off at {top:.2f} instead of 1")
+    return undecided(
+        f": no dark water or shadow (the darkest {_DARK_PERCENT} % reach {level:.2f} in {band})"
+        f"{tail}"
+    )
+
+
+def _remedy(fits: float | None) -> str:
+    if fits is None:
+        return "no known offset fits; check `scale`, `offset` and `nodata` in `reflectance`"
+    why = {
+        0: "a product from before 2022, or applied already",
+        -1: "a product since January 2022",
+        1: "1000 was taken off twice",
+        -2: "1000 was added twice",
+    }
+    times = round(fits / (1000 if abs(fits) >= 1 else 0.1))
+    return f"offset {fits:g} fits ({why[times]}): state it in `reflectance`"
+
+
+def _sample(source: Source) -> tuple[np.ndarray, bool]:
+    """Return valid reflectance [band, pixel] of spread windows, and whether they are all."""
+    height, width = source.grid.shape
+    rows, cols = range(0, height, _SIDE), range(0, width, _SIDE)
+    # Spread both ways, and never across the blocks of 512 or 1024 px that files decode whole.
+    down = min(len(rows), max(1, round((_WINDOWS * len(rows) / len(cols)) ** 0.5)))
+    across = min(len(cols), max(1, _WINDOWS // down))
+    step = 1 + down * across * _SIDE**2 // _ENOUGH
+    found = []
+    for row in (rows[round(place)] for place in np.linspace(0, len(rows) - 1, down)):
+        for col in (cols[round(place)] for place in np.linspace(0, len(cols) - 1, across)):
+            image = source.read(row, col, min(_SIDE, height - row), min(_SIDE, width - col))
+            found.append(image.reflectance[:, image.valid][:, ::step])
+    whole = down * across == len(rows) * len(cols)
+    return np.ascontiguousarray(np.concatenate(found, axis=1)), whole

@@ -1,0 +1,316 @@
+"""Traps of kind 2: what numbers mean, and values that a model has not seen."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+import torch
+from affine import Affine
+from traps.tools import (
+    AT,
+    SNOW,
+    WATER,
+    Told,
+    glacier,
+    iou,
+    manifest,
+    mapped,
+    numbers,
+    outlines,
+    scene,
+    told,
+    trap,
+    write,
+)
+
+from glacier_utils.models.checkpoint import load_checkpoint, save_checkpoint
+
+IMAGE, TRUTH = scene()
+Capsys = pytest.CaptureFixture
+
+
+def predict(
+    capsys: Capsys, model: Path, folder: Path, array: np.ndarray, *options: object, **file: Any
+) -> Told:
+    """Map an array as a scene without nodata, into ``out``."""
+    path = write(folder / "scene.tif", array, **{"nodata": None, **file})
+    return glacier(capsys, "predict", model, path, folder / "out", *options)
+
+
+def good(folder: Path, truth: np.ndarray = TRUTH) -> bool:
+    return iou(mapped(folder / "out"), truth) > 0.99
+
+
+def nothing(folder: Path) -> bool:
+    """Whether nothing of a map is there."""
+    return not list((folder / "out").glob("*.tif"))
+
+
+def picture() -> np.ndarray:
+    return np.clip(IMAGE * 255, 0, 255).astype(np.uint8)
+
+
+def landsat() -> np.ndarray:
+    """Numbers of Landsat Collection 2: reflectance = number x 0.0000275 - 0.2."""
+    return np.rint((IMAGE + 0.2) / 0.0000275).astype(np.uint16)
+
+
+def changed(model: Path, folder: Path, **provenance: object) -> Path:
+    """Return the model as trained on something else."""
+    made = load_checkpoint(model)
+    made.provenance |= provenance
+    return save_checkpoint(folder / "model.pt", made)
+
+
+def labelled(folder: Path, array: np.ndarray, reflectance: str, **file: Any) -> Path:
+    """Make a dataset of one scene with outlines."""
+    write(folder / "scene.tif", array, **{"nodata": None, **file})
+    ice = outlines(TRUTH, line_type="glac_bound", glac_id="G1", src_date="2023-08-01")
+    ice.to_file(folder / "ice.gpkg")
+    return manifest(folder, rest="outlines: ice.gpkg", reflectance=reflectance)
+
+
+@trap(2, "predict: reflectance 0..1 as float", "refused")
+def test_float(tmp_path: Path, model: Path, capsys: Capsys) -> str:
+    done = predict(capsys, model, tmp_path, IMAGE)
+    assert nothing(tmp_path)
+    return told(done, says=r"scene\.tif: the median.*try --scale 1 --offset 0")
+
+
+@trap(2, "predict: reflectance 0..1 as float, told by --scale 1 --offset 0", "right")
+def test_float_told(tmp_path: Path, model: Path, capsys: Capsys) -> str:
+    done = predict(capsys, model, tmp_path, IMAGE, "--scale", 1, "--offset", 0)
+    return told(done, right=good(tmp_path))
+
+
+@trap(2, "predict: reflectance 0..1 as float by a model of numbers without offset", "refused")
+def test_float_without_offset(tmp_path: Path, model: Path, capsys: Capsys) -> str:
+    other = changed(model, tmp_path, reflectance={"scale": 10000})
+    done = predict(capsys, other, tmp_path, IMAGE)
+    return told(done, says="--scale 1 --offset 0")
+
+
+@trap(2, "predict: an 8-bit picture", "refused")
+def test_picture(tmp_path: Path, model: Path, capsys: Capsys) -> str:
+    done = predict(capsys, model, tmp_path, picture())
+    assert nothing(tmp_path)
+    return told(done, says=r"scene\.tif: .*a picture is no reflectance; try --scale 255 --offset 0")
+
+
+@trap(2, "predict: an 8-bit picture by a model of numbers without offset", "refused")
+def test_picture_without_offset(tmp_path: Path, model: Path, capsys: Capsys) -> str:
+    other = changed(model, tmp_path, reflectance={"scale": 10000})
+    return told(predict(capsys, other, tmp_path, picture()), says="picture is no reflectance")
+
+
+@trap(2, "predict: an 8-bit picture, told by --scale 255 --offset 0", "right")
+def test_picture_told(tmp_path: Path, model: Path, capsys: Capsys) -> str:
+    done = predict(capsys, model, tmp_path, picture(), "--scale", 255, "--offset", 0)
+    return told(done, right=good(tmp_path))
+
+
+@trap(2, "predict: reflectance x 255 as float", "refused")
+def test_times_255(tmp_path: Path, model: Path, capsys: Capsys) -> str:
+    return told(predict(capsys, model, tmp_path, IMAGE * 255), says="--scale 255 --offset 0")
+
+
+@trap(2, "predict: reflectance in per cent", "refused")
+def test_percent(tmp_path: Path, model: Path, capsys: Capsys) -> str:
+    return told(predict(capsys, model, tmp_path, IMAGE * 100), says="--scale 100 --offset 0")
+
+
+@trap(2, "predict: numbers without the 1000 that the training had", "refused")
+def test_without_the_1000(tmp_path: Path, model: Path, capsys: Capsys) -> str:
+    done = predict(capsys, model, tmp_path, numbers(IMAGE, 0))
+    assert nothing(tmp_path)
+    return told(done, says=r"contradict offset -1000.*give --offset 0")
+
+
+@trap(2, "predict: numbers without the 1000, told by --offset 0", "right")
+def test_without_the_1000_told(tmp_path: Path, model: Path, capsys: Capsys) -> str:
+    done = predict(capsys, model, tmp_path, numbers(IMAGE, 0), "--offset", 0)
+    return told(done, right=good(tmp_path))
+
+
+@trap(2, "predict: numbers without the 1000, though --offset -1000 is told", "warned")
+def test_told_against_the_values(tmp_path: Path, model: Path, capsys: Capsys) -> str:
+    done = predict(capsys, model, tmp_path, numbers(IMAGE, 0), "--offset", -1000)
+    return told(done, says="give --offset 0")
+
+
+@trap(2, "predict: the 1000 taken off twice", "refused")
+def test_taken_off_twice(tmp_path: Path, model: Path, capsys: Capsys) -> str:
+    other = changed(model, tmp_path, reflectance={"scale": 10000})
+    array = np.rint(IMAGE * 10000 - 1000).astype(np.int16)
+    return told(predict(capsys, other, tmp_path, array), says="give --offset 1000")
+
+
+@trap(2, "predict: numbers with the 1000 by a model of numbers without", "warned")
+def test_with_the_1000(tmp_path: Path, model: Path, capsys: Capsys) -> str:
+    other = changed(model, tmp_path, reflectance={"scale": 10000})
+    done = predict(capsys, other, tmp_path, numbers(IMAGE))
+    return told(done, says="give --offset -1000")
+
+
+@trap(2, "predict: the 1000 added twice", "warned")
+def test_added_twice(tmp_path: Path, model: Path, capsys: Capsys) -> str:
+    return told(predict(capsys, model, tmp_path, numbers(IMAGE, 2000)), says="give --offset -2000")
+
+
+@trap(2, "predict: numbers of Landsat Collection 2", "refused")
+def test_landsat(tmp_path: Path, model: Path, capsys: Capsys) -> str:
+    done = predict(capsys, model, tmp_path, landsat())
+    return told(done, says=r"try --scale 36363\.6 --offset -7272\.7")
+
+
+@trap(2, "predict: numbers of Landsat Collection 2, told", "right")
+def test_landsat_told(tmp_path: Path, model: Path, capsys: Capsys) -> str:
+    options = "--scale", 36363.6, "--offset", -7272.7
+    return told(predict(capsys, model, tmp_path, landsat(), *options), right=good(tmp_path))
+
+
+@trap(2, "predict: numbers of Landsat Collection 2, tagged with their scale", "right")
+def test_landsat_tagged(tmp_path: Path, model: Path, capsys: Capsys) -> str:
+    path = write(tmp_path / "scene.tif", landsat(), nodata=0)
+    with rasterio.open(path, "r+") as file:
+        file.scales, file.offsets = [0.0000275] * 4, [-0.2] * 4
+    done = glacier(capsys, "predict", model, path, tmp_path / "out")
+    return told(done, right=good(tmp_path))
+
+
+@trap(2, "predict: tags of an offset that is taken off already", "refused")
+def test_tags_that_lie(tmp_path: Path, model: Path, capsys: Capsys) -> str:
+    path = write(tmp_path / "scene.tif", numbers(IMAGE, 0), nodata=None)
+    with rasterio.open(path, "r+") as file:
+        file.scales, file.offsets = [0.0001] * 4, [-0.1] * 4
+    done = glacier(capsys, "predict", model, path, tmp_path / "out")
+    return told(done, says=r"offset -1000 \(file tags\).*give --offset 0")
+
+
+@trap(2, "predict: the same, told by --offset 0", "warned")
+def test_tags_that_lie_told(tmp_path: Path, model: Path, capsys: Capsys) -> str:
+    path = write(tmp_path / "scene.tif", numbers(IMAGE, 0), nodata=None)
+    with rasterio.open(path, "r+") as file:
+        file.scales, file.offsets = [0.0001] * 4, [-0.1] * 4
+    done = glacier(capsys, "predict", model, path, tmp_path / "out", "--offset", 0)
+    return told(done, says="tags say .* offset -1000", right=good(tmp_path))
+
+
+@trap(2, "predict: impossible values, though scale and offset are told", "warned")
+def test_impossible_but_told(tmp_path: Path, model: Path, capsys: Capsys) -> str:
+    done = predict(capsys, model, tmp_path, IMAGE, "--scale", 10000, "--offset", 0)
+    item = json.loads((tmp_path / "out" / "scene.json").read_text("utf-8"))
+    (line,) = item["properties"]["glacier:warnings"]
+    table = pd.read_csv(tmp_path / "out" / "scenes.csv")
+    assert table.warnings.tolist() == [line]
+    assert f"look at scene: {line}" in done.out
+    return told(done, says="--scale 1 --offset 0")
+
+
+@trap(2, "predict: missing pixels of -9999 that no tag marks", "refused")
+def test_missing_pixels(tmp_path: Path, model: Path, capsys: Capsys) -> str:
+    array = numbers(IMAGE).astype(np.int16)
+    array[:, :, :40] = -9999
+    return told(predict(capsys, model, tmp_path, array), says="give --nodata -9999")
+
+
+@trap(2, "predict: missing pixels of -9999, told by --nodata", "right")
+def test_missing_pixels_told(tmp_path: Path, model: Path, capsys: Capsys) -> str:
+    array = numbers(IMAGE).astype(np.int16)
+    array[:, :, :40] = -9999
+    done = predict(capsys, model, tmp_path, array, "--nodata", -9999)
+    empty = (mapped(tmp_path / "out")[:, :40] == 255).all()
+    return told(done, right=good(tmp_path) and empty)
+
+
+@trap(2, "predict: a scene of nothing but missing pixels", "refused")
+def test_nothing_valid(tmp_path: Path, model: Path, capsys: Capsys) -> str:
+    done = predict(capsys, model, tmp_path, numbers(IMAGE) * 0)
+    return told(done, says=r"scene\.tif: no valid pixel; check --nodata")
+
+
+@trap(2, "predict: nothing but snow", "right")
+def test_all_snow(tmp_path: Path, model: Path, capsys: Capsys) -> str:
+    noise = np.random.default_rng(0).normal(1, 0.03, IMAGE.shape)
+    done = predict(capsys, model, tmp_path, numbers(SNOW[:, None, None] * noise))
+    return told(done, right=bool((mapped(tmp_path / "out") == 1).all()))
+
+
+@trap(2, "predict: nothing but water", "right")
+def test_all_water(tmp_path: Path, model: Path, capsys: Capsys) -> str:
+    noise = np.random.default_rng(0).normal(1, 0.1, IMAGE.shape)
+    done = predict(capsys, model, tmp_path, numbers(WATER[:, None, None] * noise))
+    return told(done, right=bool((mapped(tmp_path / "out") == 0).all()))
+
+
+@trap(2, "predict: nothing but deep shadow, corrected too far", "right")
+def test_all_shadow(tmp_path: Path, model: Path, capsys: Capsys) -> str:
+    values = np.random.default_rng(0).normal(0.0, 0.02, IMAGE.shape).clip(-0.045)
+    done = predict(capsys, model, tmp_path, numbers(values))
+    return told(done, right=bool((mapped(tmp_path / "out") == 0).all()))
+
+
+@trap(2, "predict: much brighter than all that the training saw", "warned")
+def test_unlike(tmp_path: Path, model: Path, capsys: Capsys) -> str:
+    other = load_checkpoint(model)
+    other.mean, other.std = torch.full((1, 4, 1, 1), 0.1), torch.full((1, 4, 1, 1), 0.05)
+    bright = numbers(
+        np.full(IMAGE.shape, 0.8) * np.random.default_rng(0).normal(1, 0.03, (256, 256))
+    )
+    done = predict(capsys, save_checkpoint(tmp_path / "other.pt", other), tmp_path, bright)
+    return told(done, says=r"unlike that of the training: red 0\.8 \(0\.1 \+- 0\.05\)")
+
+
+@trap(2, "predict: pixels of 30 m by a model of 10 m", "warned")
+def test_other_resolution(tmp_path: Path, model: Path, capsys: Capsys) -> str:
+    other = changed(model, tmp_path, resolution_m=10.0)
+    coarse = AT @ Affine.scale(3)
+    done = predict(capsys, other, tmp_path, numbers(IMAGE), transform=coarse)
+    return told(
+        done, says="its pixels are 30 m, those of the training were 10 m", right=good(tmp_path)
+    )
+
+
+@trap(2, "predict: pixels as in the training", "right")
+def test_same_resolution(tmp_path: Path, model: Path, capsys: Capsys) -> str:
+    other = changed(model, tmp_path, resolution_m=10.0)
+    return told(predict(capsys, other, tmp_path, numbers(IMAGE)), right=good(tmp_path))
+
+
+@trap(2, "check: reflectance 0..1 as float under a scale of 10000", "refused")
+def test_check_float(tmp_path: Path, capsys: Capsys) -> str:
+    labelled(tmp_path, IMAGE, "{scale: 10000, offset: 0}")
+    return told(glacier(capsys, "check", tmp_path), says=r"try \{scale: 1, offset: 0\}")
+
+
+@trap(2, "train: reflectance 0..1 as float under a scale of 10000", "refused")
+def test_train_float(tmp_path: Path, capsys: Capsys) -> str:
+    labelled(tmp_path, IMAGE, "{scale: 10000, offset: 0}")
+    done = glacier(capsys, "train", tmp_path, "threshold", tmp_path / "out", "--patch", "size=32")
+    assert not list((tmp_path / "patches").glob("*"))
+    assert not (tmp_path / "out").exists()
+    return told(done, says=r"scene\.tif: .*try \{scale: 1, offset: 0\}")
+
+
+@trap(2, "check: an 8-bit picture, reflectance left out", "refused")
+def test_check_picture(tmp_path: Path, capsys: Capsys) -> str:
+    labelled(tmp_path, picture(), "{scale: 10000}")
+    return told(glacier(capsys, "check", tmp_path), says="a picture is no reflectance; try {scale")
+
+
+@trap(2, "train: numbers without the 1000 under an offset of -1000", "warned")
+def test_train_offset(tmp_path: Path, capsys: Capsys) -> str:
+    labelled(tmp_path, numbers(IMAGE, 0), "{scale: 10000, offset: -1000}")
+    done = glacier(capsys, "train", tmp_path, "threshold", tmp_path / "out", "--patch", "size=32",
+                   "--patch", "block_m=640")  # fmt: skip
+    (line,) = [line for line in done.err.splitlines() if "contradict" in line]
+    assert line.count("offset 0 fits") == 1
+    provenance = load_checkpoint(tmp_path / "out" / "checkpoint.pt").provenance
+    assert provenance["resolution_m"] == 10
+    return told(done, says="state it in `reflectance`")
