@@ -86,7 +86,7 @@ def test_whatever_the_code_imports_is_a_direct_dependency():
                 imported |= {name.name.split(".")[0] for name in node.names}
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 imported.add(node.module.split(".")[0])
-    own = {*folders, *(path.stem for path in (ROOT / "tests").rglob("*.py"))}
+    own = {*folders, *(path.stem for path in (ROOT / "tests").rglob("*"))}
     declared = {canonicalize_name(requirement.name) for requirement in DIRECT}
     providers = packages_distributions()
     undeclared = {

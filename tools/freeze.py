@@ -23,7 +23,7 @@ SETS = {
     "freeze_everest": {"from": "everest", "epochs": 3, "patience": 3},
     "freeze_athabasca": {"from": "athabasca", "epochs": 3, "patience": 3},
 }
-CHANGES_EACH_TIME = ("second", "minute", "price", "cost", "memory", "speed", "mpx", "started")
+CHANGES_EACH_TIME = ("second", "minute", "cost", "memory", "speed", "mpx", "started")
 
 
 def run() -> None:

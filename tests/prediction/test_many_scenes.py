@@ -80,7 +80,7 @@ def checkpoint(tmp_path) -> Path:
 
 
 def write_scene(path: Path, col: int, row: int = 0) -> Path:
-    """Write the class of a known world as seen in a frame of 200 x 200 pixels of 10 m."""
+    """Write the class of a known landscape as seen in a frame of 200 x 200 pixels of 10 m."""
     transform = Affine(10, 0, 500_000 + 10 * col, 0, -10, 6_800_000 - 10 * row)
     grid = Grid(CRS.from_epsg(32623), transform, 200, 200)
     table = gpd.GeoDataFrame({"kind": ["glacier"]}, geometry=[ICE], crs=32623)

@@ -130,7 +130,7 @@ def test_opening_cuts_necks_and_specks():
     assert opened.sum() == 70
     assert opened[6, 8:11].sum() == 0
     np.testing.assert_array_equal(closing(1 - mask), 1 - opened)
-    # A plus has no room for a square.
+    # A square does not fit into a plus.
     plus = np.zeros((5, 5), dtype=bool)
     plus[2, 1:4] = plus[1:4, 2] = True
     assert opening(plus).sum() == 0

@@ -149,6 +149,7 @@ def test_the_stored_study_holds_every_trial(tmp_path):
         evidence.read_tables(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_stored_study_is_shown(tmp_path, capsys, offscreen):
     assert main(["show", "--figures", str(tmp_path)]) == 0
     shown = capsys.readouterr().out

@@ -50,6 +50,7 @@ def test_no_training_strategy_reads_test_labels(tmp_path, options):
     assert scores == scores_other
 
 
+@pytest.mark.slow
 def test_self_training_reads_no_test_labels(tmp_path):
     found = []
     for labels in ("true", "wrong"):

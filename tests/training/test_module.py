@@ -276,6 +276,7 @@ def test_a_training_broken_off_in_a_step_goes_on_from_the_last_epoch(
     assert same(weights(tmp_path / "fit"), weights(undisturbed))
 
 
+@pytest.mark.slow
 def test_a_state_of_other_settings_is_not_taken_up(tmp_path, undisturbed):
     left = tmp_path / ".fit.0123456789ab.partial"
     left.mkdir()
