@@ -26,8 +26,10 @@ import rasterio
 import rasterio.shutil
 from affine import Affine
 from rasterio._err import CPLE_BaseError
+from rasterio.crs import CRS
 from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from glacier_utils.errors import GlacierError, plain
@@ -216,7 +218,28 @@ def open_raster(path: Path, bands: int | None = None) -> Iterator[Any]:
 def _opened(path: Path, mode: str = "r", **profile: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        return rasterio.open(gdal_name(path), mode, **profile)
+        dataset = rasterio.open(gdal_name(path), mode, **profile)
+    if mode == "r" and dataset.crs is None and dataset.gcps[0] and dataset.gcps[1]:
+        return _laid_flat(path, dataset)
+    return dataset
+
+
+def _laid_flat(path: Path, dataset: rasterio.DatasetReader) -> WarpedVRT:
+    """Warp a raster that ground control points place, on reading, to a north-up grid in metres."""
+    points, crs = dataset.gcps
+    target = crs
+    if crs.is_geographic:
+        x, y = np.mean([(point.x, point.y) for point in points], axis=0)
+        target = CRS.from_epsg((32600 if y >= 0 else 32700) + int((x + 180) // 6) % 60 + 1)
+    empty = 0 if np.dtype(dataset.dtypes[0]).kind in "ui" else math.nan
+    empty = empty if dataset.nodata is None else dataset.nodata
+    try:
+        return WarpedVRT(dataset, src_crs=crs, crs=target, nodata=empty)
+    except (CPLE_BaseError, RasterioError, ValueError) as error:
+        raise GlacierError(
+            f"{path}: its ground control points make no map ({' '.join(str(error).split())}); warp "
+            "it to a north-up grid (gdalwarp)"
+        ) from error
 
 
 @contextmanager

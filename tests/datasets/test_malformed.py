@@ -237,7 +237,7 @@ def float_reflectance(box):
 
 
 def eight_bits(box):
-    box.all_again(lambda values: (values // 40).astype(np.uint8))
+    box.all_again(lambda values: (values // 40).astype(np.uint8), photometric="minisblack")
 
 
 def all_nodata(box):
