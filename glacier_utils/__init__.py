@@ -11,6 +11,8 @@ Use it by its sub-packages, which load what they need when it is used::
 import os
 import warnings
 from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
 
 __version__ = version("glacier-utils")
 
@@ -24,6 +26,14 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 # Features of a network are large and short-lived. In huge pages, where the system grants them,
 # their memory costs a tenth of the page faults; large windows run faster. Read by torch.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
+# PROJ_DATA of another installation, as conda, QGIS and PostGIS set it, is of another version than
+# the PROJ in rasterio, pyproj and pyogrio. Those from PyPI bring their tables and find them by
+# themselves. Read when they are imported.
+_rasterio = find_spec("rasterio")
+if _rasterio and _rasterio.origin and (Path(_rasterio.origin).parent / "proj_data").is_dir():
+    for _name in ("PROJ_DATA", "PROJ_LIB", "GDAL_DATA"):
+        os.environ.pop(_name, None)
 
 # tqdm, imported by others in a notebook, asks for ipywidgets; its bars in plain text are what we
 # want there, since they survive the export to HTML.

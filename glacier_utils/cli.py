@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
+import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -71,6 +74,8 @@ def parser() -> argparse.ArgumentParser:
         help="a field of training settings: epochs=80, loss=focal, devices=2")  # fmt: skip
     add("--patch", dest="patches", action="append", default=[], metavar="NAME=VALUE",
         help="how patches are cut: stride=64, block_m=960")  # fmt: skip
+    add("--patches", dest="store", type=Path, metavar="FOLDER",
+        help="where they are kept (default: patches/ in the dataset's folder)")  # fmt: skip
 
     add = command("predict", _predict, "map the glaciers in one scene or many")
     add("checkpoint", metavar="CHECKPOINT", type=Path)
@@ -109,21 +114,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0, 1 for a failure of the program, 2 for a mistake that the user can mend.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # As stderr: \xf8 for a letter that the terminal lacks.
+        sys.stdout.reconfigure(errors="backslashreplace")
     options = parser().parse_args(arguments)
     try:
-        return options.call(options)
+        status = options.call(options)
+        print(end="", flush=True)
+        return status
     except GlacierError as error:
         print(f"glacier: {plain(error)}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # As `head` ends that has seen enough: no word, and the status that a shell gives it.
+        _close_output()
+        return 141
     except OSError as error:
         # No permission, a full disk, a folder where a file should go: for the user to mend.
-        if error.filename is None or error.strerror is None:
+        if error.strerror is None:
             raise
-        print(f"glacier: {error.filename}: {error.strerror}", file=sys.stderr)
+        where = plain(error.filename or "output could not be written")
+        print(f"glacier: {where}: {error.strerror}", file=sys.stderr)
+        _close_output()
         return 2
     except KeyboardInterrupt:
         print("glacier: interrupted", file=sys.stderr)
         return 130
+
+
+def _close_output() -> None:
+    """Drop what is left to print, on which Python would fail once more when it ends."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _seed(text: str) -> int:
@@ -236,13 +258,19 @@ def _train(options: argparse.Namespace) -> int:
     from glacier_utils.training.settings import Settings
 
     settings = Settings(**_values("--set", options.settings))
+    known = dict(inspect.signature(build_patches).parameters)
+    for own in ("dataset", "folder", "progress"):
+        del known[own]
     cut = _values("--patch", options.patches)
-    known = set(inspect.signature(build_patches).parameters) - {"dataset", "folder", "progress"}
-    if unknown := sorted(set(cut) - known):
-        raise GlacierError(f"--patch {unknown[0]}: {did_you_mean(unknown[0], sorted(known))}")
-    store = build_patches(_dataset(options), progress=True, **cut)
+    for name, value in cut.items():
+        if name not in known:
+            raise GlacierError(f"--patch {name}: {did_you_mean(name, sorted(known))}")
+        cut[name] = _fitting(f"--patch {name}={value}", value, known[name].annotation)
+    store = build_patches(_dataset(options), folder=options.store, progress=True, **cut)
     done = fit(options.model, store, options.out, dates=options.dates, settings=settings)
-    print(f"validation IoU {done.validation['iou']:.3f}, threshold {done.validation['threshold']}")
+    iou = done.validation["iou"]
+    iou = "not defined" if iou is None else f"{iou:.3f}"
+    print(f"validation IoU {iou}, threshold {done.validation['threshold']}")
     print(done.checkpoint)
     return 0
 
@@ -267,13 +295,28 @@ def _values(option: str, pairs: Sequence[str]) -> dict[str, Any]:
     return values
 
 
+def _fitting(option: str, value: Any, kind: str) -> Any:
+    """Return a value as a parameter of this annotation takes it."""
+    if value is None:
+        return None
+    if "Sequence" in kind:
+        return [str(item) for item in (value if isinstance(value, list) else [value])]
+    if "str" in kind:
+        return value if "float" in kind else str(value)
+    whole = isinstance(value, float) and value.is_integer()
+    value = int(value) if "int" in kind and whole else value
+    if type(value) not in ((int,) if "int" in kind else (int, float)) or not math.isfinite(value):
+        raise GlacierError(f"{option}: must be a {'whole ' if 'int' in kind else ''}number")
+    return value
+
+
 def _predict(options: argparse.Namespace) -> int:
     from glacier_utils.prediction.memory import use_one_heap
 
     use_one_heap()  # before torch is imported, which takes and frees a lot
     from glacier_utils.prediction.many_scenes import map_scenes
     from glacier_utils.prediction.scene_lists import list_scenes
-    from glacier_utils.prediction.scenes import map_scene
+    from glacier_utils.prediction.scenes import is_map, map_scene
 
     checkpoints = [options.checkpoint, *options.others]
     settings = _given(options, "window", "overlap", "flips", "date", "scale", "offset", "nodata",
@@ -285,6 +328,12 @@ def _predict(options: argparse.Namespace) -> int:
         # Before the work, not after it.
         if options.out.is_dir():
             raise GlacierError(f"{options.out}: is a folder; name a file in it, such as ice.tif")
+        if options.out.exists() and not is_map(options.out):
+            # As where OUT was forgotten, and the last of several scenes stands in its place.
+            raise GlacierError(
+                f"{options.out}: is there already and no map of this program; name another file as "
+                "OUT, or remove it"
+            )
         if len(scenes) > 1:
             raise GlacierError(
                 f"{options.out}: is one file for {len(scenes)} scenes; name a folder"

@@ -130,7 +130,7 @@ def file_name(name: str) -> str:
         >>> file_name("north/west?")
         'north_west_'
     """
-    return re.sub(r'[\x00-\x1f<>:"/\\|?*]', "_", name)
+    return re.sub(r'[\x00-\x1f<>:;"/\\|?*]', "_", name)
 
 
 def put_folder(new: Path, path: Path) -> None:

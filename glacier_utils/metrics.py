@@ -17,6 +17,7 @@ import pandas as pd
 from scipy import ndimage
 
 from glacier_utils.conventions import UNKNOWN
+from glacier_utils.errors import GlacierError, did_you_mean
 
 COUNTS = ["tp", "fp", "fn", "tn"]
 TOLERANCES_M = (10.0, 20.0, 30.0)
@@ -41,6 +42,11 @@ def _kappa(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, tn: np.ndarray) -> np
     return _over(2 * (tp * tn - fp * fn), chance)
 
 
+class _Scores(dict[str, Callable[..., np.ndarray]]):
+    def __missing__(self, name: str) -> Callable[..., np.ndarray]:
+        raise GlacierError(f"no score is called {name!r}; {did_you_mean(name, self)}")
+
+
 # Each takes tp, fp, fn, tn: numbers or arrays of one shape. nan where a denominator is zero:
 #   recall, specificity      the reference holds no glacier, no background
 #   balanced_accuracy        either of the two: the mean of both would be half unknown
@@ -48,17 +54,19 @@ def _kappa(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, tn: np.ndarray) -> np
 #   iou, f1                  neither map nor reference holds glacier
 #   mcc                      map or reference is of one class (some programs call that 0)
 #   kappa                    map and reference are of the same single class
-SCORES: dict[str, Callable[..., np.ndarray]] = {
-    "iou": lambda tp, fp, fn, tn: _over(tp, tp + fp + fn),
-    "f1": lambda tp, fp, fn, tn: _over(2 * tp, 2 * tp + fp + fn),
-    "precision": lambda tp, fp, fn, tn: _over(tp, tp + fp),
-    "recall": lambda tp, fp, fn, tn: _over(tp, tp + fn),
-    "specificity": lambda tp, fp, fn, tn: _over(tn, tn + fp),
-    "accuracy": lambda tp, fp, fn, tn: _over(tp + tn, tp + fp + fn + tn),
-    "balanced_accuracy": lambda tp, fp, fn, tn: (_over(tp, tp + fn) + _over(tn, tn + fp)) / 2,
-    "mcc": _mcc,  # Matthews (1975), the correlation of the two binary maps, -1..1
-    "kappa": _kappa,  # Cohen (1960), the agreement beyond chance, at most 1
-}
+SCORES: dict[str, Callable[..., np.ndarray]] = _Scores(
+    {
+        "iou": lambda tp, fp, fn, tn: _over(tp, tp + fp + fn),
+        "f1": lambda tp, fp, fn, tn: _over(2 * tp, 2 * tp + fp + fn),
+        "precision": lambda tp, fp, fn, tn: _over(tp, tp + fp),
+        "recall": lambda tp, fp, fn, tn: _over(tp, tp + fn),
+        "specificity": lambda tp, fp, fn, tn: _over(tn, tn + fp),
+        "accuracy": lambda tp, fp, fn, tn: _over(tp + tn, tp + fp + fn + tn),
+        "balanced_accuracy": lambda tp, fp, fn, tn: (_over(tp, tp + fn) + _over(tn, tn + fp)) / 2,
+        "mcc": _mcc,  # Matthews (1975), the correlation of the two binary maps, -1..1
+        "kappa": _kappa,  # Cohen (1960), the agreement beyond chance, at most 1
+    }
+)
 LOWEST = {name: -1.0 if name in ("mcc", "kappa") else 0.0 for name in SCORES}
 
 

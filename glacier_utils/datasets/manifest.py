@@ -74,7 +74,8 @@ def _path(value: Any, info: ValidationInfo) -> str:
             )
         return found
 
-    text = re.sub(r"\$\{(\w+)\}", variable, value)
+    # As Windows writes them; it takes both.
+    text = re.sub(r"\$\{(\w+)\}", variable, value).replace("\\", "/")
     return text if is_virtual(text) else str(_folder(info) / Path(text).expanduser())
 
 
@@ -422,7 +423,7 @@ def read_manifest(path: Path) -> Manifest:
         text = path.read_text(encoding="utf-8")
         content = yaml.load(text, Loader=_Loader)
     except (OSError, UnicodeDecodeError) as error:
-        raise GlacierError(f"{path}: cannot be read ({error})") from error
+        raise GlacierError(f"{path}: cannot be read ({error}); save it as UTF-8") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""

@@ -21,6 +21,7 @@ import pyproj
 import shapely
 from pyogrio.errors import DataLayerError, DataSourceError
 from rasterio.crs import CRS
+from rasterio.errors import CRSError
 
 from glacier_utils.errors import GlacierError
 from glacier_utils.raster.grid import same_crs
@@ -58,7 +59,13 @@ def read_polygons(
     path = Path(path)
     address = _address(path)
     layer, info = _layer(address, path)
-    file_crs = CRS.from_user_input(info["crs"])
+    with _readable(path):
+        file_crs = CRS.from_user_input(info["crs"])
+    if not (file_crs.is_projected or file_crs.is_geographic):
+        raise GlacierError(
+            f"{path}: its CRS is a local one, and nobody knows where that lies on the Earth; "
+            "export the outlines in a projected CRS or in degrees"
+        )
     fields = [name for name in info["fields"] if columns is None or name.lower() in columns]
     box = None if bounds is None else _file_box(bounds, crs, file_crs)
     queries = _queries(box, file_crs, info["total_bounds"])
@@ -229,7 +236,9 @@ def _readable(path: Path) -> Iterator[None]:
     """Say in a line that a file cannot be read."""
     try:
         yield
-    except (DataSourceError, DataLayerError, ValueError, shapely.errors.ShapelyError) as error:
+    except (
+        DataSourceError, DataLayerError, ValueError, shapely.errors.ShapelyError, CRSError
+    ) as error:  # fmt: skip
         reason = " ".join(str(error).split())
         raise GlacierError(
             f"{path}: cannot be read as outlines; download or export it again ({reason})"

@@ -403,6 +403,14 @@ def read_header(path: Path, bands: int | None = None) -> Header:
     if crs is not None and not (crs.is_projected or crs.is_geographic):
         crs = None  # of a building site (LOCAL_CS), or x, y, z from the Earth's centre: no map's
     grid = Grid(crs, transform, height, width)
+    # Longitudes may be counted past 180; more than 100 000 km no CRS has room for.
+    far = (720, 90.5) if crs is not None and crs.is_geographic else (1e8, 1e8)
+    x, y = np.abs(np.reshape(grid.bounds, (2, 2))).max(axis=0)
+    if not (x <= far[0] and y <= far[1]):
+        raise GlacierError(
+            f"{path}: its corner at {transform.c:.10g}, {transform.f:.10g} is no place in its CRS "
+            f"({crs_name(grid)}); give it the CRS that it is in (gdal_edit.py -a_srs EPSG:CODE)"
+        )
     # Degrees are not square on the ground anyway, so only projected grids are held to it.
     if (crs is None or crs.is_projected) and abs(transform.a / -transform.e - 1) > 0.01:
         raise GlacierError(

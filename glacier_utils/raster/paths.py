@@ -42,7 +42,11 @@ def list_files(images: str | Path | Sequence[str | Path]) -> list[Path]:
         GlacierError: nothing is there, or an archive has a member outside its folder.
     """
     if isinstance(images, str | Path):
-        return _list_one(str(images))
+        found = _list_one(str(images))
+        for path in found:
+            if re.search("[\ud800-\udfff]", str(path)):
+                raise GlacierError(f"{path}: its name is not in UTF-8; rename it")
+        return found
     found = [path for item in images for path in list_files(item)]
     if not found:
         raise GlacierError("an empty list of images: name at least one file")
@@ -194,9 +198,9 @@ def _split_archive(text: str) -> tuple[Path, str] | None:
 
 def _split(rest: str) -> tuple[Path, str] | None:
     """Return archive and member of what follows /vsizip/ and the like."""
-    if rest.startswith("{"):
-        archive, _, member = rest[1:].partition("}")
-        return None if is_virtual(archive) else (Path(archive), member.strip("/"))
+    # The archive's own name may have braces, but it ends in .zip or the like.
+    if found := re.match(r"\{(.+?\.\w+|[^}]+)\}(.*)", rest):
+        return None if is_virtual(found[1]) else (Path(found[1]), found[2].strip("/"))
     # A path object may have swallowed the second slash of /vsizip//folder/file.zip.
     for start in dict.fromkeys((rest, "/" + rest.lstrip("/"))):
         for path in [Path(start), *Path(start).parents]:
@@ -235,6 +239,11 @@ def _list_one(text: str) -> list[Path]:
         why = " (a link that leads nowhere)" if path.is_symlink() else ""
         raise GlacierError(f"{path}: no such file{why}; check the path")
     found = sorted(folder / item for item in glob.glob(pattern, root_dir=folder, recursive=True))
+    if not found and (suffix := PurePath(pattern).suffix).lower() in SUFFIXES:
+        # The .TIF of a camera or of Landsat for *.tif, as on systems that know no difference.
+        any_case = "".join(f"[{letter.lower()}{letter.upper()}]" for letter in suffix[1:])
+        pattern = f"{pattern.removesuffix(suffix)}.{any_case}"
+        found = sorted(folder / item for item in glob.glob(pattern, root_dir=folder))
     rasters = [item for item in found if _is_raster(item) and item.is_file()]
     for item in found:
         if _is_product(item) or (text.lower().endswith(".zip") and item.suffix.lower() == ".zip"):
