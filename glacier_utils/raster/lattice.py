@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from glacier_utils.conventions import date_in_name
 from glacier_utils.errors import GlacierError
 from glacier_utils.raster.grid import LATTICE_TOLERANCE, Grid, same_crs
 from glacier_utils.raster.io import Header, crs_name, index_of, is_member, pixel_transform
@@ -68,7 +69,7 @@ def lay_out(
 
     Raises:
         GlacierError: files of different resolution, CRS, lattice or type; no way to place one;
-            two without georeference at one place.
+            two at one place, or of different days on the same ground.
     """
     first = headers[0]
     for header in headers[1:]:
@@ -86,7 +87,32 @@ def lay_out(
     ]
     height = max(item.row + item.height for item in placed)
     width = max(item.col + item.width for item in placed)
-    return lattice.window(top, left, height, width), sorted(placed, key=lambda item: item.path)
+    grid = lattice.window(top, left, height, width)
+    _check_one_image(Frame(grid, placed))
+    return grid, sorted(placed, key=lambda item: item.path)
+
+
+def _check_one_image(frame: Frame) -> None:
+    """Refuse files on the same ground: at one place, or overlapping and of different days."""
+    days = {item.path: date_in_name([item.path]) for item in frame.placed}
+    dated = len({*days.values(), ""}) > 2
+    at: dict[tuple[int, int], Placed] = {}
+    for item in frame.placed:
+        others = [at.setdefault((item.row, item.col), item)]
+        if dated and days[item.path]:
+            box = item.row, item.col, item.height, item.width
+            met = (one for one, *_ in frame.pieces(*box))
+            others += [one for one in met if days[one.path] not in ("", days[item.path])]
+        if others != [item]:
+            other = others[-1]
+            listed = ", ".join(
+                f"{path.name} ({days[path] or 'no date in its name'})"
+                for path in sorted({item.path, other.path})
+            )
+            raise GlacierError(
+                f"{item.path.parent}: holds several images where one is meant: {listed} show the "
+                "same ground; name one image, as by a pattern with its date"
+            )
 
 
 def _check_alike(first: Header, other: Header) -> None:
