@@ -10,6 +10,7 @@ from glacier_utils.errors import GlacierError
 from glacier_utils.raster.io import Header
 
 _Numbers = dict[str, tuple[str, ...]]
+_Called = tuple[str, int] | None
 # Numbers of the bands by sensor, best first. Landsat's 8 is panchromatic, and no near infrared.
 _SENTINEL: _Numbers = {"blue": ("2",), "green": ("3",), "red": ("4",), "nir": ("8", "8a")}
 _OLI: _Numbers = {"blue": ("2",), "green": ("3",), "red": ("4",), "nir": ("5",)}
@@ -21,8 +22,7 @@ _SENSORS: tuple[tuple[re.Pattern[str], _Numbers], ...] = (
     (re.compile(r"(?<![a-z\d])(s2[a-d]_|s30(?![a-z\d])|sentinel[ _-]?2)"), _SENTINEL),
 )
 _NUMBER = re.compile(r"(?<![a-z\d])b(?:and)?[ _-]?0?(\d{1,2}a?)(?![a-z\d])")
-_WORDS = {"red": "red", "green": "green", "blue": "blue", "nir": "nir", "nir1": "nir",
-          "nir08": "nir", "broadnir": "nir", "nearinfrared": "nir"}  # fmt: skip
+_WORD = re.compile(r"\b(?:broad)?(red|green|blue|nir)(?:1|08)?\b")
 _LETTERS = {"r": "red", "g": "green", "b": "blue", "n": "nir"}
 # Words that make another band of one of those above, as in "red edge" and "coastal blue".
 _OTHER = re.compile(
@@ -36,21 +36,20 @@ REMEDY = (
 
 def _sensor(path: Path) -> _Numbers | None:
     """Return the numbers of the sensor that the name of a file or its folder tells, else None."""
-    for part in (path.name, path.parent.name):
-        for form, numbers in _SENSORS:
-            if form.search(part.lower()):
-                return numbers
-    return None
+    found = (numbers for part in (path.name, path.parent.name) for form, numbers in _SENSORS
+             if form.search(part.lower()))  # fmt: skip
+    return next(found, None)
 
 
-def _of_landsat(texts: Sequence[str]) -> _Numbers:
+def _unknown_sensor(texts: Sequence[str | None]) -> _Numbers:
     """Return the numbers of bands by their names alone: none where SR_B4 may be of any Landsat."""
-    if any(re.search(r"(?<![a-z])sr_b\d", text) for text in texts):
-        return _OLI if any("sr_b6" in text for text in texts) else {}
-    return _SENTINEL
+    text = " ".join(filter(None, texts)).lower()
+    if not re.search(r"(?<![a-z])sr_b\d", text):
+        return _SENTINEL
+    return _OLI if "sr_b6" in text else {}
 
 
-def word_of(text: str) -> tuple[str, int] | None:
+def word_of(text: str) -> _Called:
     """Return the colour that a text names, and 0 where it is all it says, else 1.
 
     "other" is any other band; None where it names none, or several.
@@ -65,7 +64,7 @@ def word_of(text: str) -> tuple[str, int] | None:
         return _LETTERS[plain], 0
     if _OTHER.search(plain):
         return "other", 0
-    words = {_WORDS[word] for word in plain.split() if word in _WORDS}
+    words = set(_WORD.findall(plain))
     return (words.pop(), int(plain not in _LETTERS.values())) if len(words) == 1 else None
 
 
@@ -76,28 +75,21 @@ def number_of(text: str) -> str | None:
 
 
 def files_called(names: Sequence[str], files: Sequence[Path]) -> dict[str, list[Path]]:
-    """Return the files that are named as each band: by the best of its numbers, else by a word."""
-    texts = [path.stem.lower() for path in files]
-    landsat = _of_landsat(texts)
-    own = {path: landsat if (sensor := _sensor(path)) is None else sensor for path in files}
-    numbers = {path: number_of(path.stem) for path in files}
-    words = {path: word_of(path.stem) for path in files}
-    found: dict[str, list[Path]] = {}
-    for name in names:
-        ranked: list[tuple[int, Path]] = []
-        for path in files:
-            mine, word = own[path].get(name, ()), words[path]
-            if numbers[path] in mine:
-                ranked.append((mine.index(numbers[path]), path))
-            elif name in _SENTINEL and word and word[0] == name:
-                ranked.append((10 + word[1], path))
-            elif name not in _SENTINEL and name.lower() in re.split(
-                r"[^a-z0-9]+", path.stem.lower()
-            ):
-                ranked.append((0, path))
-        best = min(ranked, default=(0,))[0]
-        found[name] = [path for rank, path in ranked if rank == best]
-    return found
+    """Return the files that are named as each band: by a number where they have one, or a word."""
+    unknown = _unknown_sensor([path.stem for path in files])
+    called: dict[str, dict[Path, int]] = {}
+    for path in files:
+        sensor, number = _sensor(path), number_of(path.stem)
+        own = unknown if sensor is None else sensor
+        name, rank = (_by_number(number, own) if number else word_of(path.stem)) or ("other", 0)
+        called.setdefault(name, {})[path] = rank
+        for word in {*re.split(r"[^a-z0-9]+", path.stem.lower())} - {*_SENTINEL}:
+            called.setdefault(word, {})[path] = 0
+    found = {name: called.get(name.lower(), {}) for name in names}
+    return {
+        name: [path for path, rank in ranks.items() if rank == min(ranks.values())]
+        for name, ranks in found.items()
+    }
 
 
 def bands_called(
@@ -130,10 +122,16 @@ def bands_called(
 
 
 def contradictions(name: str, number: int, header: Header) -> list[str]:
-    """Return a warning where a band is taken as one and its description calls it another."""
-    text = header.texts[number - 1] if any(header.descriptions) else None
-    called = _called(text, _own(header))
-    if not called or name not in _SENTINEL or called[0] not in {*_SENTINEL, "other"} - {name}:
+    """Return a warning where a band is taken as one, and its file calls it another.
+
+    By its description, else by the number in the file's name where that tells the sensor too.
+    """
+    sensor, own = _sensor(header.path), number_of(header.path.stem)
+    text, called = header.texts[number - 1], _called(header)[number]
+    if header.count == 1 and own and sensor is not None:
+        text, called = header.path.name, _by_number(own, sensor)
+    others = {*_SENTINEL, "other", f"b{own}" if sensor is not None else ""} - {name}
+    if name not in _SENTINEL or called is None or called[0] not in others:
         return []
     return [
         f"{header.path}: band {number} is taken as {name}, but the file calls it {text!r}; check "
@@ -141,17 +139,10 @@ def contradictions(name: str, number: int, header: Header) -> list[str]:
     ]
 
 
-def _own(header: Header) -> _Numbers:
-    """Return the numbers of the bands of a file's sensor."""
-    sensor = _sensor(header.path)
-    texts = [(text or "").lower() for text in (*header.texts, header.path.stem)]
-    return _of_landsat(texts) if sensor is None else sensor
-
-
 def _numbers_in(header: Header, names: Sequence[str], stated: bool) -> tuple[list[int], list[str]]:
     there = [number for number in range(1, header.count + 1) if number != header.alpha]
     in_order = there if len(there) == len(names) else None
-    called = _all_called(header, there)
+    called = _called(header)
     where = [_best(name, called, header) for name in names]
     lacking = [name for name, number in zip(names, where, strict=True) if not number]
     free = [number for number in there if number not in where]
@@ -183,35 +174,36 @@ def _numbers_in(header: Header, names: Sequence[str], stated: bool) -> tuple[lis
     )
 
 
-def _all_called(header: Header, there: Sequence[int]) -> dict[int, tuple[str, int] | None]:
-    texts, own = header.texts, _own(header)
-    if all(re.match(rf"band[ _]?0*{number}\b", (texts[number - 1] or "").lower())
-           and not word_of(texts[number - 1] or "") for number in there):  # fmt: skip
-        return dict.fromkeys(there)  # counted, not named
-    return {number: _called(texts[number - 1], own) for number in there}
+def _called(header: Header) -> dict[int, _Called]:
+    """Return the name of each band, by what the file calls it, and a rank: the lower the better."""
+    texts = {number: text or "" for number, text in enumerate(header.texts, start=1)}
+    words = {number: word_of(text) for number, text in texts.items()}
+    if not any(words.values()) and all(
+        re.match(rf"band[ _]?0*{number}\b", text.lower()) for number, text in texts.items()
+    ):
+        return dict.fromkeys(texts)  # counted, not named
+    sensor = _sensor(header.path)
+    own = _unknown_sensor([*header.texts, header.path.stem]) if sensor is None else sensor
+    return {
+        number: words[number] or (_by_number(found, own) if (found := number_of(text)) else None)
+        for number, text in texts.items()
+    }
 
 
-def _called(text: str | None, own: _Numbers) -> tuple[str, int] | None:
-    """Return the name of a band by its description, and a rank: the lower the better."""
-    if not text:
-        return None
-    if (word := word_of(text)) is not None:
-        return word
-    number = number_of(text)
+def _by_number(number: str, own: _Numbers) -> tuple[str, int]:
     for name, numbers in own.items():
         if number in numbers:
             return name, numbers.index(number)
-    return None if number is None else (f"b{number}", 0)
+    return f"b{number}", 0
 
 
-def _best(name: str, called: dict[int, tuple[str, int] | None], header: Header) -> int | None:
+def _best(name: str, called: dict[int, _Called], header: Header) -> int | None:
     """Return the number of the band of a name, None where none has it."""
+    name = name.lower()
     ranked = sorted(
-        (one[1], number) for number, one in called.items() if one and one[0] == name.lower()
-    ) or [
-        (0, number) for number in called
-        if (header.texts[number - 1] or "").strip().lower() == name.lower()
-    ]  # fmt: skip
+        (one[1] if one else 0, number) for number, one in called.items()
+        if name in (one and one[0], (header.texts[number - 1] or "").strip().lower())
+    )  # fmt: skip
     if len(ranked) > 1 and ranked[0][0] == ranked[1][0]:
         raise GlacierError(
             f"{header.path}: its bands {ranked[0][1]} and {ranked[1][1]} are both named {name} "

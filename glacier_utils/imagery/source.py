@@ -129,7 +129,13 @@ def open_source(
     headers, warnings = _check_opacity(names, places, headers)
     places = _number(names, places, headers, stated, warnings)
     grid, placed = lay_out(headers[:1] if separate else headers, resolution)
-    _check_one_image(Frame(grid, placed), files if separate else [])
+    if loose := Frame(grid, placed).loose():
+        worst = max(loose, key=lambda path: loose[path])
+        warnings.append(
+            f"{worst}: {len(loose)} of {len(placed)} tiles lie up to {loose[worst]:.2f} px off the "
+            f"pixels of {headers[0].path.name}: each is read as it is and laid on the nearest "
+            "pixels; warp them onto one lattice (gdalwarp -tap) where that is too far"
+        )
     scaling = choose_scaling(headers, places, reflectance)
     patches = not separate and len(placed) > 1
     if bounds is not None:
@@ -265,6 +271,9 @@ def _by_tokens(names: Sequence[str], files: Sequence[Path]) -> list[Path] | None
     if len(files) == 1:
         return None
     matches = files_called(names, files)
+    first = read_headers(next((found[0] for found in matches.values() if found), files[0]))[0]
+    if first.count - bool(first.alpha) > 1:
+        return None  # patches, whatever their names look like
     missing = [name for name, found in matches.items() if not found]
     if missing:
         # Bands of one image laid over each other as patches would be a wrong image.
@@ -293,34 +302,8 @@ def _some(files: Sequence[Path], limit: int = 4) -> str:
     return names + (f" and {len(files) - limit} more" if len(files) > limit else "")
 
 
-def _check_one_image(frame: Frame, bands: list[Path]) -> None:
-    """Refuse files of several images: bands of different dates, or images laid over each other."""
-    days = {path: date_in_name([path]) for path in bands or [item.path for item in frame.placed]}
-    mixed: list[Path] = []
-    if len({*days.values(), ""}) > 2:
-        mixed = bands
-        for item in () if bands else frame.placed:
-            box = item.row, item.col, item.height, item.width
-            others = {"", days[item.path]}
-            met = [one.path for one, *_ in frame.pieces(*box) if days[one.path] not in others]
-            if met and days[item.path]:
-                mixed = [item.path, *met]
-                break
-    at: dict[tuple[int, int], list[Path]] = {}
-    for item in frame.placed:
-        at.setdefault((item.row, item.col), []).append(item.path)
-    mixed = mixed or next((paths for paths in at.values() if len(paths) > 1), [])
-    if mixed:
-        listed = ", ".join(f"{path.name} of {days[path] or 'no date'}" for path in mixed[:4])
-        raise GlacierError(
-            f"{mixed[0].parent}: holds several images where one is meant: {listed}"
-            f"{' and more' if len(mixed) > 4 else ''} show the same ground; name one image, as by "
-            "a pattern with its date"
-        )
-
-
 def _check_one_frame(headers: Sequence[Header], files: Sequence[Path]) -> None:
-    """Check that the files of the bands show the same frame."""
+    """Check that the files of the bands are of one day and show the same frame."""
     first = headers[0]
     for header in headers:
         if header.path not in files:
@@ -328,6 +311,13 @@ def _check_one_frame(headers: Sequence[Header], files: Sequence[Path]) -> None:
                 f"{header.path.parent}: is a stack of one band; a stack of patches holds all "
                 "bands, [n, band, row, col]"
             )
+    days = {day: path for path in files if (day := date_in_name([path]))}
+    if len(days) > 1:
+        listed = ", ".join(f"{path.name} of {day}" for day, path in days.items())
+        raise GlacierError(
+            f"{files[0].parent}: holds several images where one is meant: {listed}; name one "
+            "image, as by a pattern with its date"
+        )
     for header in headers[1:]:
         off = off_pixels(first.grid, header.grid)
         if off is not None:
@@ -350,21 +340,18 @@ def _check_opacity(
     names: Sequence[str], places: Sequence[_Place], headers: list[Header]
 ) -> tuple[list[Header], list[str]]:
     """Take the mark of opacity from a band that is asked for, or that holds an image."""
-    first = headers[0]
-    if places[0] != (None, 0):
-        asked = {(path or header.path, number) for header in headers for path, number in places}
-        return [
-            replace(header, alpha=0) if (header.path, header.alpha) in asked else header
-            for header in headers
-        ], []
+    first, asked = headers[0], {number for _, number in places}
     # Programs mark the fourth of four 8-bit bands as opacity whatever it holds.
-    if not first.alpha or first.count != len(names) or _is_opacity(headers[:_OPENED]):
-        return headers, []
+    image = (
+        asked == {0} and first.alpha > 0 and first.count == len(names)
+        and not _is_opacity(headers[:_OPENED])
+    )  # fmt: skip
     told = (
         f"{first.path}: band {first.alpha} is marked as opacity (alpha) but holds an image: taken "
         f"as one of {', '.join(names)}"
     )
-    return [replace(header, alpha=0) for header in headers], [told]
+    bare = [replace(one, alpha=0) if image or one.alpha in asked else one for one in headers]
+    return bare, [told] if image else []
 
 
 def _is_opacity(headers: Sequence[Header]) -> bool:

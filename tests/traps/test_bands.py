@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from traps.tools import (
+    AT,
     BANDS,
     glacier,
     iou,
@@ -213,6 +214,26 @@ def test_landsat_8(tmp_path: Path, model: Path, capsys: Capture) -> str:
     return predict(capsys, model, folder, tmp_path / "out")
 
 
+@trap(1, "predict --bands: the panchromatic band of Landsat 8 as near infrared", "warned")
+def test_panchromatic(tmp_path: Path, model: Path, capsys: Capture) -> str:
+    start = "LC08_L1TP_002016_20230801_20230805_02_T1_"
+    bands = {2: BLUE, 3: GREEN, 4: RED, 8: NIR}
+    names = {f"{start}B{number}.TIF": band for number, band in bands.items()}
+    folder = one_file_a_band(tmp_path / "in", names)
+    option = ("--bands", "red=B4,green=B3,blue=B2,nir=B8")
+    says = r"is taken as nir, but the file calls it 'LC08.*_B8\.TIF'"
+    return predict(capsys, model, folder, tmp_path / "out", *option, says=says)
+
+
+@trap(1, "predict: patches named as the fields of a chessboard (B2, B3, B4, B8)", "right")
+def test_chessboard(tmp_path: Path, model: Path, capsys: Capture) -> str:
+    stored, _ = image()
+    for number, row in ((2, 0), (3, 32), (4, 64), (8, 96)):
+        part = stored[:, row : row + 32]
+        write(tmp_path / "in" / f"field_B{number}.tif", part, AT @ AT.translation(0, row))
+    return predict(capsys, model, tmp_path / "in", tmp_path / "out")
+
+
 @trap(1, "predict: Landsat 5, whose red is B3 and whose B4 is near infrared", "right")
 def test_landsat_5(tmp_path: Path, model: Path, capsys: Capture) -> str:
     start = "LT05_L2SP_002016_19870801_20200201_02_T1_SR_"
@@ -312,8 +333,6 @@ def test_list_against_colours(tmp_path: Path, capsys: Capture) -> str:
 
 @trap(1, "check: patches of two orders of bands", "refused")
 def test_patches_of_two_orders(tmp_path: Path, capsys: Capture) -> str:
-    from traps.tools import AT
-
     from glacier_utils.errors import GlacierError
     from glacier_utils.imagery import open_source
 

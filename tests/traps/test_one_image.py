@@ -66,7 +66,7 @@ def test_two_dates(tmp_path: Path, model: Path, capsys: Capture) -> str:
     stored = numbers(scene(256)[0])
     for date in ("20230801", "20230824"):
         write(tmp_path / "in" / f"T23VMG_{date}.tif", stored)
-    says = r"in: holds several images.*_20230801\.tif of 2023-08-01, T23VMG_20230824.*name one"
+    says = r"in: holds several images.*_20230801\.tif \(2023-08-01\), T23VMG_20230824.*name one"
     return predict(capsys, model, tmp_path / "in", tmp_path / "out", says)
 
 
@@ -84,7 +84,7 @@ def test_two_scenes(tmp_path: Path, model: Path, capsys: Capture) -> str:
     stored = numbers(scene(256)[0])
     for name in ("summer", "autumn"):
         write(tmp_path / "in" / f"{name}.tif", stored)
-    says = r"autumn\.tif of no date, summer\.tif of no date show the same ground"
+    says = r"autumn\.tif \(no date in its name\), summer\.tif .* show the same ground"
     return predict(capsys, model, tmp_path / "in", tmp_path / "out", says)
 
 
@@ -138,6 +138,15 @@ def test_pattern_in_a_manifest(tmp_path: Path, capsys: Capture) -> str:
         write(tmp_path / f"scene_{date}.tif", numbers(scene(128)[0]))
     outlines(scene(128)[1]).to_file(tmp_path / "o.gpkg")
     manifest(tmp_path, "scene_*.tif", "outlines: o.gpkg")
+    return told(glacier(capsys, "check", tmp_path), says="several images where one is meant")
+
+
+@trap(9, "check: the label rasters of two dates for one image", "refused")
+def test_labels_of_two_dates(tmp_path: Path, capsys: Capture) -> str:
+    write(tmp_path / "scene.tif", numbers(scene(128)[0]))
+    for date in ("2023-08-01", "2023-08-24"):
+        write(tmp_path / "labels" / f"{date}.tif", scene(128)[1])
+    manifest(tmp_path, "{images: scene.tif, labels: labels}")
     return told(glacier(capsys, "check", tmp_path), says="several images where one is meant")
 
 
