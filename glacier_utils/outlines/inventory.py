@@ -9,6 +9,7 @@ must still escape it for the format printed to.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,14 +32,16 @@ from glacier_utils.outlines.reading import (
 KINDS = {"glac_bound": "glacier", "intrnl_rock": "internal_rock"}
 # Column names in order of preference, lower case: GLIMS, RGI 7, RGI 6, anything.
 _GLACIER = ("glac_id", "rgi_id", "rgiid", "glimsid", "glims_id", "glacier_id")
-_ANALYSIS = ("anlys_id", "analysis_id", "rgi_id", "rgiid")
-_DATE = ("src_date", "bgndate", "source_date")
+_ANALYSIS = ("anlys_id", "analysis_id")
+_DATE = ("src_date", "bgndate", "source_date", "image_date", "img_date", "acq_date", "date", "year")
 _NAME = ("glac_name", "name")
 _UNCERTAINTY = ("loc_unc_x", "loc_unc_y", "uncertainty_m")
 _KIND = ("line_type", "kind")
 # GLIMS db_area and RGI 7 area_km2 are km2; `area` is km2 in RGI 6, km2 or m2 in GLIMS files.
 _STATED = ("db_area", "area_km2", "area")
 _KNOWN = (*_GLACIER, *_ANALYSIS, *_DATE, *_NAME, *_UNCERTAINTY, *_KIND, *_STATED)
+# As people write days: 24.08.2023, 8/24/2023.
+_DAY = re.compile(r"(\d\d?)([./-])(\d\d?)\2(\d{4}|\d\d)(?!\d)")
 EQUAL_AREA = "EPSG:6933"
 RULES = ("nearest", "before", "latest")
 # Ten pixels of 10 m: less is where two analysts drew one divide.
@@ -46,17 +49,23 @@ SLIVER_KM2 = 0.001
 
 
 def read_outlines(
-    path: str | Path, *, bounds: Sequence[float] | None = None, crs: CRS | None = None
+    path: str | Path,
+    *,
+    bounds: Sequence[float] | None = None,
+    crs: CRS | None = None,
+    layer: str | None = None,
 ) -> gpd.GeoDataFrame:
     """Read a GLIMS or RGI file (or any polygons) into one table.
 
     Args:
-        path: .shp, .zip with one, .gpkg or .geojson, in any CRS.
+        path: .shp, .zip with some, .gpkg, .geojson or .kml, in any CRS.
         bounds: (xmin, ymin, xmax, ymax) in ``crs``: only outlines that touch it are read.
         crs: CRS of ``bounds`` and of the result; None keeps the file's.
+        layer: name of the layer; None takes the one that has a column of glaciers.
 
     Returns:
-        One row for each polygon: glacier_id, analysis_id, kind ("glacier" or "internal_rock"),
+        One row for each polygon: glacier_id, analysis_id (where the file has none, outlines of one
+        glacier at several dates are told apart by these), kind ("glacier" or "internal_rock"),
         source_date (datetime64, NaT unknown), name, uncertainty_m (nan unknown), area_km2 (of the
         polygon as it stands, on an equal-area projection), stated_km2 (the file's number, nan
         unknown; in GLIMS that of the glacier, repeated on its polygons), geometry. Polygons across
@@ -64,22 +73,28 @@ def read_outlines(
         and areas that are not as stated (``area_deviations``).
 
     Raises:
-        GlacierError: a file that is missing, broken, without CRS or without polygons.
+        GlacierError: a file that is missing, broken, without CRS or without polygons, or whose
+            layers, or outlines of several dates, cannot be told apart.
     """
-    frame = read_polygons(path, bounds=bounds, crs=crs, columns=_KNOWN, named_by=_GLACIER)
+    frame = read_polygons(
+        path, bounds=bounds, crs=crs, columns=_KNOWN, named_by=_GLACIER, layer=layer
+    )
     report: list[str] = frame.attrs["report"]
     frame = _keep_kinds(frame, report)
     number = pd.Series(np.arange(1, len(frame) + 1), index=frame.index).astype(str)
-    glacier = text_column(frame, _GLACIER)
+    glacier, dates = text_column(frame, _GLACIER), _dates(frame)
+    _check_versions(path, frame[glacier == ""], dates)
     glacier = glacier.where(glacier != "", "row " + number)
     analysis = text_column(frame, _ANALYSIS)
+    several = dates.groupby(glacier).transform("nunique") > 1
+    day = (" " + dates.dt.strftime("%Y-%m-%d")).where(several & dates.notna(), "")
     areas = areas_km2(frame.geometry)
     table = gpd.GeoDataFrame(
         {
             "glacier_id": glacier,
-            "analysis_id": analysis.where(analysis != "", glacier),
+            "analysis_id": analysis.where(analysis != "", glacier + day),
             "kind": frame["_kind"],
-            "source_date": _dates(frame),
+            "source_date": dates,
             "name": text_column(frame, _NAME),
             "uncertainty_m": _uncertainty(frame),
             "area_km2": areas,
@@ -200,11 +215,32 @@ def areas_km2(geometry: gpd.GeoSeries) -> np.ndarray:
 
 def _keep_kinds(frame: gpd.GeoDataFrame, report: list[str]) -> gpd.GeoDataFrame:
     """Add ``_kind``; leave out line types that are neither ice nor rock inside it."""
-    types = text_column(frame, _KIND)
-    kinds = types.map({**KINDS, **{kind: kind for kind in KINDS.values()}, "": "glacier"})
+    known = {**KINDS, **{kind: kind for kind in KINDS.values()}, "": "glacier"}
+    types = text_column(frame, _KIND).str.lower()
+    if _KIND[0] not in frame and not types.isin([*KINDS.values(), *KINDS]).any():
+        types[:] = ""  # a column of that name that tells something else
+    kinds = types.map(known)
     for other, count in types[kinds.isna()].value_counts().sort_index().items():
         report.append(f"left out, line type {other}: {count}")
     return frame.assign(_kind=kinds)[kinds.notna()]
+
+
+def _check_versions(path: str | Path, frame: gpd.GeoDataFrame, dates: pd.Series) -> None:
+    """Refuse outlines of several dates on the same ground that belong to no named glacier."""
+    frame = frame[(frame["_kind"] == "glacier") & dates[frame.index].notna()]
+    shapes, days = frame.geometry.to_numpy(), dates[frame.index].to_numpy()
+    if len(np.unique(days)) < 2:
+        return
+    one, other = shapely.STRtree(shapes).query(shapes, predicate="intersects")
+    one, other = one[days[one] < days[other]], other[days[one] < days[other]]
+    common = shapely.area(shapely.intersection(shapes[one], shapes[other]))
+    sizes = np.minimum(shapely.area(shapes[one]), shapely.area(shapes[other]))
+    for number in np.flatnonzero(common > sizes / 2)[:1]:
+        first, second = (str(days[place[number]])[:10] for place in (one, other))
+        raise GlacierError(
+            f"{path}: an outline of {first} and one of {second} lie on each other, and no column "
+            "names their glacier; add one (glac_id), or keep one date in the file"
+        )
 
 
 def _dates(frame: pd.DataFrame) -> pd.Series:
@@ -219,13 +255,29 @@ def parse_source_date(value: object) -> pd.Timestamp:
     """Return the date of a source image, NaT where it is unknown.
 
     GLIMS and RGI 7 hold dates or ISO text; RGI 6 holds YYYYMMDD, with -9999999 for unknown and 99
-    for an unknown month or day, which become the middle of the year or the month.
+    for an unknown month or day, which become the middle of the year or the month. Others write
+    24.08.2023, or a year alone.
     """
-    # Not isdigit, which takes superscripts; and int refuses thousands of digits.
-    if isinstance(value, str) and value.strip().isdecimal() and len(value) < 20:
-        value = int(value)
+    if isinstance(value, str):
+        value = value.strip()
+        # Not isdigit, which takes superscripts; and int refuses thousands of digits.
+        if value.isdecimal() and len(value) < 20:
+            value = int(value)
+        elif found := _DAY.match(value):
+            one, other = int(found[1]), int(found[3])
+            # With slashes some write the month first; where both are possible, the year is known.
+            if found[2] == "." or one > 12:
+                one, other = other, one
+            elif one != other and other <= 12:
+                one = 99
+            value = int(found[4]) * 10000 + one * 100 + other
     if isinstance(value, int | np.integer) or (isinstance(value, float) and value.is_integer()):
-        year, month, day = int(value) // 10000, int(value) // 100 % 100, int(value) % 100
+        value = int(value)
+        if 1e10 < abs(value) < 4e12:  # milliseconds since 1970, as ArcGIS writes into GeoJSON
+            return pd.Timestamp(value, unit="ms").normalize()
+        if 1800 <= value <= 2200:  # a year alone
+            value = value * 10000 + 9999
+        year, month, day = value // 10000, value // 100 % 100, value % 100
         if not 1800 <= year <= 2200:
             return pd.NaT
         if not 1 <= month <= 12:

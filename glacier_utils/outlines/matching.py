@@ -4,7 +4,7 @@ A map separates ice from ground, not glacier from glacier: where glaciers touch 
 come out as one polygon, and a cloud or a debris band leaves one glacier in several. ``match`` says
 which polygon is which glacier; ``assign_ids`` cuts the mapped ice along the inventory's divides, by
 the rule that ``per_glacier.partition`` has for rasters. Areas are in km2 on the plane of the map's
-CRS (within 0.2 % of the ground's in UTM).
+CRS (within 0.2 % of the ground's in UTM; where the CRS is off by more than 1 %, put right).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import shapely
+from affine import Affine
 from rasterio.crs import CRS
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -25,6 +26,7 @@ from glacier_utils.conventions import NONE, SMALLEST_GLACIER_KM2, UNLISTED
 from glacier_utils.errors import GlacierError
 from glacier_utils.outlines.inventory import resolve_overlaps, without_rock
 from glacier_utils.outlines.reading import in_crs, polygonal
+from glacier_utils.raster.grid import Grid
 
 # Fraction of a glacier, or of a polygon, below which common ground does not count.
 _LEAST_FRACTION = 0.1
@@ -249,7 +251,7 @@ def _common_ground(
 
 
 def _valid_shapes(predicted: gpd.GeoDataFrame) -> tuple[np.ndarray, float]:
-    """Return valid polygons, and km2 of a square unit of their CRS."""
+    """Return valid polygons, and km2 on the ground of a square unit of their CRS."""
     if predicted.crs is None or not predicted.crs.is_projected:
         raise GlacierError(
             "the predicted polygons have no CRS in which lengths can be measured; give them in a "
@@ -257,8 +259,10 @@ def _valid_shapes(predicted: gpd.GeoDataFrame) -> tuple[np.ndarray, float]:
         )
     shapes = [shapely.Polygon() if shape is None else polygonal(shape)
               for shape in predicted.geometry]  # fmt: skip
-    factor = predicted.crs.axis_info[0].unit_conversion_factor
-    return np.array(shapes, dtype=object), factor**2 / 1e6
+    xmin, ymin, xmax, ymax = predicted.total_bounds
+    frame = Affine(xmax - xmin, 0, xmin, 0, ymin - ymax, ymax)
+    metres = Grid(CRS.from_user_input(predicted.crs), frame, 1, 1).metres_per_unit
+    return np.array(shapes, dtype=object), metres**2 / 1e6
 
 
 def _territories(inventory: gpd.GeoDataFrame, crs: Any) -> gpd.GeoDataFrame:

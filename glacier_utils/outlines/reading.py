@@ -8,8 +8,9 @@ array of geometries in degrees and leave empty ones as they are.
 
 from __future__ import annotations
 
+import math
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,12 +24,15 @@ from pyogrio.errors import DataLayerError, DataSourceError
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
-from glacier_utils.errors import GlacierError
+from glacier_utils.errors import GlacierError, did_you_mean
 from glacier_utils.raster.grid import same_crs
 from glacier_utils.raster.paths import archive_members
 
 _NO_TEXT = {"", "none", "nan", "null"}
-_SUFFIXES = (".shp", ".gpkg", ".geojson", ".json", ".fgb")
+_SUFFIXES = (".shp", ".gpkg", ".geojson", ".json", ".fgb", ".kml", ".kmz")
+# Words in the types of layers that can hold polygons; a table without geometry has none.
+_ABLE = ("Polygon", "Surface", "Collection", "Unknown")
+_DBASE = 10  # letters of a column's name in a shapefile
 # This near to the 180th meridian a file may write the same place in three ways.
 _NEAR_180 = 10.0
 
@@ -40,25 +44,29 @@ def read_polygons(
     crs: CRS | None = None,
     columns: Sequence[str] | None = None,
     named_by: Sequence[str] = (),
+    layer: str | None = None,
 ) -> gpd.GeoDataFrame:
     """Read the polygons of a vector file, rings mended, one piece each across the antimeridian.
 
     Args:
-        path: .shp, .zip with one, .gpkg or .geojson.
+        path: .shp, .zip with some, .gpkg, .geojson or .kml.
         bounds: (xmin, ymin, xmax, ymax) in ``crs``: only polygons that touch it are returned.
         crs: CRS of ``bounds`` and of the result; None keeps the file's.
-        columns: names in lower case of the columns to read; None reads all.
-        named_by: columns, in lower case, the first of which names a polygon in the report.
+        columns: names in lower case of the columns to read, which they have in the result however
+            the file writes them: in capitals, or cut to ten letters in a shapefile; None reads all.
+        named_by: columns, in lower case, the first of which names a polygon in the report. Of
+            several layers of polygons, the one that has any of them is read.
+        layer: name of the layer to read.
 
     Returns:
         The file's columns and geometry. ``.attrs["report"]`` lists what was mended or left out.
 
     Raises:
-        GlacierError: a file that is missing, broken, without CRS or without polygons.
+        GlacierError: a file that is missing, broken, without CRS or without polygons, or whose
+            layers do not tell which is meant.
     """
     path = Path(path)
-    address = _address(path)
-    layer, info = _layer(address, path)
+    address, layer, info = _find_layer(path, layer, named_by)
     with _readable(path):
         file_crs = CRS.from_user_input(info["crs"])
     if not (file_crs.is_projected or file_crs.is_geographic):
@@ -66,11 +74,17 @@ def read_polygons(
             f"{path}: its CRS is a local one, and nobody knows where that lies on the Earth; "
             "export the outlines in a projected CRS or in degrees"
         )
-    fields = [name for name in info["fields"] if columns is None or name.lower() in columns]
+    corner = (info["total_bounds"] or (0, 0))[:2]
+    if file_crs.is_geographic and 720 < max(map(abs, corner)) < math.inf:
+        raise GlacierError(
+            f"{path}: its coordinates, such as {corner[0]:.6g}, {corner[1]:.6g}, are no degrees as "
+            "its CRS says; give it the one it was drawn in (ogr2ogr -a_srs EPSG:CODE)"
+        )
+    names = _known_names(info["fields"], columns)
     box = None if bounds is None else _file_box(bounds, crs, file_crs)
     queries = _queries(box, file_crs, info["total_bounds"])
-    frames = [_read(address, path, layer, fields, query) for query in queries]
-    frame = frames[0] if len(frames) == 1 else _joined(frames)
+    frames = [_read(address, path, layer, list(names), query) for query in queries]
+    frame = (frames[0] if len(frames) == 1 else _joined(frames)).rename(columns=names)
     report: list[str] = []
     frame = _mended(frame, named_by, report)
     if box is not None and file_crs.is_geographic:
@@ -116,15 +130,17 @@ def _set(frame: gpd.GeoDataFrame, shapes: np.ndarray) -> gpd.GeoDataFrame:
     return frame.set_geometry(gpd.GeoSeries(shapes, index=frame.index, crs=frame.crs))
 
 
-def _address(path: Path) -> str:
-    """Return what GDAL opens for a file; of a zip, the layer of polygons inside."""
+def _addresses(path: Path) -> list[str]:
+    """Return what GDAL opens for a file; of a zip, each file of a layer inside."""
     if not path.exists():
         raise GlacierError(f"{path}: no such file; check the path of the outlines")
     if path.is_dir():
-        raise GlacierError(f"{path}: is a folder; name the file of outlines in it")
+        raise GlacierError(
+            f"{path}: is a folder; name the file of outlines in it, and export a .gdb as .gpkg"
+        )
     suffix = path.suffix.lower()
     if suffix == ".zip":
-        return f"/vsizip/{path.resolve()}/{_in_zip(path)}"
+        return [f"/vsizip/{path.resolve()}/{name}" for name in _in_zip(path)]
     if suffix == ".shp":
         for part in (".dbf", ".shx"):
             if not any(path.with_suffix(end).exists() for end in (part, part.upper())):
@@ -134,54 +150,86 @@ def _address(path: Path) -> str:
                 )
     elif suffix not in _SUFFIXES:
         raise GlacierError(
-            f"{path}: outlines are read from .shp, .zip, .gpkg and .geojson; convert it to one"
+            f"{path}: outlines are read from .shp, .zip, .gpkg, .geojson and .kml; convert it to "
+            "one"
         )
-    return str(path)
+    return [str(path)]
 
 
-def _in_zip(path: Path) -> str:
+def _in_zip(path: Path) -> list[str]:
     names = archive_members(path)
     found = [name for name in names if name.lower().endswith(".shp")]
     found = found or [name for name in names if name.lower().endswith(_SUFFIXES)]
-    # A GLIMS download holds lines and points besides the polygons.
-    found = [name for name in found if "glims_polygons" in name.lower()] or found
     if not found:
         raise GlacierError(f"{path}: holds no shapefile; download the outlines as a shapefile zip")
+    inside = {name.lower() for name in names}
+    for name in found:
+        stem, _, kind = name.lower().rpartition(".")
+        for part in (".dbf", ".shx"):
+            # Without attributes, rock inside a glacier could not be told from ice.
+            if kind == "shp" and stem + part not in inside:
+                raise GlacierError(
+                    f"{path}: the {part} file of {name} is missing in it; download it again"
+                )
+    return found
+
+
+def _find_layer(path: Path, layer: str | None, named_by: Sequence[str]) -> tuple[str, str, dict]:
+    """Return address and name of the layer that is meant, and what is known of it."""
+    found: dict[tuple[str, str], dict] = {}
+    kinds = set()
+    with _readable(path):
+        for address in _addresses(path):
+            for name, kind in pyogrio.list_layers(address):
+                kinds.add(str(kind))
+                if kind and any(word in kind for word in _ABLE):
+                    found[address, str(name)] = pyogrio.read_info(
+                        address, layer=name, force_total_bounds=path.suffix.lower() != ".gpkg"
+                    )
+    if not found:
+        raise GlacierError(
+            f"{path}: holds {', '.join(sorted(kinds)) or 'nothing'}, no polygons; name the file of "
+            "outlines, or make polygons of its lines"
+        )
+    names = [name for _, name in found]
+    if layer is not None:
+        found = {key: info for key, info in found.items() if key[1] == layer}
+        if not found:
+            raise GlacierError(f"{path}: has no layer {layer!r}; {did_you_mean(layer, names)}")
+    if len(found) > 1:
+        # A GLIMS download holds extents of images and more besides the glaciers.
+        telling = {
+            key: info for key, info in found.items()
+            if info["features"] and _known_names(info["fields"], named_by)
+        }  # fmt: skip
+        glims = {key: info for key, info in telling.items() if key[1] == "glims_polygons"}
+        found = glims or telling or found
     if len(found) > 1:
         raise GlacierError(
-            f"{path}: holds several shapefiles ({', '.join(sorted(found)[:4])}); unpack it and "
-            "name one"
+            f"{path}: has several layers that may hold the outlines ({', '.join(names[:9])}); name "
+            f"one in dataset.yaml, as in `outlines: {{file: {path.name}, layer: {names[-1]}}}`, or "
+            "export it as a file of its own"
         )
-    inside = {name.lower() for name in names}
-    stem, _, kind = found[0].lower().rpartition(".")
-    for part in (".dbf", ".shx"):
-        # Without attributes, rock inside a glacier could not be told from ice.
-        if kind == "shp" and stem + part not in inside:
-            raise GlacierError(
-                f"{path}: the {part} file of {found[0]} is missing in it; download it again"
-            )
-    return found[0]
-
-
-def _layer(address: str, path: Path) -> tuple[str, dict]:
-    """Return the first layer that can hold polygons and what is known of it."""
-    with _readable(path):
-        layers = pyogrio.list_layers(address)
-        # A type of "Unknown" or a collection may hold polygons; a table without geometry is None.
-        able = [
-            name for name, kind in layers
-            if kind and ("Polygon" in kind or "Unknown" in kind or "Collection" in kind)
-        ]  # fmt: skip
-        if not able:
-            kinds = ", ".join(sorted({str(kind) for _, kind in layers})) or "nothing"
-            raise GlacierError(f"{path}: holds {kinds}, no polygons; name the file of outlines")
-        info = pyogrio.read_info(address, layer=able[0])
+    [(key, info)] = found.items()
     if not info["crs"]:
         raise GlacierError(
             f"{path}: has no CRS (for a shapefile: its .prj is missing); without it nobody knows "
             "where the outlines lie; for GLIMS and RGI it is EPSG:4326"
         )
-    return able[0], info
+    return *key, info
+
+
+def _known_names(fields: Iterable[str], columns: Sequence[str] | None) -> dict[str, str]:
+    """Return the fields that are wanted, each with its name of ``columns``."""
+    if columns is None:
+        return {field: field for field in fields}
+    whole = {name[:_DBASE]: name for name in columns} | {name: name for name in columns}
+    found: dict[str, str] = {}
+    for field in fields:
+        name = whole.get(field.lower())
+        if name and name not in found.values():
+            found[field] = name
+    return found
 
 
 def _file_box(bounds: Sequence[float], crs: CRS | None, file_crs: CRS) -> tuple | None:
@@ -254,6 +302,7 @@ def _mended(
     frame: gpd.GeoDataFrame, named_by: Sequence[str], report: list[str]
 ) -> gpd.GeoDataFrame:
     """Mend invalid rings and leave out what has no area, saying so."""
+    frame = _set(frame, shapely.force_2d(frame.geometry.to_numpy()))
     label = text_column(frame, named_by)
     label = label.where(label != "", "feature " + frame.index.astype(str))
     empty = frame.geometry.isna() | frame.geometry.is_empty

@@ -123,7 +123,7 @@ def test_outlines_that_cannot_be_read(tmp_path, glims_file):
         "evil.zip": ["../evil.shp"],
         "absolute.zip": ["/etc/evil.shp"],
         "none.zip": ["readme.txt"],
-        "two.zip": ["a.shp", "b.shp"],
+        "two.zip": ["a.shp", "b.shp", "a.shx"],
     }.items():
         with zipfile.ZipFile(tmp_path / name, "w") as archive:
             for member in members:
@@ -140,7 +140,7 @@ def test_outlines_that_cannot_be_read(tmp_path, glims_file):
         (tmp_path / "evil.zip", "outside the archive's folder"),
         (tmp_path / "absolute.zip", "outside the archive's folder"),
         (tmp_path / "none.zip", "holds no shapefile"),
-        (tmp_path / "two.zip", "several shapefiles"),
+        (tmp_path / "two.zip", "the .dbf file of a.shp is missing"),
     ]:
         with pytest.raises(GlacierError, match=message) as caught:
             read_outlines(path)
