@@ -258,14 +258,13 @@ def _train(options: argparse.Namespace) -> int:
     from glacier_utils.training.settings import Settings
 
     settings = Settings(**_values("--set", options.settings))
-    known = dict(inspect.signature(build_patches).parameters)
-    for own in ("dataset", "folder", "progress"):
-        del known[own]
     cut = _values("--patch", options.patches)
+    takes = inspect.signature(build_patches).parameters
+    known = sorted(set(takes) - {"dataset", "folder", "progress"})
     for name, value in cut.items():
         if name not in known:
-            raise GlacierError(f"--patch {name}: {did_you_mean(name, sorted(known))}")
-        cut[name] = _fitting(f"--patch {name}={value}", value, known[name].annotation)
+            raise GlacierError(f"--patch {name}: {did_you_mean(name, known)}")
+        cut[name] = _fitting(f"--patch {name}={value}", value, takes[name].annotation)
     store = build_patches(_dataset(options), folder=options.store, progress=True, **cut)
     done = fit(options.model, store, options.out, dates=options.dates, settings=settings)
     iou = done.validation["iou"]
@@ -297,17 +296,17 @@ def _values(option: str, pairs: Sequence[str]) -> dict[str, Any]:
 
 def _fitting(option: str, value: Any, kind: str) -> Any:
     """Return a value as a parameter of this annotation takes it."""
-    if value is None:
-        return None
+    if value is None or "float | str" in kind:
+        return value
     if "Sequence" in kind:
         return [str(item) for item in (value if isinstance(value, list) else [value])]
     if "str" in kind:
-        return value if "float" in kind else str(value)
-    whole = isinstance(value, float) and value.is_integer()
-    value = int(value) if "int" in kind and whole else value
-    if type(value) not in ((int,) if "int" in kind else (int, float)) or not math.isfinite(value):
-        raise GlacierError(f"{option}: must be a {'whole ' if 'int' in kind else ''}number")
-    return value
+        return str(value)
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise GlacierError(f"{option}: must be a number")
+    if "int" in kind and value % 1:
+        raise GlacierError(f"{option}: must be a whole number")
+    return int(value) if "int" in kind else value
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -324,6 +323,8 @@ def _predict(options: argparse.Namespace) -> int:
     if options.bands:
         settings["bands"] = _bands(options.bands)
     scenes = list_scenes(options.scenes)
+    if options.out.suffix.upper() == ".SAFE":
+        raise GlacierError(f"{options.out}: is a product; name a folder for the maps as OUT")
     if options.out.suffix.lower() in (".tif", ".tiff"):
         # Before the work, not after it.
         if options.out.is_dir():

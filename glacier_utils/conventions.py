@@ -68,8 +68,8 @@ _NOT_SENSED = re.compile(
     r"S2[A-D]_(?:OPER|USER)_.*|R\d{3}_T\d\d[A-Z]{3}_\d{8}|(?<![A-Z])(?:PROC|CREAT|EXPORT|DOWNLOAD|"
     r"UPLOAD|PUBLISH|MADE|TILE|ID|EPSG|PATCH|ROW|COL|ORBIT)[A-Z]*(?:_ON|_AT|_DATE)?_?\d+"
 )
-_ANY_DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)(_?)(\d\d)\2(\d\d)(?!\d)")
-_FIRST_LANDSAT = datetime.date(1972, 7, 23)
+# Since the first Landsat.
+_ANY_DATE = re.compile(r"(?<!\d)(19[789]\d|20\d\d)(_?)(\d\d)\2(\d\d)(?!\d)")
 
 
 def date_in_name(paths: Sequence[Path], stated: str = "") -> str:
@@ -93,46 +93,40 @@ def date_in_name(paths: Sequence[Path], stated: str = "") -> str:
     found = {_sensed(path) for path in paths} - {""}
     named = found.pop() if len(found) == 1 else ""
     if stated and named and not named.startswith(stated):
-        _LOG.warning(
-            "%s: its name says %s, but the date given is %s; check --date",
-            paths[0], named, stated,
-        )  # fmt: skip
+        text = "%s: its name says %s, but the date given is %s; check --date"
+        _LOG.warning(text, paths[0], named, stated)
     return stated or named
 
 
 def _sensed(path: Path) -> str:
-    for part in (path.name, *(folder.name for folder in path.parents)):
-        if (date := _product_date(part)) is not None:
-            return date
-    return next((date for part in (path.name, path.parent.name) if (date := _lone_date(part))), "")
+    names = [path.name, *(folder.name for folder in path.parents)]
+    products = (date for name in names if (date := _product_date(name)) is not None)
+    date = next(products, None)
+    return next(filter(None, map(_lone_date, names[:2])), "") if date is None else date
 
 
 @lru_cache(maxsize=4096)
 def _product_date(name: str) -> str | None:
     """Return the date in the name of a product, "" if it is none, None for other names."""
-    name = _upper(name)
-    digits = next((found[1] for form in _SENSED if (found := form.search(name))), None)
-    if digits is None:
-        return None
-    try:
-        form = "%Y%j" if len(digits) == 7 else "%Y%m%d"
-        return datetime.datetime.strptime(digits, form).date().isoformat()
-    except ValueError:
-        return ""
+    digits = (found[1] for form in _SENSED if (found := form.search(_upper(name))))
+    return next(map(_day, digits), None)
 
 
 @lru_cache(maxsize=4096)
 def _lone_date(name: str) -> str:
     """Return the only date in a name, "" if there are none or several."""
-    dates = set()
-    for year, _, month, day in _ANY_DATE.findall(_NOT_SENSED.sub("", _upper(name))):
-        try:
-            date = datetime.date(int(year), int(month), int(day))
-        except ValueError:
-            continue
-        if _FIRST_LANDSAT <= date <= datetime.date.today():
-            dates.add(date.isoformat())
+    parts = _ANY_DATE.findall(_NOT_SENSED.sub("", _upper(name)))
+    dates = {_day(year + month + day) for year, _, month, day in parts} - {""}
     return dates.pop() if len(dates) == 1 else ""
+
+
+def _day(digits: str) -> str:
+    """Return YYYY-MM-DD of year, month and day, or year and day of the year; "" if none yet."""
+    try:
+        day = datetime.datetime.strptime(digits, "%Y%j" if len(digits) == 7 else "%Y%m%d")
+    except ValueError:
+        return ""
+    return day.date().isoformat() if day <= datetime.datetime.now() else ""
 
 
 def _upper(name: str) -> str:

@@ -188,7 +188,7 @@ def test_patches_of_a_wrong_kind(pair: str, tmp_path: Path, capsys: pytest.Captu
 def test_text_for_a_number(tmp_path: Path, capsys: pytest.CaptureFixture) -> str:
     arguments = ("--patch", "size=large")
     done = glacier(capsys, "train", labelled(tmp_path), "threshold", tmp_path / "fit", *arguments)
-    return told(done, says="--patch size=large: must be a whole number")
+    return told(done, says="--patch size=large: must be a number")
 
 
 @trap(15, "--patch dates=2023-08-24, which YAML takes for a date", "refused")
@@ -218,6 +218,19 @@ def test_forgotten_out(tmp_path: Path, model: Path, capsys: pytest.CaptureFixtur
     done = glacier(capsys, "predict", model, first, last)
     says = "b.tif: is there already and no map of this program; name another file as OUT"
     return told(done, says=says) if last.read_bytes() == before else "wrong: written over"
+
+
+@trap(15, "OUT forgotten: the last product stands in its place", "refused")
+def test_forgotten_out_of_products(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture
+) -> str:
+    image, _ = scene(128)
+    first = write(tmp_path / "a.tif", numbers(image))
+    (tmp_path / "b.SAFE").mkdir()
+    done = glacier(capsys, "predict", model, first, tmp_path / "b.SAFE")
+    if list((tmp_path / "b.SAFE").iterdir()):
+        return "wrong: written into the product"
+    return told(done, says="b.SAFE: is a product; name a folder for the maps as OUT")
 
 
 @trap(15, "a map made again in its own place", "right")
