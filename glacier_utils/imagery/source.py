@@ -20,7 +20,7 @@ import numpy as np
 
 from glacier_utils.conventions import date_in_name
 from glacier_utils.errors import GlacierError, did_you_mean
-from glacier_utils.imagery.naming import bands_called, contradictions, files_called, number_of
+from glacier_utils.imagery.naming import bands_called, contradictions, files_called
 from glacier_utils.imagery.reflectance import Reflectance, Scaling, choose_scaling
 from glacier_utils.imagery.safe import band_of, find_metadata
 from glacier_utils.raster.grid import Grid, Image
@@ -272,29 +272,22 @@ def _by_tokens(names: Sequence[str], files: Sequence[Path]) -> list[Path] | None
         return None
     matches = files_called(names, files)
     first = read_headers(next((found[0] for found in matches.values() if found), files[0]))[0]
-    if first.count - bool(first.alpha) > 1:
-        return None  # patches, whatever their names look like
     missing = [name for name, found in matches.items() if not found]
+    if first.count - bool(first.alpha) > 1 or (missing and len(names) == 1):
+        return None  # patches, whatever their names look like
     if missing:
-        # Bands of one image laid over each other as patches would be a wrong image.
-        numbers = {number_of(path.stem) for path in files}
-        if len(numbers - {None}) > 1 and (None not in numbers or len(missing) < len(names)):
-            raise GlacierError(
-                f"{files[0].parent}: no file is named as band {missing[0]} (there are "
-                f"{_some(files)}); say which it is, as in `--bands red=*_B3.tif,...` or in a "
-                f"manifest bands: {{{missing[0]}: '*_B11_*', ...}}"
-            )
-        return None
-    chosen = [found[0] for found in matches.values()]
-    if len(set(chosen)) < len(chosen):
-        return None
+        raise GlacierError(
+            f"{files[0].parent}: no file is named as band {missing[0]} (there are {_some(files)}); "
+            "say which it is, as in `--bands red=*_B3.tif,...` or in a manifest "
+            f"bands: {{{missing[0]}: '*_B11_*', ...}}"
+        )
     for name, found in matches.items():
         if len(found) > 1:
             raise GlacierError(
                 f"{files[0].parent}: {len(found)} files are named as band {name} ({_some(found)}); "
                 "narrow `images` to one image with a pattern"
             )
-    return chosen
+    return [found[0] for found in matches.values()]
 
 
 def _some(files: Sequence[Path], limit: int = 4) -> str:

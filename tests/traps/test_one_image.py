@@ -179,7 +179,8 @@ def test_vrt(tmp_path: Path, model: Path, capsys: Capture) -> str:
 def test_nested_vrt(tmp_path: Path, model: Path, capsys: Capture) -> str:
     path = write(tmp_path / "in" / "s.tif", numbers(scene(256)[0]))
     rasterio.shutil.copy(path, tmp_path / "in" / "inner.vrt", driver="VRT")
-    rasterio.shutil.copy(tmp_path / "in" / "inner.vrt", tmp_path / "v.vrt", driver="VRT")
+    text = (tmp_path / "in" / "inner.vrt").read_text().replace("s.tif", "in/inner.vrt")
+    (tmp_path / "v.vrt").write_text(text)
     return again(capsys, model, tmp_path / "v.vrt", path)
 
 
