@@ -127,7 +127,8 @@ def contradictions(name: str, number: int, header: Header) -> list[str]:
     By its description, else by the number in the file's name where that tells the sensor too.
     """
     sensor, own = _sensor(header.path), number_of(header.path.stem)
-    text, called = header.texts[number - 1], _called(header)[number]
+    text = header.texts[number - 1]
+    called = _called(header)[number] if any(header.descriptions) else None
     if header.count == 1 and own and sensor is not None:
         text, called = header.path.name, _by_number(own, sensor)
     others = {*_SENTINEL, "other", f"b{own}" if sensor is not None else ""} - {name}
