@@ -21,6 +21,7 @@ from glacier_utils.errors import GlacierError
 from glacier_utils.imagery.reflectance import Reflectance
 from glacier_utils.imagery.source import Source
 from glacier_utils.raster.grid import Grid
+from glacier_utils.raster.io import crs_name
 
 ERROR, WARNING = "error", "warning"
 
@@ -56,13 +57,13 @@ _SOME, _MANY = 0.001, 0.05
 # The middle of the values lies in here even in deep shadow and on sunlit snow.
 _MIDDLE = (-0.05, 1.5)
 # Values of all bands up to here: nothing at all, or clear water or numbers of another scale.
-_NOTHING, _DIM = 0.002, 0.03
+_NOTHING, _DIM = 0.005, 0.03
 # 8-bit numbers: the range of a band that is more than the noise of water, and a bright band.
 _RANGE_8_BITS, _BRIGHT_8_BITS = 40, 128
 # Scales and offsets that people's numbers have: Sentinel-2, reflectance as it is, per cent, 8 bits,
-# Landsat Collection 2 (surface, top of atmosphere).
+# Landsat Collection 2.
 _KNOWN = (
-    (10000, -1000), (10000, 0), (1, 0), (100, 0), (255, 0), (36363.6, -7272.7), (50000, -5000),
+    (10000, -1000), (10000, 0), (1, 0), (100, 0), (255, 0), (36363.6, -7272.7),
 )  # fmt: skip
 _GLACIERS = (0.35, 0.25)  # mean and std of each band where no training tells them
 _ALIKE = 1.5  # misfit of mean and std to which values are like those of the training
@@ -141,7 +142,9 @@ def examine(
     excused = rule is None or {"scale", "offset"} <= set(stated)
     wrong = _examine_scale(source, values, rule or Reflectance(1), trained, stated)
     if wrong is not None:
-        return [*found, Finding(WARNING if excused else wrong.severity, name + wrong.message)]
+        found.append(Finding(WARNING if excused else wrong.severity, name + wrong.message))
+        if wrong.severity == ERROR:
+            return found
     offset = check_offset(source, values)
     if offset.ok is False:
         excused |= "offset" in stated or source.reflectance_source.startswith("product")
@@ -172,8 +175,13 @@ def heed(findings: Sequence[Finding]) -> list[str]:
 
 
 def _examine_place(grid: Grid, trained: Trained | None) -> list[str]:
-    """Say what a map of this grid will lack."""
+    """Say what areas and lengths on this grid are worth, and what a map of it will lack."""
     lines: list[str] = []
+    if distorted := grid.distortion():
+        lines.append(
+            f"its CRS ({crs_name(grid)}) is not true to scale: {distorted}; best warp it to UTM "
+            "(gdalwarp -t_srs)"
+        )
     if trained is None:
         return lines
     if grid.crs is None:
@@ -213,12 +221,11 @@ def _examine_scale(
             return Finding(WARNING if may_be else ERROR, text)
     low, middle, high = np.percentile(values, (1, 50, 99), axis=1)
     mean, std = _statistics(source.bands, trained)
-    fit, misfit = _best_fit(values, rule, mean, std)
+    fit, misfit = _best_fit(values, low, high, rule, mean, std)
     other = fit not in (None, (rule.scale, rule.offset))
+    told = "{{scale: {:g}, offset: {:g}}}" if trained is None else "--scale {:g} --offset {:g}"
     mend = "check `scale`, `offset` and `nodata`"
-    if fit is not None and other:
-        told = "{{scale: {:g}, offset: {:g}}}" if trained is None else "--scale {:g} --offset {:g}"
-        mend = "try " + told.format(*fit)
+    mend = "try " + told.format(*fit) if fit is not None and other else mend
     centre = float(np.median(middle))
     dim, eight_bits = (high < _DIM).all(), _are_8_bits(values, rule, low, high)
     why = (
@@ -227,9 +234,11 @@ def _examine_scale(
         "the values"
     )
     if eight_bits and (dim or not _MIDDLE[0] < centre):
-        why += ", which are 8-bit numbers as of a picture, and a picture is no reflectance"
-        mend = mend if fit == (255, 0) else "take the numbers of the product"
-        return Finding(ERROR, f"{why}; {mend}")
+        return Finding(
+            ERROR,
+            f"{why}, 8-bit numbers as of a picture, and a picture is no reflectance; take the "
+            f"product, or where they are reflectance x 255, try {told.format(255, 0)}",
+        )
     dim_but_fits = dim and other and misfit < _ALIKE
     nothing = (np.abs((low, high)) < _NOTHING).all()
     if part > _MANY or not _MIDDLE[0] < centre < _MIDDLE[1] or nothing or dim_but_fits:
@@ -255,17 +264,24 @@ def _statistics(bands: Sequence[str], trained: Trained | None) -> np.ndarray:
 
 
 def _best_fit(
-    values: np.ndarray, rule: Reflectance, mean: np.ndarray, std: np.ndarray
+    values: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    rule: Reflectance,
+    mean: np.ndarray,
+    std: np.ndarray,
 ) -> tuple[tuple[float, float] | None, float]:
     """Return the known scale and offset that bring values nearest to mean and std, and how near."""
     # Values that are all but an offset lose too much in sums of float32.
     stored = values.mean(axis=1, dtype=np.float64) * rule.scale - rule.offset
     spread = np.maximum(values.std(axis=1, dtype=np.float64) * rule.scale, 1e-9)
+    darkest, brightest = np.array([np.median(low), high.max()]) * rule.scale - rule.offset
     found: tuple[tuple[float, float] | None, float] = None, math.inf
     for scale, offset in _KNOWN:
         off = ((stored + offset) / scale - mean) / std
         misfit = float(np.mean(off**2 + np.log(spread / scale / std) ** 2))
-        if misfit < found[1] and _MIDDLE[0] < float(np.median(stored + offset)) / scale < 1.5:
+        possible = (darkest + offset) / scale > _DARK[0] and (brightest + offset) / scale > _DIM
+        if misfit < found[1] and possible and np.median(stored + offset) < _MIDDLE[1] * scale:
             found = (scale, offset), misfit
     return found
 

@@ -10,7 +10,8 @@ import pytest
 import rasterio
 
 from glacier_utils.datasets.dataset import open_dataset
-from glacier_utils.imagery.examination import check_offset
+from glacier_utils.errors import GlacierError
+from glacier_utils.imagery.examination import Finding, Trained, check_offset, examine, heed
 from glacier_utils.imagery.reflectance import Reflectance
 from glacier_utils.imagery.source import open_source
 
@@ -167,6 +168,80 @@ def test_large_scenes_are_read_in_part(tmp_path, write_tif):
     assert min(col for _, col, _, _ in windows) == 0
     assert max(col + width for _, col, _, width in windows) == 6000
     assert all(row + height <= 300 for row, _, height, _ in windows)
+
+
+# --- the whole examination
+
+
+TRAINED = Trained(BANDS, [0.3] * 4, [0.25] * 4, 10.0)
+
+
+@pytest.fixture
+def noise(tmp_path, write_tif):
+    """Open a scene of water, rock and snow, stored as ``change`` says, under a claimed rule."""
+
+    def make(change, rule=None, **options):
+        random = np.random.default_rng(0)
+        values = random.choice([0.02, 0.2, 0.8], (1, 300, 300)) * random.normal(
+            1, 0.05, (4, 300, 300)
+        )
+        path = write_tif(tmp_path / "scene.tif", change(values), **options)
+        return open_source(path, bands=BANDS, reflectance=rule or Reflectance())
+
+    return make
+
+
+def stored(values, offset=0):
+    return (values * 10000 + offset).round().astype(np.int16)
+
+
+def severities(source, **how):
+    return [finding.severity for finding in examine(source, **how)]
+
+
+def test_sound_values_are_not_spoken_of(noise):
+    assert examine(noise(stored)) == examine(noise(stored), trained=TRAINED) == []
+
+
+def test_an_offset_is_refused_for_a_map_and_warned_of_where_somebody_said_so(noise):
+    source = noise(stored, Reflectance(offset=-1000))
+    assert severities(source) == ["warning"]
+    assert severities(source, trained=TRAINED) == ["error"]
+    assert severities(source, trained=TRAINED, stated=["offset"]) == ["warning"]
+    source.reflectance_source = "product metadata MTD_MSIL2A.xml"
+    assert severities(source, trained=TRAINED) == ["warning"]
+
+
+def test_a_wrong_scale_is_warned_of_only_where_scale_and_offset_are_stated(noise):
+    source = noise(lambda values: values.astype(np.float32))
+    assert severities(source) == severities(source, trained=TRAINED) == ["error"]
+    assert severities(source, trained=TRAINED, stated=["scale"]) == ["error"]
+    assert severities(source, trained=TRAINED, stated=["scale", "offset"]) == ["warning"]
+
+
+def test_saturated_numbers_of_a_product_are_no_missing_pixels(noise):
+    def saturate(values):
+        numbers = stored(values).astype(np.uint16)
+        numbers[:, :30] = 65535
+        return numbers
+
+    source = noise(saturate)
+    assert severities(source, trained=TRAINED) == ["error"]
+    assert severities(source, trained=TRAINED, stated=["nodata"]) == ["warning"]
+    source.reflectance_source = "product metadata MTD_MSIL2A.xml"
+    assert severities(source, trained=TRAINED) == ["warning"]
+
+
+def test_bands_that_the_training_lacks_and_statistics_that_nobody_has(noise):
+    assert examine(noise(stored), trained=Trained(("swir",), [0.1], [0.01])) == []
+    unknown = Trained(BANDS, [np.nan] * 4, [np.nan] * 4)
+    assert examine(noise(stored), trained=unknown) == []
+
+
+def test_warnings_are_logged_and_an_error_is_raised(caplog):
+    assert heed([Finding("warning", "a % b")]) == ["a % b"] == caplog.messages
+    with pytest.raises(GlacierError, match="c"):
+        heed([Finding("warning", "a"), Finding("error", "c")])
 
 
 # --- real imagery and the sample
