@@ -34,7 +34,10 @@ class Store:
         self.labels[:, :2] = 255
         split = np.array(["train", "train", "validation", "test"] * count)[:count]
         date = np.array(["2023-07"] * (count // 3) + ["2023-08"] * count)[:count]
-        self.index = pd.DataFrame({"area": "train", "date": date, "split": split, "block": "a"})
+        glacier = (self.labels == 1).sum(axis=(1, 2)) / (self.labels != 255).sum(axis=(1, 2))
+        self.index = pd.DataFrame(
+            {"area": "train", "date": date, "split": split, "block": "a", "glacier": glacier}
+        )
         self.statistics = {
             "mean": self.images.mean(axis=(0, 2, 3)).tolist(),
             "std": self.images.std(axis=(0, 2, 3)).tolist(),

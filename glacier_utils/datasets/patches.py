@@ -27,7 +27,11 @@ from tqdm import tqdm
 
 from glacier_utils.conventions import BANDS, UNKNOWN
 from glacier_utils.datasets.splitting import (
+    EDGES,
     SPLITS,
+    Split,
+    clip_patches,
+    cut_by_lines,
     locate_overrides,
     plan,
     read_overrides,
@@ -121,7 +125,7 @@ def build_patches(
 
     Raises:
         GlacierError: unknown areas or dates, a size or fraction out of range, an area in which no
-            patch is left for training or for validation, a cloud mask that is not there, or an
+            patch is left for training, a cloud mask that is not there, or an
             override that means no patch; a folder that cannot be written.
     """
     _check_ranges(size, stride, validation_fraction, buffer_m)
@@ -166,8 +170,8 @@ def _check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise GlacierError(
-            f"{folder}: patches cannot be written there ({error.strerror}); name another folder, "
-            "with `glacier train --patches FOLDER`, or in a notebook as `folder` of build_patches"
+            f"{folder}: patches cannot be written there ({error.strerror}); name another folder: "
+            "`glacier train --patches FOLDER`, or `patches` in the parameters of notebook 02"
         ) from error
 
 
@@ -226,9 +230,10 @@ def _build(
     size, train = parameters["size"], parameters["train_areas"]
     if not parameters["pairs"]:
         raise GlacierError(f"{dataset.name}: no patches, since no area and date is chosen")
+    layers = {pair: _open_layers(dataset, pair, parameters) for pair in parameters["pairs"]}
+    # Now images know what is to be said of their masks too.
     for pair in parameters["pairs"]:
         heed(dataset.examine(*pair))
-    layers = {pair: _open_layers(dataset, pair, parameters) for pair in parameters["pairs"]}
     sources = {pair: found.source for pair, found in layers.items()}
     grids: dict[str, Grid] = {}
     for (area, _), source in sources.items():
@@ -240,7 +245,9 @@ def _build(
         known = [(area, date) for area in dataset.areas for date in dataset.dates(area)]
         overrides = locate_overrides(overrides, patches, known)
 
-    arrays, facts, sums = _fill(layers, patches, parameters, dataset.bands, folder, progress)
+    fill = partial(_fill, layers, parameters, dataset.bands, folder, progress)
+    arrays, facts, sums = fill(patches)
+    patches = patches.assign(pixel=patches.geometry.area / size**2)
     patches = pd.concat([patches, facts], axis=1)
 
     metres = {
@@ -260,7 +267,24 @@ def _build(
         overrides=overrides,
         seed=parameters["seed"],
     )
+    cut_by_line = not split.enough
+    if cut_by_line:
+        cut = cut_by_lines(
+            patches,
+            np.load(folder / "labels.npy", mmap_mode="r"),
+            split,
+            size=size,
+            train_areas=train,
+            fraction=parameters["validation_fraction"],
+            # Half a patch would be most of the ground.
+            strip_px=size / 8 if strip is None else strip / min(metres.values()),
+        )
+        patches = clip_patches(patches, cut, sources)
+        split = Split(cut["part"].to_numpy(), split.block[cut["patch"]], cut["reason"].to_numpy())
+        arrays, facts, sums = fill(patches, cut[[*EDGES]].to_numpy())
+        patches[facts.columns] = facts
     training = split.part == "train"
+    _check_classes(dataset, patches[training | (split.part == "validation")])
     patches = patches.assign(split=split.part, block=split.block, reason=split.reason)
     statistics = pooled_statistics(sums[training], int(patches["ice"][training].sum()))
     write_store(
@@ -269,10 +293,11 @@ def _build(
         key=key,
         arrays=arrays,
         statistics={"bands": list(dataset.bands), **statistics},
-        parts=_parts(patches, grids, size),
+        parts=_parts(patches, grids),
         parameters={
             **parameters,
-            "reflectance": dataset.manifest.get("reflectance"),
+            **({"cut_by_line": True} if cut_by_line else {}),
+            "reflectance": _trained_rule(dataset, [s for (a, _), s in sources.items() if a in train]),
             "resolution_m": next(
                 (r for area in train if math.isfinite(r := grids[area].resolution)), None
             ),
@@ -284,13 +309,32 @@ def _build(
     )
 
 
-def _parts(patches: gpd.GeoDataFrame, grids: Mapping[str, Grid], size: int) -> list[dict[str, Any]]:
+def _check_classes(dataset: Dataset, patches: gpd.GeoDataFrame) -> None:
+    """Refuse a training of one class, which would score 0 or 1 whatever it learned."""
+    known, ice = int(patches["known"].sum()), int(patches["ice"].sum())
+    if known and ice in (0, known):
+        pair = patches["area"].iloc[0], patches["date"].iloc[0]
+        raise GlacierError(
+            f"{dataset.name}, {', '.join(pair)}: nothing can be trained: "
+            f"{dataset.one_class(*pair, ice > 0)}"
+        )
+
+
+def _trained_rule(dataset: Dataset, sources: Sequence[Source]) -> dict[str, Any] | None:
+    """Return how numbers become reflectance in training: that of all images, else the manifest's."""
+    rules = {source.reflectance for source in sources}
+    rule = rules.pop() if len(rules) == 1 else None
+    if rule is None:
+        return dataset.manifest.get("reflectance")
+    return {"scale": rule.scale, "offset": rule.offset, "nodata": rule.nodata}
+
+
+def _parts(patches: gpd.GeoDataFrame, grids: Mapping[str, Grid]) -> list[dict[str, Any]]:
     """Describe each part of each area: patches of all dates, ground covered, glacier fraction."""
     rows = []
     for (area, part), group in patches.groupby(["area", "split"], sort=False):
         # Ground as a number of pixels, since the CRS may count in degrees or feet.
-        pixel = group.geometry.iloc[0].area / size**2
-        pixels = shapely.union_all(group["ground"].to_numpy()).area / pixel
+        pixels = shapely.union_all(group["ground"].to_numpy()).area / group["pixel"].iloc[0]
         known = int(group["known"].sum())
         rows.append(
             {
@@ -364,16 +408,18 @@ def _clouds(dataset: Dataset, pair: Pair, source: Source, method: str) -> tuple[
 
 def _fill(
     layers: Mapping[Pair, _Layers],
-    patches: gpd.GeoDataFrame,
     parameters: Mapping[str, Any],
     bands: Sequence[str],
     folder: Path,
     progress: bool,
+    patches: gpd.GeoDataFrame,
+    parts: np.ndarray | None = None,
 ) -> tuple[list[str], pd.DataFrame, np.ndarray]:
     """Read the patches chunk by chunk and write ``images.npy``, ``labels.npy`` and the like.
 
     One chunk is read ahead while the one before it is described and written, so that two chunks are
-    in memory whatever the number of patches.
+    in memory whatever the number of patches. Of a patch that a line cuts, ``parts`` says which
+    pixels count (top, left, bottom, right); the others are unknown.
 
     Returns:
         Names of the arrays written, and in the order of the patches their facts and ``moments``.
@@ -397,6 +443,8 @@ def _fill(
         with tqdm(total=count, desc="patches", unit="patch", disable=not progress) as bar:
             for places, read in _ahead(jobs):
                 for position, patch in _cut(places, read, size, codes):
+                    if parts is not None:
+                        _keep(patch, *parts[position])
                     label = patch["labels"]
                     found = patch_facts(
                         patch["images"], patch["valid"], label, bands=bands,
@@ -417,6 +465,15 @@ def _fill(
         for file in files.values():
             file.close()
     return sorted(files), pd.DataFrame(facts), sums
+
+
+def _keep(patch: Mapping[str, Any], top: int, left: int, bottom: int, right: int) -> None:
+    """Make labels and truth outside of a part unknown."""
+    outside = np.ones(patch["valid"].shape, bool)
+    outside[top:bottom, left:right] = False
+    for name in {"labels", "truth"} & set(patch):
+        if patch[name] is not None:
+            patch[name][outside] = UNKNOWN
 
 
 def chunks(rows: Sequence[int], cols: Sequence[int], size: int) -> Iterator[np.ndarray]:

@@ -4,14 +4,17 @@
 part. Neighbouring patches show the same glacier under the same light. If some of them train and
 others validate, the validation score says how well the network remembers, not how well it maps. So
 the training area is cut into blocks of some km; one compact group of blocks validates, on all
-dates, and patches that touch it are left unused. A user's word on single patches, a CSV that keeps
-or drops them whatever their facts say, comes before all that.
+dates, and patches that touch it are left unused. Where the ground is too small for that, or one
+class lies in one corner of it, a line cuts it, through patches too (``cut_by_lines``). A user's
+word on single patches, a CSV that keeps or drops them whatever their facts say, comes before all
+that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,12 @@ _CANDIDATES = 400  # groups of blocks that are weighed against each other
 _TOGETHER = 64  # of them at a time
 _NEAR_BEST = 0.02  # in units of the cost below, of which fair groups have less than 1
 _ONE_CLASS = 5.0  # cost of a side without glacier, or without anything else
+_ENOUGH = 200  # known pixels of each class, without which a side teaches or tells nothing
+_LEFT = 0.25  # of what should train, the least of each class that a cut must leave
+_LINES = 128  # places of a line that are weighed against each other
+_TESTED = "shares ground with a test area"
+EDGES = ("top", "left", "bottom", "right")
+CUT = "part of a patch, cut by a line"  # the reason of such rows
 
 COLUMNS = ("area", "date", "row", "col", "decision", "comment")  # of overrides
 DECISIONS = ("keep", "drop")
@@ -108,10 +117,11 @@ def plan(
             own_tiles=stride is None and not _overlapping(source.tiles),
         )
         rows, cols = np.array(corners, int).reshape(-1, 2).T
-        geometry = _boxes(grid, rows, cols, size, crs)
+        edges = rows, cols, rows + size, cols + size
+        geometry = _boxes(grid, *edges, crs=crs)
         y, x = _centres(grid, rows + size / 2, cols + size / 2, reference)
         table = {"area": area, "date": date, "row": rows, "col": cols, "y": y, "x": x}
-        ground = _boxes(grid, rows, cols, size, crs, clip=True)
+        ground = _boxes(grid, *edges, crs=crs, clip=True)
         tables.append(gpd.GeoDataFrame({**table, "ground": ground}, geometry=geometry, crs=crs))
     return pd.concat(tables, ignore_index=True)
 
@@ -145,9 +155,8 @@ def _pixel_boxes(tiles: Sequence[tuple[int, int, int, int]]) -> np.ndarray:
 
 
 def _boxes(
-    grid: Grid, rows: np.ndarray, cols: np.ndarray, size: int, crs: Any, *, clip: bool = False
+    grid: Grid, top: Any, left: Any, bottom: Any, right: Any, *, crs: Any, clip: bool = False
 ) -> gpd.GeoSeries:
-    top, left, bottom, right = rows, cols, rows + size, cols + size
     if clip:
         top, bottom = np.clip(top, 0, grid.height), np.clip(bottom, 0, grid.height)
         left, right = np.clip(left, 0, grid.width), np.clip(right, 0, grid.width)
@@ -176,11 +185,15 @@ def _centres(
 
 @dataclass
 class Split:
-    """Part, block and reason of each patch."""
+    """Part, block and reason of each patch.
+
+    ``enough``: both sides hold enough of both classes, and there is enough to train on.
+    """
 
     part: np.ndarray
     block: np.ndarray
     reason: np.ndarray
+    enough: bool = True
 
     def set_aside(self, which: np.ndarray, reason: str) -> None:
         """Leave patches unused, saying why."""
@@ -197,12 +210,17 @@ def split_patches(
     buffer_px: float = 0.0,
     overrides: pd.DataFrame | None = None,
     seed: int = 0,
+    least: int = 1,
 ) -> Split:
     """Give each patch its part: train, validation, buffer, test or dropped.
 
     In each training area the validation group is one rectangle or strip of blocks that holds about
     ``validation_fraction`` of the usable patches, with a glacier fraction near the area's and a
-    short border.
+    short border. Where that leaves a side without enough of both classes, other groups are tried;
+    where none will do, ``Split.enough`` is False.
+
+    A test area on the ground of a training area, but at dates of its own, is a test over time and
+    takes no patch from training. Of any other, the ground shared with it trains nothing.
 
     Args:
         patches: the table of ``plan`` with the columns reason (empty: usable), known and ice
@@ -216,11 +234,16 @@ def split_patches(
             the smallest pixels of the table), are left unused.
         overrides: the user's decisions by position, of ``locate_overrides``.
         seed: decides between nearly equal groups.
+        least: pixels of each class that each side should hold.
 
     Raises:
-        GlacierError: a training area without a usable patch, or one too small to leave patches for
-            both training and validation.
+        GlacierError: a training area without a usable patch.
     """
+    again = partial(
+        split_patches, patches, size=size, train_areas=train_areas, block_patches=block_patches,
+        validation_fraction=validation_fraction, buffer_px=buffer_px, overrides=overrides,
+        seed=seed, least=_ENOUGH,
+    )  # fmt: skip
     reasons, notes = patches["reason"].to_numpy(object), np.full(len(patches), "", object)
     if overrides is not None:
         reasons, notes = apply_overrides(reasons, overrides)
@@ -232,16 +255,24 @@ def split_patches(
     part = np.where(usable, np.where(training, "train", "test"), "dropped").astype(object)
     split = Split(part, np.full(len(patches), "", object), reasons.copy())
 
-    tested = overlapping @ (part == "test") > 0
-    split.set_aside((part == "train") & tested, "shares ground with a test area")
     rng = np.random.default_rng(seed)
+    for area in dict.fromkeys(areas[part == "train"]):
+        here = np.flatnonzero((part == "train") & (areas == area))
+        for other in dict.fromkeys(areas[part == "test"]):
+            there = np.flatnonzero((part == "test") & (areas == other))
+            shared = overlapping[here][:, there]
+            dates = (set(patches["date"].iloc[chosen]) for chosen in (here, there))
+            if not (over_time(shared) and set.isdisjoint(*dates)):
+                split.set_aside(here[shared.sum(axis=1) > 0], _TESTED)
     for area in dict.fromkeys(areas):
         here = np.flatnonzero(areas == area)
-        table = patches.iloc[here].assign(usable=np.isin(part[here], ["train", "test"]))
+        table = patches.iloc[here].assign(
+            usable=np.isin(part[here], ["train", "test"]), reason=split.reason[here]
+        )
         wanted = block_patches[area]
         if area in train_areas:
             local = touching[here][:, here]
-            side, validation = _choose(table, local, size, wanted, validation_fraction, rng)
+            side, validation = _choose(table, local, size, wanted, validation_fraction, rng, least)
             part[here[validation]] = "validation"
         else:
             side = _test_side(table, size, wanted)
@@ -256,7 +287,39 @@ def split_patches(
     if ((part == "train") & (touching @ (part == "validation") > 0)).any():
         raise AssertionError("a training patch touches a validation patch")
     split.reason = np.where(split.reason == "", notes, split.reason)
-    return split
+    ice, known = patches["ice"].to_numpy(), patches["known"].to_numpy()
+    inside, left, whole = (
+        np.array([ice[which].sum(), (known - ice)[which].sum()])
+        for which in (part == "validation", part == "train", training & usable)
+    )
+    split.enough = bool(_suffice(inside, left, whole, validation_fraction))
+    return split if split.enough or least == _ENOUGH else again()
+
+
+def both_classes(ice: Any, known: Any, least: int = _ENOUGH) -> Any:
+    """Say whether so many known pixels hold enough glacier, and enough of anything else.
+
+    Args:
+        ice: number of glacier pixels, or an array of such.
+        known: of pixels with a label.
+        least: of each class.
+    """
+    return np.minimum(ice, known - ice) >= least
+
+
+def _suffice(inside: np.ndarray, left: np.ndarray, whole: np.ndarray, fraction: float) -> Any:
+    """Say whether validation and what is left hold enough: pixels [class] or [class, cut]."""
+    least = np.maximum(_ENOUGH, _LEFT * (1 - fraction) * whole)
+    return ((inside >= _ENOUGH) & (left >= least)).all(axis=0)
+
+
+def over_time(shared: Any) -> bool:
+    """Say whether two areas are one ground: most of the patches of one lie on patches of the other.
+
+    Args:
+        shared: sparse [n, m] of 0 and 1, which patches share pixels.
+    """
+    return any((shared.sum(axis=axis) > 0).mean() > 0.5 for axis in (0, 1) if min(shared.shape))
 
 
 def _blocks(table: pd.DataFrame, size: int, side: int) -> np.ndarray:
@@ -305,19 +368,25 @@ def _choose(
     wanted: int,
     fraction: float,
     rng: np.random.Generator,
+    least: int,
 ) -> tuple[int, np.ndarray]:
-    """Return the side of the blocks and the positions of the validation patches of one area."""
+    """Return the side of the blocks and the positions of the validation patches of one area.
+
+    There are none where no group leaves a patch for training.
+    """
     area = table["area"].iloc[0]
     if not table["usable"].any():
         reasons = table["reason"][table["reason"] != ""]
         why = f" (for example: {reasons.iloc[0]})" if len(reasons) else ""
+        remedy = "check its labels and outlines, or raise max_unknown"
+        if (table["reason"] == _TESTED).any():
+            remedy = "cut one of the two with `bounds`, or test on dates that the other has not"
         raise GlacierError(
-            f"area '{area}': none of its {len(table)} patches can train{why}; check its labels "
-            "and outlines, or raise max_unknown"
+            f"area '{area}': none of its {len(table)} patches can train{why}; {remedy}"
         )
     found = []
     for side in range(min(wanted, _extent(table, size)), 0, -1):
-        group = _best_group(table, touching, _blocks(table, size, side), fraction, rng)
+        group = _best_group(table, touching, _blocks(table, size, side), fraction, rng, least)
         if group is None:
             continue
         # Whole blocks meet the fraction only roughly; smaller blocks meet it better.
@@ -328,11 +397,7 @@ def _choose(
             return side, group.positions
         found.append((group.cost, -side, group))
     if not found:
-        raise GlacierError(
-            f"area '{area}': its {table['usable'].sum()} usable patches of {size} px leave none "
-            "for training beside the validation patches and their buffer; set a smaller size or "
-            "stride"
-        )
+        return 1, np.array([], int)
     _, side, group = min(found, key=lambda item: item[:2])
     return -side, group.positions
 
@@ -353,12 +418,16 @@ def _best_group(
     blocks: np.ndarray,
     fraction: float,
     rng: np.random.Generator,
+    least: int,
 ) -> _Group | None:
     """Weigh the groups of blocks; None if no group leaves a patch on both sides."""
     places, block = np.unique(blocks, axis=0, return_inverse=True)
     usable = table["usable"].to_numpy()
     numbers = np.bincount(block, weights=usable)
-    groups = np.array(list(_groups(places, numbers, fraction))).reshape(-1, len(places))
+    # Where the usual ones will not do, smaller and larger groups too.
+    sizes = (fraction,) if least == 1 else (fraction, fraction / 3, 0.5)
+    found = [group for size in sizes for group in _groups(places, numbers, size)]
+    groups = np.array(found).reshape(-1, len(places))
     rows = np.flatnonzero(usable)
     members = sparse.csr_array((np.ones(len(rows)), (rows, block[rows])), (len(block), len(places)))
     near_members = touching @ members  # how many usable patches of each block a patch touches
@@ -373,17 +442,17 @@ def _best_group(
             [
                 inside.sum(axis=0) / usable.sum(),
                 left.sum(axis=0) / usable.sum(),
-                (ice @ inside) / np.maximum(known @ inside, 1),
-                (ice @ left) / np.maximum(known @ left, 1),
+                *(counted @ side for side in (inside, left) for counted in (ice, known)),
             ]
         )
-    validates, trains, ice_validation, ice_training = np.concatenate(parts, axis=1)
+    validates, trains, ice_in, known_in, ice_left, known_left = np.concatenate(parts, axis=1)
     glacier = ice[usable].sum() / max(known[usable].sum(), 1)
     # Without both classes a network learns nothing, and a validation says little.
-    one_class = 2 * np.isin(ice_training, [0, 1]) + np.isin(ice_validation, [0, 1])
+    few = ~both_classes(ice_in, known_in, least), ~both_classes(ice_left, known_left, least)
+    one_class = few[0] + 2 * few[1]
     cost = (
         2 * np.abs(validates - fraction)
-        + np.abs(ice_validation - glacier)
+        + np.abs(ice_in / np.maximum(known_in, 1) - glacier)
         + 0.5 * (1 - validates - trains)  # lost to the buffer
         + _ONE_CLASS * one_class * (0 < glacier < 1)
     )
@@ -422,6 +491,118 @@ def _groups(places: np.ndarray, numbers: np.ndarray, fraction: float) -> Iterato
     for top, left, height, width in rectangles[::step]:
         rows, cols = row - top, col - left
         yield (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width)
+
+
+def cut_by_lines(
+    patches: gpd.GeoDataFrame,
+    labels: np.ndarray,
+    split: Split,
+    *,
+    size: int,
+    train_areas: Collection[str],
+    fraction: float,
+    strip_px: float,
+) -> pd.DataFrame:
+    """Cut the ground of training areas in two by a line each, with a strip that belongs to none.
+
+    A patch that the line crosses serves both sides, each with the pixels of its own. Areas that no
+    line cuts into sides with enough of both classes train as a whole.
+
+    Args:
+        patches: as for ``split_patches``.
+        labels: uint8 [n, row, col].
+        split: of ``split_patches``, of which the other areas and what is dropped are kept.
+        size: side of a patch in pixels.
+        train_areas: those that are cut.
+        fraction: 0..1, of the known ground of each area that validates.
+        strip_px: width of the strip in pixels of the area's first date.
+
+    Returns:
+        One row per patch and side that it serves: patch (its position), part, reason, and the
+        pixels that count, top, left, bottom, right.
+    """
+    areas = patches["area"].to_numpy(object)
+    usable = np.isin(split.part, SPLITS[:3]) & (split.reason != _TESTED)
+    usable &= np.isin(areas, list(train_areas))
+    _, overlapping = _neighbours(patches, size, 0)
+    once = usable & ~_counted_twice(patches, usable, overlapping, size)
+    rows: list[tuple] = []
+    for area in dict.fromkeys(areas):
+        here = np.flatnonzero(areas == area)
+        pixel = np.sqrt(shapely.area(patches.geometry.iloc[here].to_numpy()))
+        steps = pixel[:, None] / pixel[0] * (np.arange(size) + 0.5 - size / 2)
+        places = np.stack([patches[name].to_numpy()[here, None] + steps for name in ("y", "x")])
+        chosen = once[here]
+        line = _best_line(places[:, chosen], labels, here[chosen], fraction, strip_px)
+        for position, place in zip(here, np.moveaxis(places, 1, 0), strict=True):
+            part, reason = split.part[position], split.reason[position]
+            if usable[position]:
+                part, reason = "train", "" if part == "buffer" else reason
+            if line is None or not usable[position]:
+                rows.append((position, part, reason, 0, 0, size, size))
+                continue
+            axis, sign, at = line
+            side = sign * place[axis]
+            inside = {"train": side >= at + strip_px, "validation": (side < at) & once[position]}
+            for part, pixels in inside.items():
+                if pixels.any():
+                    window = [[0, size], [0, size]]
+                    window[axis] = [pixels.argmax(), size - pixels[::-1].argmax()]
+                    why = reason if pixels.all() else CUT
+                    rows.append((position, part, why, *np.transpose(window).ravel()))
+    return pd.DataFrame(rows, columns=["patch", "part", "reason", *EDGES])
+
+
+def _best_line(
+    places: np.ndarray, labels: np.ndarray, patches: np.ndarray, fraction: float, strip: float
+) -> tuple[int, int, float] | None:
+    """Return axis, direction and place of a line: what lies before it, in direction, validates.
+
+    places: of the rows and columns of pixels [2, patch, size]; patches: their positions in labels.
+    None if no line leaves enough of both classes on both sides.
+    """
+    best, least = None, np.inf
+    for axis, own in enumerate(places):
+        counts = np.zeros((2, *own.shape))
+        for row, position in enumerate(patches):
+            label = labels[position]
+            counts[:, row] = [(label == value).sum(axis=1 - axis) for value in (1, 0)]
+        for sign in (1, -1):
+            order = np.argsort(sign * own, axis=None)
+            at = sign * own.ravel()[order]
+            sums = np.pad(counts.reshape(2, -1)[:, order].cumsum(axis=1), ((0, 0), (1, 0)))
+            lines = np.linspace(at[0], at[-1], _LINES) if len(at) else at
+            inside = sums[:, np.searchsorted(at, lines)]
+            left, whole = sums[:, -1:] - sums[:, np.searchsorted(at, lines + strip)], sums[:, -1:]
+            fair = _suffice(inside, left, whole, fraction)
+            cost = 2 * np.abs(inside.sum(axis=0) / max(whole.sum(), 1) - fraction)
+            for part in (inside, left):
+                share = part[0] / np.maximum(part.sum(axis=0), 1)
+                cost += np.abs(share - whole[0] / max(whole.sum(), 1))
+            cost = np.where(fair, cost, np.inf)
+            if len(cost) and cost.min() < least:
+                best, least = (axis, sign, float(lines[cost.argmin()])), cost.min()
+    return best
+
+
+def clip_patches(
+    patches: gpd.GeoDataFrame, cut: pd.DataFrame, sources: Mapping[tuple[str, str], Any]
+) -> gpd.GeoDataFrame:
+    """Return the rows of ``cut_by_lines``, the boxes of cut patches being those of their parts.
+
+    Args:
+        patches: the table that was cut.
+        cut: of ``cut_by_lines``.
+        sources: as for ``plan``.
+    """
+    table = patches.iloc[cut["patch"]].reset_index(drop=True)
+    parts = cut[cut["reason"] == CUT].join(table[["area", "date", "row", "col"]])
+    for pair, group in parts.groupby(["area", "date"]):
+        edges = (group[["row", "col"] * 2].to_numpy() + group[[*EDGES]].to_numpy()).T
+        boxes = _boxes(sources[pair].grid, *edges, crs=patches.crs)
+        for name in ("geometry", "ground"):
+            table.loc[group.index, name] = boxes.to_numpy()
+    return table
 
 
 def _extent(table: pd.DataFrame, size: int) -> int:
@@ -580,6 +761,7 @@ def write_overrides_template(index: pd.DataFrame, path: str | Path) -> Path:
 
     The comment is the reason where a patch is dropped.
     """
+    index = index.drop_duplicates([*COLUMNS[:4]])  # a patch that a line cuts serves twice
     dropped = (index["split"] == "dropped").to_numpy()
     table = pd.DataFrame({name: index[name] for name in COLUMNS[:4]}).assign(
         decision=np.where(dropped, "drop", "keep"),

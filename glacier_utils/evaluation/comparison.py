@@ -20,6 +20,7 @@ from rasterio.crs import CRS
 from glacier_utils import metrics
 from glacier_utils.conventions import UNKNOWN
 from glacier_utils.datasets.dataset import Dataset
+from glacier_utils.datasets.splitting import CUT
 from glacier_utils.datasets.store import PatchStore
 from glacier_utils.errors import GlacierError
 from glacier_utils.evaluation import bootstrap, calibration, label_bias
@@ -331,9 +332,10 @@ def cut(canvas: np.ndarray, store: PatchStore, positions: np.ndarray) -> np.ndar
 
 
 def _grid(store: PatchStore, positions: np.ndarray, shape: tuple[int, int]) -> Grid:
-    """Return the grid of an area, its pixels being those of the store's first patch."""
+    """Return the grid of an area, its pixels being those of the store's first whole patch."""
     size = store.images.shape[-1]
-    xmin, ymin, xmax, ymax = store.index.geometry.iloc[0].bounds
+    whole = store.index.geometry[store.index["reason"] != CUT]
+    xmin, ymin, xmax, ymax = whole.iloc[0].bounds
     left, _, _, top = store.index.iloc[positions].total_bounds
     crs = store.index.crs and CRS.from_user_input(store.index.crs)
     return Grid(crs, Affine((xmax - xmin) / size, 0, left, 0, (ymin - ymax) / size, top), *shape)

@@ -8,6 +8,7 @@ models side by side; `summary` puts them into the table that the later notebooks
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
 import shutil
@@ -26,6 +27,7 @@ import torch
 import glacier_utils
 from glacier_utils import metrics
 from glacier_utils.conventions import UNKNOWN
+from glacier_utils.datasets.splitting import both_classes
 from glacier_utils.datasets.store import PatchStore
 from glacier_utils.errors import GlacierError
 from glacier_utils.evaluation import calibration
@@ -93,8 +95,10 @@ def fit(
 ) -> Fit:
     """Train one model on the training patches of a store; validation patches pick its state.
 
-    Test patches are never read. The folder appears when the fit is finished, with checkpoint.pt,
-    history.csv (a row per epoch; ``seconds`` since the start) and fit.json. A finished fit is
+    Where validation lacks a class, or nearly, its patches train too, the last step is kept,
+    threshold and temperature stay at .5 and 1, and a warning says so, in fit.json too. Test patches
+    are never read. The folder appears when the fit is finished, with checkpoint.pt, history.csv (a
+    row per epoch; ``seconds`` since the start) and fit.json. A finished fit is
     reused where store, model, arguments, settings, dates and versions are the same; one that was
     interrupted goes on after the last epoch whose state was saved (``.<folder>.<key>.partial``) and
     comes to the same weights as if nothing had happened.
@@ -112,7 +116,7 @@ def fit(
         progress: show a bar.
 
     Raises:
-        GlacierError: an unknown model or date, or too few patches.
+        GlacierError: an unknown model or date, or no patches to train on.
 
     Example:
         >>> from glacier_utils import datasets
@@ -140,7 +144,9 @@ def fit(
     if (finished := _finished(folder, key)) is not None:
         return finished
 
-    train, validation = _positions(store, dates)
+    train, validation, warning = _positions(store, dates)
+    if warning and _first_process():
+        logging.getLogger(__name__).warning("%s: %s", store.parameters.get("dataset"), warning)
     started = time.perf_counter()
     with _partial(partial, folder), _reproducible(settings):
         statistics = store.statistics["mean"], store.statistics["std"]
@@ -170,10 +176,11 @@ def fit(
                 "fingerprint": key,
                 **identity,
                 "weights": segmenter.provenance["weights"],
-                "validation": scores | {"patches": len(validation), "train_patches": len(train)},
+                "validation": scores
+                | {"patches": len(validation), "train_patches": len(np.unique(train))},
                 "seconds": max(_since(started), float(history["seconds"].iloc[-1])),
                 "parameters": registry.parameter_count(segmenter.network),
-            }
+            } | ({"warning": warning} if warning else {})
             write_json(partial / "fit.json", content)
             # Not before: until here a process that is killed goes on from the state.
             (partial / _STATE).unlink(missing_ok=True)
@@ -333,9 +340,13 @@ def _validate(
 ) -> dict[str, Any]:
     """Choose temperature and threshold on the validation patches, and score them, pooled.
 
-    Both are set in the segmenter.
+    Both are set in the segmenter. Without patches they stay as they are and no score is defined.
     """
     segmenter.eval()
+    if not len(positions):
+        scores = metrics.score_table(metrics.Counts(0, 0, 0, 0)) | {"loss": math.nan}
+        chosen = {"threshold": segmenter.threshold, "temperature": segmenter.temperature}
+        return scores | chosen
     maps = []
     for part in np.array_split(positions, -(-len(positions) // _VALIDATED_AT_ONCE)):
         maps.append(predict_patches(segmenter, store.images[part], precision=settings.precision))
@@ -353,20 +364,42 @@ def _validate(
     }
 
 
-def _positions(store: PatchStore, dates: list[str]) -> tuple[np.ndarray, np.ndarray]:
+def _positions(store: PatchStore, dates: list[str]) -> tuple[np.ndarray, np.ndarray, str]:
+    """Return the patches that train and that validate, and what is to be said of the latter."""
     unknown = sorted(set(dates) - set(store.index["date"]))
     if unknown:
         known = ", ".join(sorted(set(store.index["date"])))
         raise GlacierError(f"patch store {store.key}: no date {unknown[0]}; it has {known}")
     train = np.sort(store.select(split="train", date=dates))
     validation = np.sort(store.select(split="validation", date=dates))
-    for split, positions, least in (("train", train, 2), ("validation", validation, 1)):
-        if len(positions) < least:
-            raise GlacierError(
-                f"patch store {store.key}: {len(positions)} {split} patches of {', '.join(dates)}, "
-                f"at least {least} needed; check train_areas and validation_fraction"
-            )
-    return train, validation
+    warning = ""
+    if store.parameters.get("cut_by_line"):
+        warning = (
+            "validates on parts of patches beside those that train, since the ground is small or "
+            "one class lies in one place: the validation score is too kind"
+        )
+    labels = np.asarray(store.labels[validation])
+    if not both_classes((labels == 1).sum(), (labels <= 1).sum()):
+        train, validation = np.union1d(train, validation), validation[:0]
+        warning = (
+            "validation would lack a class: all patches train, the last step is kept, with "
+            "threshold 0.5; add ground, or cut smaller patches, to have a validation score"
+        )
+    if not len(train):
+        raise GlacierError(
+            f"patch store {store.key}: no training patches of {', '.join(dates)}; check dates and "
+            "train_areas"
+        )
+    ice = store.index["glacier"].to_numpy()[train]
+    ice = ice[np.isfinite(ice)]
+    if ice.size and ((ice == 0).all() or (ice == 1).all()):
+        raise GlacierError(
+            f"patch store {store.key}: all labels of the {len(train)} patches that would train are "
+            f"{'glacier' if ice.all() else 'not glacier'}, and a model needs both; look at the "
+            "labels (glacier check), or train on other areas or dates"
+        )
+    # One patch makes no batch: it is seen twice, augmented in two ways.
+    return np.repeat(train, 2) if len(train) == 1 else train, validation, warning
 
 
 def _provenance(store: PatchStore, identity: dict[str, Any]) -> dict[str, Any]:
@@ -538,7 +571,8 @@ def summary(fits: Mapping[str, Fit]) -> pd.DataFrame:
                 "checkpoint": relative(fit.checkpoint),
             }
         )
-    return pd.DataFrame(rows)
+    # A score that is not defined is null in the file.
+    return pd.DataFrame(rows).astype({f"validation_{name}": float for name in SCORES})
 
 
 def overview(names: Sequence[str]) -> pd.DataFrame:

@@ -72,7 +72,7 @@ def train_network(
         segmenter: with the weights to start from.
         store: the patches.
         train: positions of those to learn from.
-        validation: positions of those that choose the best epoch.
+        validation: positions of those that choose the best epoch; without any the last is kept.
         settings: how to train.
         state: file of the last epochs' state, in a folder of this training alone, which has to
             exist. It stays there.
@@ -89,7 +89,7 @@ def train_network(
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     processes = max(settings.devices, 1) * settings.nodes
-    if min(len(train) // 2, len(validation)) < processes:
+    if min(len(train) // 2, len(validation) or processes) < processes:
         raise GlacierError(
             f"{len(train)} training and {len(validation)} validation patches are too few for "
             f"{processes} processes; set devices to less"
@@ -312,8 +312,10 @@ class Task(lightning.LightningModule):
         """Return the way to the training batches, in the order of the epoch."""
         return self._loader(self._batches(self.train_positions, 1, self.settings.seed))
 
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> DataLoader | list:
         """Return the way to the validation batches, in the order of the store."""
+        if not len(self.validation_positions):
+            return []
         return self._loader(self._batches(self.validation_positions, 2, None))
 
     def _loader(self, batches: Batches) -> DataLoader:
@@ -348,6 +350,11 @@ class Task(lightning.LightningModule):
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(images))
         return loss
 
+    def on_train_epoch_end(self) -> None:
+        """Average here where nothing validates, which is where weights are averaged else."""
+        if not len(self.validation_positions):
+            self.on_validation_epoch_start()
+
     def on_validation_epoch_start(self) -> None:
         """Average the weights at the end of the late epochs."""
         start = self.settings.averaging_from()
@@ -369,9 +376,9 @@ class Task(lightning.LightningModule):
         self.counts += torch.stack([hits, false_alarms, misses]).cpu()
 
     def on_validation_epoch_end(self) -> None:
-        """Log the IoU pooled over all validation patches, 0 where there is nothing to hit."""
+        """Log the IoU pooled over all validation patches, nan where there is nothing to hit."""
         counts = self.trainer.strategy.reduce(self.counts.to(self.device), reduce_op="sum").cpu()
-        iou = counts[0] / counts.sum().clamp(min=1)
+        iou = counts[0] / counts.sum() if counts[0] + counts[2] else torch.tensor(math.nan)
         self.log("validation_iou", iou.float())
         self.counts.zero_()
 
@@ -423,9 +430,8 @@ class History(Checkpoint):
     def finished(self) -> bool:
         """Return whether all epochs are over, or so many gained nothing that training stops."""
         scores = [row["validation_iou"] for row in self.rows]
-        if not scores:
-            return False
-        without_gain = len(scores) - 1 - int(np.argmax(scores))
+        # Where none is defined, no epoch is better than another.
+        without_gain = 0 if np.isnan(scores).all() else len(scores) - 1 - int(np.nanargmax(scores))
         return len(scores) >= self.settings.epochs or without_gain >= self.settings.patience
 
     def on_train_epoch_end(
@@ -433,7 +439,8 @@ class History(Checkpoint):
     ) -> None:
         """Add the epoch's row, keep its weights if they are the best, save, and stop if due."""
         logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        before = max((row["validation_iou"] for row in self.rows), default=-math.inf)
+        logged = {"validation_loss": math.nan, "validation_iou": math.nan} | logged
+        before = float(np.fmax.reduce([math.nan, *(row["validation_iou"] for row in self.rows)]))
         self.rows.append(
             {
                 "epoch": trainer.current_epoch + 1,
@@ -444,10 +451,10 @@ class History(Checkpoint):
                 "seconds": round(time.perf_counter() - self.started, 2),
             }
         )
-        if logged["validation_iou"] > before:
+        if math.isnan(before) or logged["validation_iou"] > before:
             weights = cast(Task, task).validated().state_dict()
             self.best = {name: value.detach().cpu().clone() for name, value in weights.items()}
-        best = max(before, logged["validation_iou"])
+        best = np.fmax(before, logged["validation_iou"])
         self.bar.set_postfix(loss=f"{logged['train_loss']:.3f}", validation_iou=f"{best:.3f}")
         self.bar.update()
         finished = self.finished()

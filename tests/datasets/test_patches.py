@@ -222,13 +222,6 @@ def test_a_small_area_gets_smaller_blocks(tmp_path):
     assert store.index["block"].nunique() > 1
 
 
-def test_an_area_too_small_says_what_to_set(tmp_path):
-    dataset = StubDataset(tmp_path, {"train": grid_of(60, 60)}, dates=("2023-08",))
-    with pytest.raises(GlacierError, match=r"'train'.*usable patches of 32 px.*smaller size"):
-        build(dataset)
-    assert not list(tmp_path.rglob("*.npy"))
-
-
 def test_an_area_without_labels_says_so(tmp_path):
     dataset = StubDataset(tmp_path, {"train": grid_of(320, 320)}, dates=("2023-08",))
     dataset.masks["train", "2023-08"][:] = 255

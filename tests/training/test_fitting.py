@@ -150,18 +150,56 @@ def test_only_train_and_validation_patches_of_the_dates_matter(tmp_path):
 
 
 def test_early_stopping(tmp_path):
-    store = Store()
-    store.labels[:] = 255  # nothing to learn: the IoU stays at 0
-    result = quick_fit(tmp_path / "fit", store, settings=Settings(epochs=30, patience=2, threads=1))
+    # Steps too small for anything to gain.
+    still = Settings(epochs=30, patience=2, threads=1, learning_rate=1e-12, precision="float32")
+    result = quick_fit(tmp_path / "fit", settings=still)
     assert len(result.history) == 3
+
+
+@pytest.mark.parametrize("average", [0.0, 0.5])
+@pytest.mark.parametrize("value", [0, 1, 255])
+def test_without_both_classes_in_validation_all_train_to_the_last_step(
+    tmp_path, caplog, value, average
+):
+    store = Store()
+    store.labels[store.select(split="validation")] = value
+    settings = Settings(
+        epochs=4, patience=1, batch_size=3, threads=1, precision="float32", average=average
+    )
+    result = quick_fit(tmp_path / "fit", store, settings=settings)
+    assert len(result.history) == 4
+    assert result.history["validation_iou"].isna().all()
+    assert result.validation["iou"] is None
+    assert result.validation["patches"] == 0
+    assert result.validation["train_patches"] == len(store.select(split=["train", "validation"]))
+    kept = load_checkpoint(result.checkpoint)
+    assert (kept.threshold, kept.temperature) == (0.5, 1.0)
+    assert "validation would lack a class" in caplog.text
+    content = json.loads((result.checkpoint.parent / "fit.json").read_text())
+    assert content["warning"] in caplog.text
+    table = fitting.summary({"a": result, "b": result})
+    assert fitting.best_network(table) == "a"
+    # The last step and not the first: fewer epochs give other weights.
+    short = quick_fit(tmp_path / "short", store, settings=settings.changed(epochs=1, average=0.0))
+    weights = [one.state_dict() for one in (kept, load_checkpoint(short.checkpoint))]
+    assert not all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_one_patch_trains(tmp_path):
+    result = quick_fit(tmp_path / "fit", Store(count=1))
+    assert result.validation["train_patches"] == 1
+    assert len(result.history) == QUICK.epochs
+
+
+ONLY_TESTS = Store()
+ONLY_TESTS.index["split"] = "test"
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"dates": ["2020-01"]}, "no date 2020-01; it has 2023-07, 2023-08"),
-        ({"store": Store(count=1)}, "1 train patches"),
-        ({"store": Store(count=2)}, "0 validation patches"),
+        ({"store": ONLY_TESTS}, "no training patches of 2023-07, 2023-08; check dates"),
     ],
 )
 def test_user_mistakes(tmp_path, changes, message):
