@@ -60,8 +60,9 @@ def lay_out(
     """Place files on one lattice.
 
     Georeferenced files lie where they say. Others lie by the row and column in their names, which
-    count files, or pixels if all of them are multiples of a quarter of a file's size or more; so
-    do those in the index of a stack of arrays.
+    count files, or pixels if they step by a quarter of a file's size or more (the last in a row or
+    column by less, where it was pushed back to end with the image); so do those in the index of a
+    stack of arrays.
 
     Returns:
         The grid of the frame around all files, and the files with their places in it, sorted by
@@ -195,9 +196,20 @@ def _named_corners(headers: Sequence[Header]) -> list[tuple[int, int]]:
 
 
 def _count_pixels(numbers: Sequence[tuple[int, int]], size: int) -> bool:
-    """Say whether numbers are pixel offsets: counted files would not all step by a patch's size."""
-    step = math.gcd(*(value for number in numbers for value in number))
-    return step > 1 and step >= size // 4
+    """Say whether numbers are pixel offsets: counted files would not all step by a patch's size.
+
+    The last in a row or column may be pushed back, so as to end where the image does.
+    """
+    axes = [sorted({number[axis] for number in numbers}) for axis in (0, 1)]
+    step = math.gcd(*axes[0], *axes[1])
+    if step > 1 and step >= size // 4:
+        return True
+    step = math.gcd(*(value - axis[0] for axis in axes for value in axis[:-1]))
+    last = [axis[-1] - axis[-2] for axis in axes if len(axis) > 1]
+    # Where no two others show the step, a counted file may look as if pushed back by nearly all.
+    least = 1 if step else size // 4
+    regular = bool(last) and size // 2 <= (step or size) <= size
+    return regular and all(least <= gap <= size for gap in last)
 
 
 class Frame:
