@@ -14,7 +14,6 @@ from scipy import ndimage
 
 from glacier_utils.synthetic.terrain import (
     COARSE_M,
-    Drainage,
     Relief,
     drain,
     frame_of,
@@ -136,21 +135,15 @@ def _relax(
     target: np.ndarray, east: np.ndarray, south: np.ndarray, scale: float, start: np.ndarray
 ) -> np.ndarray:
     """Solve s - scale * div(D grad s) = target by conjugate gradients, scaled by the diagonal."""
-    diagonal = np.ones_like(target)
-    diagonal[:, :-1] += scale * east
-    diagonal[:, 1:] += scale * east
-    diagonal[:-1] += scale * south
-    diagonal[1:] += scale * south
+    # Nothing flows through the frame.
+    east = np.pad(scale * east, ((0, 0), (1, 1)))
+    south = np.pad(scale * south, ((1, 1), (0, 0)))
+    diagonal = 1 + east[:, 1:] + east[:, :-1] + south[1:] + south[:-1]
 
     def apply(s: np.ndarray) -> np.ndarray:
-        result = s.copy()
-        flux = scale * east * (s[:, 1:] - s[:, :-1])
-        result[:, :-1] -= flux
-        result[:, 1:] += flux
-        flux = scale * south * (s[1:] - s[:-1])
-        result[:-1] -= flux
-        result[1:] += flux
-        return result
+        across = east * np.diff(s, axis=1, prepend=0, append=0)
+        down = south * np.diff(s, axis=0, prepend=0, append=0)
+        return s - across[:, 1:] + across[:, :-1] - down[1:] + down[:-1]
 
     solution = start.copy()
     residual = target - apply(solution)
@@ -226,7 +219,7 @@ def basins(
     outer = ndimage.binary_fill_holes(ice)
     # Some roughness keeps the divides from running straight along the grid.
     smooth = ndimage.gaussian_filter(surface, 1.5) + 2.0 * rng.standard_normal(surface.shape)
-    mouth = _mouths(drain(smooth, ~outer | frame_of(ice.shape)), outer)
+    mouth = drain(smooth, ~outer | frame_of(ice.shape)).mouths()
     ends = np.zeros(ice.size, bool)
     ends[np.unique(mouth[ice.ravel()])] = True
     groups, _ = ndimage.label(
@@ -237,21 +230,11 @@ def basins(
     return _merge_small(labels, least_cells)
 
 
-def _mouths(tree: Drainage, ice: np.ndarray) -> np.ndarray:
-    """Return for each cell the first cell off the ice that its water reaches."""
-    mouth = np.arange(ice.size)
-    for level in tree.levels[1:]:
-        cells = tree.order[level]
-        mouth[cells] = mouth[tree.receiver[cells]]
-    return mouth
-
-
 def _merge_small(labels: np.ndarray, least_cells: int) -> np.ndarray:
     labels = labels.copy()
     for _ in range(200):
         sizes = np.bincount(labels.ravel())
         sizes[0] = 0
-        merged = False
         for label in np.argsort(sizes, kind="stable"):
             if not 0 < sizes[label] < least_cells:
                 continue
@@ -260,9 +243,8 @@ def _merge_small(labels: np.ndarray, least_cells: int) -> np.ndarray:
             around = around[around > 0]
             if around.size:
                 labels[own] = np.bincount(around).argmax()
-                merged = True
                 break
-        if not merged:
+        else:
             break
     _, numbered = np.unique(labels, return_inverse=True)
     return numbered.reshape(labels.shape)
@@ -478,15 +460,14 @@ def _lakes(
     """Fill hollows with lakes, and pond meltwater where the largest tongues have drawn back."""
     melt = np.zeros(ice.shape, bool)
     height = height.copy()
-    labels, number = ndimage.label(ndimage.binary_opening(old_ice & ~ice, iterations=3))
-    sizes = np.bincount(labels.ravel())[1:] if number else np.zeros(0, int)
+    labels, _ = ndimage.label(ndimage.binary_opening(old_ice & ~ice, iterations=3))
+    sizes = np.bincount(labels.ravel())[1:]
     for label in np.argsort(-sizes, kind="stable")[:3] + 1:
         bared = labels == label
         level = np.quantile(height[bared], 0.05) + 12
         near = ndimage.binary_dilation(bared, iterations=25) & ~ice & ~sea
         pond, _ = ndimage.label(near & (height < level))
-        touching = np.unique(pond[bared & (pond > 0)])
-        melt |= np.isin(pond, touching[touching > 0])
+        melt |= np.isin(pond, pond[bared & (pond > 0)])
         height[melt & bared] = np.maximum(height[melt & bared], level)
     melt = ndimage.binary_opening(melt, iterations=2) & ~ice
     flat = np.hypot(*gradient(ndimage.gaussian_filter(height, 2), PIXEL_M)) < 0.035

@@ -214,7 +214,10 @@ def _write_date(
     scene = render(landscape, area.look, season, seed)
     numbers = np.clip(np.rint(scene.reflectance * SCALE - OFFSET), 1, 65535).astype(np.uint16)
     if season.date == area.swath_edge:
-        numbers[:, _beyond_swath(numbers.shape[1:])] = NODATA
+        # The lower right corner lies outside the satellite's swath.
+        height, width = shape = numbers.shape[1:]
+        row, col = np.indices(shape)
+        numbers[:, (height - row) * 0.45 + (width - col) < 0.11 * min(shape)] = NODATA
     layers = {
         "images": (numbers, NODATA, BANDS),
         "truth": (landscape.ice.astype(np.uint8)[None], None, ("glacier",)),
@@ -229,13 +232,6 @@ def _write_date(
                 name = f"{area.name}_{season.date}_r{row:02d}_c{col:02d}.tif"
                 place = corner @ Affine.translation(col * PATCH, row * PATCH)
                 _write_patch(target / name, part, place, nodata, names)
-
-
-def _beyond_swath(shape: tuple[int, int]) -> np.ndarray:
-    """Return the lower right corner that lies outside the satellite's swath."""
-    row, col = np.indices(shape)
-    reach = 0.11 * min(shape)
-    return (shape[0] - row) * 0.45 + (shape[1] - col) < reach
 
 
 def _write_patch(
@@ -304,7 +300,10 @@ def draw_outlines(
     coarse = transform @ Affine.scale(step)
     warp = _Warp(drawn.shape, coarse, rng)
 
-    outlines = [p for p in _polygons(numbers, coarse) if p.area > _least_area(rng)]
+    pieces = _polygons(numbers, coarse)
+    # Small glaciers are missing below the least area, and a third of those up to three times it.
+    least = LEAST_KM2 * 1e6 * np.where(rng.random(len(pieces)) < 0.33, 3, 1)
+    outlines = [piece for piece, area in zip(pieces, least, strict=True) if piece.area > area]
     rows: list[dict[str, Any]] = []
     for rank, outline in enumerate(outlines):
         year = "2000-08-14" if rng.random() < 0.2 else "2001-07-19"
@@ -327,11 +326,8 @@ def _as_seen(landscape: Landscape, rng: np.random.Generator) -> np.ndarray:
     """Return what looked like glacier in 2001: the ice, and here and there snow against it."""
     ice, height = landscape.ice_2001_around, landscape.height_around
     drift = power_noise(ice.shape, rng, exponent=2.5, longest=120)
-    score = (
-        np.clip((height - landscape.equilibrium_m) / 120, -3, 0.5)
-        + 0.8 * drift
-        + north_facing(height)
-    )
+    score = np.clip((height - landscape.equilibrium_m) / 120, -3, 0.5)
+    score = score + 0.8 * drift + north_facing(height)
     near = ndimage.distance_transform_edt(~ice) * PIXEL_M < 80
     seen = ice | (near & (score > 1.4) & (height > 5))
     return ndimage.binary_opening(seen, iterations=2)
@@ -343,11 +339,6 @@ def _polygons(numbers: np.ndarray, transform: Affine) -> list[Polygon]:
         numbers.astype(np.int32), mask=numbers > 0, transform=transform
     )
     return sorted((shape(geometry) for geometry, _ in pieces), key=lambda p: (-p.area, p.wkt))
-
-
-def _least_area(rng: np.random.Generator) -> float:
-    """Small glaciers are missing below ``LEAST_KM2``, and a third of those up to three times it."""
-    return LEAST_KM2 * 1e6 * (3 if rng.random() < 0.33 else 1)
 
 
 class _Warp:
@@ -378,19 +369,11 @@ def _draw(polygon: Polygon, warp: _Warp) -> Polygon | MultiPolygon:
     """
     smooth = polygon.buffer(20).buffer(-35).buffer(15).simplify(12)
     drawn = shapely.make_valid(shapely.transform(smooth, warp))
-    parts = [part for part in _parts(drawn) if part.area > LEAST_KM2 * 1e6 / 2]
-    if len(parts) > 1:
-        return MultiPolygon(parts)
-    return max(_parts(drawn), key=lambda part: part.area, default=polygon)
-
-
-def _parts(geometry: shapely.Geometry) -> list[Polygon]:
-    """Return the polygons in any geometry."""
-    return [
-        part
-        for part in shapely.get_parts(geometry, return_index=False)
-        if part.geom_type == "Polygon"
-    ]
+    parts = [part for part in shapely.get_parts(drawn) if part.geom_type == "Polygon"]
+    large = [part for part in parts if part.area > LEAST_KM2 * 1e6 / 2]
+    if len(large) > 1:
+        return MultiPolygon(large)
+    return max(parts, key=lambda part: part.area, default=polygon)
 
 
 def _later(polygon: Polygon, landscape: Landscape, transform: Affine, step: int) -> Polygon:
@@ -424,15 +407,19 @@ def _table(rows: list[dict[str, Any]], crs: str) -> gpd.GeoDataFrame:
     drawn = drawn.to_crs("EPSG:4326")
     # A glacier keeps the name that its first analysis gave it, by a point inside it.
     points = drawn.drop_duplicates("glacier").set_index("glacier").representative_point()
-    ids = {number: _glims_id(point.x, point.y) for number, point in points.items()}
+    # As GLIMS has it: thousandths of a degree, east of Greenwich and north.
+    ids = {
+        number: f"G{round(point.x % 360 * 1000):06d}E{round(point.y * 1000):05d}N"
+        for number, point in points.items()
+    }
     uncertainty = drawn["loc_unc_x"]
     table = {
         "line_type": drawn["line_type"],
         "anlys_id": drawn["anlys_id"].astype(float),
         "glac_id": drawn["glacier"].map(ids),
-        "anlys_time": drawn["src_date"]
-        .map({"2014-08-22": "2016-11-02T00:00:00"})
-        .fillna("2009-03-12T00:00:00"),
+        "anlys_time": np.where(
+            drawn["src_date"] == "2014-08-22", "2016-11-02T00:00:00", "2009-03-12T00:00:00"
+        ),
         "area": area,
         "db_area": (area / 1e6).round(5),
         **dict.fromkeys(
@@ -464,11 +451,6 @@ def _table(rows: list[dict[str, Any]], crs: str) -> gpd.GeoDataFrame:
         "analysts": "None",
     }
     return gpd.GeoDataFrame(table, geometry=drawn.geometry, crs="EPSG:4326")
-
-
-def _glims_id(longitude: float, latitude: float) -> str:
-    """Name a glacier the GLIMS way: thousandths of a degree, east of Greenwich and north."""
-    return f"G{round(longitude % 360 * 1000):06d}E{round(latitude * 1000):05d}N"
 
 
 class MirroredScene(Source):
@@ -510,5 +492,5 @@ class MirroredScene(Source):
         wanted = np.arange(first, first + count)
         length = self._image.valid.shape[axis]
         place = wanted % (2 * length)
-        place = np.where(place < length, place, 2 * length - 1 - place)
-        return place, (wanted >= 0) & (wanted < self.grid.shape[axis])
+        inside = (wanted >= 0) & (wanted < self.grid.shape[axis])
+        return np.minimum(place, 2 * length - 1 - place), inside

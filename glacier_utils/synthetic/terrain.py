@@ -75,13 +75,13 @@ class Drainage:
             np.add.at(total, self.receiver[cells], total[cells])
         return total.reshape(self.shape)
 
-    def fill(self, height: np.ndarray) -> np.ndarray:
-        """Raise closed hollows to the level at which they spill."""
-        filled = height.astype(float).ravel().copy()
+    def mouths(self) -> np.ndarray:
+        """Return for each cell the outlet that its water reaches, as a flat index."""
+        mouth = np.arange(self.receiver.size)
         for level in self.levels[1:]:
             cells = self.order[level]
-            filled[cells] = np.maximum(filled[cells], filled[self.receiver[cells]])
-        return filled.reshape(self.shape)
+            mouth[cells] = mouth[self.receiver[cells]]
+        return mouth
 
 
 def drain(height: np.ndarray, outlets: np.ndarray) -> Drainage:
@@ -97,7 +97,10 @@ def drain(height: np.ndarray, outlets: np.ndarray) -> Drainage:
     """
     shape, cells = height.shape, np.arange(height.size).reshape(height.shape)
     flat = (height - height.min()).ravel() + 1.0
-    starts, ends, weights = [], [], []
+    exits = cells[outlets]
+    root = height.size
+    starts, ends = [exits], [np.full(exits.size, root)]
+    weights = [np.full(exits.size, 1e-3)]
     for near, far, length in (
         (np.s_[:, :-1], np.s_[:, 1:], 1.0),
         (np.s_[:-1], np.s_[1:], 1.0),
@@ -110,11 +113,6 @@ def drain(height: np.ndarray, outlets: np.ndarray) -> Drainage:
         starts.append(a)
         ends.append(b)
         weights.append(np.maximum(flat[a], flat[b]) - 1e-4 * np.minimum(step, 5e3))
-    root = height.size
-    exits = cells[outlets]
-    starts.append(exits)
-    ends.append(np.full(exits.size, root))
-    weights.append(np.full(exits.size, 1e-3))
     graph = coo_array(
         (np.concatenate(weights), (np.concatenate(starts), np.concatenate(ends))),
         shape=(root + 1, root + 1),
@@ -137,7 +135,7 @@ def _levels(order: np.ndarray, parent: np.ndarray, root: int) -> list[slice]:
     levels, start = [], 0
     while start < order.size:
         # In breadth-first order the parents' places never fall, so a search finds the cut.
-        stop = int(np.searchsorted(above, start)) if start else int(np.searchsorted(above, 0))
+        stop = int(np.searchsorted(above, start))
         levels.append(slice(start, stop))
         start = stop
     return levels
@@ -149,22 +147,18 @@ def erode(
     uplift: np.ndarray,
     *,
     steps: int,
-    strength: float = 0.25,
-    exponent: float = 0.45,
-    creep: float = 0.1,
+    creep: float,
 ) -> np.ndarray:
     """Let rivers cut into rising ground: stream power, implicit in time.
 
-    dh/dt = uplift - strength * area**exponent * slope, with the area in cells and one time unit a
-    step, solved from the outlets upstream (Braun & Willett 2013, Geomorphology 180, 170).
+    dh/dt = uplift - 0.25 * area**0.45 * slope, with the area in cells and one time unit a step,
+    solved from the outlets upstream (Braun & Willett 2013, Geomorphology 180, 170).
 
     Args:
         height: m [row, col].
         outlets: bool [row, col]; they keep their height.
         uplift: m per step.
         steps: their number.
-        strength: of the rivers.
-        exponent: of the area.
         creep: weight of diffusion in each step.
 
     Returns:
@@ -174,7 +168,7 @@ def erode(
     for _ in range(steps):
         tree = drain(height, outlets)
         area = tree.accumulate(np.ones_like(height)).ravel()
-        power = strength * area**exponent
+        power = 0.25 * area**0.45
         flat = np.where(outlets, height, height + uplift).ravel()
         for level in tree.levels[1:]:
             cells = tree.order[level]
@@ -200,14 +194,9 @@ def carve_troughs(height: np.ndarray, outlets: np.ndarray) -> np.ndarray:
     area = drain(height, outlets).accumulate(np.full(height.shape, (COARSE_M / 1000) ** 2))
     floor = ndimage.gaussian_filter(height, 1.5)
     carved = height.copy()
-    for least, width_m, shoulder_m in (
-        (0.8, 380, 200),
-        (3, 560, 330),
-        (9, 800, 450),
-        (25, 1050, 560),
-    ):
-        channel = area >= least
-        distance, nearest = ndimage.distance_transform_edt(~channel, return_indices=True)
+    valleys = ((0.8, 380, 200), (3, 560, 330), (9, 800, 450), (25, 1050, 560))
+    for least, width_m, shoulder_m in valleys:
+        distance, nearest = ndimage.distance_transform_edt(area < least, return_indices=True)
         parabola = floor[tuple(nearest)] + shoulder_m * (distance * COARSE_M / width_m) ** 2.4
         carved = np.minimum(carved, ndimage.gaussian_filter(parabola, 1.5))
     return carved
@@ -377,6 +366,5 @@ def _passes(
     candidates = np.argwhere(frame_of(shape) & (fjord_distance > 4.0))
     passes = np.zeros(shape, bool)
     if len(candidates):
-        for row, col in candidates[rng.integers(0, len(candidates), 6)]:
-            passes[row, col] = True
+        passes[tuple(candidates[rng.integers(0, len(candidates), 6)].T)] = True
     return passes
