@@ -343,16 +343,17 @@ class _Look:
         labels = self.dataset.labels(self.area, self.date)
         if self.dataset.entry(self.area, self.date).labels is not None:
             return labels
-        path: Any = self.dataset.settings(self.area).outlines
+        found: Any = self.dataset.settings(self.area).outlines
+        path, layer = found
         grid = self.source.grid
-        outlines = read_outlines(path, bounds=grid.bounds, crs=grid.crs)
+        outlines = read_outlines(path, bounds=grid.bounds, crs=grid.crs, layer=layer)
         outlines = select_analyses(outlines, self.date)
         ice = outlines[outlines.kind == "glacier"]
         self.row["outlines"] = int(ice.glacier_id.nunique())
         age = (image_day(self.date) - ice.source_date.dropna()).dt.days / DAYS_A_YEAR
         self.row["label_age_years"] = float(age.median()) if len(age) else np.nan
         if not len(ice):
-            wrong, why = _why_no_outline(path, grid)
+            wrong, why = _why_no_outline(path, layer, grid)
             (self.error if wrong else self.warn)(why)
         # Overlaps change no label; those below the size of a glacier are slivers along divides.
         for line in resolve_overlaps(outlines, min_area_km2=MIN_AREA_KM2).attrs["report"]:
@@ -402,12 +403,12 @@ def _has_labels(dataset: Dataset) -> bool:
     )  # fmt: skip
 
 
-def _why_no_outline(path: Path, grid: Grid) -> tuple[bool, str]:
+def _why_no_outline(path: Path, layer: str | None, grid: Grid) -> tuple[bool, str]:
     """Say why no outline touches an image: a place without glaciers, or a mistake of coordinates.
 
     Swapped axes and signs, and the other hemisphere of the image's UTM zone, are tried.
     """
-    outlines = read_outlines(path)
+    outlines = read_outlines(path, layer=layer)
     if not len(outlines):
         return True, f"{path}: holds no polygon at all; download the outlines again"
     there = shapely.box(*outlines.to_crs("EPSG:4326").total_bounds)

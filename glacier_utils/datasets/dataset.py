@@ -11,7 +11,7 @@ from typing import Any
 import geopandas as gpd
 import shapely
 
-from glacier_utils.datasets.manifest import Area, Entry, Manifest, read_manifest
+from glacier_utils.datasets.manifest import Area, Entry, Layer, Manifest, read_manifest
 from glacier_utils.errors import GlacierError, did_you_mean
 from glacier_utils.files import file_fingerprint, fingerprint
 from glacier_utils.imagery.examination import Finding, OffsetFinding, check_offset, examine
@@ -106,9 +106,9 @@ class Dataset:
                 named = (entry.images, entry.labels, entry.truth, entry.surface, entry.clouds)
                 for paths in (*named, _classification(entry)):
                     files.update(input_files(paths) if paths else ())
-            for path in (area.outlines, area.coverage, area.ice_outside):
-                if isinstance(path, Path):
-                    files.update(_vector_files(path))
+            for layer in (area.outlines, area.coverage, area.ice_outside):
+                if isinstance(layer, Layer):
+                    files.update(_vector_files(layer.file))
         stats = [file_fingerprint(path) for path in sorted(files)]
         return fingerprint({"manifest": self._manifest.text, "files": stats})
 
@@ -172,18 +172,19 @@ class Dataset:
         Raises:
             GlacierError: the image has no CRS, or the file cannot be read.
         """
-        path = self.settings(area).outlines
-        if path is None:
+        found = self.settings(area).outlines
+        if found is None:
             return None
+        path, layer = found
         grid = self.source(area, date or self.dates(area)[0]).grid
         if grid.crs is None:
             raise GlacierError(
                 f"{self.name}, {area}: the image has no CRS, so outlines cannot be laid on it; "
                 "georeference the image, or give `labels` as rasters"
             )
-        key = (path, grid.crs.to_wkt(), grid.bounds)
+        key = (found, grid.crs.to_wkt(), grid.bounds)
         if key not in self._outlines:
-            self._outlines[key] = read_outlines(path, bounds=grid.bounds, crs=grid.crs)
+            self._outlines[key] = read_outlines(path, bounds=grid.bounds, crs=grid.crs, layer=layer)
         if date is None:
             return self._outlines[key].copy()
         chosen = (*key, date, rule)
@@ -338,15 +339,15 @@ def _classification(entry: Entry) -> list[str] | None:
     return None if found is None else [str(found)]
 
 
-def _union(polygons: Path | tuple | None, grid: Grid) -> shapely.Geometry | None:
+def _union(polygons: Layer | tuple | None, grid: Grid) -> shapely.Geometry | None:
     """Return polygons of the manifest in the CRS of an image."""
     if polygons is None:
         return None
-    if not isinstance(polygons, Path):
+    if not isinstance(polygons, Layer):
         return shapely.make_valid(shapely.Polygon(polygons))
     if grid.crs is None:
-        raise GlacierError(f"{polygons}: cannot be laid on an image without CRS")
-    found = read_polygons(polygons, bounds=grid.bounds, crs=grid.crs)
+        raise GlacierError(f"{polygons.file}: cannot be laid on an image without CRS")
+    found = read_polygons(polygons.file, bounds=grid.bounds, crs=grid.crs, layer=polygons.layer)
     return shapely.union_all(found.geometry.to_numpy())
 
 

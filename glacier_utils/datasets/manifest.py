@@ -15,7 +15,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import yaml
 from pydantic import (
@@ -85,13 +85,27 @@ def _paths(value: Any, info: ValidationInfo) -> list[str]:
     return [_path(item, info) for item in (value if isinstance(value, list) else [value])]
 
 
-def _file(value: Any, info: ValidationInfo) -> Path:
-    return Path(_path(value, info))
+class Layer(NamedTuple):
+    """A vector file, and the layer of it that is meant; None where the file itself tells."""
+
+    file: Path
+    layer: str | None = None
 
 
-def _polygons(value: Any, info: ValidationInfo) -> Path | tuple[tuple[float, float], ...]:
-    if isinstance(value, str):
-        return _file(value, info)
+def _layer(value: Any, info: ValidationInfo) -> Layer:
+    if not isinstance(value, dict):
+        return Layer(Path(_path(value, info)))
+    for key in value:
+        if key not in Layer._fields:
+            raise ValueError(f"unknown key {key!r}; {did_you_mean(key, Layer._fields)}")
+    if not value.get("layer"):
+        raise ValueError("needs `file` and `layer`, as in {file: a.gpkg, layer: glaciers}")
+    return Layer(Path(_path(value.get("file"), info)), str(value["layer"]))
+
+
+def _polygons(value: Any, info: ValidationInfo) -> Layer | tuple[tuple[float, float], ...]:
+    if isinstance(value, str | dict):
+        return _layer(value, info)
     corners = isinstance(value, list) and len(value) >= 3
     if not corners or not all(isinstance(pair, list) and len(pair) == 2 for pair in value):
         raise ValueError(
@@ -156,12 +170,20 @@ class _BandPlace(BaseModel):
     band: int = 1
 
 
+class _LayerPlace(BaseModel):
+    """A vector file, and the layer of it that is meant."""
+
+    # For the schema alone: ``_layer`` checks what is given.
+    file: str
+    layer: str
+
+
 _Number = Annotated[float, BeforeValidator(_number)]
 _Paths = Annotated[list[str], PlainValidator(_paths, json_schema_input_type=str | list[str])]
-_File = Annotated[Path, PlainValidator(_file, json_schema_input_type=str)]
+_Layer = Annotated[Layer, PlainValidator(_layer, json_schema_input_type=str | _LayerPlace)]
 _Polygons = Annotated[
-    Path | tuple[tuple[float, float], ...],
-    PlainValidator(_polygons, json_schema_input_type=str | list[tuple[float, float]]),
+    Layer | tuple[tuple[float, float], ...],
+    PlainValidator(_polygons, json_schema_input_type=str | _LayerPlace | list[tuple[float, float]]),
 ]
 _Bands = Annotated[
     Any,
@@ -270,8 +292,8 @@ class Area(BaseModel):
         PlainValidator(_bounds, json_schema_input_type=tuple[float, float, float, float]),
     ] | None = None  # fmt: skip
     """[xmin, ymin, xmax, ymax] in the image's CRS: a part of a scene."""
-    outlines: _File | None = None
-    """Vector file, GLIMS or RGI, of this area alone."""
+    outlines: _Layer | None = None
+    """Vector file, GLIMS or RGI, of this area alone; {file: a.gpkg, layer: b} of several layers."""
     coverage: _Polygons | None = None
     """Vector file, or corners in the image's CRS, outside of which the inventory knows nothing."""
     ice_outside: _Polygons | None = None
@@ -327,8 +349,11 @@ class Manifest(_Mapping):
         float, PlainValidator(_resolution, json_schema_input_type=float)
     ] | None = None  # fmt: skip
     """m per pixel, for patches without georeference."""
-    outlines: _File | None = None
-    """Vector file, GLIMS or RGI, any CRS; for all areas without their own."""
+    outlines: _Layer | None = None
+    """Vector file, GLIMS or RGI, any CRS; for all areas without their own.
+
+    Of a file of several layers that do not tell: {file: a.gpkg, layer: glaciers}.
+    """
     areas: dict[str, Area]
     """Area to dates to images; a date is 2023-08 or 2023-08-24."""
 

@@ -86,8 +86,9 @@ def read_outlines(
     _check_versions(path, frame[glacier == ""], dates)
     glacier = glacier.where(glacier != "", "row " + number)
     analysis = text_column(frame, _ANALYSIS)
-    several = dates.groupby(glacier).transform("nunique") > 1
-    day = (" " + dates.dt.strftime("%Y-%m-%d")).where(several & dates.notna(), "")
+    ice = frame["_kind"] == "glacier"
+    several = dates[ice].groupby(glacier[ice]).nunique(dropna=False) > 1
+    day = dates.dt.strftime(" %Y-%m-%d").where(glacier.map(several).eq(True), "").fillna("")
     areas = areas_km2(frame.geometry)
     table = gpd.GeoDataFrame(
         {

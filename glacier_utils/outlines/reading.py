@@ -197,11 +197,11 @@ def _find_layer(path: Path, layer: str | None, named_by: Sequence[str]) -> tuple
         if not found:
             raise GlacierError(f"{path}: has no layer {layer!r}; {did_you_mean(layer, names)}")
     if len(found) > 1:
-        # A GLIMS download holds extents of images and more besides the glaciers.
+        found = {key: info for key, info in found.items() if info["features"]} or found
         telling = {
-            key: info for key, info in found.items()
-            if info["features"] and _known_names(info["fields"], named_by)
-        }  # fmt: skip
+            key: info for key, info in found.items() if _known_names(info["fields"], named_by)
+        }
+        # A GLIMS download holds extents of images and more besides the glaciers.
         glims = {key: info for key, info in telling.items() if key[1] == "glims_polygons"}
         found = glims or telling or found
     if len(found) > 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pyproj
@@ -12,6 +13,7 @@ import shapely
 from affine import Affine
 from rasterio.crs import CRS
 
+DISTORTION = 0.01  # of areas; below it, those on the plane of a CRS are those on the ground
 LATTICE_TOLERANCE = 0.01  # pixels; below it, two grids show the same ground
 _UNNAMED = ("unknown", "unnamed", "not specified", "not_specified", "undefined")
 
@@ -48,19 +50,25 @@ class Grid:
 
     @property
     def metres_per_unit(self) -> float:
-        """Length of one unit of a projected CRS, 1 for m; nan where a length has no meaning."""
+        """Metres on the ground of one unit of a projected CRS; nan where a length has no meaning.
+
+        That of the frame's centre, or the CRS's own unit where its areas are true within 1 %, as
+        those of UTM.
+        """
         if self.crs is None:
             # A pixel of exactly one unit is a count of pixels: its size on the ground is unknown.
             return math.nan if abs(self.transform.a) == 1 else 1.0
         if not self.crs.is_projected:
             return math.nan
-        return float(self.crs.linear_units_factor[1])
+        unit = float(self.crs.linear_units_factor[1])
+        drawn = self._drawn()
+        return unit / math.sqrt(drawn) if abs(drawn - 1) > DISTORTION else unit
 
     @property
     def pixel_area_km2(self) -> float:
-        """Area of a pixel in km2 (at the centre for a geographic CRS); nan where it is unknown."""
+        """Area of a pixel on the ground in km2, at the centre; nan where it is unknown."""
         if self.crs is not None and self.crs.is_geographic:
-            return self._geodesic_pixel_m2() / 1e6
+            return self._on_ground()[0] / 1e6
         return abs(self.transform.a * self.transform.e) * self.metres_per_unit**2 / 1e6
 
     @property
@@ -141,13 +149,65 @@ class Grid:
         drift_y = abs(other.transform.e / self.transform.e - 1) * max(self.height, other.height)
         return max(drift_x, drift_y) <= LATTICE_TOLERANCE
 
-    def _geodesic_pixel_m2(self) -> float:
-        x, y = self.transform @ (self.width / 2, self.height / 2)
-        dx, dy = self.transform.a / 2, self.transform.e / 2
+    def distortion(self) -> str:
+        """Say how the CRS distorts areas and distances here by more than 1 %; "" if it does not."""
+        if self.crs is None:
+            return ""
+        lines = []
+        if self.crs.is_projected and abs(self._drawn() - 1) > DISTORTION:
+            lines.append(
+                f"areas are {self._drawn():.3g} times as large on its plane as on the ground, and "
+                "are measured on the ground"
+            )
+        area, longer = self._on_ground()
+        found = [self._on_ground(x, y)[0] / area for x in (0, 0.5, 1) for y in (0, 0.5, 1)]
+        if max(found) - min(found) > DISTORTION:
+            lines.append(
+                f"a pixel covers {min(found):.3g} to {max(found):.3g} of the ground of the one at "
+                "the centre, which counts for all"
+            )
+        if longer - 1 > DISTORTION:
+            lines.append(
+                f"pixels are {longer:.3g} times as long as wide on the ground, so that distances "
+                "are rough"
+            )
+        return "; ".join(lines)
+
+    def _drawn(self) -> float:
+        """Return an area on the plane of a projected CRS over that on the ground, nan unknown."""
+        assert self.crs is not None
+        unit = self.crs.linear_units_factor[1]
+        return abs(self.transform.a * self.transform.e) * unit**2 / self._on_ground()[0]
+
+    def _on_ground(self, x: float = 0.5, y: float = 0.5) -> tuple[float, float]:
+        """Return area in m2, and length over width, of a pixel at a place in parts of the frame."""
+        # So many pixels to either side that rounding does not count.
+        reach = min(50.0, self.width / 4, self.height / 4)
+        place = self.transform @ (self.width * x, self.height * y)
+        sides = self.transform.a * reach, self.transform.e * reach
+        area, longer = _measure(self.crs, *place, *sides)
+        return area / (2 * reach) ** 2, longer
+
+
+@lru_cache(maxsize=1024)
+def _measure(crs: CRS, x: float, y: float, dx: float, dy: float) -> tuple[float, float]:
+    """Return area in m2, and length over width, of a box of ``dx`` and ``dy`` to either side."""
+    try:
+        lon, lat = _to_degrees(crs).transform([x - dx, x, x + dx, x], [y, y - dy, y, y + dy])
+        if not np.isfinite([lon, lat]).all():
+            return math.nan, math.nan
         geod = pyproj.Geod(ellps="WGS84")
-        _, _, across = geod.inv(x - dx, y, x + dx, y)
-        _, _, along = geod.inv(x, y - dy, x, y + dy)
-        return across * along
+        azimuths, _, (across, along) = geod.inv(lon[:2], lat[:2], lon[2:], lat[2:])
+    except pyproj.exceptions.ProjError:  # of another planet
+        return math.nan, math.nan
+    area = across * along * abs(math.sin(math.radians(azimuths[1] - azimuths[0])))
+    return area, max(along / across, across / along)
+
+
+@lru_cache(maxsize=64)
+def _to_degrees(crs: CRS) -> pyproj.Transformer:
+    known = pyproj.CRS.from_user_input(crs)
+    return pyproj.Transformer.from_crs(known, "OGC:CRS84", always_xy=True)
 
 
 @dataclass(frozen=True)
@@ -165,11 +225,12 @@ class Image:
 
 
 def same_crs(one: CRS | None, other: CRS | None) -> bool:
-    """Say whether two CRSs mean the same, however they are spelled.
+    """Say whether two CRSs mean the same place, however they are spelled.
 
-    Some products write a CRS out by its parameters with an unnamed datum on the WGS 84 ellipsoid.
-    Such a spelling equals the registered one if projection, parameters, units, prime meridian and
-    ellipsoid agree; two datums that both have names must be the same datum.
+    Heights and the way to WGS 84 (TOWGS84, BOUNDCRS) say nothing of that. Some products write a CRS
+    out by its parameters with an unnamed datum on the WGS 84 ellipsoid. Such a spelling equals the
+    registered one if projection, parameters, units, prime meridian and ellipsoid agree, unless its
+    TOWGS84 tells another datum; two datums that both have names must be the same datum.
     """
     if one is None or other is None:
         return one is other
@@ -178,17 +239,32 @@ def same_crs(one: CRS | None, other: CRS | None) -> bool:
 
 @lru_cache(maxsize=256)
 def _same_meaning(one_wkt: str, other_wkt: str) -> bool:
-    one, other = pyproj.CRS.from_wkt(one_wkt), pyproj.CRS.from_wkt(other_wkt)
-    if one.equals(other, ignore_axis_order=True):
-        return True
-    if one.is_geographic != other.is_geographic or not _same_datum(one, other):
+    (one, shift), (other, other_shift) = map(_horizontal, (one_wkt, other_wkt))
+    if one.is_geographic != other.is_geographic or not _same_datum(one, other, shift, other_shift):
         return False
-    return _operation(one) == _operation(other) and [
-        axis.unit_conversion_factor for axis in one.axis_info
-    ] == [axis.unit_conversion_factor for axis in other.axis_info]
+    return one.equals(other, ignore_axis_order=True) or (
+        _operation(one) == _operation(other)
+        and [axis.unit_conversion_factor for axis in one.axis_info]
+        == [axis.unit_conversion_factor for axis in other.axis_info]
+    )
 
 
-def _same_datum(one: pyproj.CRS, other: pyproj.CRS) -> bool:
+def _horizontal(wkt: str) -> tuple[pyproj.CRS, list[float]]:
+    """Return a CRS without heights and without its way to WGS 84, and that way, [] unknown."""
+    crs: Any = pyproj.CRS.from_wkt(wkt)
+    shift: list[float] = []
+    while crs.is_compound or crs.is_bound:
+        if crs.is_bound:
+            shift = crs.coordinate_operation.towgs84
+        crs = crs.sub_crs_list[0] if crs.is_compound else crs.source_crs
+    if not shift and _datum(crs) and round(crs.ellipsoid.semi_major_metre) == 6_378_137:
+        shift = [0.0]  # datums of our time, with the Earth's centre as theirs
+    return crs.to_2d(), shift + [0.0] * (7 - len(shift)) if shift else []
+
+
+def _same_datum(
+    one: pyproj.CRS, other: pyproj.CRS, shift: list[float], other_shift: list[float]
+) -> bool:
     a, b = one.ellipsoid, other.ellipsoid
     if a is None or b is None:
         return False
@@ -198,8 +274,18 @@ def _same_datum(one: pyproj.CRS, other: pyproj.CRS) -> bool:
     meridians = {crs.prime_meridian and crs.prime_meridian.longitude for crs in (one, other)}
     if len(meridians) > 1:
         return False
-    names = [(crs.datum.name if crs.datum else "unknown").lower() for crs in (one, other)]
-    return names[0] == names[1] or any(mark in name for mark in _UNNAMED for name in names)
+    if _datum(one) and _datum(other):
+        return _datum(one) == _datum(other)
+    return not (shift and other_shift) or shift == other_shift
+
+
+def _datum(crs: pyproj.CRS) -> str:
+    """Return the name of a datum, "" if it has none."""
+    name = crs.datum.name.lower() if crs.datum else "unknown"
+    # Its realisations differ by less than it is accurate.
+    if name.startswith("world geodetic system 1984"):
+        return "world geodetic system 1984"
+    return "" if any(mark in name for mark in _UNNAMED) else name
 
 
 def _operation(crs: pyproj.CRS) -> tuple:
@@ -207,11 +293,10 @@ def _operation(crs: pyproj.CRS) -> tuple:
     operation = crs.coordinate_operation
     if operation is None:
         return ()
-    parameters = sorted(
-        (
-            parameter.name.lower(),
-            round(float(parameter.value) * parameter.unit_conversion_factor, 9),
-        )
-        for parameter in operation.params
-    )
-    return operation.method_name, tuple(parameters)
+    parameters = []
+    for parameter in operation.params:
+        value = float(parameter.value) * parameter.unit_conversion_factor
+        if "longitude" in parameter.name.lower():
+            value = (value + math.pi) % (2 * math.pi) - math.pi  # 315 degrees east are 45 west
+        parameters.append((parameter.name.lower(), round(value, 9)))
+    return operation.method_name, tuple(sorted(parameters))

@@ -411,8 +411,8 @@ def outlines_that_are_not_there(box):
 
 
 def outlines_of_other_kind(box):
-    (box.folder / "outlines.kml").write_text("<kml/>")
-    box.train(f"images/train/{DATE}/*.tif", outlines="outlines.kml")
+    (box.folder / "outlines.dxf").write_text("0")
+    box.train(f"images/train/{DATE}/*.tif", outlines="outlines.dxf")
 
 
 def folder_as_outlines(box):
@@ -460,7 +460,8 @@ def zip_without_shapefile(box):
 
 def zip_with_two(box):
     box.shapefile()
-    box.zipped({"a.shp": "glims.shp", "b.shp": "glims.shp"})
+    box.zipped({f"{name}{end}": f"glims{end}" for name in "ab"
+                for end in (".shp", ".shx", ".dbf", ".prj")})  # fmt: skip
 
 
 def broken_zip(box):
@@ -708,7 +709,7 @@ ERRORS = [
     (label_unknown, ["no valid pixel has a label", "outlines or labels"]),
     (no_outlines, ["dataset.yaml", "neither `outlines` nor `labels`", "name one"]),
     (outlines_that_are_not_there, ["gone.gpkg", "no such file", "check the path"]),
-    (outlines_of_other_kind, ["outlines.kml", "convert it"]),
+    (outlines_of_other_kind, ["outlines.dxf", "convert it"]),
     (folder_as_outlines, ["glims", "folder", "name"]),
     (shapefile_without(".prj"), ["glims.shp", ".prj", "EPSG:4326"]),
     (shapefile_without(".dbf"), ["glims.shp", ".dbf file is missing", "side by side"]),
@@ -717,7 +718,7 @@ ERRORS = [
     (lines, ["lines.shp", "no polygons", "name the file of outlines"]),
     (evil_zip, ["glims.zip", "../../glims.shp", "do not trust it"]),
     (zip_without_shapefile, ["glims.zip", "no shapefile", "download"]),
-    (zip_with_two, ["glims.zip", "several shapefiles", "unpack"]),
+    (zip_with_two, ["glims.zip", "several layers", "{file: glims.zip, layer: b}"]),
     (broken_zip, ["glims.zip", "no whole zip", "fetch it again"]),
     (zip_without_dbf, ["glims.zip", ".dbf", "missing"]),
     (gpkg_that_is_a_zip, ["outlines.gpkg", "download or export it again"]),

@@ -24,7 +24,7 @@ areas:
   train:
     bounds: [1, 2, 3, 4]
     align: 2023-08-24
-    coverage: covered.gpkg
+    coverage: {file: covered.gpkg, layer: b}
     ice_outside: [[0, 0], [1, 0], [1, 1]]
     2023-08-24: {images: [b2.tif, b3.tif], labels: l.tif, label_values: {0: 0, 255: 1}, truth: [],
                  surface: null, clouds: ~/c.tif, reflectance: {nodata: null, offset: 0},
@@ -75,9 +75,9 @@ def test_everything_that_may_stand_in_it(write):
     assert (manifest.name, manifest.resolution, manifest.path) == ("7", 10, path)
     train, other = manifest.areas["train"], manifest.areas["2023"]
     assert (train.bounds, train.align) == ((1, 2, 3, 4), "2023-08-24")
-    assert train.outlines == path.parent / "all.gpkg"
+    assert train.outlines == (path.parent / "all.gpkg", None)
     assert other.outlines is None
-    assert train.coverage == path.parent / "covered.gpkg"
+    assert train.coverage == (path.parent / "covered.gpkg", "b")
     assert train.ice_outside == ((0, 0), (1, 0), (1, 1))
     july, august = train.entries.values()
     assert july.images == ["https://example.org/a.tif"]
@@ -132,6 +132,9 @@ def test_a_folder_names_what_has_no_name(write):
         (set_date({"images": "x", "label_values": {255: 2}}), "label_values: must map"),
         (set_date({"images": "x", "label_values": [1]}), "label_values: must map"),
         (set_area(outlines=7), "outlines: 7 is not a path"),
+        (set_area(outlines={"file": "a.gpkg"}), "outlines: needs `file` and `layer`"),
+        (set_area(outlines={"file": "a.gpkg", "layers": "b"}), "did you mean 'layer'"),
+        (set_area(coverage={"layer": "b"}), "coverage: None is not a path"),
         (set_date({"image": "x"}), "unknown key 'image'; did you mean 'images'"),
         (set_date({"labels": "x"}), "needs `images`"),
         (set_date([]), "images: names nothing"),
