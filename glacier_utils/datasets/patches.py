@@ -297,7 +297,7 @@ def _build(
         parameters={
             **parameters,
             **({"cut_by_line": True} if cut_by_line else {}),
-            "reflectance": _trained_rule(dataset, [s for (a, _), s in sources.items() if a in train]),
+            "reflectance": _trained_rule(dataset, layers, train),
             "resolution_m": next(
                 (r for area in train if math.isfinite(r := grids[area].resolution)), None
             ),
@@ -320,9 +320,11 @@ def _check_classes(dataset: Dataset, patches: gpd.GeoDataFrame) -> None:
         )
 
 
-def _trained_rule(dataset: Dataset, sources: Sequence[Source]) -> dict[str, Any] | None:
-    """Return how numbers become reflectance in training: that of all images, else the manifest's."""
-    rules = {source.reflectance for source in sources}
+def _trained_rule(
+    dataset: Dataset, layers: Mapping[Pair, _Layers], train: Sequence[str]
+) -> dict[str, Any] | None:
+    """Return how numbers became reflectance in all training images, else what the manifest says."""
+    rules = {found.source.reflectance for (area, _), found in layers.items() if area in train}
     rule = rules.pop() if len(rules) == 1 else None
     if rule is None:
         return dataset.manifest.get("reflectance")

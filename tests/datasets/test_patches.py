@@ -47,6 +47,8 @@ def cut(array, row, col, height, width, fill):
 
 
 class StubSource:
+    reflectance = None
+
     def __init__(self, grid, image, valid, tiles=()):
         self.grid, self.image, self.valid, self.tiles = grid, image, valid, list(tiles)
         self.bands, self.reads = BANDS, 0

@@ -314,3 +314,18 @@ def test_train_offset(tmp_path: Path, capsys: Capsys) -> str:
     provenance = load_checkpoint(tmp_path / "out" / "checkpoint.pt").provenance
     assert provenance["resolution_m"] == 10
     return told(done, says="state it in `reflectance`")
+
+
+@trap(2, "train with an offset that is stated for one date alone, then predict", "right")
+def test_offset_of_a_date(tmp_path: Path, capsys: Capsys) -> str:
+    labelled(tmp_path, numbers(IMAGE), "{}")
+    text = (tmp_path / "dataset.yaml").read_text("utf-8")
+    stated = "{images: scene.tif, reflectance: {offset: -1000, nodata: 0}}"
+    text = text.replace("2023-08: scene.tif", f"2023-08: {stated}")
+    (tmp_path / "dataset.yaml").write_text(text, "utf-8")
+    patches = "--patch", "size=32", "--patch", "block_m=640"
+    done = glacier(capsys, "train", tmp_path, "threshold", tmp_path / "model", *patches)
+    assert done.status == 0
+    checkpoint = tmp_path / "model" / "checkpoint.pt"
+    assert load_checkpoint(checkpoint).provenance["reflectance"]["offset"] == -1000
+    return told(predict(capsys, checkpoint, tmp_path, numbers(IMAGE)), right=good(tmp_path))
