@@ -39,6 +39,7 @@ from glacier_utils.raster.paths import list_files
 
 _MOST = 3  # findings of one kind that are named one by one
 _FINEST_M, _COARSEST_M = 0.1, 1000.0
+_MOST_PIXELS = 10**9  # of a frame that is nearly empty
 # Side of the windows that an image is judged by in pixels, and how many. JPEG 2000 comes in tiles
 # of about a thousand pixels, which are decoded whole.
 _SIDE, _LIMIT = 1024, 16
@@ -137,6 +138,12 @@ def survey(dataset: Dataset, *, progress: bool = False) -> Survey:
         for look in looks:
             look.run(ends, bar)
     _compare_areas(looks)
+    classes = {look.one_class for look in looks if not np.isnan(look.row["glacier"])}
+    if classes in ({True}, {False}):
+        looks[0].error(
+            f"all labels of the dataset are {'' if True in classes else 'not '}glacier: nothing "
+            "can be trained or scored with them; see the warnings"
+        )
     for look in looks:
         look.row["problems"] = "; ".join(message for _, message in look.findings)
     findings = [(look.area, look.date, *item) for look in looks for item in look.findings]
@@ -158,6 +165,7 @@ class _Look:
     findings: list[tuple[str, str]] = field(default_factory=list)
     source: Any = None  # a Source, once it is open
     row: dict[str, Any] = field(default_factory=dict)
+    one_class: bool | None = None  # whether all labels are glacier, or all are not
 
     def error(self, message: str) -> None:
         """Note an error, once."""
@@ -331,12 +339,15 @@ class _Look:
                 f"the size of most ({usual[1]} x {usual[0]}); cut it again if that is not meant"
             )
         covered = sum(tile[2] * tile[3] for tile in tiles)
-        if source.grid.height * source.grid.width > 100 * covered:
+        pixels = source.grid.height * source.grid.width
+        if pixels > 100 * covered:
             middle = np.median([tile[:2] for tile in tiles], axis=0)
             away = [float(np.hypot(*(np.array(tile[:2]) - middle))) for tile in tiles]
-            self.error(
+            # Patches can train wherever they lie; maps of areas are made of whole frames.
+            (self.error if pixels > _MOST_PIXELS else self.warn)(
                 f"{paths[int(np.argmax(away))]}: lies {max(away):.0f} px off the other patches, "
-                "which makes a frame that is nearly empty; mend its georeference or remove it"
+                "which makes a frame that is nearly empty; if its georeference is wrong, mend it, "
+                "else make what lies apart separate areas, whose maps are small"
             )
 
     def _labels(self) -> Mask:
@@ -380,6 +391,12 @@ class _Look:
         self.row["glacier"] = glacier / known if known else np.nan
         if valid and labels is not None and not known:
             self.error("no valid pixel has a label; check `coverage` and the outlines or labels")
+        if labels is not None and known and glacier in (0, known):
+            drawn = self.dataset.entry(self.area, self.date).labels is None
+            self.one_class = None if drawn else glacier > 0
+            if not drawn or glacier:  # of outlines that do not touch the area all is said
+                parts = "in the parts that were read, " * (len(windows) == _LIMIT)
+                self.warn(parts + self.dataset.one_class(self.area, self.date, glacier > 0))
 
     def _check_ice_outside(self, labels: Mask) -> None:
         """Look for ice beyond the inventory, where the whole image is quickly read."""

@@ -17,12 +17,12 @@ from glacier_utils.files import file_fingerprint, fingerprint
 from glacier_utils.imagery.examination import Finding, OffsetFinding, check_offset, examine
 from glacier_utils.imagery.safe import scene_classification_path
 from glacier_utils.imagery.source import Source, band_names, input_files, open_source
-from glacier_utils.imagery.warp import describe_mismatch, open_map, warp_mask, warp_source
+from glacier_utils.imagery.warp import PiecewiseMask, describe_mismatch, open_map, warp_source
 from glacier_utils.outlines.inventory import read_outlines, resolve_overlaps, select_analyses
 from glacier_utils.outlines.rasterization import LabelAge, OutlineMask
 from glacier_utils.outlines.reading import read_polygons
 from glacier_utils.raster.grid import Grid
-from glacier_utils.raster.mask import CoveredMask, EdgeMask, IceOutsideMask, Mask, open_mask
+from glacier_utils.raster.mask import CoveredMask, EdgeMask, IceOutsideMask, Mask, stored_values
 from glacier_utils.raster.paths import files_behind, list_files
 
 MANIFEST = "dataset.yaml"
@@ -225,11 +225,29 @@ class Dataset:
                     f"{self.path}"
                 )
             mask = OutlineMask(outlines, source.grid, band_m=band_m)
+            own: Any = self.unaligned(area, date)
+            if own.grid is source.grid and own.tiles and own.loose():
+                masks = {tile.path: [mask.on(tile.grid)] for tile in own.placed}
+                mask = PiecewiseMask(own, masks)
         outside = _union(self.settings(area).ice_outside, source.grid)
         if outside is not None:
             mask = IceOutsideMask(mask, outside)
         coverage = _union(self.settings(area).coverage, source.grid)
         return mask if coverage is None else CoveredMask(mask, coverage)
+
+    def one_class(self, area: str, date: str, ice: bool) -> str:
+        """Say why labels may all be glacier (``ice``), or none of them, and what to do.
+
+        The masks are read whole.
+        """
+        entry, what = self.entry(area, date), "glacier" if ice else "not glacier"
+        if not entry.labels:
+            return f"all its labels are {what}; take other outlines, or ground that has both"
+        return (
+            f"{entry.labels[0]}: all its labels are {what}: the masks hold "
+            f"{stored_values(entry.labels)}; say what that means, as in label_values: "
+            "{nodata: 0} or {255: 1}, or take ground that has both"
+        )
 
     def label_age(self, area: str, date: str, *, rule: str = "nearest") -> LabelAge | None:
         """Return the age of the labels where they come from outlines, else None: nobody knows."""
@@ -280,14 +298,16 @@ class Dataset:
         date: str,
         paths: list[str] | None,
         codes: Any,
-        values: dict[int, int] | None = None,
+        values: dict[int | str, int] | None = None,
     ) -> Mask | None:
-        """Open a mask that lies on the pixels of its image."""
+        """Open a mask that should lie on the pixels of its image; the image warns where not."""
         if not paths:
             return None
-        own = self.unaligned(area, date)
-        mask = open_mask(paths, own.grid, like=own, codes=codes, values=values)
-        return warp_mask(mask, self.source(area, date).grid, name=paths[0])
+        own, notes = self.unaligned(area, date), list[str]()
+        grid = self.source(area, date).grid
+        mask = open_map(paths, grid, like=own, codes=codes, values=values, notes=notes)
+        own.warnings = list(dict.fromkeys([*own.warnings, *notes]))
+        return mask
 
     def _map(self, area: str, date: str, paths: list[str] | None, codes: Any) -> Mask | None:
         """Open a mask that lies anywhere."""

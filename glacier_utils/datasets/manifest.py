@@ -40,7 +40,7 @@ _MOST_VALUES = 100_000
 _DATE = r"^\d{4}-\d{2}(-\d{2})?$"
 _LABEL_VALUES = (
     "must map the values of the files to 0 (not glacier), 1 (glacier) or 255 (unknown), as in "
-    "{0: 0, 255: 1}"
+    "{0: 0, 255: 1}, or {nodata: 0} for what the files call nodata"
 )
 
 
@@ -138,9 +138,9 @@ def _resolution(value: Any, info: ValidationInfo) -> float:
     return number
 
 
-def _label_values(value: Any) -> dict[int, int]:
+def _label_values(value: Any) -> dict[int | str, int]:
     good = isinstance(value, dict) and all(
-        type(stored) is int and type(meant) is int and stored >= 0 and meant in (0, 1, 255)
+        (type(stored) is int or stored == "nodata") and type(meant) is int and meant in (0, 1, 255)
         for stored, meant in value.items()
     )
     if not good:
@@ -254,9 +254,10 @@ class Entry(_Mapping):
     clouds: _Paths | None = None
     """A cloud mask of your own: 0 clear, 1 cloud, 2 cloud shadow, 255 not known."""
     label_values: Annotated[
-        dict[int, int], PlainValidator(_label_values, json_schema_input_type=dict[int, int])
+        dict[int | str, int],
+        PlainValidator(_label_values, json_schema_input_type=dict[int | str, int]),
     ] | None = None  # fmt: skip
-    """What other numbers in the labels mean, as in {0: 0, 255: 1}."""
+    """What other numbers in the labels mean, as in {0: 0, 255: 1, nodata: 0}."""
     reflectance: StatedReflectance = StatedReflectance()
     """How stored numbers become reflectance, of this date alone."""
     bands: _Bands = list(BANDS)

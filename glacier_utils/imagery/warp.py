@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from affine import Affine
@@ -18,10 +19,9 @@ from glacier_utils.conventions import UNKNOWN
 from glacier_utils.errors import GlacierError
 from glacier_utils.imagery.source import Source
 from glacier_utils.raster.grid import Grid, Image, same_crs
-from glacier_utils.raster.io import crs_name, read_headers
-from glacier_utils.raster.lattice import lay_out
-from glacier_utils.raster.mask import Mask, open_mask
-from glacier_utils.raster.paths import list_files
+from glacier_utils.raster.io import Header, crs_name
+from glacier_utils.raster.lattice import Frame, lay_out
+from glacier_utils.raster.mask import Mask, RasterMask, mask_headers, place_masks
 
 # From this ratio of pixel sizes on, several source pixels lie in one of the target: average them.
 _COARSER = 1.5
@@ -79,25 +79,73 @@ def open_map(
     paths: str | Path | Sequence[str | Path],
     grid: Grid,
     *,
-    like: Source,
+    like: Any,
     codes: Sequence[int] | None = None,
+    values: Mapping[int | str, int] | None = None,
+    notes: list[str] | None = None,
 ) -> Mask:
-    """Open class rasters of any grid, such as a scene classification of 20 m, on ``grid``.
+    """Open labels or class rasters of any grid, such as a classification of 20 m, on ``grid``.
 
     Args:
         paths: as in ``mask.open_mask``.
         grid: the frame wanted.
         like: the image on its own grid: rasters without georeference lie where its files of the
-            same names lie.
+            same names lie, others are brought onto its tiles.
         codes: as in ``mask.open_mask``.
+        values: likewise.
+        notes: given a line where masks lie on another grid than their image.
 
     Raises:
         GlacierError: as ``mask.open_mask`` and ``warp_mask``.
     """
-    headers = [header for path in list_files(paths) for header in read_headers(path, bands=1)]
-    own = lay_out(headers)[0] if headers[0].georeferenced else like.grid
-    mask = open_mask(paths, own, like=like, codes=codes)
-    return warp_mask(mask, grid, name=str(headers[0].path))
+    headers = mask_headers(paths, like.grid, codes, values)
+    name = str(headers[0].path)
+    placed = place_masks(headers, like.grid, like)
+    if placed is not None:
+        own = RasterMask(like.grid, placed, codes, values, headers)
+        return warp_mask(own, grid, name=name)
+
+    def lay(chosen: Sequence[Header], target: Grid) -> Mask:
+        frame, placed = lay_out(chosen)
+        return warp_mask(RasterMask(frame, placed, codes, values, chosen), target, name=name)
+
+    if notes is not None:
+        how = describe_mismatch(headers[0].grid, like.grid)
+        notes.append(
+            f"{name}: lies on another grid than its image ({how}): taken by nearest neighbour; if "
+            "its corner was written for the centre of the pixel, shift it by half a pixel"
+        )
+    if not getattr(like, "tiles", ()) or not like.loose():
+        return lay(headers, grid)
+    found: dict[Path, list[Mask]] = {}
+    for tile in like.placed:
+        near = [header for header in headers if _window_in(header.grid, tile.grid)]
+        # What was drawn on the tile itself goes before what its neighbours know.
+        corner = np.array(tile.grid.bounds[:2])
+        near.sort(key=lambda header: np.hypot(*(corner - header.grid.bounds[:2])))
+        found[tile.path] = [lay([header], tile.grid) for header in near]
+    if not any(found.values()):
+        raise GlacierError(f"{name}: does not touch the image; check the paths")
+    return warp_mask(PiecewiseMask(like, found), grid, name=name)
+
+
+class PiecewiseMask(Frame, Mask):
+    """Masks of their own for each tile of an image, on the tile's grid; the first known counts."""
+
+    def __init__(self, like: Any, masks: Mapping[Path, Sequence[Mask]]) -> None:
+        super().__init__(like.grid, like.placed)
+        self._masks = masks
+
+    def read(
+        self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
+    ) -> np.ndarray:
+        """Read a window; where tiles overlap, the first in sorted order that knows counts."""
+        result = np.full(self.grid.window(row, col, height, width).shape, UNKNOWN, np.uint8)
+        for tile, place, ((top, bottom), (left, right)) in self.pieces(row, col, *result.shape):
+            for mask in self._masks[tile.path]:
+                piece = mask.read(top, left, bottom - top, right - left)
+                result[place] = np.where(result[place] == UNKNOWN, piece, result[place])
+        return result
 
 
 def describe_mismatch(grid: Grid, reference: Grid) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import copy
 
 import geopandas as gpd
 import numpy as np
@@ -86,6 +87,12 @@ class OutlineMask(Mask):
         self._lines: np.ndarray | None = None
         width = self._own_widths(outlines) if own else float(band_m)
         self._reach = width / grid.metres_per_unit if width else 0.0
+
+    def on(self, grid: Grid) -> OutlineMask:
+        """Return the same outlines on another grid in the same CRS."""
+        mask = copy(self)
+        mask.grid = grid
+        return mask
 
     def _own_widths(self, outlines: gpd.GeoDataFrame) -> float:
         """Keep the lines that have bands of their own; return the largest half width in m."""

@@ -13,8 +13,8 @@ import shapely
 from affine import Affine
 from rasterio.crs import CRS
 
+LATTICE_TOLERANCE = 0.25  # pixels; below it, two grids show the same ground
 DISTORTION = 0.01  # of areas; below it, those on the plane of a CRS are those on the ground
-LATTICE_TOLERANCE = 0.01  # pixels; below it, two grids show the same ground
 _UNNAMED = ("unknown", "unnamed", "not specified", "not_specified", "undefined")
 
 

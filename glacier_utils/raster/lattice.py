@@ -15,6 +15,8 @@ from glacier_utils.errors import GlacierError
 from glacier_utils.raster.grid import LATTICE_TOLERANCE, Grid, same_crs
 from glacier_utils.raster.io import Header, crs_name, index_of, is_member, pixel_transform
 
+# Pixels of tiles that were cut one by one differ by less than this.
+_SIZES = 0.01
 # Row and column in a name: `r003_c012`, `row3_col12`, or two numbers at the end as in `_3_12`.
 _ROW_COL = (
     re.compile(r"(?:^|[^a-z])r(?:ow)?[_-]?(\d+)[_-]?c(?:ol(?:umn)?)?[_-]?(\d+)(?!\d)", re.I),
@@ -32,6 +34,8 @@ class Placed:
         col: likewise.
         height: rows of the file.
         width: columns of the file.
+        grid: the file's own, which need not fall on the pixels of the frame; None where it has no
+            georeference.
     """
 
     path: Path
@@ -39,6 +43,7 @@ class Placed:
     col: int
     height: int
     width: int
+    grid: Grid | None = None
 
     def moved(self, rows: int, cols: int) -> Placed:
         """Return the same file so many rows and columns further down and to the right."""
@@ -59,49 +64,56 @@ def lay_out(
 ) -> tuple[Grid, list[Placed]]:
     """Place files on one lattice.
 
-    Georeferenced files lie where they say. Others lie by the row and column in their names, which
-    count files, or pixels if they step by a quarter of a file's size or more (the last in a row or
-    column by less, where it was pushed back to end with the image); so do those in the index of a
-    stack of arrays.
+    Georeferenced files lie where they say: on the nearest pixel of the first one's lattice, where
+    tiles that were cut one by one have lattices of their own (``Frame.loose``). Others lie by the
+    row and column in their names, which count files, or pixels if they step by a quarter of a
+    file's size or more (the last in a row or column by less, where it was pushed back to end with
+    the image); so do those in the index of a stack of arrays.
 
     Returns:
         The grid of the frame around all files, and the files with their places in it, sorted by
         path.
 
     Raises:
-        GlacierError: files of different resolution, CRS, lattice or type; no way to place one;
-            two at one place, or of different days on the same ground.
+        GlacierError: files of different resolution, CRS or type; no way to place one; two at one
+            place, or of different days on the same ground.
     """
     first = headers[0]
     for header in headers[1:]:
         _check_alike(first, header)
     lattice = first.grid
     if first.georeferenced:
-        corners = [_lattice_corner(first, header) for header in headers]
+        corners = [nearest_pixel(first.grid, header.grid) for header in headers]
     else:
         corners = [(0, 0)] if len(headers) == 1 else _named_corners(headers)
         lattice = Grid(None, pixel_transform(0, 0, resolution or 1.0), *lattice.shape)
     top, left = min(row for row, _ in corners), min(col for _, col in corners)
     placed = [
-        Placed(header.path, row - top, col - left, *header.grid.shape)
+        Placed(header.path, row - top, col - left, *header.grid.shape,
+               header.grid if header.georeferenced else None)
         for header, (row, col) in zip(headers, corners, strict=True)
-    ]
+    ]  # fmt: skip
     height = max(item.row + item.height for item in placed)
     width = max(item.col + item.width for item in placed)
     grid = lattice.window(top, left, height, width)
-    _check_one_image(Frame(grid, placed))
+    check_one_image(Frame(grid, placed))
     return grid, sorted(placed, key=lambda item: item.path)
 
 
-def _check_one_image(frame: Frame) -> None:
-    """Refuse files on the same ground: at one place, or overlapping and of different days."""
+def check_one_image(frame: Frame) -> None:
+    """Refuse files on the same ground: at one place, or overlapping and of different days.
+
+    Raises:
+        GlacierError: there are such, as where a pattern matches the images of two dates.
+    """
     days = {item.path: date_in_name([item.path]) for item in frame.placed}
     dated = len({*days.values(), ""}) > 2
     at: dict[tuple[int, int], Placed] = {}
     for item in frame.placed:
         others = [at.setdefault((item.row, item.col), item)]
         if dated and days[item.path]:
-            box = item.row, item.col, item.height, item.width
+            # Neighbours may share an edge of pixels.
+            box = item.row + 1, item.col + 1, item.height - 2, item.width - 2
             met = (one for one, *_ in frame.pieces(*box))
             others += [one for one in met if days[one.path] not in ("", days[item.path])]
         if others != [item]:
@@ -129,10 +141,11 @@ def _check_alike(first: Header, other: Header) -> None:
             f"({crs_name(first.grid)}); warp them to one CRS, or make them separate areas"
         )
     size, other_size = first.grid.transform.a, other.grid.transform.a
-    if abs(other_size / size - 1) * max(other.grid.shape) > 0.01:
+    if abs(other_size / size - 1) > _SIZES:
         raise GlacierError(
             f"{other.path}: its pixel is {other_size:g}, that of {first.path.name} is {size:g}; "
-            "all files of one image must have one resolution"
+            "all files of one image must have one resolution: warp them (gdalwarp -tr), or make "
+            "them separate areas"
         )
     if (first.count, first.dtype) != (other.count, other.dtype):
         raise GlacierError(
@@ -141,15 +154,11 @@ def _check_alike(first: Header, other: Header) -> None:
         )
 
 
-def _lattice_corner(first: Header, header: Header) -> tuple[int, int]:
-    off = off_pixels(first.grid, header.grid)
-    if off is not None:
-        raise GlacierError(
-            f"{header.path}: lies {off} {first.path.name}; resample the files onto one lattice "
-            "(gdalwarp -tap)"
-        )
-    row, col = first.grid.position(header.grid)
-    return round(row), round(col)
+def nearest_pixel(grid: Grid, other: Grid) -> tuple[int, int]:
+    """Return (row, col) of the pixel of ``grid`` where ``other`` begins, its middle in place."""
+    x, y = other.transform @ (other.width / 2, other.height / 2)
+    col, row = ~grid.transform @ (x, y)
+    return round(row - other.height / 2), round(col - other.width / 2)
 
 
 def off_pixels(grid: Grid, other: Grid) -> str | None:
@@ -247,6 +256,20 @@ class Frame:
             r1, c1 = min(bottom, item.row + item.height), min(right, item.col + item.width)
             target = slice(r0 - row, r1 - row), slice(c0 - col, c1 - col)
             yield item, target, ((r0 - item.row, r1 - item.row), (c0 - item.col, c1 - item.col))
+
+    def loose(self) -> dict[Path, float]:
+        """Return which files lie off the pixels of the frame, and how far, in pixels (of it)."""
+        found = {}
+        for item in self.placed:
+            if item.grid is None:
+                continue
+            xmin, ymin, xmax, ymax = item.grid.bounds
+            ends = ~self.grid.transform @ (xmin, ymin), ~self.grid.transform @ (xmax, ymax)
+            here = (item.col, item.row + item.height), (item.col + item.width, item.row)
+            off = float(np.abs(np.subtract(ends, here)).max())
+            if off > LATTICE_TOLERANCE:
+                found[item.path] = off
+        return found
 
     def crop(self, bounds: Sequence[float]) -> tuple[Grid, list[Placed]]:
         """Return frame and files of the whole pixels nearest to ``bounds``."""

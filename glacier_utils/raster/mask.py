@@ -7,8 +7,11 @@ leaves out, and along the edge of the ice.
 from __future__ import annotations
 
 import math
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +22,31 @@ from scipy import ndimage
 
 from glacier_utils.conventions import UNKNOWN
 from glacier_utils.errors import GlacierError
-from glacier_utils.raster.grid import Grid, same_crs
+from glacier_utils.raster.grid import Grid
 from glacier_utils.raster.io import (
     Header,
     crs_name,
-    is_array,
     is_member,
     masked_out,
     open_raster,
     read_headers,
 )
-from glacier_utils.raster.lattice import Frame, Placed, lay_out, off_pixels, row_col_of
+from glacier_utils.raster.lattice import (
+    Frame,
+    Placed,
+    check_one_image,
+    lay_out,
+    nearest_pixel,
+    row_col_of,
+)
 from glacier_utils.raster.paths import list_files
 
 _ROWS = 1024  # read at a time where a whole file is looked through
+_LABELS = [0, 1, UNKNOWN]
+# What names of masks and images have beside that of the place.
+_WORDS = re.compile(
+    r"(?<![^_\-. ])(?:masks?|labels?|images?|img|gt|annotations?|seg|truth)(?:$|[_\-. ])"
+)
 
 
 class Mask(ABC):
@@ -101,28 +115,46 @@ def open_mask(
     *,
     like: Any = None,
     codes: Sequence[int] | None = None,
-    values: Mapping[int, int] | None = None,
+    values: Mapping[int | str, int] | None = None,
 ) -> Mask:
-    """Open label rasters or class maps that lie on the lattice of ``grid``.
+    """Open label rasters or class maps that lie on the pixels of ``grid``.
 
     What a mask in or beside the file hides reads as 255, as does its nodata value, except 0 and 1,
     which label rasters often carry as nodata while they mean a class.
 
     Image tools write masks of 0 and 255, where 255 is glacier; here 255 is unknown. Which of the
-    two a PNG or an array means cannot be seen, so a set of them that holds 0 and 255 but never 1 is
-    refused unless ``values`` says what they mean.
+    two a file means cannot be seen unless it says that 255 is nodata, so a set of them that holds 0
+    and 255 but never 1 is refused unless ``values`` says what they mean.
 
     Args:
         paths: a file, a folder, a pattern, or a list of files: one scene, or patches.
         grid: the frame of the image.
         like: the source of the image: masks without georeference lie where the image file of the
-            same name lies.
+            same name lies, those with one on the tile that they were drawn on.
         codes: values that are allowed besides 255; None allows all of 0..255.
-        values: class that each stored value means, as {0: 0, 255: 1}; others stay as they are.
+        values: class that each stored value means, as {0: 0, 255: 1}, or {nodata: 0} for what the
+            files call nodata; others stay as they are.
 
     Raises:
         GlacierError: the files do not match the grid; on reading, values out of ``codes``.
     """
+    headers = mask_headers(paths, grid, codes, values)
+    placed = place_masks(headers, grid, like)
+    if placed is None:
+        raise GlacierError(
+            f"{headers[0].path}: does not lie on the pixels of the image ({crs_name(grid)}, "
+            f"{grid.transform.a:g}); resample it to the image's grid with nearest neighbour"
+        )
+    return RasterMask(grid, placed, codes, values, headers)
+
+
+def mask_headers(
+    paths: str | Path | Sequence[str | Path],
+    grid: Grid,
+    codes: Sequence[int] | None,
+    values: Mapping[int | str, int] | None,
+) -> list[Header]:
+    """Read the headers of masks and check their bands and values; as ``open_mask``."""
     headers = [header for path in list_files(paths) for header in read_headers(path, bands=1)]
     for header in headers:
         if header.count != 1:
@@ -132,49 +164,41 @@ def open_mask(
             )
     if values is None and codes is not None and {*codes, UNKNOWN} == {0, 1, UNKNOWN}:
         _refuse_black_and_white(headers)
-    partners = _partners(headers, like)
-    if partners is not None:
-        return _RasterMask(grid, partners, codes, values, headers)
-    resolution = grid.transform.a if grid.crs is None else None
-    frame, placed = lay_out(headers, resolution)
-    first = headers[0]
-    if not same_crs(frame.crs, grid.crs):
-        raise GlacierError(
-            f"{first.path}: its CRS ({crs_name(frame)}) is not that of the image "
-            f"({crs_name(grid)}); warp it to the image's grid, or give it the name of its image"
-        )
-    off = off_pixels(grid, frame)
-    if off is not None:
-        raise GlacierError(
-            f"{first.path}: lies {off} the image; resample it to the image's grid with nearest "
-            "neighbour, or shift it if its corner was written for the centre of the pixel"
-        )
-    if not frame.shares_lattice(grid):
-        raise GlacierError(
-            f"{first.path}: its pixels ({frame.transform.a:g}) do not fall on those of the image "
-            f"({grid.transform.a:g}); resample it to the image's grid with nearest neighbour"
-        )
-    moved = [item.moved(*map(round, grid.position(frame))) for item in placed]
-    if not any(next(Frame(grid, [item]).pieces(0, 0, *grid.shape), None) for item in moved):
-        raise GlacierError(f"{first.path}: no label file touches the image; check the paths")
-    return _RasterMask(grid, moved, codes, values, headers)
+    # A world file tells coordinates without a CRS: those of the image that the mask was drawn on.
+    return [
+        replace(header, grid=replace(header.grid, crs=grid.crs))
+        if header.georeferenced and header.grid.crs is None
+        else header
+        for header in headers
+    ]
+
+
+def _stored_in(header: Header) -> Iterator[tuple[set[float], float | None]]:
+    """Give the numbers in some rows of a mask after the other, and its nodata value."""
+    for row in range(0, header.grid.height, _ROWS):
+        window = (row, min(row + _ROWS, header.grid.height)), (0, header.grid.width)
+        with open_raster(header.path, bands=1) as dataset:
+            yield set(np.unique(dataset.read(1, window=window)).tolist()), dataset.nodata
+
+
+def stored_values(paths: str | Path | Sequence[str | Path]) -> str:
+    """Say which numbers masks hold, as in "1 and -9999 (nodata)"; reads all of them."""
+    seen: dict[str, None] = {}
+    for header in (header for path in list_files(paths) for header in read_headers(path, bands=1)):
+        for found, nodata in _stored_in(header):
+            empty = {nodata, *(value for value in found if value != value)}
+            seen |= {f"{value:g}{' (nodata)' * (value in empty)}": None for value in sorted(found)}
+    listed = list(seen)
+    return " and ".join([", ".join(listed[:-1][:8]), listed[-1]]) if listed[1:] else listed[0]
 
 
 def _refuse_black_and_white(headers: Sequence[Header]) -> None:
     """Refuse pictures of 0 and 255 without any 1; reads until the first 1."""
-    doubtful = [
-        header for header in headers
-        if is_array(header.path) or header.path.suffix.lower() == ".png"
-    ]  # fmt: skip
-    if len(doubtful) < len(headers):
-        return
     seen: set[float] = set()
-    for header in doubtful:
-        for row in range(0, header.grid.height, _ROWS):
-            window = (row, min(row + _ROWS, header.grid.height)), (0, header.grid.width)
-            with open_raster(header.path, bands=1) as dataset:
-                seen.update(np.unique(dataset.read(1, window=window)).tolist())
-            if seen - {0, UNKNOWN}:
+    for header in headers:
+        for found, nodata in _stored_in(header):
+            seen |= found
+            if seen - {0, UNKNOWN} or nodata == UNKNOWN:
                 return
     if seen == {0, UNKNOWN}:
         raise GlacierError(
@@ -184,37 +208,122 @@ def _refuse_black_and_white(headers: Sequence[Header]) -> None:
         )
 
 
-def _partners(headers: Sequence[Header], like: Any) -> list[Placed] | None:
-    """Place masks without georeference by the image file of the same name, None if not possible."""
-    if like is None or any(header.georeferenced for header in headers):
+def place_masks(headers: Sequence[Header], grid: Grid, like: Any) -> list[Placed] | None:
+    """Place masks on the pixels of an image, None where they do not lie on them.
+
+    Args:
+        headers: of the masks, of ``mask_headers``.
+        grid: the frame of the image.
+        like: the source of the image, or None.
+
+    Raises:
+        GlacierError: masks without georeference that belong to no image, or to which of two nobody
+            can say; masks that touch no image.
+    """
+    tiles: Sequence[Placed] = getattr(like, "placed", [])
+    bare = not any(header.georeferenced for header in headers)
+    if (bare or not any(tile.grid for tile in tiles)) and (found := _partners(headers, tiles)):
+        return found
+    if bare:
+        frame, placed = lay_out(headers, grid.transform.a if grid.crs is None else None)
+        if not frame.shares_lattice(grid):
+            raise GlacierError(
+                f"{headers[0].path}: has no georeference, but the image has ({crs_name(grid)}); "
+                "give it the name of its image, or a georeference"
+            )
+        placed = [item.moved(*map(round, grid.position(frame))) for item in placed]
+    else:
+        placed = []
+        regular = not (tiles and like.loose())
+        corners = np.array(
+            [tile.grid.bounds[::3] for tile in tiles if tile.grid] or [(math.inf, math.inf)]
+        )
+        for header in headers:
+            near = int(np.abs(corners - header.grid.bounds[::3]).max(axis=1).argmin())
+            own = tiles[near].grid if tiles else None
+            if own is not None and own.matches(header.grid):
+                row, col = tiles[near].row, tiles[near].col
+            elif regular and header.georeferenced and grid.shares_lattice(header.grid):
+                row, col = nearest_pixel(grid, header.grid)
+            else:
+                return None
+            placed.append(Placed(header.path, row, col, *header.grid.shape, header.grid))
+    if not any(next(Frame(grid, [item]).pieces(0, 0, *grid.shape), None) for item in placed):
+        raise GlacierError(f"{headers[0].path}: does not touch the image; check the paths")
+    check_one_image(Frame(grid, placed))
+    return placed
+
+
+def _partners(headers: Sequence[Header], images: Sequence[Placed]) -> list[Placed] | None:
+    """Place masks by the names of their images, None if not possible.
+
+    By the stem, then without words such as mask or image; of several, the one in the folder that is
+    most alike.
+    """
+    if not images:
         return None
-    images = getattr(like, "placed", [])
-    by_stem = {item.path.stem: item for item in images}
     if len(headers) == 1 and len(images) == 1:
         pairs = [(headers[0], images[0])]
-    elif all(header.path.stem in by_stem for header in headers):
-        pairs = [(header, by_stem[header.path.stem]) for header in headers]
     else:
-        for header in headers if by_stem else ():
-            if not is_member(header.path) and row_col_of(header.path) is None:
+        pairs, named = [], dict[str, list[Placed]]()
+        for image in images:
+            for name in {image.path.stem.casefold(), _plain_stem(image.path)}:
+                named.setdefault(name, []).append(image)
+        for header in headers:
+            partner = _partner(header.path, named)
+            if partner is None:
+                if is_member(header.path) or row_col_of(header.path) is not None:
+                    return None
                 raise GlacierError(
                     f"{header.path}: no image has this name; give each label the name of its "
-                    f"image, such as {next(iter(by_stem))}, or a georeference"
+                    f"image, such as {images[0].path.stem}, or a georeference"
                 )
-        return None
+            pairs.append((header, partner))
+    taken: dict[Path, Path] = {}
     for header, image in pairs:
+        if (other := taken.setdefault(image.path, header.path)) != header.path:
+            raise GlacierError(
+                f"{header.path}: is a mask of {image.path.name}, and so is {other}; give each mask "
+                "the folder and name of its image"
+            )
         if header.grid.shape != (image.height, image.width):
             raise GlacierError(
                 f"{header.path}: is {header.grid.width} x {header.grid.height} px, its image "
                 f"{image.path.name} {image.width} x {image.height}; both must have one size"
             )
-    return [
-        Placed(header.path, image.row, image.col, image.height, image.width)
-        for header, image in pairs
-    ]
+    return [replace(image, path=header.path) for header, image in pairs]
 
 
-class _RasterMask(Frame, Mask):
+def _plain_stem(path: Path) -> str:
+    return _WORDS.sub("", path.stem.casefold()).strip("_-. ")
+
+
+def _partner(mask: Path, named: Mapping[str, Sequence[Placed]]) -> Placed | None:
+    """Return the image of the same name, None without one; ``named`` is by stem."""
+    stem = mask.stem.casefold()
+    found = named.get(stem) or named.get(_plain_stem(mask), [])
+    found = [image for image in found if image.path.stem.casefold() == stem] or found
+    if len(found) > 1:
+        folders = [image.path.parent.parts for image in found]
+        alike = [
+            sum(block.size for block in SequenceMatcher(None, mask.parent.parts, parts, False)
+                .get_matching_blocks())
+            for parts in folders
+        ]  # fmt: skip
+        best = [place for place, number in enumerate(alike) if number == max(alike)]
+        if len(best) > 1:
+            depth = len(mask.parent.parts)
+            best = [place for place in best if len(folders[place]) == depth]
+        if len(best) != 1:
+            raise GlacierError(
+                f"{mask}: may be the mask of {found[0].path} or of {found[1].path}; put masks in "
+                "folders named as those of their images, as labels/a/x.png for images/a/x.tif"
+            )
+        found = [found[best[0]]]
+    return found[0] if found else None
+
+
+class RasterMask(Frame, Mask):
     """Files with one band of classes at places in a frame."""
 
     def __init__(
@@ -222,7 +331,7 @@ class _RasterMask(Frame, Mask):
         grid: Grid,
         placed: Sequence[Placed],
         codes: Sequence[int] | None,
-        values: Mapping[int, int] | None,
+        values: Mapping[int | str, int] | None,
         headers: Sequence[Header],
     ) -> None:
         super().__init__(grid, placed)
@@ -241,20 +350,20 @@ class _RasterMask(Frame, Mask):
             with open_raster(item.path, bands=1) as dataset:
                 piece = self._classes(dataset.read(1, window=window), dataset.nodata, item.path)
                 if item.path in self._masked:
-                    piece[masked_out(self._masked[item.path], dataset, [1], window)] = UNKNOWN
+                    hidden = masked_out(self._masked[item.path], dataset, [1], window)
+                    piece[hidden] = self._values.get("nodata", UNKNOWN)
             view = result[rows, cols]
             view[...] = np.where(view == UNKNOWN, piece, view)
         return result
 
     def _classes(self, stored: np.ndarray, nodata: float | None, path: Path) -> np.ndarray:
-        if nodata is not None and nodata not in (0, 1):
-            empty = np.isnan(stored) if math.isnan(nodata) else stored == nodata
-            stored = np.where(empty, UNKNOWN, stored)
-        if self._values:
-            meant = stored.astype(np.float64)
-            for value, code in self._values.items():
-                meant[stored == value] = code
-            stored = meant
+        empty = (stored == nodata) | (stored != stored)  # not a number
+        meant = stored if stored.dtype == np.uint8 else stored.astype(np.float64)
+        if "nodata" in self._values or nodata not in (0, 1):
+            meant = np.where(empty, self._values.get("nodata", UNKNOWN), meant)
+        for value, code in self._values.items():
+            meant[stored == value] = code
+        stored = meant
         values = np.unique(stored)
         allowed = range(256) if self._codes is None else self._codes
         wrong = values[~np.isin(values, list(allowed))]
@@ -262,6 +371,7 @@ class _RasterMask(Frame, Mask):
             expected = "0..255" if self._codes is None else ", ".join(map(str, self._codes))
             raise GlacierError(
                 f"{path}: holds the value {wrong[0]:g}; allowed are {expected}; recode the raster"
+                + f", or state label_values, as in {{{wrong[0]:g}: 1}}" * (self._codes == _LABELS)
             )
         return stored.astype(np.uint8)
 

@@ -679,10 +679,7 @@ def test_band_files_half_a_pixel_apart(tmp_path, write_tif):
     [
         ({"crs": "EPSG:32622"}, "its CRS .*32622.* is not that of"),
         ({"pixel": 20}, "its pixel is 20"),
-        (
-            {"transform": Affine(10, 0, 450_005, 0, -10, 6_780_000)},
-            r"0.00 rows and 0.50 columns off the pixels of a.tif",
-        ),
+        ({"transform": Affine(10, 0, 450_004, 0, -10, 6_780_000)}, "show the same ground"),
         ({"transform": Affine(10, 1, 0, 1, -10, 0)}, "rotated or flipped"),
         ({"transform": Affine(10, 0, 0, 0, 10, 0)}, "rotated or flipped"),
         ({"transform": Affine(10, 0, 0, 0, -20, 0)}, "not square"),
@@ -810,11 +807,11 @@ def test_mask_nodata_is_unknown_unless_it_is_a_class(tmp_path, write_tif, source
 def test_wrong_masks(tmp_path, write_tif, bare, source):
     ones = np.ones((8, 12), np.uint8)
     for path, message in [
-        (write_tif(tmp_path / "a.tif", ones, pixel=20), "do not fall on those"),
-        (write_tif(tmp_path / "h.tif", ones, 0.5, 0), "lies 0.50 rows and 0.00 columns off"),
-        (write_tif(tmp_path / "b.tif", ones, crs="EPSG:32622"), "its CRS .* is not that"),
+        (write_tif(tmp_path / "a.tif", ones, pixel=20), "not lie on the pixels of the image"),
+        (write_tif(tmp_path / "h.tif", ones, 0.5, 0), "not lie on the pixels of the image"),
+        (write_tif(tmp_path / "b.tif", ones, crs="EPSG:32622"), "not lie on the pixels"),
         (write_tif(tmp_path / "c.tif", np.stack([ones, ones])), "has 2 bands"),
-        (write_tif(tmp_path / "d.tif", ones, 500, 500), "touches the image"),
+        (write_tif(tmp_path / "d.tif", ones, 500, 500), "does not touch the image"),
         (bare(tmp_path / "p_r00_c00.tif", ones), "both must have one size"),
         (bare(tmp_path / "e.tif", ones), "no image has this name"),
     ]:
