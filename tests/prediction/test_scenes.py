@@ -24,6 +24,7 @@ from stubs import BANDS, Constant, FirstBand, Scene, segmenter
 
 from glacier_utils.datasets.exploration import thumbnail
 from glacier_utils.errors import GlacierError
+from glacier_utils.imagery.examination import Finding
 from glacier_utils.models import checkpoint as checkpoint_module
 from glacier_utils.models.checkpoint import Segmenter, save_checkpoint
 from glacier_utils.outlines.inventory import read_outlines
@@ -238,6 +239,21 @@ class Breaking(Constant):
         if self.seen >= self.passes:
             raise KeyboardInterrupt
         return super().forward(images)
+
+
+def test_a_scene_is_examined_before_the_work_and_never_again(tmp_path, checkpoint, monkeypatch):
+    write_scene(tmp_path / "scene.tif", 60, 80)
+    found = [Finding("error", "no reflectance")]
+    monkeypatch.setattr(scenes, "examine", lambda *_, **__: found)
+    with pytest.raises(GlacierError, match="no reflectance"):
+        map_scene(checkpoint, tmp_path / "scene.tif", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    found[0] = Finding("warning", "unlike the training")
+    files = map_scene(checkpoint, tmp_path / "scene.tif", tmp_path / "out")
+    properties = json.loads(files["item"].read_text("utf-8"))["properties"]
+    assert properties["glacier:warnings"] == ["unlike the training"]
+    found[0] = Finding("error", "no reflectance")
+    assert map_scene(checkpoint, tmp_path / "scene.tif", tmp_path / "out") == files
 
 
 def test_interrupted_work_goes_on_after_the_last_strip(tmp_path):
