@@ -302,12 +302,9 @@ class RandomForest(TreeModel):
 
     def take(self, forest: Any) -> None:
         """Copy the trees of a fitted ``RandomForestClassifier`` of the classes 0 and 1."""
-        classes = list(forest.classes_)
         for number, estimator in enumerate(forest.estimators_):
             tree = estimator.tree_
-            glacier = np.zeros(tree.node_count)
-            if 1 in classes:
-                glacier = tree.value[:, 0, classes.index(1)]
+            glacier = tree.value[:, 0] @ (forest.classes_ == 1)
             children = tree.children_left, tree.children_right
             self.set_tree(number, tree.feature, tree.threshold, *children, glacier)
 
@@ -401,16 +398,7 @@ class GradientBoosting(TreeModel):
         return logits
 
     def fit(self, pixels: np.ndarray, labels: np.ndarray, seed: int = 0) -> None:
-        """Grow the trees with scikit-learn; as of ``PixelModel``.
-
-        Raises:
-            GlacierError: pixels of another number of features.
-        """
-        if pixels.ndim != 2 or pixels.shape[1] != self.features:
-            raise GlacierError(
-                f"gradient_boosting: expected pixels of {self.features} features, got an array "
-                f"{pixels.shape}; take them from pixel_features"
-            )
+        """Grow the trees with scikit-learn; as of ``PixelModel``."""
         from sklearn.ensemble import HistGradientBoostingClassifier
 
         if len(classes := np.unique(labels)) == 1:  # nothing to separate, so no trees
@@ -434,12 +422,9 @@ class GradientBoosting(TreeModel):
         scikit-learn offers no public way to them; a test compares the probabilities.
         """
         self.start.fill_(float(np.ravel(booster._baseline_prediction)[0]))
+        names = ("feature_idx", "num_threshold", "left", "right", "value")
         for number, (tree,) in enumerate(booster._predictors):
-            feature, threshold, left, right, value = (
-                tree.nodes[name]
-                for name in ("feature_idx", "num_threshold", "left", "right", "value")
-            )
-            self.set_tree(number, feature, threshold, left, right, value)
+            self.set_tree(number, *(tree.nodes[name] for name in names))
 
     def fitted_numbers(self) -> int:
         """Count what the trees hold, and the constant."""

@@ -19,7 +19,7 @@ where no pixel is known; and none of them takes soft targets together with weigh
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -31,26 +31,18 @@ from glacier_utils.errors import GlacierError, did_you_mean
 NOISE = ("none", "ignore_band", "soft_band", "bootstrap")
 BAND_PX = 2  # on each side of a label's edge
 TRUST = 0.8  # in the label, where the network's own probability counts too
-GONE = {
-    "tversky": "the Tversky loss went in version 0.2.0, since it lost on every glacier it was "
-    "tried on; choose 'bce_dice'",
-}
-"""Losses of before, and what to do without them."""
 
 Tensor = torch.Tensor
+Maybe = torch.Tensor | None
 
 
-def bce(
-    logits: Tensor, labels: Tensor, target: Tensor | None = None, weight: Tensor | None = None
-) -> Tensor:
+def bce(logits: Tensor, labels: Tensor, target: Maybe = None, weight: Maybe = None) -> Tensor:
     """Binary cross-entropy, the mean over the known pixels."""
     logits, target, weight = _known(logits, labels, target, weight)
     return _mean(_entropy(logits, target), weight)
 
 
-def focal(
-    logits: Tensor, labels: Tensor, target: Tensor | None = None, weight: Tensor | None = None
-) -> Tensor:
+def focal(logits: Tensor, labels: Tensor, target: Maybe = None, weight: Maybe = None) -> Tensor:
     """Focal loss: cross-entropy times (y - p)^2, the mean over the known pixels.
 
     Pixels that are right already count little. Lin et al. (2017), Focal Loss for Dense Object
@@ -62,9 +54,7 @@ def focal(
     return _mean(_entropy(logits, target) * distance**2.0, weight)
 
 
-def dice(
-    logits: Tensor, labels: Tensor, target: Tensor | None = None, weight: Tensor | None = None
-) -> Tensor:
+def dice(logits: Tensor, labels: Tensor, target: Maybe = None, weight: Maybe = None) -> Tensor:
     """Soft Dice loss: 1 - (2 sum min(p, y) + 1) / (sum p + sum y + 1).
 
     Milletari et al. (2016), V-Net, 3DV. For labels of 0 and 1, min(p, y) is the usual p y; for
@@ -77,9 +67,7 @@ def dice(
     return 1 - overlap / (probability.sum() + target.sum() + 1)
 
 
-def bce_dice(
-    logits: Tensor, labels: Tensor, target: Tensor | None = None, weight: Tensor | None = None
-) -> Tensor:
+def bce_dice(logits: Tensor, labels: Tensor, target: Maybe = None, weight: Maybe = None) -> Tensor:
     """Sum of ``bce`` and ``dice``: the one judges each pixel, the other the overlap."""
     return bce(logits, labels, target, weight) + dice(logits, labels, target, weight)
 
@@ -101,9 +89,7 @@ def lovasz(logits: Tensor, labels: Tensor) -> Tensor:
         return LovaszLoss("binary", ignore_index=UNKNOWN)(logits, labels)
 
 
-def boundary(
-    logits: Tensor, labels: Tensor, target: Tensor | None = None, weight: Tensor | None = None
-) -> Tensor:
+def boundary(logits: Tensor, labels: Tensor, target: Maybe = None, weight: Maybe = None) -> Tensor:
     """Sum of ``bce`` and ``dice``, the cross-entropy weighted towards the label's edge.
 
     A pixel at the distance d from the edge weighs 1 + 4 exp(-d^2 / 8), d in pixels, the
@@ -153,8 +139,9 @@ class Loss:
     noise: str = "none"
 
     def __post_init__(self) -> None:
-        _check_name("loss", self.name, LOSSES)
-        _check_name("noise", self.noise, NOISE)
+        for kind, name, known in (("loss", self.name, LOSSES), ("noise", self.noise, NOISE)):
+            if name not in known:
+                raise GlacierError(f"{kind} {name!r}: unknown; {did_you_mean(name, known)}")
         if not 0 <= self.smoothing < 1:
             raise GlacierError(f"loss: smoothing is {self.smoothing}, must be from 0 to below 1")
         if self.name == "lovasz" and (self.smoothing or self.noise in ("soft_band", "bootstrap")):
@@ -171,12 +158,10 @@ class Loss:
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the loss, a scalar, of logits and labels [n, row, col]."""
         settings = {}
-        if self.noise in ("ignore_band", "soft_band"):
-            distance = edge_distance(labels, BAND_PX)
-            if self.noise == "ignore_band":
-                labels = torch.where(distance < BAND_PX, UNKNOWN, labels)
-            else:
-                settings["weight"] = (distance / BAND_PX).clamp(max=1)
+        if self.noise == "ignore_band":
+            labels = torch.where(edge_distance(labels, BAND_PX) < BAND_PX, UNKNOWN, labels)
+        if self.noise == "soft_band":
+            settings["weight"] = (edge_distance(labels, BAND_PX) / BAND_PX).clamp(max=1)
         if self.smoothing or self.noise == "bootstrap":
             target = (labels == 1).to(_float(logits).dtype)
             target = (1 - self.smoothing) * target + self.smoothing / 2
@@ -223,7 +208,7 @@ def edge_distance(labels: Tensor, reach: int) -> Tensor:
 
 
 def _known(
-    logits: Tensor, labels: Tensor, target: Tensor | None, weight: Tensor | None
+    logits: Tensor, labels: Tensor, target: Maybe, weight: Maybe
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return logits, target and weight as floats, 0 wherever the label is unknown."""
     if logits.shape != labels.shape:
@@ -245,10 +230,3 @@ def _entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 def _mean(values: Tensor, weight: Tensor) -> Tensor:
     return (values * weight).sum() / weight.sum().clamp(min=1)
-
-
-def _check_name(kind: str, name: str, known: Iterable[str]) -> None:
-    if name in GONE:
-        raise GlacierError(f"{kind} {name!r}: {GONE[name]}")
-    if name not in known:
-        raise GlacierError(f"{kind} {name!r}: unknown; {did_you_mean(name, known)}")

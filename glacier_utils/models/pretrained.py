@@ -11,7 +11,7 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from functools import lru_cache
 from importlib import resources
 from importlib.metadata import version
@@ -107,10 +107,8 @@ def _start_csmask(segmenter: Segmenter, reflectance: bool) -> str:
     _copy(network.encoder, _csmask_encoder(segmenter.bands), _UNUSED)
     parts = "encoder"
     # Of a decoder either all layers are the same, or the copied ones would stand on others.
-    decoder, own = _part(everything, "decoder."), network.decoder.state_dict()
-    wanted = {key for key in own if not key.endswith("num_batches_tracked")}
-    if wanted == set(decoder) and all(own[key].shape == decoder[key].shape for key in decoder):
-        _copy(network.decoder, decoder)
+    with suppress(GlacierError):
+        _copy(network.decoder, _part(everything, "decoder."))
         parts = "encoder and decoder"
     _set_statistics(segmenter, clouds.BANDS, mean, std)
     further = _new_bands(segmenter.bands, clouds.BANDS)
@@ -143,6 +141,8 @@ def _csmask_obstacle(name: str, bands: Sequence[str], reflectance: bool) -> str:
 @lru_cache(maxsize=1)
 def _csmask_network() -> tuple[State, np.ndarray, np.ndarray]:
     """Read network, mean and deviation [band] once a process; nobody may change them."""
+    import onnx
+
     folder, stem = resources.files("ukis_csmask"), f"model_4b_{_LEVEL.lower()}"
     try:
         facts = json.loads((folder / f"{stem}.json").read_text(encoding="utf-8"))["data"]
@@ -151,8 +151,10 @@ def _csmask_network() -> tuple[State, np.ndarray, np.ndarray]:
         if tuple(statistics["band_names"]) != clouds.BANDS or not mean.shape == std.shape == (4,):
             raise ValueError("its bands are others than expected")
         with resources.as_file(folder / f"{stem}.onnx") as path:
-            weights = initialisers(path)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+            tensors = onnx.load(path, load_external_data=False).graph.initializer
+        # Half precision is widened, which changes no value.
+        weights = {one.name: onnx.numpy_helper.to_array(one).astype(np.float32) for one in tensors}
+    except Exception as error:  # of protobuf and onnx, whatever lies in the file
         raise GlacierError(
             f"csmask weights: {stem} of ukis-csmask cannot be read ({plain(error)}); "
             "install the package again"
@@ -161,34 +163,11 @@ def _csmask_network() -> tuple[State, np.ndarray, np.ndarray]:
     return state, mean, std
 
 
-def initialisers(path: str | Path) -> dict[str, np.ndarray]:
-    """Return the initialisers of an ONNX file by name, as float32.
-
-    Half precision is widened, which changes no value.
-
-    Raises:
-        GlacierError: the file is missing or no ONNX file, or holds no weights.
-    """
-    import onnx
-    from onnx import numpy_helper
-
-    try:
-        tensors = onnx.load(path, load_external_data=False).graph.initializer
-        weights = {one.name: numpy_helper.to_array(one).astype(np.float32) for one in tensors}
-    except Exception as error:  # of protobuf and onnx, whatever lies in the file
-        raise GlacierError(
-            f"{path}: not a readable ONNX file ({plain(error)}); install or copy it again"
-        ) from error
-    if not weights:
-        raise GlacierError(f"{path}: an ONNX file without weights; install or copy it again")
-    return weights
-
-
 # ---- ImageNet
 
 
 def _start_imagenet(segmenter: Segmenter) -> str:
-    """Take the encoder's weights from the Hugging Face hub, or from its cache without asking it."""
+    """Take the encoder's weights from the Hugging Face hub, or from its cache alone."""
     encoder_name = segmenter.name.partition("-")[2]
     network = _smp_network(segmenter)
     import segmentation_models_pytorch as smp
@@ -196,16 +175,17 @@ def _start_imagenet(segmenter: Segmenter) -> str:
     entry = smp.encoders.encoders.get(encoder_name)
     if entry is not None and "imagenet" not in entry["pretrained_settings"]:
         raise GlacierError(f"encoder {encoder_name}: there are no imagenet weights; choose none")
+    answers = _hub_answers()
     try:
-        with _no_downloads():
+        with nullcontext() if answers else _no_downloads():
             state = _imagenet_state(segmenter)
-    except Exception:  # whatever smp, timm and the hub raise when a file is not in the cache
-        if not _hub_answers():
-            raise GlacierError(_failed(segmenter.name, "the hub cannot be reached")) from None
-        try:
-            state = _imagenet_state(segmenter)
-        except Exception as error:  # as above, and all that can go wrong on the way
-            raise GlacierError(_failed(segmenter.name, plain(error)[:200])) from error
+    except Exception as error:  # whatever smp, timm and the hub raise
+        reason = plain(error)[:200] if answers else "the hub cannot be reached"
+        raise GlacierError(
+            f"imagenet weights of {segmenter.name} need a download, which failed ({reason}); "
+            "connect to the internet, or choose weights that need no network: none, or for the "
+            f"encoder {CSMASK_ENCODER} csmask (comes with ukis-csmask)"
+        ) from error
     stem = _stem(network.encoder, len(segmenter.bands))
     if stem in state and len(segmenter.bands) >= len(_RGB):
         # Channel i has the weights of colour i % 3, scaled; put each colour on its own band.
@@ -215,14 +195,6 @@ def _start_imagenet(segmenter: Segmenter) -> str:
         state[stem] = state[stem][:, order]
     _copy(network.encoder, state)
     return f"imagenet: encoder {encoder_name}"
-
-
-def _failed(name: str, reason: str) -> str:
-    return (
-        f"imagenet weights of {name} need a download, which failed ({reason}); connect to the "
-        "internet, or choose weights that need no network: none, or for the encoder "
-        f"{CSMASK_ENCODER} csmask (comes with ukis-csmask)"
-    )
 
 
 def _imagenet_state(segmenter: Segmenter) -> State:

@@ -1,8 +1,8 @@
 """Augmentation of whole batches at once, in torch.
 
-Every operation is called as ``operation(images, labels, generator, bands)`` and returns new images
+Every operation is called as ``operation(images, labels, rng, bands)`` and returns new images
 and labels: ``images`` reflectance float32 [n, band, row, col], on the CPU or a GPU; ``labels``
-uint8 [n, row, col]; ``generator`` a CPU generator, from which alone all random numbers come;
+uint8 [n, row, col]; ``rng`` a CPU generator, from which alone all random numbers come;
 ``bands`` the names of the images' bands. Invalid pixels (0 in every band) stay 0 and no others
 become it, except what is turned in from outside, whose label is 255.
 
@@ -17,13 +17,14 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, interpolate
 
 from glacier_utils.conventions import BANDS, UNKNOWN
 from glacier_utils.errors import GlacierError, did_you_mean
 
 Pair = tuple[Tensor, Tensor]
+Bands = Sequence[str]
 
 FLOOR = 1e-4  # reflectance of one count: a dark valid pixel must not turn into an invalid one
 
@@ -44,9 +45,9 @@ OPTICS = {
 def augment(
     images: Tensor,
     labels: Tensor,
-    generator: torch.Generator,
+    rng: Generator,
     recipe: str | Sequence[str] = "mild",
-    bands: Sequence[str] = BANDS,
+    bands: Bands = BANDS,
 ) -> Pair:
     """Apply the operations of a recipe to a batch, one after the other.
 
@@ -54,7 +55,7 @@ def augment(
     is what is returned.
     """
     for name in operations(recipe):
-        images, labels = OPERATIONS[name](images, labels, generator, bands)
+        images, labels = OPERATIONS[name](images, labels, rng, bands)
     return images, labels
 
 
@@ -74,16 +75,14 @@ def operations(recipe: str | Sequence[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def symmetries(
-    images: Tensor, labels: Tensor, generator: torch.Generator, bands: Sequence[str] = BANDS
-) -> Pair:
+def symmetries(images: Tensor, labels: Tensor, rng: Generator, bands: Bands = BANDS) -> Pair:
     """Give each patch one of the eight symmetries of the square, image and label alike.
 
     Patches that are not square get one of the four that keep their shape. The sun's direction is
     not kept: a model shall not learn on which side shadows lie.
     """
     square = images.shape[-1] == images.shape[-2]
-    choice = torch.randint(0, 8 if square else 4, (len(images),), generator=generator)
+    choice = torch.randint(0, 8 if square else 4, (len(images),), generator=rng)
     turned, turned_labels = torch.empty_like(images), torch.empty_like(labels)
     for number in choice.unique().tolist():
         chosen = torch.nonzero(choice == number).flatten().to(images.device)
@@ -99,22 +98,18 @@ def symmetry(array: Tensor, number: int) -> Tensor:
     return array.transpose(-2, -1) if number & 4 else array
 
 
-def gain(
-    images: Tensor, labels: Tensor, generator: torch.Generator, bands: Sequence[str] = BANDS
-) -> Pair:
+def gain(images: Tensor, labels: Tensor, rng: Generator, bands: Bands = BANDS) -> Pair:
     """Multiply each image by a random gain and each of its bands by another, log-normally.
 
     The deviations of the logarithms are 0.1 for the image (sun and haze) and 0.03 for a band
     (colour).
     """
-    whole = torch.randn(len(images), 1, 1, 1, generator=generator) * 0.1
-    single = torch.randn(*images.shape[:2], 1, 1, generator=generator) * 0.03
+    whole = torch.randn(len(images), 1, 1, 1, generator=rng) * 0.1
+    single = torch.randn(*images.shape[:2], 1, 1, generator=rng) * 0.03
     return images * (whole + single).exp().to(images.device), labels
 
 
-def offset(
-    images: Tensor, labels: Tensor, generator: torch.Generator, bands: Sequence[str] = BANDS
-) -> Pair:
+def offset(images: Tensor, labels: Tensor, rng: Generator, bands: Bands = BANDS) -> Pair:
     """Add a veil of haze and a small error per band: what atmospheric correction leaves.
 
     The veil v is r + v (1 - r): it lifts dark ground and hardly changes snow. In the blue v is
@@ -123,8 +118,8 @@ def offset(
     0.
     """
     veil, known = _optics(images, bands, 0, 0.0)
-    haze = torch.rand(len(images), 1, 1, 1, generator=generator) * 0.055 - 0.015
-    error = torch.randn(len(images), len(bands), 1, 1, generator=generator) * 0.003
+    haze = torch.rand(len(images), 1, 1, 1, generator=rng) * 0.055 - 0.015
+    error = torch.randn(len(images), len(bands), 1, 1, generator=rng) * 0.003
     haze, error = haze.to(images.device) * veil, error.to(images.device)
     changed = torch.addcmul(haze + error, images, 1 - haze).clamp_(min=FLOOR)
     return torch.where(_valid(images) & known, changed, images), labels
@@ -138,16 +133,16 @@ def sometimes(probability: float) -> Callable[[Callable[..., Pair]], Callable[..
         def changed(
             images: Tensor,
             labels: Tensor,
-            generator: torch.Generator,
-            bands: Sequence[str] = BANDS,
+            rng: Generator,
+            bands: Bands = BANDS,
             probability: float = probability,
         ) -> Pair:
-            drawn = torch.rand(len(images), generator=generator) < probability
+            drawn = torch.rand(len(images), generator=rng) < probability
             images, labels = images.clone(), labels.clone()
             if drawn.any():
                 chosen = torch.nonzero(drawn).flatten().to(images.device)
                 images[chosen], labels[chosen] = operation(
-                    images[chosen], labels[chosen], generator, bands
+                    images[chosen], labels[chosen], rng, bands
                 )
             return images, labels
 
@@ -157,9 +152,7 @@ def sometimes(probability: float) -> Callable[[Callable[..., Pair]], Callable[..
 
 
 @sometimes(0.5)
-def scale(
-    images: Tensor, labels: Tensor, generator: torch.Generator, bands: Sequence[str] = BANDS
-) -> Pair:
+def scale(images: Tensor, labels: Tensor, rng: Generator, bands: Bands = BANDS) -> Pair:
     """Zoom by 0.7 to 1.4 and turn by up to 15 degrees; zoomed in, any part may be shown.
 
     Glaciers come in all sizes; the factor is log-uniform. The image is bilinear over valid pixels
@@ -167,9 +160,9 @@ def scale(
     unknown: a sixth of a changed patch on average. The others keep the sharpness of the sensor.
     """
     count, _, height, width = images.shape
-    zoom = torch.exp(_uniform(count, math.log(0.7), math.log(1.4), generator))
-    angle = torch.deg2rad(_uniform(count, -15, 15, generator))
-    shift = torch.rand(count, 2, generator=generator) * 2 - 1
+    zoom = torch.exp(_uniform(count, math.log(0.7), math.log(1.4), rng))
+    angle = torch.deg2rad(_uniform(count, -15, 15, rng))
+    shift = torch.rand(count, 2, generator=rng) * 2 - 1
     shift = shift * (1 - 1 / zoom).clamp(min=0)[:, None]  # in half patches; zoomed out, none
     cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
     rows = torch.stack([
@@ -192,15 +185,13 @@ def scale(
 
 
 @sometimes(0.1)
-def band_dropout(
-    images: Tensor, labels: Tensor, generator: torch.Generator, bands: Sequence[str] = BANDS
-) -> Pair:
+def band_dropout(images: Tensor, labels: Tensor, rng: Generator, bands: Bands = BANDS) -> Pair:
     """Set one band of an image, any with the same chance, to its mean over the valid pixels.
 
     The band's pattern is lost, its level stays: a model shall not hang on one band, whose meaning
     may shift between glaciers. With a single band nothing is dropped.
     """
-    band = torch.randint(0, images.shape[1], (len(images),), generator=generator).to(images.device)
+    band = torch.randint(0, images.shape[1], (len(images),), generator=rng).to(images.device)
     if images.shape[1] == 1:
         return images, labels
     each, valid = torch.arange(len(images), device=images.device), _valid(images)[:, 0]
@@ -212,9 +203,7 @@ def band_dropout(
 
 
 @sometimes(0.3)
-def shadow(
-    images: Tensor, labels: Tensor, generator: torch.Generator, bands: Sequence[str] = BANDS
-) -> Pair:
+def shadow(images: Tensor, labels: Tensor, rng: Generator, bands: Bands = BANDS) -> Pair:
     """Let a ridge cast its shadow over part of an image; the label stays.
 
     One side is the smooth line of the ridge, the other the jagged skyline that it casts, at a
@@ -225,11 +214,11 @@ def shadow(
     """
     kept, known = _optics(images, bands, 2, 1.0)
     count, device, shape = len(images), images.device, images.shape[-2:]
-    power = _uniform(count, 0.8, 1.7, generator).view(-1, 1, 1, 1)
-    angle = _uniform(count, 0, 2 * math.pi, generator).view(-1, 1, 1)
-    start = _uniform(count, -0.8, 0.3, generator).view(-1, 1, 1)
-    length = _uniform(count, 0.25, 0.8, generator).view(-1, 1, 1)
-    waves = torch.rand(2, count, 6, generator=generator)
+    power = _uniform(count, 0.8, 1.7, rng).view(-1, 1, 1, 1)
+    angle = _uniform(count, 0, 2 * math.pi, rng).view(-1, 1, 1)
+    start = _uniform(count, -0.8, 0.3, rng).view(-1, 1, 1)
+    length = _uniform(count, 0.25, 0.8, rng).view(-1, 1, 1)
+    waves = torch.rand(2, count, 6, generator=rng)
     across, along = _turned(shape, angle.to(device))
     ridge = start.to(device) + 0.15 * _waves(along, waves[0, :, :3].to(device), 0.8)
     peaks = _waves(along, waves[1].to(device), 1.2).abs()
@@ -242,9 +231,7 @@ def shadow(
 
 
 @sometimes(0.3)
-def snow(
-    images: Tensor, labels: Tensor, generator: torch.Generator, bands: Sequence[str] = BANDS
-) -> Pair:
+def snow(images: Tensor, labels: Tensor, rng: Generator, bands: Bands = BANDS) -> Pair:
     """Lay patches of seasonal snow over part of an image; the label stays.
 
     The commonest false alarm is snow that is no glacier. It covers some 5 to 40 % of the land, in
@@ -256,9 +243,9 @@ def snow(
     """
     white, known = _optics(images, bands, 1, 0.0)
     count, device = len(images), images.device
-    level = _uniform(count, 0.75, 1.1, generator).view(-1, 1, 1, 1)
-    cover = _uniform(count, 0.05, 0.4, generator).view(-1, 1, 1)
-    field = _noise(count, images.shape[-2:], generator)
+    level = _uniform(count, 0.75, 1.1, rng).view(-1, 1, 1, 1)
+    cover = _uniform(count, 0.05, 0.4, rng).view(-1, 1, 1)
+    field = _noise(count, images.shape[-2:], rng)
     if not {"green", "nir"} <= set(bands):
         return images, labels
     valid = _valid(images)[:, 0]
@@ -302,9 +289,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
 }
 
 
-def _optics(
-    images: Tensor, bands: Sequence[str], column: int, other: float
-) -> tuple[Tensor, Tensor]:
+def _optics(images: Tensor, bands: Bands, column: int, other: float) -> tuple[Tensor, Tensor]:
     """Return a column of ``OPTICS`` and which bands it knows, both [1, band, 1, 1]."""
     if len(bands) != images.shape[1]:
         raise GlacierError(
@@ -322,8 +307,8 @@ def _valid(images: Tensor) -> Tensor:
     return (images != 0).any(dim=1, keepdim=True)
 
 
-def _uniform(count: int, low: float, high: float, generator: torch.Generator) -> Tensor:
-    return torch.rand(count, generator=generator) * (high - low) + low
+def _uniform(count: int, low: float, high: float, rng: Generator) -> Tensor:
+    return torch.rand(count, generator=rng) * (high - low) + low
 
 
 def _turned(shape: Sequence[int], angle: Tensor) -> Pair:
@@ -349,11 +334,11 @@ def _waves(along: Tensor, phases: Tensor, frequency: float) -> Tensor:
     return total / math.sqrt(power)
 
 
-def _noise(count: int, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+def _noise(count: int, shape: Sequence[int], rng: Generator) -> Tensor:
     """Return rough noise [n, row, col], coarse and fine, of deviation about one half."""
     total = torch.zeros(count, 1, *shape)
     for cells, weight in ((4, 0.5), (11, 0.35), (32, 0.2)):
-        grid = torch.randn(count, 1, cells, cells, generator=generator) * weight
+        grid = torch.randn(count, 1, cells, cells, generator=rng) * weight
         if count:
             total += interpolate(grid, shape, mode="bicubic", align_corners=False)
     return total[:, 0]

@@ -10,12 +10,6 @@ from glacier_utils.errors import GlacierError, did_you_mean
 from glacier_utils.models.losses import Loss
 from glacier_utils.training.augmentation import operations
 
-GONE = {
-    "normalisation": "per-scene normalisation went in version 0.2.0, since it gained "
-    "nothing on any glacier; leave the option out",
-}
-"""Options of before, and what to do without them."""
-
 Count = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -52,8 +46,8 @@ class Settings(BaseModel):
         strategy: how several processes work together.
 
     Raises:
-        GlacierError: an unknown name (the nearest is suggested), an option that is gone, or a value
-            of the wrong kind or out of range.
+        GlacierError: an unknown name (the nearest is suggested), or a value of the wrong kind or
+            out of range.
 
     Example:
         >>> Settings(epochs=3).changed(loss="focal").epochs
@@ -85,8 +79,7 @@ class Settings(BaseModel):
     strategy: str = "auto"
 
     def __init__(self, **options: Any) -> None:
-        if gone := [name for name in options if name in GONE]:
-            raise GlacierError(f"settings: {gone[0]!r}: {GONE[gone[0]]}")
+
         try:
             super().__init__(**options)
         except ValidationError as error:

@@ -134,12 +134,6 @@ def test_a_fit_that_saw_one_class_says_so_everywhere(label):
     assert ((network(given).sigmoid() - label).abs() < 1e-5).all()
 
 
-def test_pixels_of_other_features_are_refused():
-    network = GradientBoosting(4, trees=2)
-    with pytest.raises(GlacierError, match=r"expected pixels of 42 features, got .*\(4, 4\)"):
-        network.fit(np.zeros((4, 4), np.float32), np.uint8([0, 1, 0, 1]))
-
-
 def test_trees_that_do_not_fit_are_refused():
     network = prepared(trees=3, depth=1)
     pixels = sampled(network, images(0, 30, 30))

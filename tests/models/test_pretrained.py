@@ -14,7 +14,7 @@ from glacier_utils.errors import GlacierError
 from glacier_utils.imagery import clouds
 from glacier_utils.models import pretrained
 from glacier_utils.models.checkpoint import Segmenter, save_checkpoint
-from glacier_utils.models.pretrained import csmask_fits, initialisers, start
+from glacier_utils.models.pretrained import csmask_fits, start
 
 BANDS = ("red", "green", "blue", "nir")
 B4 = "unet-efficientnet-b4"
@@ -176,54 +176,16 @@ def test_a_damaged_package_ends_in_one_line(monkeypatch, tmp_path):
     pretrained._csmask_network.cache_clear()
 
 
-# ---- the reader of ONNX files
-
-
-def onnx_file(path, dims, raw, data_type=1, name="layer.weight"):
-    onnx = pytest.importorskip("onnx")
-    model = onnx.ModelProto()
-    tensor = model.graph.initializer.add(name=name, data_type=data_type, raw_data=raw)
-    tensor.dims.extend(dims)
-    path.write_bytes(model.SerializeToString())
-    return path
-
-
-@pytest.mark.parametrize(("number", "dtype"), [(1, "<f4"), (10, "<f2"), (11, "<f8")])
-def test_initialisers_are_read_as_written(tmp_path, number, dtype):
-    values = np.array([[1.5, -2.0, 0.25]], dtype)
-    found = initialisers(onnx_file(tmp_path / "a.onnx", values.shape, values.tobytes(), number))
-    assert list(found) == ["layer.weight"]
-    assert found["layer.weight"].dtype == np.float32
-    np.testing.assert_array_equal(found["layer.weight"], values)
-
-
-@pytest.mark.parametrize("dims", [[3], [2**62, 2**62]])
-def test_a_tensor_that_contradicts_itself_is_refused(tmp_path, dims):
-    with pytest.raises(GlacierError, match="not a readable ONNX file"):
-        initialisers(onnx_file(tmp_path / "a.onnx", dims, b"\0" * 8))
-
-
-def test_missing_and_empty_files_of_weights_are_told(tmp_path):
-    with pytest.raises(GlacierError, match=r"a\.onnx: not a readable"):
-        initialisers(tmp_path / "a.onnx")
-    (tmp_path / "a.onnx").write_bytes(b"")
-    with pytest.raises(GlacierError, match="without weights"):
-        initialisers(tmp_path / "a.onnx")
-
-
-@settings(max_examples=60)
-@given(st.binary(max_size=60), st.integers(0, 40))
-def test_any_bytes_are_read_or_refused_in_words(tmp_path_factory, noise, cut):
-    path = tmp_path_factory.mktemp("onnx") / "a.onnx"
-    whole = onnx_file(path, [2], b"\0" * 8).read_bytes()
-    path.write_bytes(whole[:cut] + noise)
-    refusal, found = "", {}
-    try:
-        found = initialisers(path)
-    except GlacierError as error:
-        refusal = str(error)
-    assert bool(found) != refusal.startswith(str(path))
-    assert all(array.dtype == np.float32 for array in found.values())
+@needs_csmask
+def test_damaged_weights_end_in_one_line(monkeypatch, tmp_path):
+    facts = resources.files("ukis_csmask") / "model_4b_l2a.json"
+    (tmp_path / "model_4b_l2a.json").write_bytes(facts.read_bytes())
+    (tmp_path / "model_4b_l2a.onnx").write_bytes(b"no protobuf")
+    pretrained._csmask_network.cache_clear()
+    monkeypatch.setattr(resources, "files", lambda package: tmp_path)
+    with pytest.raises(GlacierError, match="install the package again"):
+        start(segmenter(B4), "csmask")
+    pretrained._csmask_network.cache_clear()
 
 
 # ---- ImageNet
@@ -287,6 +249,7 @@ def test_imagenets_colours_go_to_their_own_bands(monkeypatch):
         return trained.network
 
     monkeypatch.setattr(pretrained.registry, "build", build)
+    monkeypatch.setattr(pretrained, "_hub_answers", lambda: True)
     assert start(model, "imagenet") == "imagenet: encoder resnet18"
     assert asked == [("unet-resnet18", 4, {"encoder_weights": "imagenet"})]
     found = model.network.network.encoder
