@@ -19,7 +19,7 @@ from scipy import ndimage
 from glacier_utils.change.area import AreaError, around, interval
 from glacier_utils.conventions import UNKNOWN
 from glacier_utils.imagery.clouds import CLOUD, SHADOW
-from glacier_utils.metrics import buffer_pixels, classify
+from glacier_utils.metrics import buffer_pixels, classify, outcomes
 from glacier_utils.raster.grid import Image
 from glacier_utils.raster.indices import is_shadow, is_snow, is_water
 
@@ -155,14 +155,8 @@ def transition(before: np.ndarray, after: np.ndarray) -> np.ndarray:
         >>> transition(np.array([[0, 1, 1, 0, 255]]), np.array([[0, 1, 0, 1, 1]])).tolist()
         [[0, 1, 2, 3, 255]]
     """
-    before, after = np.asarray(before), np.asarray(after)
-    if before.shape != after.shape:
-        raise ValueError(f"the two maps differ in shape: {before.shape} and {after.shape}")
-    # was + 3 is -> stable 0, lost 1, gained 3, stable glacier 4
-    codes = np.array([0, LOST, UNKNOWN, GAINED, 1], np.uint8)
-    change = codes[(before == 1) + 3 * (after == 1)]
-    change[(before == UNKNOWN) | (after == UNKNOWN)] = UNKNOWN
-    return change
+    # The later map judged by the earlier: a hit is stable glacier, a false alarm was gained.
+    return np.array([1, GAINED, LOST, 0, UNKNOWN], np.uint8)[outcomes(after, before)]
 
 
 def causes(

@@ -274,15 +274,13 @@ def by_reason(table: pd.DataFrame) -> pd.DataFrame:
         kind, reason, regions, km2, share (fraction of the kind's km2) and, where the truth is
         known, map_right: the fraction of the area in which the map is right and the label wrong.
     """
-    rows = []
-    for (kind, reason), part in table.groupby(["kind", "reason"], sort=False):
-        row = {"kind": kind, "reason": reason, "regions": len(part), "km2": part["km2"].sum()}
-        row["share"] = row["km2"] / table.loc[table["kind"] == kind, "km2"].sum()
-        if "map_right" in part:
-            row["map_right"] = float((part["map_right"] * part["km2"]).sum() / row["km2"])
-        rows.append(row)
-    found = pd.DataFrame(rows, columns=[*rows[0]] if rows else ["kind", "reason", "km2"])
-    return found.sort_values(["kind", "km2"], ascending=[False, False], ignore_index=True)
+    groups = table.groupby(["kind", "reason"], sort=False)
+    found = groups.agg(regions=("km2", "size"), km2=("km2", "sum"))
+    found["share"] = found["km2"] / found.groupby("kind")["km2"].transform("sum")
+    if "map_right" in table:
+        right = table.assign(km2=table["map_right"] * table["km2"])
+        found["map_right"] = right.groupby(["kind", "reason"])["km2"].sum() / found["km2"]
+    return found.reset_index().sort_values(["kind", "km2"], ascending=False, ignore_index=True)
 
 
 def windows(
@@ -299,18 +297,12 @@ def windows(
         One tuple per row, the parts of ``arrays`` in their order. Squares are moved so that they
         lie in the frame; of a scene smaller than ``size`` all is given.
     """
-    shape = arrays[0].shape[-2:]
-    parts = []
-    for place in zip(table["row"], table["col"], strict=True):
-        cut = [
-            slice(start, start + size)
-            for start in (
-                int(np.clip(centre - size // 2, 0, max(0, length - size)))
-                for centre, length in zip(place, shape, strict=True)
-            )
-        ]
-        parts.append(tuple(array[..., cut[0], cut[1]] for array in arrays))
-    return parts
+    last = np.maximum(0, np.array(arrays[0].shape[-2:]) - size)
+    corners = (table[["row", "col"]].to_numpy() - size // 2).clip(0, last)
+    return [
+        tuple(array[..., row : row + size, col : col + size] for array in arrays)
+        for row, col in corners
+    ]
 
 
 def _cues(covers: np.ndarray) -> dict[str, float]:

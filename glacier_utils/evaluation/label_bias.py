@@ -79,18 +79,10 @@ def labels_against_truth(
     """
     rows = []
     for model, labels in by_labels.items():
-        value, low, high = bootstrap.difference(by_truth[model], labels)
-        rows.append(
-            {
-                "model": model,
-                "labels": score_table(labels)["iou"],
-                "truth": score_table(by_truth[model])["iou"],
-                "difference": value,
-                "low": low,
-                "high": high,
-                "verdict": bootstrap.verdict(low, high),
-            }
-        )
+        both = {"labels": labels, "truth": by_truth[model]}
+        scores = {name: score_table(counts)["iou"] for name, counts in both.items()}
+        found = bootstrap.compare(both, [("truth", "labels")]).iloc[0]
+        rows.append({"model": model, **scores, **found[["difference", "low", "high", "verdict"]]})
     table = pd.DataFrame(rows)
     for name in ("labels", "truth"):
         ranks = table[name].rank(ascending=False, method="min")

@@ -34,6 +34,7 @@ from glacier_utils.raster.grid import Grid
 REACH_M = 300.0  # ten pixels of the Landsat images that most outlines were drawn on
 SIZES = {"< 0.1": 0.0, "0.1 to 1": 0.1, "1 to 5": 1.0, "> 5": 5.0}  # km2, the least of each class
 _AROUND = np.ones((3, 3), bool)
+_BESIDE = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]])
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,9 @@ def partition(reference: np.ndarray, grid: Grid, glaciers: Glaciers | None = Non
         zones = np.where((pixels <= reach) & (reference != UNKNOWN), near, 0).astype(np.int32)
     length = int(table.index.max()) + 1 if len(table) else 1
     perimeter = _perimeter_pixels(numbers, reference == 0, length) * grid.resolution / 1000
-    cut = np.isin(table.index, numbers[_rim_of_frame(reference == UNKNOWN)])
+    # On the frame's edge or beside unknown pixels.
+    rim = ndimage.binary_dilation(reference == UNKNOWN, border_value=1)
+    cut = np.isin(table.index, numbers[rim])
     return Partition(zones, table.assign(perimeter_km=perimeter[table.index], cut=cut))
 
 
@@ -337,21 +340,8 @@ def _perimeter_pixels(numbers: np.ndarray, ground: np.ndarray, length: int) -> n
     4 / pi of its length in rows and columns on average (Cauchy and Crofton), so that stairs count
     as the line they stand for. Exact for a disc; a square along the pixels comes out short.
     """
-    sides = np.zeros(length, np.int64)
-    for axis in (0, 1):
-        one, other = (
-            tuple(part if a == axis else slice(None) for a in (0, 1))
-            for part in (slice(None, -1), slice(1, None))
-        )
-        for here, there in ((one, other), (other, one)):
-            touching = numbers[here][(numbers[here] > 0) & ground[there]]
-            sides += np.bincount(touching, minlength=length)
-    return sides * math.pi / 4
-
-
-def _rim_of_frame(unknown: np.ndarray) -> np.ndarray:
-    """Mark pixels on the frame's edge or beside unknown ones."""
-    return ndimage.binary_dilation(np.pad(unknown, 1, constant_values=True))[1:-1, 1:-1]
+    sides = ndimage.convolve(ground.astype(np.uint8), _BESIDE, mode="constant")
+    return np.bincount(numbers.ravel(), sides.ravel(), length) * math.pi / 4
 
 
 def _buffers(

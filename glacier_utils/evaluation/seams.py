@@ -26,7 +26,6 @@ from glacier_utils.prediction.windows import fit_windows
 FARTHEST = 24  # px: the largest distance from a border that curves show
 NEAR = 8  # px: pixels nearer than this to a border count as beside it
 _BLOCKS = 4  # along each side of a map
-_ROWS = 256  # at a time: keeps temporaries small on a full tile
 
 
 def seam_profile(values: np.ndarray, size: int) -> pd.DataFrame:
@@ -40,17 +39,23 @@ def seam_profile(values: np.ndarray, size: int) -> pd.DataFrame:
         distance_px (0: the pair lies across a border; up to 24) and jump, the mean absolute
         difference of two neighbours, over rows and columns together.
     """
-    total, count = np.zeros(FARTHEST + 1), np.zeros(FARTHEST + 1)
-    for lines in (values, values.T):
-        steps = np.abs(np.diff(lines, axis=1))
-        after = np.arange(1, lines.shape[1]) % size
-        distance = np.minimum(after, size - after)
-        for d in range(FARTHEST + 1):
-            chosen = steps[:, distance == d]
-            total[d] += np.nansum(chosen)
-            count[d] += np.isfinite(chosen).sum()
-    jump = np.divide(total, count, out=np.full(FARTHEST + 1, np.nan), where=count > 0)
-    return pd.DataFrame({"distance_px": np.arange(FARTHEST + 1), "jump": jump})
+    lines = _jumps(values)
+    after = lines["line"] % size
+    near = lines.groupby(np.minimum(after, size - after))[["jump", "pairs"]].sum()
+    near = near.reindex(range(FARTHEST + 1)).rename_axis("distance_px")
+    return (near["jump"] / near["pairs"]).rename("jump").reset_index()
+
+
+def _jumps(values: np.ndarray) -> pd.DataFrame:
+    """Return for each line between rows or columns its number, the sum of jumps and their count."""
+    parts = []
+    for axis in (0, 1):
+        steps = np.abs(np.diff(values, axis=axis))
+        sums = np.nansum(steps, axis=1 - axis, dtype=float)
+        pairs = np.isfinite(steps).sum(axis=1 - axis)
+        line = np.arange(1, len(sums) + 1)
+        parts.append({"axis": axis, "line": line, "jump": sums, "pairs": pairs})
+    return pd.concat(map(pd.DataFrame, parts), ignore_index=True)
 
 
 def worst_seam(values: np.ndarray, size: int) -> tuple[int, int]:
@@ -106,13 +111,8 @@ def border_distance(found: np.ndarray, length: int) -> np.ndarray:
     Returns:
         int64 [length]: 0 for the two pixels beside a border, ``length`` where there is none.
     """
-    if not len(found):
-        return np.full(length, length, np.int64)
-    pixel = np.arange(length)
-    place = np.searchsorted(found, pixel, side="right")
-    before = pixel - np.r_[-2 * length, found][place]
-    after = np.r_[found, 3 * length][place] - 1 - pixel
-    return np.minimum(np.minimum(before, after), length)
+    beyond = np.arange(length)[:, None] - found
+    return np.where(beyond < 0, -1 - beyond, beyond).min(axis=1, initial=length)
 
 
 def error_by_distance(
@@ -227,22 +227,11 @@ def seam_jump(values: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> float:
         rows: ``borders`` down the rows.
         cols: ``borders`` along the columns.
     """
-    sums, counts = np.zeros(2), np.zeros(2)
-    for lines, found in ((values, rows), (values.T, cols)):
-        across = np.zeros(len(lines) - 1, bool)
-        across[np.asarray(found, int) - 1] = True
-        for start in range(0, len(lines) - 1, _ROWS):
-            part = lines[start : start + _ROWS + 1]
-            steps = np.abs(np.diff(part, axis=0))
-            known = np.isfinite(steps)
-            of_line = np.where(known, steps, 0).sum(axis=1), known.sum(axis=1)
-            for side in (0, 1):
-                chosen = across[start : start + _ROWS] == bool(side)
-                sums[side] += of_line[0][chosen].sum()
-                counts[side] += of_line[1][chosen].sum()
-    if not counts.all() or not sums[0]:
-        return math.nan
-    return float((sums[1] / counts[1]) / (sums[0] / counts[0]))
+    lines = _jumps(values)
+    across = np.where(lines["axis"] == 0, lines["line"].isin(rows), lines["line"].isin(cols))
+    sums = lines.groupby(across)[["jump", "pairs"]].sum().reindex([True, False])
+    beside, elsewhere = sums["jump"] / sums["pairs"]
+    return float(beside / elsewhere) if elsewhere > 0 else math.nan
 
 
 def effect_of_windows(
@@ -343,22 +332,19 @@ def _sums(
         )
     row_block, col_block = (np.arange(n) * _BLOCKS // n for n in reference.shape)
     bins = farthest + 2
-    total = {name: np.zeros(_BLOCKS**2 * bins) for name in ("pixels", "brier", "wrong")}
-    rows, cols = distances
-    for top in range(0, len(rows), _ROWS):
-        part = slice(top, top + _ROWS)
-        known = np.isfinite(probability[part]) & (reference[part] != UNKNOWN)
-        distance = np.minimum(rows[part, None], cols).clip(max=farthest + 1)
-        place = ((row_block[part, None] * _BLOCKS + col_block) * bins + distance)[known]
-        value = probability[part][known].astype(np.float64)
-        truth = reference[part][known] == 1
-        for name, weight in (
-            ("pixels", None),
-            ("brier", (value - truth) ** 2),
-            ("wrong", (value >= threshold) != truth),
-        ):
-            total[name] += np.bincount(place, weight, len(total[name]))
-    return {name: values.reshape(-1, bins) for name, values in total.items()}
+    distance = np.minimum.outer(*distances).clip(max=farthest + 1)
+    known = np.isfinite(probability) & (reference != UNKNOWN)
+    place = ((row_block[:, None] * _BLOCKS + col_block) * bins + distance)[known]
+    value, truth = probability[known].astype(np.float64), reference[known] == 1
+    weights = {
+        "pixels": None,
+        "brier": (value - truth) ** 2,
+        "wrong": (value >= threshold) != truth,
+    }
+    return {
+        name: np.bincount(place, weight, _BLOCKS**2 * bins).reshape(-1, bins)
+        for name, weight in weights.items()
+    }
 
 
 def _beside(sums: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

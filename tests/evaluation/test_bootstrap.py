@@ -98,7 +98,7 @@ def test_lengths_by_hand():
     )
 
 
-def test_large_maps_are_averaged_down(monkeypatch):
+def test_of_large_maps_every_third_row_and_column_is_taken(monkeypatch):
     generator = np.random.default_rng(1)
     field = random_field(generator, 300, 20.0)
     field[:40, :50] = np.nan
@@ -238,7 +238,7 @@ def test_nothing_can_be_said_from_one_block(rest):
         frame.loc[1:, ["tp", "fp", "fn"]] = rest
         assert np.isfinite(bootstrap.score_interval(frame, score="accuracy")).all()
     assert np.isnan(bootstrap.score_interval(frame)).all()
-    difference, low, high = bootstrap.difference(frame, frame)
+    difference, low, high = paired(frame, frame)
     assert difference == 0
     assert math.isnan(low)
     assert math.isnan(high)
@@ -277,18 +277,22 @@ def test_scores_with_interval_begin_with_the_iou():
 # --- differences
 
 
+def paired(one: pd.DataFrame, other: pd.DataFrame) -> tuple[float, float, float]:
+    return tuple(bootstrap.compare({"a": one, "b": other})[["difference", "low", "high"]].iloc[0])
+
+
 def test_a_paired_difference_sees_what_two_intervals_do_not():
     better = counted(30)
     worse = worsened(better, 1)
-    difference, low, high = bootstrap.difference(better, worse)
+    difference, low, high = paired(better, worse)
     assert 0 < low < difference < high
     assert bootstrap.score_interval(better)[0] < bootstrap.score_interval(worse)[1]
-    assert bootstrap.difference(worse, worse) == (0, 0, 0)
+    assert paired(worse, worse) == (0, 0, 0)
 
 
 def test_a_difference_needs_the_same_blocks():
     with pytest.raises(ValueError, match="same blocks"):
-        bootstrap.difference(counted(3), counted(4))
+        paired(counted(3), counted(4))
 
 
 @pytest.mark.parametrize(

@@ -88,8 +88,10 @@ def test_labels_against_truth_by_hand():
     assert table["difference"].tolist() == pytest.approx([0.1, 17 / 20 - 9 / 23])
     assert table["rank_by_labels"].tolist() == [1, 2]
     assert table["rank_by_truth"].tolist() == [2, 1]
-    known = bootstrap.difference(by_truth["a"], by_labels["a"])
-    assert tuple(table.loc[0, ["difference", "low", "high"]]) == pytest.approx(known)
+    known = bootstrap.compare({"truth": by_truth["a"], "labels": by_labels["a"]}).loc[0]
+    names = ["difference", "low", "high"]
+    assert tuple(table.loc[0, names]) == pytest.approx(tuple(known[names]))
+    assert table.loc[0, "verdict"] == known["verdict"]
     text = label_bias.ranking_survives(table, bootstrap.compare(by_truth))
     assert "0 of 1 pairs" in text
     assert "Kendall's tau -1.00" in text
