@@ -198,11 +198,11 @@ def _find_layer(path: Path, layer: str | None, named_by: Sequence[str]) -> tuple
             raise GlacierError(f"{path}: has no layer {layer!r}; {did_you_mean(layer, names)}")
     if len(found) > 1:
         found = {key: info for key, info in found.items() if info["features"]} or found
+        # A GLIMS download holds extents of images and more besides the glaciers.
+        glims = {key: info for key, info in found.items() if key[1] == "glims_polygons"}
         telling = {
             key: info for key, info in found.items() if _known_names(info["fields"], named_by)
         }
-        # A GLIMS download holds extents of images and more besides the glaciers.
-        glims = {key: info for key, info in telling.items() if key[1] == "glims_polygons"}
         found = glims or telling or found
     if len(found) > 1:
         raise GlacierError(

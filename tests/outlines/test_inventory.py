@@ -108,6 +108,40 @@ def test_text_that_is_no_source_date(value):
     assert pd.isna(parse_source_date(value))
 
 
+@pytest.mark.parametrize(
+    ("value", "date"),
+    [
+        ("24.08.2023", "2023-08-24"), ("08/24/2023", "2023-08-24"), ("24-8-2023", "2023-08-24"),
+        ("8/9/2023", "2023-07-01"),  # August or September
+        ("5/5/2023 10:00", "2023-05-05"), (2023, "2023-07-01"), ("1999", "2023-07-01"),
+        (" 20230824 ", "2023-08-24"), (20239999.0, "2023-07-01"), ("2023/08/24", "2023-08-24"),
+        (1_692_835_200_000, "2023-08-24"), ("24.08.23", ""), ("1985-2001", ""),
+    ],
+)  # fmt: skip
+def test_dates_as_people_write_them(value, date):
+    date = date.replace("2023", "1999") if value == "1999" else date
+    assert str(parse_source_date(value))[:10] == (date or "NaT")
+
+
+def test_dates_tell_outlines_of_one_glacier_apart(tmp_path):
+    # The rock of the second has no date, the third is alone.
+    columns = {"glac_id": [*"aabbc"], "date": ["1985-08-01", "2022-08-01", "1999", "", "2001"],
+               "line_type": ["glac_bound"] * 3 + ["intrnl_rock", "glac_bound"]}  # fmt: skip
+    shapes = [square(2), square(1), square(1, 5000), square(0.2, 5100, 100), square(1, 9000)]
+    outlines = read_outlines(write(tmp_path / "o.gpkg", columns, shapes))
+    assert outlines.analysis_id.tolist() == ["a 1985-08-01", "a 2022-08-01", "b", "b", "c"]
+    chosen = select_analyses(outlines, "2023-08-01")
+    assert chosen.area_km2.round(1).tolist() == [1, 1, 0, 1]
+
+
+def test_names_that_dbase_cut(tmp_path):
+    columns = {"ANALYSIS_I": [3], "GLACIER_ID": ["a"], "SOURCE_DAT": ["2001-08-01"],
+               "UNCERTAINT": [15.0], "KIND": ["valley"]}  # fmt: skip
+    [row] = read_outlines(write(tmp_path / "o.shp", columns, [square(1)])).itertuples()
+    assert (row.analysis_id, row.glacier_id, row.uncertainty_m) == ("3", "a", 15)
+    assert (str(row.source_date)[:10], row.kind) == ("2001-08-01", "glacier")
+
+
 # --- stated areas
 
 

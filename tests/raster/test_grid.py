@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
+import pyproj
 import pytest
 from affine import Affine
 from hypothesis import given
@@ -49,8 +52,65 @@ def test_grid_in_feet_measures_in_metres():
 
 
 @pytest.mark.parametrize(
+    ("crs", "x", "y", "drawn"),
+    [
+        # k = 1 / cos(latitude) on the sphere, by which 61 N is 4.26 on the ellipsoid.
+        (3857, -5_000_000, 8_650_000, 4.26),
+        # ((1 + sin 70) / (1 + sin 61)) ** 2.
+        (3413, 10_000, -3_210_000, 1.071),
+        (32623, 500_000, 6_780_000, 1),
+        (6933, -4_300_000, 6_400_000, 1),
+    ],
+)
+def test_projected_pixels_have_their_size_on_the_ground(crs, x, y, drawn):
+    grid = Grid(CRS.from_epsg(crs), Affine(10, 0, x, 0, -10, y), 100, 100)
+    assert 1e-4 / grid.pixel_area_km2 == pytest.approx(drawn, rel=2e-3)
+    assert grid.metres_per_unit == pytest.approx(drawn**-0.5, rel=1e-3)
+    if crs == 32623:
+        assert (grid.resolution, grid.metres_per_unit, grid.distortion()) == (10, 1, "")
+    else:
+        words = "distances are rough" if drawn == 1 else "times as large on its plane"
+        assert words in grid.distortion()
+
+
+def test_distortion_that_varies_over_the_frame_is_told():
+    grid = Grid(CRS.from_epsg(3413), Affine(1000, 0, -5e5, 0, -1000, -2.2e6), 1000, 1000)
+    assert "a pixel covers 0.9" in grid.distortion()
+    assert Grid(None, Affine(1, 0, 0, 0, -1, 0), 9, 9).distortion() == ""
+
+
+def test_a_crs_of_another_planet_keeps_its_own_unit():
+    mars = CRS.from_string("+proj=eqc +a=3396190 +b=3376200 +units=m")
+    assert Grid(mars, Affine(10, 0, 0, 0, -10, 0), 9, 9).resolution == pytest.approx(10, rel=0.5)
+
+
+MGI = pyproj.CRS.from_epsg(31287).to_wkt("WKT1_GDAL")
+TOWGS84 = re.sub(
+    r'(SPHEROID\["Bessel 1841"[^]]*\]\])', r"\1,TOWGS84[577,90,464,5.1,1.5,5.3,2.4]", MGI
+)
+UTM_23 = "+proj=utm +zone=23 +ellps=WGS84 +units=m"
+
+
+@pytest.mark.parametrize(
     ("one", "other", "same"),
     [
+        (CRS.from_wkt(MGI), CRS.from_wkt(TOWGS84), True),
+        (UTM, CRS.from_string(f"{UTM_23} +towgs84=0,0,0,0,0,0,0"), True),
+        (UTM, CRS.from_string(f"{UTM_23} +towgs84=0,0,0"), True),
+        (UTM, CRS.from_string(f"{UTM_23} +towgs84=100,200,300"), False),
+        (UTM, CRS.from_string("+proj=tmerc +lon_0=315 +k=.9996 +x_0=500000 +datum=WGS84"), True),
+        (UTM, CRS.from_string("EPSG:32623+5773"), True),
+        (CRS.from_string("EPSG:32624+5773"), CRS.from_string("EPSG:32623+5773"), False),
+        (UTM, CRS.from_wkt(pyproj.CRS.from_epsg(32623).to_wkt("WKT1_ESRI")), True),
+        (UTM, CRS.from_epsg(32723), False),
+        (UTM, CRS.from_epsg(3184), False),  # GR96
+        (CRS.from_epsg(26711), CRS.from_epsg(32611), False),  # NAD27
+        (CRS.from_epsg(4326), CRS.from_string("OGC:CRS84"), True),
+        (CRS.from_epsg(4326), CRS.from_epsg(4979), True),  # with heights
+        (CRS.from_epsg(4326), CRS.from_epsg(9057), True),  # a realisation of WGS 84
+        (CRS.from_epsg(4326), CRS.from_epsg(4269), False),
+        (CRS.from_epsg(3857), CRS.from_epsg(3395), False),
+        (CRS.from_epsg(3413), CRS.from_epsg(3411), False),
         (CRS.from_epsg(32611), CRS.from_wkt(UNNAMED_UTM), True),
         (CRS.from_epsg(32612), CRS.from_wkt(UNNAMED_UTM), False),
         (CRS.from_epsg(32711), CRS.from_wkt(UNNAMED_UTM), False),

@@ -249,6 +249,14 @@ def test_compound(tmp_path: Path, capsys: Capture) -> str:
     return told(done, says=r"b\.tif: .*CRS")
 
 
+@trap(10, "check: a scene with heights in its CRS, outlines in degrees", "right")
+def test_scene_with_heights(tmp_path: Path, capsys: Capture) -> str:
+    dataset(tmp_path, ("EPSG:32623+5773", AT), "EPSG:4326")
+    return told(
+        glacier(capsys, "check", tmp_path), right=iou(labels(tmp_path), scene(SIZE)[1]) > 0.99
+    )
+
+
 @trap(10, "check: outlines in NAD27 on a scene in WGS 84 are transformed", "right")
 def test_outlines_of_another_datum(tmp_path: Path, capsys: Capture) -> str:
     place = ("EPSG:32611", from_origin(500_000, 5_700_000, 10, 10))
