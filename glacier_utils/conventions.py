@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -146,3 +146,13 @@ def image_day(date: str) -> pd.Timestamp:
         except (ValueError, TypeError):
             continue
     raise GlacierError(f"{date!r} is not a date; write it as 2023-08 or 2023-08-24")
+
+
+def nearest_date(dates: Iterable[str], date: str) -> str:
+    """Return the one of some dates that is nearest to a date; of two, the earlier.
+
+    Example:
+        >>> nearest_date(["2021-08", "2023-09-02"], "2023-08")
+        '2023-09-02'
+    """
+    return min(sorted(dates), key=lambda one: abs(image_day(one) - image_day(date)))

@@ -42,7 +42,9 @@ from .exploration import (
 from .exploration import (
     tile_boxes as tile_boxes,
 )
+from .patches import area_dates as area_dates
 from .patches import build_patches as build_patches
+from .patches import main_dates as main_dates
 from .splitting import parts_meet as parts_meet
 from .splitting import write_overrides_template as write_overrides_template
 from .store import PatchStore as PatchStore

@@ -29,7 +29,7 @@ from glacier_utils.conventions import BANDS, DAYS_A_YEAR, UNKNOWN, image_day
 from glacier_utils.datasets.dataset import Dataset
 from glacier_utils.datasets.exploration import MIN_AREA_KM2, find_suspicious, lattice
 from glacier_utils.errors import GlacierError, plain
-from glacier_utils.imagery.examination import ERROR, WARNING
+from glacier_utils.imagery.examination import ERROR, SPARSE, WARNING, emptiness
 from glacier_utils.imagery.source import Source
 from glacier_utils.outlines.inventory import read_outlines, resolve_overlaps, select_analyses
 from glacier_utils.raster.grid import Grid, same_crs
@@ -39,7 +39,6 @@ from glacier_utils.raster.paths import list_files
 
 _MOST = 3  # findings of one kind that are named one by one
 _FINEST_M, _COARSEST_M = 0.1, 1000.0
-_MOST_PIXELS = 10**9  # of a frame that is nearly empty
 # Side of the windows that an image is judged by in pixels, and how many. JPEG 2000 comes in tiles
 # of about a thousand pixels, which are decoded whole.
 _SIDE, _LIMIT = 1024, 16
@@ -338,17 +337,6 @@ class _Look:
                 f"{path}: is {tile[3]} x {tile[2]} px, {others}not square or not of "
                 f"the size of most ({usual[1]} x {usual[0]}); cut it again if that is not meant"
             )
-        covered = sum(tile[2] * tile[3] for tile in tiles)
-        pixels = source.grid.height * source.grid.width
-        if pixels > 100 * covered:
-            middle = np.median([tile[:2] for tile in tiles], axis=0)
-            away = [float(np.hypot(*(np.array(tile[:2]) - middle))) for tile in tiles]
-            # Patches can train wherever they lie; maps of areas are made of whole frames.
-            (self.error if pixels > _MOST_PIXELS else self.warn)(
-                f"{paths[int(np.argmax(away))]}: lies {max(away):.0f} px off the other patches, "
-                "which makes a frame that is nearly empty; if its georeference is wrong, mend it, "
-                "else make what lies apart separate areas, whose maps are small"
-            )
 
     def _labels(self) -> Mask:
         labels = self.dataset.labels(self.area, self.date)
@@ -375,7 +363,7 @@ class _Look:
         """Fill in which part of the image is valid, and which of it glacier."""
         labels = masks.get("labels")
         pixels = valid = known = glacier = 0
-        windows = _spread_windows(self.source.grid)
+        windows = _spread_windows(self.source)
         bar.total += len(windows)
         for window in windows:
             seen = self.source.read(*window).valid
@@ -489,8 +477,10 @@ def _read_end(path: Path) -> str:
     return ""
 
 
-def _spread_windows(grid: Grid) -> list[tuple[int, int, int, int]]:
-    windows = lattice(grid, _SIDE)
+def _spread_windows(source: Source) -> list[tuple[int, int, int, int]]:
+    windows = lattice(source.grid, _SIDE)
+    if emptiness(source) > SPARSE:
+        windows = [(*tile[:2], min(tile[2], _SIDE), min(tile[3], _SIDE)) for tile in source.tiles]
     count = min(len(windows), _LIMIT)
     return [windows[place] for place in np.linspace(0, len(windows) - 1, count).round().astype(int)]
 
@@ -514,12 +504,20 @@ def _compare_areas(looks: Sequence[_Look]) -> None:
             if shared > abs(grid.transform.a * grid.transform.e):
                 noted.add(pair)
                 mine, others = (area.iloc[0].area for area in (ground[id(look)], theirs))
+                dates = map(look.dataset.dates, pair)
+                if shared > min(mine, others) / 2 and set.isdisjoint(*map(set, dates)):
+                    look.warn(
+                        f"{_percent(shared / mine)} of its ground lies in area {other.area} too, "
+                        "at other dates: to train on one and test on the other is a test over "
+                        "time, not over space"
+                    )
+                    continue
                 # What is shared is kept out of training, so a little does no harm.
                 note = look.error if shared > min(mine, others) / 2 else look.warn
                 note(
                     f"{_percent(shared / mine)} of its ground lies in area {other.area} "
                     f"({other.date}) too, which cannot both train and test; cut one of them with "
-                    "`bounds`"
+                    "`bounds`, or give it dates that the other has not"
                 )
 
 

@@ -484,7 +484,7 @@ def brightness_maps(
 
     Args:
         views: area -> date -> image.
-        dates: of the images, sorted.
+        dates: of the images, sorted; areas that have less than two of them are left out.
 
     Returns:
         title, which begins with the area's name and a comma -> change [row, col], nan where one of
@@ -495,7 +495,10 @@ def brightness_maps(
     """
     maps = {}
     for area, own in views.items():
-        before, after = own[dates[0]], own[dates[-1]]
+        there = [date for date in dates if date in own]
+        if len(there) < 2:
+            continue
+        before, after = own[there[0]], own[there[-1]]
         if not before.grid.matches(after.grid):
             raise GlacierError(
                 f"{area}: the two dates do not lie on one grid: warp one onto the other, or cut "
@@ -503,5 +506,5 @@ def brightness_maps(
             )
         one, other = (indices.visible(view.reflectance, view.bands) for view in (before, after))
         changed = np.where(before.valid & after.valid, other - one, np.nan)
-        maps[f"{area}, {dates[-1]} minus {dates[0]}"] = changed
+        maps[f"{area}, {there[-1]} minus {there[0]}"] = changed
     return maps

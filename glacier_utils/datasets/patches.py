@@ -25,7 +25,7 @@ import pandas as pd
 import shapely
 from tqdm import tqdm
 
-from glacier_utils.conventions import BANDS, UNKNOWN
+from glacier_utils.conventions import BANDS, UNKNOWN, nearest_date
 from glacier_utils.datasets.splitting import (
     EDGES,
     SPLITS,
@@ -72,7 +72,7 @@ def build_patches(
     dataset: Dataset,
     *,
     areas: Sequence[str] | None = None,
-    dates: Sequence[str] | None = None,
+    dates: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
     train_areas: Sequence[str] = ("train",),
     size: int = 128,
     stride: int | None = None,
@@ -94,7 +94,8 @@ def build_patches(
     Args:
         dataset: an opened dataset.
         areas: which of its areas; all if None.
-        dates: which of its dates, likewise; an area without any of them is left out.
+        dates: which of its dates, likewise, or for each area its own (``area_dates``); an area
+            without any of them is left out.
         train_areas: split into train, validation and buffer; all other areas are for testing.
         size: side of a patch in pixels.
         stride: step between training patches in pixels; None: the files' own windows if they have
@@ -131,7 +132,7 @@ def build_patches(
     _check_ranges(size, stride, validation_fraction, buffer_m)
     check_known("clouds", [clouds], METHODS)
     decided = None if overrides is None else read_overrides(overrides)
-    pairs = _pairs(dataset, _names(areas), _names(dates))
+    pairs = _pairs(dataset, _names(areas), dates if isinstance(dates, Mapping) else _names(dates))
     train = _names(train_areas) or []
     check_known("train_areas: area", train, dataset.areas)
     here = {area for area, _ in pairs}
@@ -194,17 +195,48 @@ def _names(names: str | Sequence[str] | None) -> list[str] | None:
     return [names] if isinstance(names, str) else None if names is None else list(names)
 
 
-def _pairs(dataset: Dataset, areas: list[str] | None, dates: list[str] | None) -> list[Pair]:
+def area_dates(
+    dataset: Dataset, areas: Sequence[str], date: str, others: Sequence[str] = ()
+) -> dict[str, list[str]]:
+    """Return which dates of each area are looked at, sorted: areas may have dates of their own.
+
+    Args:
+        dataset: an opened dataset.
+        areas: of the dataset.
+        date: the main one; an area without it is looked at on its own that is nearest.
+        others: further dates; empty names are passed over.
+
+    Raises:
+        GlacierError: a date that no area has.
+    """
+    wanted = {date, *filter(None, others)}
+    check_known("date", sorted(wanted), sorted({one for a in areas for one in dataset.dates(a)}))
+    return {
+        area: sorted({main} | (wanted & {*dataset.dates(area)}))
+        for area, main in main_dates(dataset, areas, date).items()
+    }
+
+
+def main_dates(dataset: Dataset, areas: Sequence[str], date: str) -> dict[str, str]:
+    """Return for each area that one of its dates which is nearest to a date."""
+    return {area: nearest_date(dataset.dates(area), date) for area in areas}
+
+
+def _pairs(
+    dataset: Dataset, areas: list[str] | None, dates: Mapping[str, Any] | list[str] | None
+) -> list[Pair]:
     """Return (area, date) in order, checked against the dataset."""
     check_known("area", areas or (), dataset.areas)
     chosen = [area for area in dataset.areas if areas is None or area in areas]
     there = sorted({date for area in chosen for date in dataset.dates(area)})
-    check_known("date", dates or (), there)
+    own: Mapping[str, Any] = dates if isinstance(dates, Mapping) else dict.fromkeys(chosen, dates)
+    for wanted in own.values():
+        check_known("date", wanted or (), there)
     return [
         (area, date)
         for area in chosen
         for date in dataset.dates(area)
-        if dates is None or date in dates
+        if (wanted := own.get(area, ())) is None or date in wanted
     ]
 
 

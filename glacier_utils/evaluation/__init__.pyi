@@ -1,6 +1,7 @@
 from .bootstrap import ranking as ranking
 from .calibration import uncertainty as uncertainty
 from .comparison import against_baselines as against_baselines
+from .comparison import areas_over_time as areas_over_time
 from .comparison import assemble as assemble
 from .comparison import best_median_worst as best_median_worst
 from .comparison import block_size as block_size
@@ -14,6 +15,7 @@ from .comparison import first_area as first_area
 from .comparison import judge as judge
 from .comparison import measure_label_bias as measure_label_bias
 from .comparison import patch_scores as patch_scores
+from .comparison import patches_to_test as patches_to_test
 from .comparison import predict_models as predict_models
 from .comparison import references as references
 from .comparison import risks as risks

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import shapely
 from affine import Affine
 from rasterio.crs import CRS
 
 from glacier_utils import metrics
-from glacier_utils.conventions import UNKNOWN
+from glacier_utils.conventions import UNKNOWN, nearest_date
 from glacier_utils.datasets.dataset import Dataset
 from glacier_utils.datasets.splitting import CUT
 from glacier_utils.datasets.store import PatchStore
@@ -36,6 +37,35 @@ Masks = Mapping[str, np.ndarray]  # model -> [n, row, col]
 Counts = Mapping[str, Mapping[str, pd.DataFrame]]  # reference -> model -> of `count_blocks`
 
 
+def patches_to_test(store: PatchStore, date: str) -> np.ndarray:
+    """Return the test patches of each area at a date; where it has not that date, at the nearest.
+
+    Args:
+        store: of patches.
+        date: that is wanted.
+    """
+    test = store.index[store.index["split"] == "test"]
+    own = test.groupby("area")["date"].transform(lambda dates: nearest_date(dates.unique(), date))
+    return np.flatnonzero(store.index.index.isin(test.index[test["date"] == own]))
+
+
+def areas_over_time(store: PatchStore, positions: np.ndarray) -> list[str]:
+    """Return the areas that lie on the ground of training, at other dates.
+
+    Their scores are a test over time, which says nothing about ground that was never seen.
+
+    Args:
+        store: of patches.
+        positions: patches in the store.
+    """
+    index = store.index
+    ground = index.geometry[index["split"].isin(["train", "validation"])].to_numpy()
+    tested = index.iloc[positions if index.crs else []]  # without a CRS no area meets another
+    middles = tested.geometry.centroid.to_numpy()
+    hits = shapely.STRtree(ground).query(middles, predicate="intersects")[0]
+    return list(tested["area"].iloc[np.unique(hits)].unique())
+
+
 def references(store: PatchStore, positions: np.ndarray) -> dict[str, np.ndarray]:
     """Return what maps can be judged against: the labels, and the truth where it is known.
 
@@ -50,9 +80,7 @@ def references(store: PatchStore, positions: np.ndarray) -> dict[str, np.ndarray
         GlacierError: there is no patch to judge.
     """
     if not len(positions):
-        raise GlacierError(
-            f"{store.folder}: no test patches of this date; name the area in test_areas (02)"
-        )
+        raise GlacierError(f"{store.folder}: no test patches; name their area in test_areas (02)")
     found = {"labels": np.asarray(store.labels[positions])}
     if store.truth is not None:
         found["truth"] = np.asarray(store.truth[positions])

@@ -43,6 +43,7 @@ def spatial_conclusions(
     per_glacier: pd.DataFrame,
     calibration: pd.DataFrame,
     bias: LabelBias | None,
+    over_time: Sequence[str] = (),
 ) -> str:
     """Write in plain words what may be concluded from a spatial evaluation and what not.
 
@@ -54,6 +55,7 @@ def spatial_conclusions(
         per_glacier: of ``per_glacier.scores_per_glacier``.
         calibration: of ``comparison.calibrate``; may be empty.
         bias: of ``comparison.measure_label_bias``.
+        over_time: areas that lie on the ground of training, of ``comparison.areas_over_time``.
 
     Returns:
         Markdown with two lists.
@@ -77,10 +79,19 @@ def spatial_conclusions(
         f"training seed{'s' if seeds > 1 else ''} per network, and the intervals hold the "
         "variation over the ground of this area alone."
     )
+    may_not += [tested_over_time(area) for area in over_time]
     lists = (("What may be concluded", may), ("What may not be concluded", may_not))
     return "\n".join(
         f"**{title}**\n\n" + "\n".join(f"- {text}" for text in texts if text) + "\n"
         for title, texts in lists
+    )
+
+
+def tested_over_time(area: str) -> str:
+    """Say what the scores of an area mean that lies on the ground of training."""
+    return (
+        f"How well a glacier is mapped that was never seen: area {area} lies on the ground of "
+        "training, seen at other dates. Its scores are a test over time, not over space."
     )
 
 
@@ -217,6 +228,7 @@ def temporal_conclusions(
     costs: pd.DataFrame | None = None,
     model: str | None = None,
     main_date: str | None = None,
+    over_time: Sequence[str] = (),
 ) -> str:
     """Write in plain words what may be concluded from a temporal comparison and what not.
 
@@ -229,6 +241,7 @@ def temporal_conclusions(
         costs: of ``series.cost_of_dates``.
         model: whose rows are meant; all if None.
         main_date: the date of training.
+        over_time: areas that lie on the ground of training, of ``comparison.areas_over_time``.
 
     Returns:
         Markdown.
@@ -247,7 +260,7 @@ def temporal_conclusions(
             for row in areas.itertuples()
         ]
     parts += ["", "## What may not be concluded", ""]
-    parts += _limits(areas, dates)
+    parts += [*_limits(areas, dates), *(f"- {tested_over_time(area)}" for area in over_time)]
     return "\n".join(parts) + "\n"
 
 

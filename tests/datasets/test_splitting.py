@@ -15,6 +15,8 @@ from rasterio.crs import CRS
 
 from glacier_utils.datasets.splitting import (
     apply_overrides,
+    clip_patches,
+    cut_by_lines,
     locate_overrides,
     plan,
     read_overrides,
@@ -124,6 +126,59 @@ def test_a_strip_of_metres_parts_the_sides():
         gaps.append(train.distance(validation) / 10 / SIZE)
     # A strip of whole patches, since patches are what is left out: one at least.
     assert gaps == pytest.approx([1, 1, 1, 2, 3])
+
+
+# --- cuts through patches
+
+
+def small(ice, count=1):
+    """The table of one row of patches with its labels, and the split of whole patches."""
+    sources = {("train", "2023-08"): SimpleNamespace(grid=grid(64, 64 * count), tiles=[])}
+    patches = plan(sources, size=64, strides={"train": None})
+    labels = np.stack(np.split(ice, count, axis=1))
+    patches = patches.assign(reason="", known=64**2, ice=(labels == 1).sum(axis=(1, 2)))
+    split = split_patches(
+        patches, size=64, train_areas=["train"], block_patches={"train": 1}, buffer_px=32
+    )
+    return sources, patches, labels, split
+
+
+def cut(patches, labels, split):
+    return cut_by_lines(
+        patches, labels, split, size=64, train_areas=["train"], fraction=0.25, strip_px=8
+    )
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_line_cuts_where_whole_patches_do_not_do(count):
+    ice = np.zeros((64, 64 * count), np.uint8)
+    ice[:32] = 1
+    sources, patches, labels, split = small(ice, count)
+    assert not split.enough
+    table = cut(patches, labels, split)
+    # Across the ice's edge: a quarter validates and eight columns lie between.
+    sides = dict(list(table.groupby("part")))
+    assert sorted(sides) == ["train", "validation"]
+    assert (table["bottom"] - table["top"] == 64).all()
+    columns = {part: sum(side["right"] - side["left"]) for part, side in sides.items()}
+    assert columns["validation"] == pytest.approx(16 * count, abs=1)
+    assert columns["train"] == 64 * count - 8 - columns["validation"]
+    clipped = clip_patches(patches, table, sources)
+    train, validation = (
+        shapely.union_all(clipped.geometry[(table["part"] == part).to_numpy()].to_numpy())
+        for part in ("train", "validation")
+    )
+    assert train.area == pytest.approx(columns["train"] * 64 * 100)
+    assert train.distance(validation) == pytest.approx(80)
+
+
+@pytest.mark.parametrize("ice", [0, 64, 390])
+def test_with_too_little_of_a_class_no_line_is_drawn_and_all_trains(ice):
+    label = np.zeros((64, 64), np.uint8)
+    label.flat[:ice] = 1
+    _, patches, labels, split = small(label)
+    table = cut(patches, labels, split)
+    assert table[["patch", "part", "reason"]].to_numpy().tolist() == [[0, "train", ""]]
 
 
 # --- windows

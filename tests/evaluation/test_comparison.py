@@ -62,6 +62,7 @@ def make_store(
     order = np.arange(len(table)) if order is None else order
     table = table.iloc[order].reset_index(drop=True)
     table.insert(0, "patch", np.arange(len(table)))
+    table["reason"] = ""
     labels, true = np.stack(labels)[order], np.stack(true)[order]
     images = np.where(labels[:, None] == 1, 0.5, 0.1).repeat(4, axis=1).astype(np.float32)
     return PatchStore(
@@ -126,7 +127,7 @@ def test_references_are_labels_and_truth_where_known():
 
 
 def test_no_patch_to_judge_is_an_error():
-    with pytest.raises(GlacierError, match=r"stub: no test patches of this date.*test_areas"):
+    with pytest.raises(GlacierError, match=r"stub: no test patches; name their area in test_areas"):
         comparison.references(make_store(), np.array([], int))
 
 
@@ -441,3 +442,17 @@ def test_only_the_first_seed_has_outlines_measured():
     table = comparison.with_boundaries(spatial, distances)
     assert table["boundary_median_m"].tolist()[0] == 12
     assert table["boundary_p95_m"].isna().tolist() == [False, True]
+
+
+def test_test_patches_are_taken_at_the_nearest_date_and_found_on_ground_of_training():
+    store = make_store(rows=2, cols=2, areas=("one", "two"))
+    index = store.index
+    index.loc[index["area"] == "two", "date"] = "2022-09"
+    assert list(comparison.patches_to_test(store, "2023-08")) == [*range(8)]
+    # The left column of "two" was seen in training, at another date.
+    index.loc[index["area"] == "one", "split"] = "train"
+    assert list(comparison.patches_to_test(store, "2023-08")) == [4, 5, 6, 7]
+    assert comparison.areas_over_time(store, np.arange(4, 8)) == []
+    index.loc[[0, 2], "geometry"] = index.geometry[[4, 6]].to_numpy()
+    assert comparison.areas_over_time(store, np.arange(4, 8)) == ["two"]
+    assert comparison.areas_over_time(store, np.array([5, 7])) == []  # beside it, touching

@@ -48,7 +48,7 @@ COSTS = pd.DataFrame(
 
 
 def page(**tables) -> str:
-    known = {"areas": AREAS, "sums": SUMS, "repeatability": REPEATABILITY, "costs": COSTS}
+    known: dict = {"areas": AREAS, "sums": SUMS, "repeatability": REPEATABILITY, "costs": COSTS}
     return summaries.temporal_conclusions(
         ["Area test: words."], DATES, **(known | tables), model="a", main_date=DATES[1]
     )
@@ -100,6 +100,14 @@ def test_one_date_tells_nothing_of_change():
 
 def test_without_validation_the_page_says_so():
     assert "it was not measured here" in page(areas=AREAS.assign(bias_km2=float("nan")))
+
+
+def test_a_test_over_time_is_never_called_one_over_space(judged):
+    for text in (page(over_time=["east"]), words(judged, over_time=["east"])):
+        _, may_not = text.split("What may not be concluded")
+        assert "area east lies on the ground of training" in may_not
+        assert "a test over time, not over space" in may_not
+    assert "over time" not in page() + words(judged)
 
 
 def test_each_area_has_its_statement():
