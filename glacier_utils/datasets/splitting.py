@@ -144,7 +144,8 @@ def _meeting(
 def _overlapping(tiles: Sequence[tuple[int, int, int, int]]) -> bool:
     if len(tiles) < 2:
         return False
-    boxes = _pixel_boxes(tiles)
+    # Tiles off each other's pixels may share an edge of them.
+    boxes = _pixel_boxes([(row, col, height - 1, width - 1) for row, col, height, width in tiles])
     return shapely.STRtree(boxes).query(boxes, predicate="intersects").shape[1] > len(boxes)
 
 

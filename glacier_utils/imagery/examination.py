@@ -27,6 +27,9 @@ ERROR, WARNING = "error", "warning"
 
 CANDIDATES = (0.0, -1000.0, 1000.0, -2000.0)  # per scale of 10000; 1000 taken off or added twice
 _SCALES = (10000.0, 1.0)  # of numbers that can come from a Sentinel-2 product
+# Frames so many times as large as their patches: windows are laid on patches; a word is due.
+SPARSE, _NEARLY_EMPTY = 4, 100
+_LARGEST = 10**9  # px of a nearly empty frame that is mapped
 _SIDE, _WINDOWS = 256, 36  # px and number of the windows that are read
 _ENOUGH = 1_000_000  # pixels
 
@@ -133,6 +136,7 @@ def examine(
     name = f"{source.paths[0]}: " if source.paths else ""
     found = [Finding(WARNING, line) for line in source.warnings]
     found += [Finding(WARNING, name + line) for line in _examine_place(source.grid, trained)]
+    found += _examine_frame(source, trained)
     if not values.size:
         key = "`nodata` in `reflectance`" if trained is None else "--nodata"
         text = f"{name}no valid pixel; check {key} and the files"
@@ -172,6 +176,29 @@ def heed(findings: Sequence[Finding]) -> list[str]:
     for finding in findings:
         logging.getLogger(__name__).warning(finding.message)
     return [finding.message for finding in findings]
+
+
+def emptiness(source: Source) -> float:
+    """Return how many times as large as the files of an image its frame is; 1 for scenes."""
+    covered = sum(height * width for _, _, height, width in getattr(source, "tiles", ()))
+    return source.grid.height * source.grid.width / covered if covered else 1.0
+
+
+def _examine_frame(source: Source, trained: Trained | None) -> list[Finding]:
+    """Say where patches lie so far apart that their frame is nearly empty."""
+    if emptiness(source) < _NEARLY_EMPTY:
+        return []
+    corners = np.array([tile[:2] for tile in source.tiles])
+    away = np.hypot(*(corners - np.median(corners, axis=0)).T)
+    path = getattr(source, "placed", source.paths)[int(away.argmax())]
+    # Patches train wherever they lie; maps are made of whole frames.
+    large = trained is not None and source.grid.height * source.grid.width > _LARGEST
+    text = (
+        f"{getattr(path, 'path', path)}: lies {away.max():.0f} px off the other patches, which "
+        "makes a frame that is nearly empty, and maps as large; if its georeference is wrong, mend "
+        "it, else make what lies apart separate areas or scenes"
+    )
+    return [Finding(ERROR if large else WARNING, text)]
 
 
 def _examine_place(grid: Grid, trained: Trained | None) -> list[str]:
@@ -390,6 +417,14 @@ def _remedy(fits: float | None) -> str:
 def _sample(source: Source) -> tuple[np.ndarray, bool]:
     """Return valid reflectance [band, pixel] of spread windows, and whether they are all."""
     height, width = source.grid.shape
+    if emptiness(source) > SPARSE:
+        chosen = np.linspace(0, len(source.tiles) - 1, min(len(source.tiles), _WINDOWS)).round()
+        tiles = [source.tiles[int(place)] for place in chosen]
+        images = [source.read(row, col, min(rows, _SIDE), min(cols, _SIDE))
+                  for row, col, rows, cols in tiles]  # fmt: skip
+        step = 1 + len(tiles) * _SIDE**2 // _ENOUGH
+        values = [image.reflectance[:, image.valid][:, ::step] for image in images]
+        return np.concatenate(values, axis=1), len(tiles) == len(source.tiles)
     rows, cols = range(0, height, _SIDE), range(0, width, _SIDE)
     # Spread both ways, and never across the blocks of 512 or 1024 px that files decode whole.
     down = min(len(rows), max(1, round((_WINDOWS * len(rows) / len(cols)) ** 0.5)))
