@@ -11,6 +11,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from glacier_utils.change.transition import CAUSES, NO_CAUSE
 from glacier_utils.conventions import UNKNOWN
@@ -109,27 +110,24 @@ def cause_bars(table: pd.DataFrame) -> Figure:
     """
     areas = list(dict.fromkeys(table["area"]))
     figure, (ax,) = graphs(1, (8, 0.6 * len(areas) + 1.5))
+    there = table.groupby("cause")["area_km2"].sum() > 0
     for direction, sign in (("lost", -1), ("gained", 1)):
-        left = np.zeros(len(areas))
         own = table[table["direction"] == direction]
-        wide = own.pivot(index="area", columns="cause", values="area_km2").reindex(areas)
+        wide = own.pivot(index="area", columns="cause", values="area_km2").loc[areas]
         # Away from zero: the rest lies outermost.
-        for cause in CAUSES.values():
-            values = sign * wide[cause].fillna(0).to_numpy()
-            colour = CAUSE_COLOURS[cause]
-            there = table.loc[table["cause"] == cause, "area_km2"].sum() > 0
-            label = cause if sign < 0 and there else None
-            ax.barh(
-                [escape_math(area) for area in areas], values, left=left, label=label,
-                color=colour, edgecolor="white",
-            )  # fmt: skip
-            left += values
+        wide = sign * wide[list(CAUSES.values())].rename(index=escape_math)
+        wide.plot.barh(ax=ax, stacked=True, color=CAUSE_COLOURS, edgecolor="white", width=0.8,
+                        legend=False)  # fmt: skip
     ax.axvline(0, color="0.2", linewidth=0.8)
     ax.invert_yaxis()
     ax.xaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
     ax.set_xlabel("mapped on the first date only  ←  area (km²)  →  mapped on the last date only")
-    if ax.get_legend_handles_labels()[0]:
-        ax.legend(fontsize=8, **BESIDE)
+    ax.set_ylabel("")
+    handles = [
+        Patch(color=CAUSE_COLOURS[cause], label=cause) for cause in CAUSES.values() if there[cause]
+    ]
+    if handles:
+        ax.legend(handles=handles, fontsize=8, **BESIDE)
     ax.spines["left"].set_visible(False)
     return figure
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -36,18 +37,12 @@ def reliability(histograms: Mapping[str, Mapping[str, calibration.Histograms]]) 
     """
     columns = min(3, len(histograms))
     rows = -(-len(histograms) // columns)
-    figure, axes = graphs(
-        2 * rows * columns, (3.4, 2.1), (0.6, 0), columns=columns, height_ratios=[3, 1] * rows,
-        sharex=True,
-    )  # fmt: skip
-    for ax in axes:
-        ax.set_visible(False)
-    for number, (name, stages) in enumerate(histograms.items()):
-        row, column = divmod(number, columns)
-        place = 2 * row * columns + column
-        upper, lower = axes[place], axes[place + columns]
+    figure = plt.figure(figsize=(3.6 * columns, 4.2 * rows), layout="constrained")
+    places = figure.subfigures(rows, columns, squeeze=False).flat
+    edges = np.linspace(0, 1, _CLASSES + 1)
+    for place, (name, stages) in zip(places, histograms.items(), strict=False):
+        upper, lower = place.subplots(2, 1, sharex=True, height_ratios=[3, 1])
         upper.plot([0, 1], [0, 1], color="0.6", linewidth=0.9)
-        edges = np.linspace(0, 1, _CLASSES + 1)
         for stage, pair in stages.items():
             table = calibration.reliability(*pair, bins=_CLASSES)
             error = calibration.calibration_scores(*pair, bins=_CLASSES)["ece"]
@@ -61,14 +56,10 @@ def reliability(histograms: Mapping[str, Mapping[str, calibration.Histograms]]) 
                 np.maximum(counts / max(counts.sum(), 1), 1e-4), edges, color=colour, linewidth=1.2
             )
         upper.set(title=escape_math(name), xlim=(0, 1), ylim=(0, 1))
+        upper.set_ylabel("fraction that is glacier")
         upper.legend(frameon=False, fontsize=8, loc="upper left")
-        lower.set(yscale="log", ylim=(1e-3, 1), xlabel="probability of glacier")
-        if column == 0:
-            upper.set_ylabel("fraction that is glacier")
-            lower.set_ylabel("fraction of pixels")
-        for ax in (upper, lower):
-            ax.set_visible(True)
-            ax.tick_params(labelbottom=ax is lower)
+        lower.set(yscale="log", ylim=(1e-3, 1), ylabel="fraction\nof pixels")
+        lower.set_xlabel("probability of glacier")
     return figure
 
 
@@ -128,12 +119,7 @@ def correlograms(curves: Mapping[str, pd.DataFrame], side_m: float | None = None
     if side_m is not None:
         ax.axvline(side_m / 1000, color="black", linewidth=1.2, linestyle="--",
                    label=f"side of the blocks, {side_m / 1000:.1f} km")  # fmt: skip
-    ax.set(
-        xscale="log",
-        xlabel="distance (km)",
-        ylabel="correlation of errors",
-        ylim=(None, 1),
-    )
+    ax.set(xscale="log", xlabel="distance (km)", ylabel="correlation of errors", ylim=(None, 1))
     ax.xaxis.set_major_formatter("{x:g}")
     ax.legend(title=f"falls below {LEVEL:g} at", fontsize=8, **BESIDE)
     return figure
@@ -145,7 +131,7 @@ def areas(table: pd.DataFrame) -> Figure:
     Args:
         table: of `per_glacier.scores_per_glacier`, against one reference. The bars are the area
             with the outline moved by one pixel, and along the axis of the reference its outline's
-            own uncertainty. A triangle on the axis: next to nothing of the glacier was found.
+            own uncertainty. A dot on the axis: next to nothing of the glacier was found.
 
     Returns:
         The figure.
@@ -162,30 +148,21 @@ def areas(table: pd.DataFrame) -> Figure:
     high = 1.6 * max(own["area_km2"].max(), own["predicted_km2"].max())
     figure, axes = graphs(len(models), (3.1, 3.1), (0.6, 0.5), columns=3)
     colours = {False: "#0072b2", True: "#e69f00"}
+    limits = 0.8 * low, high
     for ax, model in zip(axes, models, strict=True):
         rows = own[own["model"] == model]
         ax.plot([low, high], [low, high], color="0.4", linewidth=0.8)
         for cut, colour in colours.items():
             part = rows[rows["cut"] == cut]
-            missed = part["predicted_km2"] <= low
-            if missed.any():
-                at = [low] * missed.sum()
-                ax.plot(part["area_km2"][missed], at, "v", color=colour, clip_on=False)
-            part = part[~missed]
+            predicted, least, most = (part[name].clip(lower=low) for name in
+                                      ("predicted_km2", "low", "high"))  # fmt: skip
             along = part["label_uncertainty_km2"].fillna(0)
+            label = "cut by the frame" if cut else "whole"
             ax.errorbar(
-                part["area_km2"],
-                part["predicted_km2"],
-                xerr=[np.minimum(along, part["area_km2"] - low), along],
-                yerr=[part["predicted_km2"] - part["low"].clip(lower=low),
-                      part["high"] - part["predicted_km2"]],
-                fmt="o",
-                markersize=3.5,
-                linewidth=0.7,
-                color=colour,
-                label="cut by the frame" if cut else "whole",
+                part["area_km2"], predicted, [predicted - least, most - predicted], along, "o",
+                markersize=3.5, linewidth=0.7, color=colour, label=label,
             )  # fmt: skip
-        ax.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high), aspect="equal")
+        ax.set(xscale="log", yscale="log", xlim=limits, ylim=limits, aspect="equal")
         ax.set_title(escape_math(model), fontsize=10)
         ax.set_xlabel("area in the reference (km²)")
         ax.set_ylabel("predicted area (km²)")
@@ -241,11 +218,9 @@ def error_bars(tables: pd.DataFrame) -> Figure:
         for place, model in enumerate(models):
             rows = part[part["model"] == model].set_index("surface").reindex(surfaces)
             y = np.arange(len(surfaces)) + (place - (len(models) - 1) / 2) * height
-            ax.barh(y, rows["km2"], height * 0.92, color=colours[model], label=escape_math(model))
-            for at, km2, right in zip(y, rows["km2"], rows["right"], strict=True):
-                if np.isfinite(right):
-                    ax.annotate(f"{100 * (1 - right):.0f} %", (km2, at), (3, 0), va="center",
-                                textcoords="offset points", fontsize=6.5)  # fmt: skip
+            bars = ax.barh(y, rows["km2"], height, color=colours[model], label=escape_math(model))
+            wrong = (100 - 100 * rows["right"]).map("{:.0f} %".format, na_action="ignore")
+            ax.bar_label(bars, wrong.fillna(""), padding=3, fontsize=6.5)
         ax.set_yticks(range(len(surfaces)), surfaces)
         ax.invert_yaxis()
         ax.margins(x=0.12)

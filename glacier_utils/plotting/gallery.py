@@ -9,12 +9,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from glacier_utils.conventions import UNKNOWN
 from glacier_utils.errors import GlacierError
 from glacier_utils.evaluation.error_analysis import windows
+from glacier_utils.metrics import outline
 from glacier_utils.plotting.style import (
     CLASS_COLOURS,
     ERROR_COLOURS,
@@ -176,20 +177,13 @@ def exploded(picture: np.ndarray, *, patch_size: int) -> Figure:
     Returns:
         The figure.
     """
-    step = max(1, patch_size // 64)
-    tile, space = -(-patch_size // step), max(1, round(_GAP * patch_size / step))
-    rows, cols = (-(-length // patch_size) for length in picture.shape[:2])
-    canvas = np.ones((rows * (tile + space), cols * (tile + space), 3), dtype=np.float32)
-    for row in range(rows):
-        for col in range(cols):
-            part = picture[
-                row * patch_size : (row + 1) * patch_size : step,
-                col * patch_size : (col + 1) * patch_size : step,
-            ]
-            top, left = row * (tile + space), col * (tile + space)
-            canvas[top : top + part.shape[0], left : left + part.shape[1]] = part
-    figure, ax = plt.subplots(figsize=(7, 7 * rows / cols), layout="constrained")
-    ax.imshow(canvas, interpolation="none")
+    gap = max(1, round(_GAP * patch_size))
+    for axis in (0, 1):
+        cuts = np.arange(patch_size, picture.shape[axis], patch_size)
+        picture = np.insert(picture, np.repeat(cuts, gap), 1, axis=axis)
+    height, width = picture.shape[:2]
+    figure, ax = plt.subplots(figsize=(7, 7 * height / width), layout="constrained")
+    ax.imshow(picture, interpolation="none")
     ax.axis("off")
     return figure
 
@@ -222,31 +216,17 @@ def augmentation_gallery(
     columns = {"original": (before, classes)}
     for recipe in _RECIPES:
         columns[recipe] = _changed(recipe, before, classes, bands)
-    height, width = before.shape[-2:]
-    figure, axes = plt.subplots(
-        len(before),
-        len(columns),
-        figsize=(1.7 * len(columns), 1.7 * height / width * len(before) + 0.4),
-        squeeze=False,
-        layout="constrained",
-    )
     limits = shared_limits([image for part, _ in columns.values() for image in part.numpy()])
+    pictures, titles = [], []
     for row, original in enumerate(before.numpy()):
-        for ax, (name, (changed, codes)) in zip(axes[row], columns.items(), strict=True):
-            picture = changed[row].numpy()
-            ax.imshow(composite(picture, bands, limits=limits), interpolation="nearest")
-            _outline(ax, codes[row].numpy())
-            ax.set(xticks=[], yticks=[])
-            if row == 0:
-                ax.set_title(escape_math(name), fontsize=9)
-            if name == "band_dropout":
-                lost = [
-                    band
-                    for band, one, two in zip(bands, original, picture, strict=True)
-                    if (one != two).any()
-                ]
-                ax.set_xlabel(escape_math(f"without {', '.join(lost) or 'change'}"), fontsize=8)
-    return figure
+        for name, (changed, codes) in columns.items():
+            image = changed[row].numpy()
+            pictures.append(composite(image, bands, limits=limits))
+            pictures[-1][outline(codes[row].numpy())] = to_rgb(OUTLINE_COLOUR)
+            lost = np.array(bands)[(original != image).any(axis=(1, 2))]
+            without = f"\nwithout {', '.join(lost)}" if name == "band_dropout" else ""
+            titles.append(name + without)
+    return patch_gallery(pictures, titles, columns=len(columns))
 
 
 def _changed(
@@ -259,10 +239,3 @@ def _changed(
     if len(names) == 1 and names[0] in SOMETIMES:
         return OPERATIONS[names[0]](images, labels, generator, bands, probability=1.0)
     return augment(images, labels, generator, names, bands)
-
-
-def _outline(ax: Axes, codes: np.ndarray) -> None:
-    """Draw the line between glacier and not glacier; none along unknown ground."""
-    glacier = np.where(codes == UNKNOWN, np.nan, codes == 1)
-    if np.nanmin(glacier, initial=1) < np.nanmax(glacier, initial=0):
-        ax.contour(glacier, levels=[0.5], colors=OUTLINE_COLOUR, linewidths=0.9)

@@ -7,7 +7,6 @@ shows the grid's north, the direction of rising northing; true north may differ 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import cycle
 from typing import Any
 
 import geopandas as gpd
@@ -22,6 +21,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib_scalebar.scalebar import ScaleBar
 from scipy import ndimage
 
+from glacier_utils import metrics
 from glacier_utils.conventions import UNKNOWN
 from glacier_utils.errors import GlacierError
 from glacier_utils.plotting.style import (
@@ -38,6 +38,7 @@ from glacier_utils.plotting.style import (
     error_codes,
     escape_math,
     legend_below,
+    palette,
     panels,
     shared_limits,
 )
@@ -265,7 +266,7 @@ def area_overview(
         The figure.
     """
     figure, ax = plt.subplots(figsize=(9, 5), layout="constrained")
-    colours = dict(zip(tiles, cycle(("#0072b2", "#d55e00", "#009e73", "#cc79a7")), strict=False))
+    colours = palette(list(tiles))
     crs = next(iter(tiles.values())).crs
     if outlines is not None:
         if crs is not None:
@@ -322,11 +323,7 @@ def detail(mask: np.ndarray, bounds: Bounds) -> Bounds:
         (xmin, ymin, xmax, ymax) in m, inside the map, a fifth of its shorter side wide; in the
         middle where there is no edge.
     """
-    edge = np.zeros(mask.shape, np.float32)
-    ice = mask == 1
-    ground = mask == 0
-    edge[1:] += (ice[1:] & ground[:-1]) | (ground[1:] & ice[:-1])
-    edge[:, 1:] += (ice[:, 1:] & ground[:, :-1]) | (ground[:, 1:] & ice[:, :-1])
+    edge = metrics.outline(mask).astype(np.float32)
     side = max(1, round(_DETAIL * min(mask.shape)))
     height, width = mask.shape
     row, col = (height - side) // 2, (width - side) // 2
@@ -373,13 +370,13 @@ def large_map(
     beside = [given for given in (inset, locator) if given]
     wide = 10.5 if beside else 8.5
     across = 0.68 * wide if beside else wide
-    height = max((across - 0.9) * _ratio(bounds, 1.6) + 1.3, 5.0)
+    height = max((across - 0.9) * _ratio(bounds) + 1.3, 5.0)
     figure = plt.figure(figsize=(wide, height), layout="constrained")
     grid = figure.add_gridspec(
         max(len(beside), 1), 2 if beside else 1, width_ratios=[2.3, 1] if beside else [1]
     )
     main = figure.add_subplot(grid[:, 0])
-    _draw(main, picture, bounds, outlines)
+    _draw(main, picture, extent_km(bounds), outlines)
     map_axes(main, title)
     _north_arrow(main)
     if inset:
@@ -400,13 +397,10 @@ def large_maps(pictures: Mapping[str, np.ndarray], bounds: Bounds | Mapping[str,
     Returns:
         The figure.
     """
-    boxes = {name: bounds if isinstance(bounds, tuple) else bounds[name] for name in pictures}
-    ratio = max(_ratio(box, 1.6) for box in boxes.values())
-    panel = 10.5 / min(2, len(pictures))
-    figure, axes = panels(len(pictures), 2, (panel, (panel - 0.8) * ratio + 0.75), margin=(0, 0.35))
-    for ax, (name, picture) in zip(axes, pictures.items(), strict=True):
-        _draw(ax, picture, boxes[name], {})
-        map_axes(ax, name)
+    figure, axes = _map_panels(pictures, bounds, 10.5 / min(2, len(pictures)))
+    for ax, title, extent in axes:
+        _draw(ax, pictures[title], extent, {})
+        map_axes(ax, title)
         _north_arrow(ax)
     _map_legend(figure, {}, classes=True)
     return figure
@@ -427,7 +421,8 @@ def matches_map(
         The figure.
     """
     figure, ax = plt.subplots(figsize=(8.5, 7.6 * _ratio(bounds, 1.3) + 1.6), layout="compressed")
-    _draw(ax, np.repeat(picture.mean(axis=2, keepdims=True), 3, axis=2), bounds, {})
+    grey = np.repeat(picture.mean(axis=2, keepdims=True), 3, axis=2)
+    _draw(ax, grey, extent_km(bounds), {})
     style: dict[str, Any]
     handles: list[Patch | Line2D] = []
     for kind, colour in KIND_COLOURS.items():
@@ -454,7 +449,7 @@ def matches_map(
     return figure
 
 
-def _ratio(bounds: Bounds, most: float) -> float:
+def _ratio(bounds: Bounds, most: float = 1.6) -> float:
     """Return height over width of a map, within what a page can show."""
     xmin, ymin, xmax, ymax = bounds
     return float(np.clip((ymax - ymin) / (xmax - xmin), 0.4, most))
@@ -465,7 +460,7 @@ def _map_panels(
 ) -> tuple[Figure, list[tuple[Axes, str, tuple[float, float, float, float]]]]:
     """Return a figure, and an axes, title and extent for each map; as high as the first needs."""
     boxes = {title: bounds if isinstance(bounds, tuple) else bounds[title] for title in maps}
-    ratio = _ratio(next(iter(boxes.values()), (0, 0, 1, 1)), 2.0)
+    ratio = _ratio(next(iter(boxes.values())))
     # A map is as high as it is wide times the ratio; labels and title need the rest.
     figure, axes = panels(len(maps), 2, (panel, (panel - 0.75) * ratio + 0.7))
     extents = [extent_km(box) for box in boxes.values()]
@@ -489,10 +484,12 @@ def _draw_outlines(ax: Axes, outlines: gpd.GeoDataFrame) -> None:
 
 
 def _draw(
-    ax: Axes, picture: np.ndarray, bounds: Bounds, outlines: Mapping[str, gpd.GeoDataFrame]
+    ax: Axes,
+    picture: np.ndarray,
+    extent: tuple[float, float, float, float],
+    outlines: Mapping[str, gpd.GeoDataFrame],
 ) -> None:
     """Draw a picture and outlines in km, no more pixels than can be seen."""
-    extent = extent_km(bounds)
     step = -(-max(picture.shape[:2]) // _DRAWN)
     ax.imshow(np.clip(picture[::step, ::step], 0, 1), extent=extent)
     for line, table in zip(_outline_lines(outlines), outlines.values(), strict=False):
@@ -533,48 +530,41 @@ def _detail(
     outlines: Mapping[str, gpd.GeoDataFrame],
 ) -> None:
     """Draw a part of the map into ``ax`` from all its pixels, and its box on the map."""
-    height, width = picture.shape[:2]
-    xmin, ymin, xmax, ymax = bounds
-    dx, dy = (xmax - xmin) / width, (ymax - ymin) / height
-    # A hair of tolerance: bounds that follow the pixels must not take in the next ones.
-    cols = [int(np.floor((part[0] - xmin) / dx + 1e-6)), int(np.ceil((part[2] - xmin) / dx - 1e-6))]
-    rows = [int(np.floor((ymax - part[3]) / dy + 1e-6)), int(np.ceil((ymax - part[1]) / dy - 1e-6))]
-    left, right = np.clip(cols, 0, width)
-    top, bottom = np.clip(rows, 0, height)
+    xmin, xmax, ymin, ymax = extent_km(bounds)
+    xs, ys = (
+        np.linspace(start, stop, count + 1)
+        for start, stop, count in ((xmin, xmax, picture.shape[1]), (ymax, ymin, picture.shape[0]))
+    )
+    west, east, south, north = extent_km(part)
+    # The pixels whose centres lie in the part.
+    left, right = np.searchsorted((xs[1:] + xs[:-1]) / 2, (west, east))
+    top, bottom = np.searchsorted(-(ys[1:] + ys[:-1]) / 2, (-north, -south))
     if left >= right or top >= bottom:
         raise GlacierError(
             f"detail {tuple(round(value) for value in part)}: lies outside the map, whose bounds "
             f"are {tuple(round(value) for value in bounds)}; give metres in the map's CRS"
         )
-    box = (xmin + left * dx, ymax - bottom * dy, xmin + right * dx, ymax - top * dy)
-    _draw(ax, picture[top:bottom, left:right], box, outlines)
-    size = ((box[2] - box[0]) / 1000, (box[3] - box[1]) / 1000)
+    _draw(ax, picture[top:bottom, left:right], (xs[left], xs[right], ys[bottom], ys[top]), outlines)
+    wide, tall = xs[right] - xs[left], ys[top] - ys[bottom]
     frame: dict[str, Any] = {"fill": False, "edgecolor": _DETAIL_COLOUR, "linewidth": 1.6}
-    corner = (box[0] / 1000, box[1] / 1000)
-    main.add_patch(Rectangle(corner, *size, path_effects=[_halo("white", 3.2)], **frame))
+    corner = (xs[left], ys[bottom])
+    main.add_patch(Rectangle(corner, wide, tall, path_effects=[_halo("white", 3.2)], **frame))
     for spine in ax.spines.values():
         spine.set(edgecolor=_DETAIL_COLOUR, linewidth=1.6)
-    wide, tall = ((part[i + 2] - part[i]) / 1000 for i in (0, 1))
     map_axes(ax, f"detail, {wide:.3g} x {tall:.3g} km", labels=False, size=7)
 
 
 def _locate(ax: Axes, areas: Mapping[str, Bounds], bounds: Bounds) -> None:
     """Draw where the areas lie, this map's filled."""
-    boxes = np.array([*areas.values(), bounds]) / 1000
-    reach = max(np.ptp(boxes[:, [0, 2]]), np.ptp(boxes[:, [1, 3]]))
     for name, box in areas.items():
-        left, bottom, right, top = np.array(box) / 1000
-        own = np.allclose(box, bounds)
+        left, right, bottom, top = extent_km(box)
         ax.add_patch(
             Rectangle((left, bottom), right - left, top - bottom, edgecolor="#0072b2",
-                      facecolor="#56b4e9" if own else "none", linewidth=1.2)
+                      facecolor="#56b4e9" if np.allclose(box, bounds) else "none")
         )  # fmt: skip
-        ax.text((left + right) / 2, top + 0.03 * reach, escape_math(name), ha="center", fontsize=8)
-    middle = [(boxes[:, i].min() + boxes[:, i + 2].max()) / 2 for i in (0, 1)]
-    ax.set(
-        xlim=(middle[0] - 0.65 * reach, middle[0] + 0.65 * reach),
-        ylim=(middle[1] - 0.65 * reach, middle[1] + 0.65 * reach),
-    )
+        ax.annotate(escape_math(name), ((left + right) / 2, top), (0, 3), ha="center",
+                    textcoords="offset points", fontsize=8)  # fmt: skip
+    ax.margins(0.2, 0.5)
     map_axes(ax, "where the areas lie", labels=False, size=7)
     ax.locator_params(nbins=3)
 

@@ -18,6 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from glacier_utils.conventions import UNKNOWN
+from glacier_utils.metrics import outcomes
 from glacier_utils.raster.indices import band
 
 CLASS_COLOURS = {"not glacier": "#d8d2c4", "glacier": "#56b4e9", "unknown": "#7f7f7f"}
@@ -133,12 +134,7 @@ def error_codes(prediction: np.ndarray, label: np.ndarray) -> np.ndarray:
         >>> error_codes(np.array([0, 1, 0, 1]), np.array([0, 1, 1, 255])).tolist()
         [0, 1, 2, 255]
     """
-    predicted, reference = prediction == 1, label == 1
-    codes = np.select(
-        [predicted & reference, ~predicted & reference, predicted & ~reference], [1, 2, 3], 0
-    )
-    unknown = (label == UNKNOWN) | (prediction == UNKNOWN)
-    return np.where(unknown, UNKNOWN, codes).astype(np.uint8)
+    return np.array([1, 3, 2, 0, UNKNOWN], np.uint8)[outcomes(prediction, label)]
 
 
 def draw_codes(
@@ -158,8 +154,7 @@ def draw_codes(
         extent: left, right, bottom, top of the picture in the units of the axes.
     """
     lookup = np.full(256, len(values) - 1, dtype=np.uint8)
-    for position, value in enumerate(values):
-        lookup[value] = position
+    lookup[list(values)] = range(len(values))
     ax.imshow(
         lookup[codes],
         cmap=ListedColormap(list(colours.values())),
