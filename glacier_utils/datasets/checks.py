@@ -415,7 +415,8 @@ def _why_no_outline(path: Path, layer: str | None, grid: Grid) -> tuple[bool, st
     """
     outlines = read_outlines(path, layer=layer)
     if not len(outlines):
-        return True, f"{path}: holds no polygon at all; download the outlines again"
+        why = "; ".join(outlines.attrs["report"])
+        return True, f"{path}: holds no polygon at all{why and f' ({why})'}; download it again"
     there = shapely.box(*outlines.to_crs("EPSG:4326").total_bounds)
     here = _geographic(grid.box, grid.crs)
     if there.distance(here) < _NEAR_DEGREES:

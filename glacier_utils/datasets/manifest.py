@@ -95,12 +95,9 @@ class Layer(NamedTuple):
 def _layer(value: Any, info: ValidationInfo) -> Layer:
     if not isinstance(value, dict):
         return Layer(Path(_path(value, info)))
-    for key in value:
-        if key not in Layer._fields:
-            raise ValueError(f"unknown key {key!r}; {did_you_mean(key, Layer._fields)}")
-    if not value.get("layer"):
+    if set(value) != {"file", "layer"} or not value["layer"]:
         raise ValueError("needs `file` and `layer`, as in {file: a.gpkg, layer: glaciers}")
-    return Layer(Path(_path(value.get("file"), info)), str(value["layer"]))
+    return Layer(Path(_path(value["file"], info)), str(value["layer"]))
 
 
 def _polygons(value: Any, info: ValidationInfo) -> Layer | tuple[tuple[float, float], ...]:
@@ -170,20 +167,14 @@ class _BandPlace(BaseModel):
     band: int = 1
 
 
-class _LayerPlace(BaseModel):
-    """A vector file, and the layer of it that is meant."""
-
-    # For the schema alone: ``_layer`` checks what is given.
-    file: str
-    layer: str
-
-
 _Number = Annotated[float, BeforeValidator(_number)]
 _Paths = Annotated[list[str], PlainValidator(_paths, json_schema_input_type=str | list[str])]
-_Layer = Annotated[Layer, PlainValidator(_layer, json_schema_input_type=str | _LayerPlace)]
+_Layer = Annotated[Layer, PlainValidator(_layer, json_schema_input_type=str | dict[str, str])]
 _Polygons = Annotated[
     Layer | tuple[tuple[float, float], ...],
-    PlainValidator(_polygons, json_schema_input_type=str | _LayerPlace | list[tuple[float, float]]),
+    PlainValidator(
+        _polygons, json_schema_input_type=str | dict[str, str] | list[tuple[float, float]]
+    ),
 ]
 _Bands = Annotated[
     Any,

@@ -245,10 +245,9 @@ def _check_versions(path: str | Path, frame: gpd.GeoDataFrame, dates: pd.Series)
 
 
 def _dates(frame: pd.DataFrame) -> pd.Series:
-    columns = {name.lower(): name for name in frame.columns}
     for name in _DATE:
-        if name in columns:
-            return frame[columns[name]].map(parse_source_date).astype("datetime64[s]")
+        if name in frame:
+            return frame[name].map(parse_source_date).astype("datetime64[s]")
     return pd.Series(pd.NaT, index=frame.index).astype("datetime64[s]")
 
 
@@ -295,11 +294,9 @@ def parse_source_date(value: object) -> pd.Timestamp:
 
 
 def _numbers(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """Return those of the columns (in lower case) that exist, as numbers; nan unless above 0."""
-    columns = {name.lower(): name for name in frame.columns}
-    present = {name: columns[name] for name in names if name in columns}
-    values = {name: pd.to_numeric(frame[column], errors="coerce").astype(float)
-              for name, column in present.items()}  # fmt: skip
+    """Return those of the columns that exist, as numbers; nan unless above 0."""
+    values = {name: pd.to_numeric(frame[name], errors="coerce").astype(float)
+              for name in names if name in frame}  # fmt: skip
     numbers = pd.DataFrame(values, index=frame.index)
     return numbers.where((numbers > 0) & np.isfinite(numbers))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -219,17 +219,14 @@ def _find_layer(path: Path, layer: str | None, named_by: Sequence[str]) -> tuple
     return *key, info
 
 
-def _known_names(fields: Iterable[str], columns: Sequence[str] | None) -> dict[str, str]:
+def _known_names(fields: Sequence[str], columns: Sequence[str] | None) -> dict[str, str]:
     """Return the fields that are wanted, each with its name of ``columns``."""
     if columns is None:
         return {field: field for field in fields}
     whole = {name[:_DBASE]: name for name in columns} | {name: name for name in columns}
-    found: dict[str, str] = {}
-    for field in fields:
-        name = whole.get(field.lower())
-        if name and name not in found.values():
-            found[field] = name
-    return found
+    # Of two fields of one name the first.
+    known = {whole[field.lower()]: field for field in fields[::-1] if field.lower() in whole}
+    return {field: name for name, field in known.items()}
 
 
 def _file_box(bounds: Sequence[float], crs: CRS | None, file_crs: CRS) -> tuple | None:
@@ -344,11 +341,10 @@ def report_line(report: list[str], what: str, who: pd.Series, limit: int = 5) ->
 
 
 def text_column(frame: pd.DataFrame, names: Sequence[str]) -> pd.Series:
-    """Return the first of the columns (in lower case) that exists as clean text, "" for none."""
-    columns = {name.lower(): name for name in frame.columns}
+    """Return the first of the columns that exists as clean text, "" for none."""
     for name in names:
-        if name in columns:
-            return frame[columns[name]].map(clean_text).astype(object)
+        if name in frame:
+            return frame[name].map(clean_text).astype(object)
     return pd.Series("", index=frame.index, dtype=object)
 
 

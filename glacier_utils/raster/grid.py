@@ -153,25 +153,18 @@ class Grid:
         """Say how the CRS distorts areas and distances here by more than 1 %; "" if it does not."""
         if self.crs is None:
             return ""
-        lines = []
-        if self.crs.is_projected and abs(self._drawn() - 1) > DISTORTION:
-            lines.append(
-                f"areas are {self._drawn():.3g} times as large on its plane as on the ground, and "
-                "are measured on the ground"
-            )
+        drawn = self._drawn() if self.crs.is_projected else 1.0
         area, longer = self._on_ground()
-        found = [self._on_ground(x, y)[0] / area for x in (0, 0.5, 1) for y in (0, 0.5, 1)]
-        if max(found) - min(found) > DISTORTION:
-            lines.append(
-                f"a pixel covers {min(found):.3g} to {max(found):.3g} of the ground of the one at "
-                "the centre, which counts for all"
-            )
-        if longer - 1 > DISTORTION:
-            lines.append(
-                f"pixels are {longer:.3g} times as long as wide on the ground, so that distances "
-                "are rough"
-            )
-        return "; ".join(lines)
+        parts = [self._on_ground(x, y)[0] / area for x in (0, 0.5, 1) for y in (0, 0.5, 1)]
+        off = {
+            f"areas are {drawn:.3g} times as large on its plane as on the ground, and are measured "
+            "on the ground": abs(drawn - 1),
+            f"a pixel covers {min(parts):.3g} to {max(parts):.3g} of the ground of the one at the "
+            "centre, which counts for all": max(parts) - min(parts),
+            f"pixels are {longer:.3g} times as long as wide on the ground, so that distances are "
+            "rough": longer - 1,
+        }
+        return "; ".join(text for text, part in off.items() if part > DISTORTION)
 
     def _drawn(self) -> float:
         """Return an area on the plane of a projected CRS over that on the ground, nan unknown."""

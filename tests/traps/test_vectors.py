@@ -255,6 +255,13 @@ def test_line_types(tmp_path: Path, capsys: Capture) -> str:
     return check(tmp_path, capsys, truth=truth, says=says)
 
 
+@trap(4, "outlines: a line_type that is none of GLIMS", "refused")
+def test_unknown_line_type(tmp_path: Path, capsys: Capture) -> str:
+    ice(glac_id="a", line_type="outline").to_file(tmp_path / "o.gpkg")
+    says = r"o\.gpkg: holds no polygon.*left out, line type outline: 1"
+    return check(tmp_path, capsys, says=says)
+
+
 @trap(4, "outlines: kinds of the package itself (glacier, internal_rock)", "right")
 def test_own_table(tmp_path: Path, capsys: Capture) -> str:
     rows = [ice(mask, kind=kind, glacier_id="a", source_date="2022-08-20")
