@@ -212,8 +212,9 @@ def _earlier(job: _Job, record: Record) -> Outcome | None:
         return outcome
     if files is None:
         return None
-    outcome = Outcome(name, "unchanged", record.seconds(name), **_told(job, files))
-    if not record.scenes.get(name, {}).get("files"):
+    before = record.scenes.get(name, {})
+    outcome = Outcome(name, "unchanged", before.get("seconds", 0.0), **_told(job, files))
+    if not before.get("files"):
         record.add(replace(outcome, status="mapped"), job.scene)
     return outcome
 
@@ -238,11 +239,10 @@ def _attempt(job: _Job) -> Outcome:
     return Outcome(name, "mapped", time.perf_counter() - start, **_told(job, files))
 
 
-def _given_up(job: _Job, error: BaseException) -> Outcome:
-    """Return what a scene became whose last try raised."""
-    known = isinstance(error, GlacierError) or type(error) is RuntimeError
-    text = str(error) if known else f"{type(error).__name__}: {error}"
+def _given_up(job: _Job, error: BaseException, text: str = "") -> Outcome:
+    """Return what a scene became whose last try raised; ``text`` words it, if need be."""
     user_error = isinstance(error, GlacierError)
+    text = text or (str(error) if user_error else f"{type(error).__name__}: {error}")
     return Outcome(job.scene.name, "failed", 0.0, plain(text)[:500], user_error)
 
 
@@ -267,11 +267,6 @@ class Record:
                 f"({plain(', '.join(map(str, before.get('source') or ['?']))[:200])}); choose "
                 "another folder, or remove that map and its line in scenes.json"
             )
-
-    def seconds(self, name: str) -> float:
-        """Return how long the scene took when it was mapped, 0 where nobody knows."""
-        seconds = self.scenes.get(name, {}).get("seconds")
-        return float(seconds) if isinstance(seconds, int | float) else 0.0
 
     def add(self, outcome: Outcome, scene: SceneRef) -> None:
         """Note how a scene ended."""
@@ -357,20 +352,20 @@ def _run(
     jobs: Sequence[_Job], workers: int | None, scheduler: str | None, retries: int
 ) -> Iterator[tuple[_Job, Outcome]]:
     """Map the scenes; give each with what it became as it ends."""
-    if workers is not None and workers < 0:
-        raise GlacierError(f"--workers {workers}: must be 0 or more")
-    if retries < 0:
-        raise GlacierError(f"retries {retries}: must be 0 or more")
+    for name, number in (("workers", workers or 0), ("retries", retries)):
+        if number < 0:
+            raise GlacierError(f"--{name} {number}: must be 0 or more")
+
     if scheduler and workers:
         raise GlacierError(
             f"--workers {workers} and --scheduler {scheduler}: give one of them; workers of a "
             "cluster are started with `dask worker`"
         )
-    if not scheduler and not workers:
+    if scheduler or workers:
+        with _client(min(workers or 0, len(jobs)), scheduler, retries) as client:
+            yield from _there(client, jobs, retries)
+    else:
         yield from _here(jobs, retries)
-        return
-    with _client(min(workers or 0, len(jobs)), scheduler, retries) as client:
-        yield from _there(client, jobs, retries)
 
 
 def _here(jobs: Sequence[_Job], retries: int) -> Iterator[tuple[_Job, Outcome]]:
@@ -385,7 +380,7 @@ def _here(jobs: Sequence[_Job], retries: int) -> Iterator[tuple[_Job, Outcome]]:
 
 
 def _there(client: Any, jobs: Sequence[_Job], retries: int) -> Iterator[tuple[_Job, Outcome]]:
-    from distributed import CancelledError, as_completed
+    from distributed import CancelledError, KilledWorker, as_completed
 
     left = {}
     for job in jobs:
@@ -395,13 +390,15 @@ def _there(client: Any, jobs: Sequence[_Job], retries: int) -> Iterator[tuple[_J
         for future in as_completed([future for _, future in left.values()]):
             job, _ = left.pop(future.key)
             try:
-                if future.status == "finished":
-                    outcome = future.result()
-                else:
-                    outcome = _given_up(job, _worded(future.exception()))
-            except CancelledError:
+                outcome = future.result()
+            except CancelledError as error:
                 # The scheduler itself is gone, or forgot the task.
-                outcome = _given_up(job, RuntimeError("the connection to the scheduler was lost"))
+                outcome = _given_up(job, error, "the connection to the scheduler was lost")
+            except KilledWorker as error:
+                text = "each worker that took it was lost, most often because memory ran out"
+                outcome = _given_up(job, error, f"{text}; use fewer --workers")
+            except Exception as error:
+                outcome = _given_up(job, error)
             # A result that somebody still wants is made again where its worker is lost.
             future.release()
             yield job, outcome
@@ -410,20 +407,12 @@ def _there(client: Any, jobs: Sequence[_Job], retries: int) -> Iterator[tuple[_J
         client.cancel([future for _, future in left.values()])
 
 
-def _worded(error: BaseException) -> BaseException:
-    if type(error).__name__ == "KilledWorker":
-        return RuntimeError(
-            "each worker that took it was lost, most often because memory ran out; use fewer "
-            "--workers"
-        )
-    return error
-
-
 @contextmanager
 def _client(workers: int, scheduler: str | None, retries: int) -> Iterator[Any]:
     """Connect to a cluster, or start one that lives as long as the block."""
     try:
         import dask
+        from dask.system import CPU_COUNT
         from distributed import Client, LocalCluster
     except ImportError as error:
         raise GlacierError(
@@ -436,7 +425,7 @@ def _client(workers: int, scheduler: str | None, retries: int) -> Iterator[Any]:
         if scheduler:
             yield stack.enter_context(_connected(scheduler))
             return
-        threads = str(max(1, _cores() // workers))
+        threads = str(max(1, CPU_COUNT // workers))
         folder = stack.enter_context(
             tempfile.TemporaryDirectory(prefix="glacier-", ignore_cleanup_errors=True)
         )
@@ -495,7 +484,3 @@ async def _answers(address: str) -> None:
 
     comm = await connect(address, timeout=_CONNECT_SECONDS)
     await comm.close()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from glacier_utils.errors import GlacierError
 from glacier_utils.imagery.source import Source
@@ -21,6 +20,7 @@ from glacier_utils.prediction.pooling import LocalPooling
 from glacier_utils.prediction.windows import LARGEST, Panel, fit_windows, panels
 
 PATCH = 128  # px of the training patches, where a checkpoint does not say
+BATCH = 32  # patches a forward pass
 # Pixels a forward pass takes together; larger batches gain nothing on a CPU and cost memory.
 PIXELS_AT_ONCE = 2**19
 # Rows that are read and that are converted at a time, and the widest part of a scene that is mapped
@@ -123,10 +123,8 @@ def predict_patches(
     images: np.ndarray,
     *,
     positions: np.ndarray | None = None,
-    batch_size: int = 32,
     precision: str = "auto",
     flips: bool = False,
-    progress: bool = False,
 ) -> np.ndarray:
     """Predict the probability of glacier for patches.
 
@@ -135,10 +133,8 @@ def predict_patches(
         images: reflectance float32 [n, band, row, col], may be memory-mapped; bands as in
             ``segmenter.bands``. Invalid pixels are 0 and get some probability all the same.
         positions: predict only these of the images, in this order; None takes all.
-        batch_size: patches a forward pass.
         precision: "auto" (bf16 where the processor has it), "bf16" or "float32".
         flips: average over the four mirror images.
-        progress: show a bar.
 
     Returns:
         Probability float32 [n, row, col] in 0..1.
@@ -154,9 +150,8 @@ def predict_patches(
     mapper = Mapper(segmenter, precision=precision, flips=flips)
     positions = np.arange(len(images)) if positions is None else np.asarray(positions)
     probability = np.empty((len(positions), *images.shape[2:]), dtype=np.float32)
-    starts = range(0, len(positions), batch_size)
-    for start in tqdm(starts, desc=segmenter.name, unit="batch", disable=not progress):
-        batch = slice(start, start + batch_size)
+    for start in range(0, len(positions), BATCH):
+        batch = slice(start, start + BATCH)
         probability[batch] = mapper.probability(images[positions[batch]])
     return probability
 
@@ -167,7 +162,6 @@ def predict_scene(
     *,
     window: int | None = None,
     overlap: int = 64,
-    progress: bool = False,
 ) -> np.ndarray:
     """Predict a whole scene in overlapping windows, into memory.
 
@@ -178,7 +172,6 @@ def predict_scene(
         window: largest side of a window in pixels (see ``windows.fit_windows``), None as of
             ``Plan``; it may be larger than the patches of the training.
         overlap: pixels that neighbouring windows share at least, below ``window``.
-        progress: show a bar.
 
     Returns:
         Probability float32 [row, col] in 0..1, nan where the scene is invalid.
@@ -189,13 +182,10 @@ def predict_scene(
     mapper = segmenter if isinstance(segmenter, Mapper) else Mapper(segmenter)
     plan = Plan(mapper, source, window=window, overlap=overlap)
     probability = np.empty(source.grid.shape, dtype=np.float32)
-    with tqdm(total=probability.size, unit="px", unit_scale=True, disable=not progress) as bar:
-        for block in plan.blocks():
-            height, width = block.probability.shape
-            probability[block.row : block.row + height, block.col : block.col + width] = (
-                block.probability
-            )
-            bar.update(block.probability.size)
+    for block in plan.blocks():
+        height, width = block.probability.shape
+        rows, cols = slice(block.row, block.row + height), slice(block.col, block.col + width)
+        probability[rows, cols] = block.probability
     return probability
 
 
@@ -274,27 +264,23 @@ class Plan:
                 start, end = rows.starts[number], ends[number]
                 memory.release()
                 reader.advance(start, rows.size, end - start)
-                self._add_row(
-                    total, reader, number, [(k, cols.starts[k] - left) for k in panel.windows]
-                )
+                self._add_row(total, reader, number, panel)
                 high = end - start
                 if number >= done:
-                    finished = total[:high, own].copy()
                     # Rounding of the weighted mean may leave 0..1 by 1e-7.
-                    np.clip(finished, 0, 1, out=finished)
+                    finished = np.clip(total[:high, own], 0, 1)
                     finished[~reader.valid(start, high)[:, own]] = np.nan
                     yield Block(start, panel.first, finished)
                     del finished
                 total[: rows.size - high] = total[high:].copy()
                 total[rows.size - high :] = 0
 
-    def _add_row(
-        self, total: np.ndarray, reader: _Reader, number: int, places: Sequence[tuple[int, int]]
-    ) -> None:
-        """Add the windows of one row of windows, at ``places`` (number, column), to the strip."""
+    def _add_row(self, total: np.ndarray, reader: _Reader, number: int, panel: Panel) -> None:
+        """Add the windows of one row of windows to the strip of a panel."""
         rows, cols = self.rows, self.cols
         start, wide = rows.starts[number], cols.size
         valid = reader.valid(start, rows.size)
+        places = [(k, cols.starts[k] - cols.starts[panel.windows[0]]) for k in panel.windows]
         # Windows without a valid pixel cost nothing.
         seen = [(k, col) for k, col in places if valid[:, col : col + wide].any()]
         for at in range(0, len(seen), self._at_once):
@@ -343,7 +329,8 @@ class _Reader:
         while self._chunks and self._chunks[0][0] + ROWS_AT_ONCE <= row:
             self._forget(self._chunks.popleft())
         self._ask(row + height)
-        while self._ahead and self._read_to < row + height:
+        # As long as the chunks that are there end above the last row wanted.
+        while self._ahead and self._row - ROWS_AT_ONCE * len(self._ahead) < row + height:
             chunk = self._ahead.popleft().result()
             if chunk[0] + ROWS_AT_ONCE > row:
                 self._chunks.append(chunk)
@@ -357,11 +344,6 @@ class _Reader:
         if len(valid) == ROWS_AT_ONCE and reflectance.dtype == self._kind:
             self._free.append((reflectance, valid))
 
-    @property
-    def _read_to(self) -> int:
-        """The row to which chunks are there."""
-        return self._row - ROWS_AT_ONCE * len(self._ahead)
-
     def _ask(self, end: int) -> None:
         """Have chunks read until there is one that holds the row before ``end``."""
         while self._row < min(end, self._grid.height):
@@ -370,8 +352,7 @@ class _Reader:
 
     def valid(self, row: int, height: int) -> np.ndarray:
         """Return bool [row, col] of these rows, all columns."""
-        parts = [chunk[2][rows] for chunk, rows in self._parts(row, height)]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return np.concatenate([chunk[2][rows] for chunk, rows in self._parts(row, height)])
 
     def images(self, row: int, height: int, starts: Sequence[int], width: int) -> np.ndarray:
         """Return reflectance [window, band, row, col] of windows that begin at these columns.
@@ -382,11 +363,8 @@ class _Reader:
         kind = np.result_type(*(chunk[1] for chunk, _ in parts))
         images = np.empty((len(starts), self._bands, height, width), kind)
         for image, start in zip(images, starts, strict=True):
-            at = 0
-            for chunk, rows in parts:
-                part = chunk[1][:, rows, start : start + width]
-                image[:, at : at + part.shape[1]] = part
-                at += part.shape[1]
+            columns = [chunk[1][:, rows, start : start + width] for chunk, rows in parts]
+            np.concatenate(columns, axis=1, out=image)
         return images
 
     def _parts(self, row: int, height: int) -> Iterator[tuple[tuple, slice]]:

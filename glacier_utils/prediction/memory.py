@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import sys
+import platform
 
 # Of glibc's malloc.h: M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD.
 _SETTINGS = {-8: 1, -3: 2**25, -1: 2**26}
 _library: ctypes.CDLL | None = None  # where ``use_one_heap`` was called
 
 
-def use_one_heap() -> bool:
+def use_one_heap() -> None:
     """Let all threads of this process share one heap, from now on.
 
     By default each thread gets a heap of its own, and a process that maps a Sentinel-2 tile holds
@@ -22,22 +22,14 @@ def use_one_heap() -> bool:
     what is free in it, and blocks of 32 MB and more go back when they are freed. (Giving back all
     of 1 MB and more, which each pass of a network then takes anew, cost up to half of the rate.)
 
-    To be called before threads are started and libraries loaded.
-
-    Returns:
-        Whether it was set; False where the C library is not glibc.
+    To be called before threads are started and libraries loaded. Does nothing where the C library
+    is not glibc.
     """
     global _library
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        library = ctypes.CDLL(None)
-        library.gnu_get_libc_version  # noqa: B018
-    except (OSError, AttributeError):
-        return False
-    taken = [library.mallopt(name, value) for name, value in _SETTINGS.items()]
-    _library = library
-    return all(taken)
+    if platform.libc_ver()[0] == "glibc":
+        _library = ctypes.CDLL(None)
+        for name, value in _SETTINGS.items():
+            _library.mallopt(name, value)
 
 
 def release(*, collect: bool = False) -> None:

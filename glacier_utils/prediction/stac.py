@@ -6,7 +6,6 @@ processing 1.2, for which pystac has no class. What the project alone knows is n
 
 from __future__ import annotations
 
-import calendar
 import json
 import os
 from collections.abc import Mapping
@@ -24,7 +23,6 @@ from pystac.extensions.projection import ProjectionExtension
 from pystac.extensions.raster import DataType, RasterBand, RasterExtension
 
 from glacier_utils.conventions import UNKNOWN, image_day
-from glacier_utils.errors import GlacierError
 from glacier_utils.files import write_json
 from glacier_utils.outlines.reading import clean_text, split
 from glacier_utils.raster.grid import Grid
@@ -72,12 +70,9 @@ def write_item(
             a line of plain characters. Named ``glacier:<key>`` in the item.
 
     Raises:
-        GlacierError: an asset that is not there, or a date that is none.
+        GlacierError: a date that is none.
     """
     path = Path(path)
-    for kind, file in assets.items():
-        if not Path(file).is_file():
-            raise GlacierError(f"{file}: no such file, so {path.name} cannot list it as {kind}")
     shape, box = _footprint(grid)
     now = datetime.now(UTC).replace(microsecond=0)
     item = pystac.Item(
@@ -147,11 +142,10 @@ def _time(date: str, now: datetime) -> dict[str, Any]:
     if not date:
         return {"datetime": None, "start_datetime": datetime(1970, 1, 1, tzinfo=UTC),
                 "end_datetime": now}  # fmt: skip
-    day = image_day(date).to_pydatetime().replace(tzinfo=UTC)
+    day = image_day(date).tz_localize(UTC)
     if len(date) == len("2023-08-24"):
         return {"datetime": day}
-    last = calendar.monthrange(day.year, day.month)[1]
-    end = day.replace(day=last, hour=23, minute=59, second=59)
+    end = day.replace(day=day.days_in_month, hour=23, minute=59, second=59)
     return {"datetime": None, "start_datetime": day.replace(day=1), "end_datetime": end}
 
 
@@ -179,16 +173,14 @@ def _add_asset(item: pystac.Item, kind: str, file: Path, path: Path, grid: Grid)
     )
     item.add_asset(kind, asset)
     FileExtension.ext(asset, add_if_missing=True).apply(size=file.stat().st_size)
+    if kind not in ("probability", "class"):
+        return
     resolution = None if grid.crs is None or grid.crs.is_geographic else grid.resolution
+    numbers: dict[str, Any] = {"data_type": DataType.UINT8, "nodata": UNKNOWN}
     if kind == "probability":
-        band = RasterBand.create(
-            data_type=DataType.UINT8, nodata=UNKNOWN, scale=SCALE, offset=0.0, unit="1",
-            spatial_resolution=resolution,
-        )  # fmt: skip
-    elif kind == "class":
-        band = RasterBand.create(
-            data_type=DataType.UINT8, nodata=UNKNOWN, spatial_resolution=resolution
-        )
+        numbers |= {"scale": SCALE, "offset": 0.0, "unit": "1"}
+    band = RasterBand.create(**numbers, spatial_resolution=resolution)
+    if kind == "class":
         band.properties["classification:classes"] = [
             Classification.create(
                 value=value, name=name, description=about, color_hint=colour,
@@ -198,6 +190,4 @@ def _add_asset(item: pystac.Item, kind: str, file: Path, path: Path, grid: Grid)
         ]  # fmt: skip
         uri = "https://stac-extensions.github.io/classification/v2.0.0/schema.json"
         item.stac_extensions.append(uri)
-    else:
-        return
     RasterExtension.ext(asset, add_if_missing=True).apply([band])

@@ -47,9 +47,6 @@ class Windows:
         1 where a window is alone, else falling towards its border as a cosine over ``overlap``
         pixels and divided by the sum over all windows there. So the weights of a pixel add up to 1
         all over the axis, up to the frame's edge, and no division is left to do.
-
-        Raises:
-            AssertionError: a pixel lies in no window.
         """
         pixel = np.arange(self.size) + 0.5
         distance = np.minimum(pixel, self.size - pixel)
@@ -58,8 +55,7 @@ class Windows:
         total = np.zeros(self.length)
         for start in self.starts:
             total[start : start + self.size] += ramp
-        if not (total > 0).all():
-            raise AssertionError(f"{int((total == 0).sum())} pixels lie in no window")
+
         return [
             (ramp / total[start : start + self.size]).astype(np.float32) for start in self.starts
         ]

@@ -9,6 +9,7 @@ from stubs import BANDS, Constant, FirstBand, Scene, segmenter
 
 from glacier_utils.errors import GlacierError
 from glacier_utils.models.checkpoint import Segmenter
+from glacier_utils.prediction import mapper as mapper_module
 from glacier_utils.prediction.mapper import (
     ROWS_CONVERTED,
     Mapper,
@@ -161,14 +162,15 @@ def test_flips_change_nothing_for_a_model_of_pixels():
     )
 
 
-def test_patches_in_batches_equal_patches_at_once():
+def test_patches_in_batches_equal_patches_at_once(monkeypatch):
     images = np.random.default_rng(0).random((7, 4, 32, 32), dtype=np.float32)
     network = Segmenter("glaciernet", BANDS, [0.5] * 4, [0.3] * 4, arguments={"filters": [4, 8]})
     at_once = predict_patches(network, images, precision="float32")
     assert at_once.shape == (7, 32, 32)
     assert ((at_once >= 0) & (at_once <= 1)).all()
+    monkeypatch.setattr(mapper_module, "BATCH", 3)
     np.testing.assert_allclose(
-        predict_patches(network, images, batch_size=3, precision="float32"), at_once, atol=1e-5
+        predict_patches(network, images, precision="float32"), at_once, atol=1e-5
     )
     np.testing.assert_allclose(
         predict_patches(network, images, positions=[5, 2], precision="float32"),

@@ -135,7 +135,6 @@ def test_mistakes_leave_no_item(tmp_path, products):
     for wrong, changes in (
         ("is not a date", {"date": "2023-13"}),
         ("is not a date", {"date": "yesterday\n"}),
-        ("no such file", {"assets": products | {"class": tmp_path / "none.tif"}}),
     ):
         given = {"grid": grid_at(0, 0), "date": "2023-08-24", "assets": products} | changes
         with pytest.raises(GlacierError, match=wrong):
