@@ -127,18 +127,10 @@ def search(endpoint: str, collection: str, box: Sequence[float], date: str) -> l
         return list(found.items_as_dicts())
     except APIError as error:
         status = getattr(error, "status_code", None)
-        if status is None:
-            raise GlacierError(
-                f"{where}: cannot be reached ({clean_text(error, 160)}); check the network and the "
-                "address, or name another catalogue with --endpoint"
-            ) from error
-        remedy = (
-            "try again later, or name another catalogue with --endpoint"
-            if status >= 500 or status == 429
-            else "check --endpoint and --collection"
-        )
+        what = "cannot be reached" if status is None else f"answers with error {status}"
         raise GlacierError(
-            f"{where}: answers with error {status} ({clean_text(error, 160)}); {remedy}"
+            f"{where}: {what} ({clean_text(error, 160)}); check the network, --endpoint and "
+            "--collection, or try again later"
         ) from error
     except Exception as error:
         # What the client raises where it is given anything but STAC is not for it to say.
@@ -160,14 +152,16 @@ def candidates(
     """
     good, left_out = [], []
     for item in items:
-        name = _name(item)
+        name = (
+            clean_text(item.get("id") if isinstance(item, dict) else None) or "an item without id"
+        )
         try:
             candidate = _candidate(name, item, box, crs)
         except UnusableItemError as reason:
             left_out.append(f"{name} left out: {reason}")
-            continue
-        if candidate is not None:
-            good.append(candidate)
+        else:
+            if candidate is not None:
+                good.append(candidate)
     return good, left_out
 
 
@@ -299,10 +293,6 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _name(item: Any) -> str:
-    return clean_text(item.get("id") if isinstance(item, dict) else None) or "an item without id"
-
-
 def _candidate(name: str, item: Any, box: shapely.Geometry, crs: Any) -> Candidate | None:
     if not isinstance(item, dict) or not isinstance(item.get("properties"), dict):
         raise UnusableItemError("it is no STAC item")
@@ -336,8 +326,7 @@ def _footprint(geometry: Any, box: shapely.Geometry, crs: Any) -> shapely.Geomet
 
     try:
         shape = shapely.make_valid(shapely.geometry.shape(geometry))
-    except (AttributeError, KeyError, TypeError, ValueError, IndexError,
-            shapely.errors.ShapelyError) as error:  # fmt: skip
+    except Exception as error:  # whatever shapely raises for what is no geometry
         raise UnusableItemError("its footprint cannot be read") from error
     # Straight in degrees is bent in metres; the edge of a tile is followed every few km.
     shape = shapely.segmentize(shape, 0.05)

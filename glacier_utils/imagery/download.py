@@ -20,7 +20,6 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
-import pyproj
 import rasterio
 import shapely
 import yaml
@@ -268,44 +267,30 @@ def frame(bbox: Sequence[float], crs: str | None = None) -> Grid:
         GlacierError: a box that is none, too large, or outside UTM without ``crs``; a wrong
             ``crs``.
     """
-    text = "--bbox " + " ".join(f"{value:g}" for value in bbox)
-    if len(bbox) != 4 or not all(map(math.isfinite, bbox)):
-        raise GlacierError(f"{text}: must be four numbers, west south east north, in degrees")
+    text = f"--bbox {_spaced(bbox)}"
     west, south, east, north = bbox
-    if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south <= 90
-            and -90 <= north <= 90):  # fmt: skip
+    if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
         raise GlacierError(
-            f"{text}: longitudes lie in -180..180 and latitudes in -90..90 degrees; give west "
-            "south east north"
+            f"{text}: must be west south east north in degrees, west less than east in -180..180, "
+            "south less than north in -90..90; each side of the 180th meridian is a dataset of "
+            "its own"
         )
-    if west >= east:
-        raise GlacierError(
-            f"{text}: west {west:g} is not less than east {east:g}; give west south east north, "
-            "and each side of the 180th meridian as a dataset of its own"
-        )
-    if south >= north:
-        raise GlacierError(f"{text}: south {south:g} is not less than north {north:g}; swap them")
-    geod = pyproj.Geod(ellps="WGS84")
-    ring = shapely.segmentize(shapely.box(*bbox), 0.5)
-    # The first look spares a projection of half the globe, the second is exact.
-    _check_size(text, abs(geod.geometry_area_perimeter(ring)[0]) / PIXEL**2)
     target = _utm((west + east) / 2, (south + north) / 2, text) if crs is None else _metric(crs)
     bounds = transform_bounds("EPSG:4326", target, *bbox, densify_pts=101)
     if not all(map(math.isfinite, bounds)):
-        raise GlacierError(f"{text}: cannot be laid on --crs {crs}; choose one for this region")
+        raise GlacierError(
+            f"{text}: cannot be laid on {target}; fetch it in parts, or choose a --crs for this "
+            "region"
+        )
     xmin, ymin = (math.floor(value / PIXEL) * PIXEL for value in bounds[:2])
     xmax, ymax = (math.ceil(value / PIXEL) * PIXEL for value in bounds[2:])
     width, height = round((xmax - xmin) / PIXEL), round((ymax - ymin) / PIXEL)
-    _check_size(text, width * height)
-    return Grid(target, Affine(PIXEL, 0, xmin, 0, -PIXEL, ymax), height, width)
-
-
-def _check_size(text: str, pixels: float) -> None:
-    if pixels > MAX_PIXELS:
+    if width * height > MAX_PIXELS:
         raise GlacierError(
-            f"{text}: is {pixels / 1e6:.0f} million pixels of 10 m, more than the "
+            f"{text}: is {width * height / 1e6:.0f} million pixels of 10 m, more than the "
             f"{MAX_PIXELS // 10**6} million (about 122 x 122 km) of one dataset; fetch it in parts"
         )
+    return Grid(target, Affine(PIXEL, 0, xmin, 0, -PIXEL, ymax), height, width)
 
 
 def _utm(longitude: float, latitude: float, text: str) -> CRS:
@@ -330,6 +315,10 @@ def _metric(text: str) -> CRS:
     if not crs.is_projected or crs.linear_units_factor[1] != 1:
         raise GlacierError(f"--crs {text}: is not in metres; name a projected CRS as EPSG:32623")
     return crs
+
+
+def _spaced(bbox: Sequence[float]) -> str:
+    return " ".join(f"{value:g}" for value in bbox)
 
 
 def polygon(bbox: Sequence[float], grid: Grid) -> shapely.Geometry:
@@ -469,7 +458,7 @@ def _usable(
     what: str,
 ) -> tuple[list[Candidate], list[str]]:
     """Return the items that may be loaded, and what was left out for which reason."""
-    where = "the box " + " ".join(f"{value:g}" for value in bbox)
+    where = f"the box {_spaced(bbox)}"
     found, notes = candidates(items, box, grid.crs)
     if not found and notes:
         raise GlacierError(
@@ -549,40 +538,36 @@ def _time(item: Candidate) -> str:
 def _sentences(date: str, record: dict[str, Any]) -> list[str]:
     items = record["items"]
     names = ", ".join(item["id"] for item in items)
-    clouds = ", ".join("?" if item["cloud_cover"] is None else f"{item['cloud_cover']:.3g}"
-                       for item in items)  # fmt: skip
+    clouds = [item["cloud_cover"] for item in items]
+    cloud = ", ".join("?" if one is None else f"{one:.3g}" for one in clouds)
     in_box = record["grid_cloud_by_scl"]
-    lines = [
-        f"{date}: {record['acquired']}, {names}; cloud {clouds} % of the item"
-        + ("" if in_box is None else f", {in_box:.1%} of the box")
-        + f"; the box is covered to {record['box_covered']:.1%}"
+    of_box = "" if in_box is None else f", {in_box:.1%} of the box"
+    said = [
+        f"{record['acquired']}, {names}; cloud {cloud} % of the item{of_box}; the box is covered "
+        f"to {record['box_covered']:.1%}",
+        *record["left_out"],
     ]
-    lines += [f"{date}: {note}" for note in record["left_out"]]
     if record["offset_warning"] is not None:
-        lines.append(
-            f"{date}: warning: {record['offset_warning']}; catalogues are known to be wrong about "
-            "offsets that they applied: compare --collection sentinel-2-c1-l2a"
+        said.append(
+            f"warning: {record['offset_warning']}; catalogues are known to be wrong about offsets "
+            "that they applied: compare --collection sentinel-2-c1-l2a"
         )
-    return lines
+    return [f"{date}: {sentence}" for sentence in said]
 
 
 def _manifest(name: str, request: dict[str, Any], report: Sequence[str]) -> str:
     """Return dataset.yaml. What a catalogue says stands in comments, a line each."""
-    box = " ".join(f"{value:g}" for value in request["bbox"])
-    rule = {"scale": int(_STORED.scale), "offset": OFFSET, "nodata": 0}
-    content: dict[str, Any] = {"name": name, "bands": [*BANDS]}
-    if request["outlines"] is not None:
-        content["outlines"] = "outlines.gpkg"
-    content["areas"] = {
-        AREA: {
-            date: {
-                "images": f"images/{date}.tif",
-                "scene_classification": f"scl/{date}.tif",
-                "reflectance": rule.copy(),
-            }
-            for date in request["dates"]
+    box = _spaced(request["bbox"])
+    dates = {
+        date: {
+            "images": f"images/{date}.tif",
+            "scene_classification": f"scl/{date}.tif",
+            "reflectance": {"scale": int(_STORED.scale), "offset": OFFSET, "nodata": 0},
         }
+        for date in request["dates"]
     }
+    outlines = {} if request["outlines"] is None else {"outlines": "outlines.gpkg"}
+    content = {"name": name, "bands": [*BANDS], **outlines, "areas": {AREA: dates}}
     comments = [
         f"Made by `glacier fetch --bbox {box}` from {clean_text(request['endpoint'], 200)},",
         f"collection {clean_text(request['collection'])}. Every item, address and offset stands",

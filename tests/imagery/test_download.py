@@ -706,12 +706,12 @@ def test_nobody_answers(fails):
 
 
 @pytest.mark.parametrize("path", ["/v1", "/v1/search"])
-@pytest.mark.parametrize(("status", "remedy"), [(500, "later"), (503, "later"), (403, "check")])
-def test_server_errors(stac, fails, path, status, remedy):
+@pytest.mark.parametrize("status", [500, 503, 403])
+def test_server_errors(stac, fails, path, status):
     stac.faults[path] = status
     message = fails()
     assert f"{stac.url}: answers with error {status} (the <b>cellar</b> burns); " in message
-    assert remedy in message
+    assert "check the network, --endpoint and --collection, or try again later" in message
 
 
 def test_an_endpoint_that_is_no_stac(stac, fails):
@@ -748,13 +748,13 @@ def test_no_item_left(stac, fails):
 @pytest.mark.parametrize(
     ("bbox", "words"),
     [
-        ((-44.9, 61.0, -45.0, 61.1), "west -44.9 is not less than east -45"),
-        ((-45.0, 61.1, -44.9, 61.0), "south 61.1 is not less than north 61"),
-        ((61.0, -44.9, 61.1, 195.0), "latitudes in -90..90"),
+        ((-44.9, 61.0, -45.0, 61.1), "west less than east"),
+        ((-45.0, 61.1, -44.9, 61.0), "south less than north"),
+        ((61.0, -44.9, 61.1, 195.0), "in -90..90"),
         ((-45.0, 60.0, -43.0, 61.2), "million pixels"),
         ((-180, -90, 180, 90), "million pixels"),
         ((-45.0, 84.5, -44.5, 84.6), "outside UTM"),
-        ((-45.0, 61.0, "nan", 61.1), "four numbers"),
+        ((-45.0, 61.0, "nan", 61.1), "west less than east"),
     ],
 )
 def test_wrong_boxes(fails, bbox, words):
