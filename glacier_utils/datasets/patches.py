@@ -301,16 +301,12 @@ def _build(
     )
     cut_by_line = not split.enough
     if cut_by_line:
+        # Half a patch would be most of the ground.
+        strip_px = size / 8 if strip is None else strip / min(metres.values())
         cut = cut_by_lines(
-            patches,
-            np.load(folder / "labels.npy", mmap_mode="r"),
-            split,
-            size=size,
-            train_areas=train,
-            fraction=parameters["validation_fraction"],
-            # Half a patch would be most of the ground.
-            strip_px=size / 8 if strip is None else strip / min(metres.values()),
-        )
+            patches, np.load(folder / "labels.npy", mmap_mode="r"), split, size=size,
+            train_areas=train, fraction=parameters["validation_fraction"], strip_px=strip_px,
+        )  # fmt: skip
         patches = clip_patches(patches, cut, sources)
         split = Split(cut["part"].to_numpy(), split.block[cut["patch"]], cut["reason"].to_numpy())
         arrays, facts, sums = fill(patches, cut[[*EDGES]].to_numpy())
@@ -478,7 +474,11 @@ def _fill(
             for places, read in _ahead(jobs):
                 for position, patch in _cut(places, read, size, codes):
                     if parts is not None:
-                        _keep(patch, *parts[position])
+                        top, left, bottom, right = parts[position]
+                        outside = np.ones((size, size), bool)
+                        outside[top:bottom, left:right] = False
+                        for name in {"labels", "truth"} & {*codes}:
+                            patch[name][outside] = UNKNOWN
                     label = patch["labels"]
                     found = patch_facts(
                         patch["images"], patch["valid"], label, bands=bands,
@@ -499,15 +499,6 @@ def _fill(
         for file in files.values():
             file.close()
     return sorted(files), pd.DataFrame(facts), sums
-
-
-def _keep(patch: Mapping[str, Any], top: int, left: int, bottom: int, right: int) -> None:
-    """Make labels and truth outside of a part unknown."""
-    outside = np.ones(patch["valid"].shape, bool)
-    outside[top:bottom, left:right] = False
-    for name in {"labels", "truth"} & set(patch):
-        if patch[name] is not None:
-            patch[name][outside] = UNKNOWN
 
 
 def chunks(rows: Sequence[int], cols: Sequence[int], size: int) -> Iterator[np.ndarray]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -240,11 +239,7 @@ def split_patches(
     Raises:
         GlacierError: a training area without a usable patch.
     """
-    again = partial(
-        split_patches, patches, size=size, train_areas=train_areas, block_patches=block_patches,
-        validation_fraction=validation_fraction, buffer_px=buffer_px, overrides=overrides,
-        seed=seed, least=_ENOUGH,
-    )  # fmt: skip
+    given: dict[str, Any] = dict(locals())
     reasons, notes = patches["reason"].to_numpy(object), np.full(len(patches), "", object)
     if overrides is not None:
         reasons, notes = apply_overrides(reasons, overrides)
@@ -294,7 +289,9 @@ def split_patches(
         for which in (part == "validation", part == "train", training & usable)
     )
     split.enough = bool(_suffice(inside, left, whole, validation_fraction))
-    return split if split.enough or least == _ENOUGH else again()
+    if split.enough or least == _ENOUGH:
+        return split
+    return split_patches(**(given | {"least": _ENOUGH}))
 
 
 def both_classes(ice: Any, known: Any, least: int = _ENOUGH) -> Any:
@@ -539,16 +536,17 @@ def cut_by_lines(
             part, reason = split.part[position], split.reason[position]
             if usable[position]:
                 part, reason = "train", "" if part == "buffer" else reason
-            if line is None or not usable[position]:
-                rows.append((position, part, reason, 0, 0, size, size))
-                continue
-            axis, sign, at = line
-            side = sign * place[axis]
-            inside = {"train": side >= at + strip_px, "validation": (side < at) & once[position]}
-            for part, pixels in inside.items():
+            sides = {part: np.ones(size, bool)}
+            axis = 0
+            if line is not None and usable[position]:
+                axis, sign, at = line
+                along = sign * place[axis]
+                sides = {"train": along >= at + strip_px, "validation": along < at}
+                sides["validation"] &= once[position]
+            for part, pixels in sides.items():
                 if pixels.any():
                     window = [[0, size], [0, size]]
-                    window[axis] = [pixels.argmax(), size - pixels[::-1].argmax()]
+                    window[axis] = [int(pixels.argmax()), size - int(pixels[::-1].argmax())]
                     why = reason if pixels.all() else CUT
                     rows.append((position, part, why, *np.transpose(window).ravel()))
     return pd.DataFrame(rows, columns=["patch", "part", "reason", *EDGES])

@@ -98,6 +98,7 @@ def test_odd_frame_by_boosting(tmp_path: Path, capsys: Capture) -> str:
     return judged(train(capsys, folder, "gradient_boosting"), folder)
 
 
+@pytest.mark.slow
 @trap(13, "train: 77 x 155 px cut into 64 px that overlap, by a network", "warned")
 def test_odd_frame_by_network(tmp_path: Path, capsys: Capture) -> str:
     folder = dataset(tmp_path, disc((77, 155), 30, 70, 28))
