@@ -156,7 +156,7 @@ def test_the_notebooks_agree_on_the_defaults():
 @pytest.mark.parametrize("path", SETS, ids=lambda path: path.stem)
 def test_each_parameter_set_fits_the_notebooks(path):
     parameters = notebooks.load_parameters(path, notebooks.all_parameters(ROOT))
-    assert parameters.run == path.stem
+    assert parameters["run"] == path.stem
     assert path.read_text(encoding="utf-8").startswith("# "), "say what it is for"
 
 
@@ -164,4 +164,4 @@ def test_the_named_parameter_sets_are_there():
     assert {"default", "both_dates", "longer", "everest"} <= {path.stem for path in SETS}
     default = notebooks.load_parameters(SETS[[path.stem for path in SETS].index("default")],
                                     notebooks.all_parameters(ROOT))  # fmt: skip
-    assert set(default.values) <= {"run"}
+    assert set(default) == {"run"}

@@ -222,21 +222,15 @@ def explain(change: np.ndarray, cause: np.ndarray, pixel_area_km2: float) -> pd.
         direction (lost, gained), cause, pixels, area_km2 and share, the part of that direction's
         area (nan if there is none).
     """
-    rows = []
-    for code in (LOST, GAINED):
-        numbers = np.bincount(cause[change == code], minlength=len(CAUSES) + 1)
-        total = numbers.sum()
-        rows += [
-            {
-                "direction": TRANSITIONS[code],
-                "cause": name,
-                "pixels": int(numbers[key]),
-                "area_km2": float(numbers[key] * pixel_area_km2),
-                "share": float(numbers[key] / total) if total else math.nan,
-            }
-            for key, name in CAUSES.items()
-        ]
-    return pd.DataFrame(rows)
+    numbers = {
+        TRANSITIONS[code]: np.bincount(cause[change == code], minlength=len(CAUSES) + 1)[1:]
+        for code in (LOST, GAINED)
+    }
+    pixels = pd.DataFrame(numbers, index=list(CAUSES.values())).unstack()
+    table = pixels.rename_axis(["direction", "cause"]).rename("pixels").reset_index()
+    table["area_km2"] = table["pixels"] * pixel_area_km2
+    table["share"] = table["pixels"] / table.groupby("direction")["pixels"].transform("sum")
+    return table
 
 
 def _edge(change: np.ndarray) -> np.ndarray:

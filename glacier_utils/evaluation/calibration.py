@@ -103,21 +103,18 @@ def calibration_scores(
     """
     total = glacier + background
     pixels = int(total.sum())
-    names = ["ece", "ece_equal_count", "mce", "brier", "reliability", "resolution", "uncertainty",
-             "nll"]  # fmt: skip
-    if not pixels:
-        return dict.fromkeys(names, math.nan) | {"pixels": 0}
+    counted = pixels or math.nan
     errors = []
     for equal_count in (False, True):
         table = reliability(glacier, background, bins=bins, equal_count=equal_count)
         gap = (table["share"] - table["probability"]).abs()
-        errors.append((float((gap * table["pixels"]).sum() / pixels), float(gap.max())))
+        errors.append((float((gap * table["pixels"]).sum() / counted), float(gap.max())))
     p = _middles(len(total))
     found = glacier / np.maximum(total, 1)
-    overall = glacier.sum() / pixels
+    overall = glacier.sum() / counted
     parts = {
-        "reliability": float((total * (p - found) ** 2).sum() / pixels),
-        "resolution": float((total * (found - overall) ** 2).sum() / pixels),
+        "reliability": float((total * (p - found) ** 2).sum() / counted),
+        "resolution": float((total * (found - overall) ** 2).sum() / counted),
         "uncertainty": float(overall * (1 - overall)),
     }
     brier = parts["reliability"] - parts["resolution"] + parts["uncertainty"]
@@ -269,4 +266,4 @@ def _middles(bins: int) -> np.ndarray:
 def _log_loss(logits: np.ndarray, glacier: np.ndarray, background: np.ndarray) -> float:
     """Return the mean of -log(probability of the right class), without overflow."""
     losses = glacier * np.logaddexp(0, -logits) + background * np.logaddexp(0, logits)
-    return float(losses.sum() / (glacier.sum() + background.sum()))
+    return float(losses.sum() / ((glacier.sum() + background.sum()) or math.nan))

@@ -131,14 +131,7 @@ def partition(reference: np.ndarray, grid: Grid, glaciers: Glaciers | None = Non
         reference: uint8 [row, col] 0 / 1 / 255, labels or truth.
         grid: of the reference.
         glaciers: of ``burn_glaciers`` on the same grid; None where there is no inventory.
-
-    Raises:
-        ValueError: the shapes differ.
     """
-    reference = np.asarray(reference)
-    shapes = {reference.shape, grid.shape, *([glaciers.numbers.shape] if glaciers else [])}
-    if len(shapes) > 1:
-        raise ValueError(f"reference, grid and glaciers differ in shape: {sorted(shapes)}")
     ice = reference == 1
     numbers = np.where(ice, glaciers.numbers, 0) if glaciers else np.zeros(ice.shape, np.int32)
     table = glaciers.table if glaciers else _unlisted([])

@@ -82,7 +82,8 @@ def band_histograms(pixels: pd.DataFrame, bands: Sequence[str]) -> Figure:
     """
     areas = list(dict.fromkeys(pixels["area"]))
     styles = dict(zip(sorted(set(pixels["date"])), ("-", "--", ":", "-.") * 5, strict=False))
-    ordered = _by_wavelength(bands)
+    # Bands of another name come last.
+    ordered = sorted(bands, key=lambda band: (*BAND_ORDER, band).index(band))
     places = [(area, band) for area in areas for band in ordered]
     figure, axes = graphs(len(places), (2.7, 2.3), (1, 0.7), columns=len(ordered), sharex="col")
     tops = {band: np.nanpercentile(pixels[band], 99.5) for band in ordered}
@@ -92,12 +93,8 @@ def band_histograms(pixels: pd.DataFrame, bands: Sequence[str]) -> Figure:
                 chosen = pixels.query("area == @area and date == @date and `class` == @name")
                 if len(chosen) <= 20:
                     continue
-                counts, edges = np.histogram(
-                    chosen[band], bins=60, range=(0, tops[band]), density=True
-                )
-                middles = (edges[1:] + edges[:-1]) / 2
-                label = f"{name}, {date}"
-                ax.plot(middles, counts, style, color=colour, linewidth=1.3, label=label)
+                ax.hist(chosen[band], bins=60, range=(0, tops[band]), density=True, color=colour,
+                        histtype="step", linestyle=style, label=f"{name}, {date}")  # fmt: skip
         ax.set_yticks([])
         ax.spines["left"].set_visible(False)
         if area == areas[0]:
@@ -107,7 +104,7 @@ def band_histograms(pixels: pd.DataFrame, bands: Sequence[str]) -> Figure:
         if area == areas[-1]:
             ax.set_xlabel("reflectance", fontsize=9)
     # A class may be too rare for a line in one area and not in another.
-    lines = {line.get_label(): line for ax in axes for line in ax.get_lines()}
+    lines = {line.get_label(): line for ax in axes for line in ax.patches}
     legend_below(figure, list(lines.values()), columns=4)
     return figure
 
@@ -206,8 +203,3 @@ def precision_recall(curves: Mapping[str, pd.DataFrame], points: Mapping[str, tu
     ax.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
     ax.legend(frameon=False, fontsize=8, loc="lower left")
     return figure
-
-
-def _by_wavelength(bands: Sequence[str]) -> list[str]:
-    """Return the bands in order of wavelength where that is known."""
-    return [b for b in BAND_ORDER if b in bands] + [b for b in bands if b not in BAND_ORDER]

@@ -22,10 +22,11 @@ from glacier_utils.plotting.style import (
     OUTLINE_COLOUR,
     PAIR_CODES,
     class_legend,
+    coloured,
     composite,
-    draw_codes,
     error_codes,
     escape_math,
+    panels,
     pictures,
     shared_limits,
 )
@@ -62,24 +63,17 @@ def patch_gallery(
     Returns:
         The figure.
     """
-    columns = max(1, min(columns, len(pictures)))
-    bands = 1 if codes is None else 2
-    rows = max(1, -(-len(pictures) // columns))
-    figure, axes = plt.subplots(
-        rows * bands,
-        columns,
-        figsize=(1.9 * columns, (1.9 * bands + 0.35) * rows),
-        squeeze=False,
-        layout="constrained",
-    )
-    for ax in axes.flat:
+    if codes is not None:
+        pictures = [
+            np.concatenate([picture, np.ones_like(picture[: len(picture) // 16 + 1]),
+                            coloured(own, colours, values)])
+            for picture, own in zip(pictures, codes, strict=True)
+        ]  # fmt: skip
+    figure, axes = panels(len(pictures), columns, (1.9, 1.9 * (1 if codes is None else 2) + 0.4))
+    for ax, picture, title in zip(axes, pictures, titles, strict=True):
+        ax.imshow(picture)
+        ax.set_title(escape_math(title), fontsize=8)
         ax.axis("off")
-    for position, (picture, title) in enumerate(zip(pictures, titles, strict=True)):
-        row, column = divmod(position, columns)
-        axes[row * bands, column].imshow(picture)
-        axes[row * bands, column].set_title(escape_math(title), fontsize=8)
-        if codes is not None:
-            draw_codes(axes[row * bands + 1, column], codes[position], colours, values)
     if codes is not None:
         class_legend(figure, colours)
     if note:
@@ -102,14 +96,9 @@ def dropped_patches(
 
     Returns:
         The figure.
-
-    Raises:
-        ValueError: there is none to show.
     """
     reasons = index["reason"].fillna("").astype(str)
     shown = (index["split"] == "dropped") | reasons.str.startswith("kept by override")
-    if not shown.any():
-        raise ValueError("no patch is dropped, nor kept by an override")
     # "unknown 83 % > 50 %" and "dropped by override: fog" are of the kinds before the particulars.
     kinds = reasons[shown].str.extract(r"^([^\d:]*)", expand=False)
     turn = kinds.groupby(kinds).cumcount().sort_values(kind="stable")
@@ -143,12 +132,7 @@ def disagreement_gallery(
 
     Returns:
         The figure.
-
-    Raises:
-        ValueError: there is none to show.
     """
-    if table.empty:
-        raise ValueError("there is no disagreement to show")
     rows = table.iloc[:_MOST_DISAGREEMENTS]
     titles = [f"{row.kind}, {row.km2:.2f} km²\n{row.reason}?" for row in rows.itertuples()]
     if "map_right" in rows:

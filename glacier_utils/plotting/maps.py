@@ -33,11 +33,10 @@ from glacier_utils.plotting.style import (
     OUTLINE_COLOUR,
     PAIR_CODES,
     class_legend,
+    coloured,
     composite,
-    draw_codes,
     error_codes,
     escape_math,
-    legend_below,
     palette,
     panels,
     shared_limits,
@@ -170,7 +169,8 @@ def code_maps(
     """
     figure, axes = _map_panels(maps, bounds)
     for ax, title, extent in axes:
-        draw_codes(ax, maps[title], colours, values, extent)
+        picture = coloured(maps[title], colours, values)
+        ax.imshow(picture, interpolation="nearest", extent=extent)
         map_axes(ax, title)
     class_legend(figure, colours)
     return figure
@@ -571,8 +571,5 @@ def _locate(ax: Axes, areas: Mapping[str, Bounds], bounds: Bounds) -> None:
 
 def _map_legend(figure: Figure, outlines: Mapping[str, gpd.GeoDataFrame], classes: bool) -> None:
     shown = {"glacier": "mapped as glacier", "unknown": "unknown"} if classes else {}
-    patches = [
-        Patch(facecolor=CLASS_COLOURS[name], edgecolor="#555", label=text)
-        for name, text in shown.items()
-    ]
-    legend_below(figure, [*patches, *_outline_lines(outlines)])
+    colours = {text: CLASS_COLOURS[name] for name, text in shown.items()}
+    class_legend(figure, colours, _outline_lines(outlines))

@@ -6,13 +6,13 @@ Class colours are the same everywhere and keep apart for readers with any common
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -137,31 +137,20 @@ def error_codes(prediction: np.ndarray, label: np.ndarray) -> np.ndarray:
     return np.array([1, 3, 2, 0, UNKNOWN], np.uint8)[outcomes(prediction, label)]
 
 
-def draw_codes(
-    ax: Axes,
-    codes: np.ndarray,
-    colours: Mapping[str, str],
-    values: Sequence[int],
-    extent: tuple[float, float, float, float] | None = None,
-) -> None:
-    """Draw class codes into an axes in fixed colours.
+def coloured(codes: np.ndarray, colours: Mapping[str, str], values: Sequence[int]) -> np.ndarray:
+    """Return class codes as a picture in fixed colours.
 
     Args:
-        ax: the axes.
         codes: uint8 [row, col].
         colours: class name -> colour, in the order of ``values``.
         values: the codes; the last one also stands for every code not named.
-        extent: left, right, bottom, top of the picture in the units of the axes.
+
+    Returns:
+        float32 [row, col, 3] in 0..1.
     """
     lookup = np.full(256, len(values) - 1, dtype=np.uint8)
     lookup[list(values)] = range(len(values))
-    ax.imshow(
-        lookup[codes],
-        cmap=ListedColormap(list(colours.values())),
-        norm=BoundaryNorm(np.arange(len(values) + 1) - 0.5, len(values)),
-        interpolation="nearest",
-        extent=extent,
-    )
+    return np.array([to_rgb(colour) for colour in colours.values()], np.float32)[lookup[codes]]
 
 
 def panels(
@@ -220,11 +209,10 @@ def legend_below(figure: Figure, handles: Sequence, columns: int | None = None) 
         )
 
 
-def class_legend(figure: Figure, colours: Mapping[str, str]) -> None:
-    """Put one legend of classes below a figure."""
-    legend_below(
-        figure, [Patch(facecolor=c, edgecolor="#555", label=name) for name, c in colours.items()]
-    )
+def class_legend(figure: Figure, colours: Mapping[str, str], more: Iterable[Line2D] = ()) -> None:
+    """Put one legend of classes below a figure, and of more that is drawn."""
+    classes = [Patch(facecolor=c, edgecolor="#555", label=name) for name, c in colours.items()]
+    legend_below(figure, [*classes, *more])
 
 
 def model_lines(colours: Mapping[str, str]) -> list[Line2D]:

@@ -17,7 +17,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from numbers import Real
@@ -32,7 +32,7 @@ import PIL.Image
 import shapely
 from affine import Affine
 from matplotlib import colormaps
-from matplotlib.colors import to_hex, to_rgb
+from matplotlib.colors import to_hex, to_rgba
 from pyproj import Transformer
 from rasterio.crs import CRS
 from rasterio.warp import Resampling, calculate_default_transform, reproject, transform_bounds
@@ -61,8 +61,6 @@ _BASEMAP = {
     "OpenStreetMap</a> contributors, SRTM. Map style: &copy; "
     '<a href="https://opentopomap.org">OpenTopoMap</a> (CC-BY-SA)',
 }
-
-Colour = tuple[int, int, int, int]  # red, green, blue, alpha in 0..255
 
 
 @dataclass(frozen=True)
@@ -110,6 +108,10 @@ class Frame:
         return self._warp(np.asarray(values, np.float32), np.nan, Resampling.bilinear)
 
     def _warp(self, values: np.ndarray, nodata: float, resampling: Resampling) -> np.ndarray:
+        if values.shape != self.source.shape:
+            raise ValueError(
+                f"an array of {values.shape} does not fit a grid of {self.source.shape}"
+            )
         warped = np.full(self.grid.shape, nodata, values.dtype)
         reproject(
             values, warped, src_transform=self.source.transform,
@@ -169,9 +171,8 @@ class Picture:
     rgb: np.ndarray
     valid: np.ndarray | None = None
 
-    def part(self, name: str, frame: Frame) -> dict:
-        """Return the picture as ``map.js`` reads it; ``name`` is that of its layer."""
-        _check_shape(name, self.rgb, frame.source)
+    def part(self, frame: Frame) -> dict:
+        """Return the picture as ``map.js`` reads it."""
         scale = 255 if self.rgb.dtype == np.uint8 else 1
         warped = np.empty((*frame.grid.shape, 3), np.float32)
         # A band at a time, since a full tile in float32 is half a gigabyte.
@@ -206,15 +207,12 @@ class Classes:
     values: Sequence[int]
     clear: Collection[str] = ()
 
-    def part(self, name: str, frame: Frame) -> dict:
-        """Return the map as ``map.js`` reads it; ``name`` is that of its layer."""
-        _check_shape(name, self.codes, frame.source)
+    def part(self, frame: Frame) -> dict:
+        """Return the map as ``map.js`` reads it."""
         lookup = np.full(256, len(self.values), np.uint8)
-        for position, value in enumerate(self.values, start=1):
-            lookup[value] = position
-        alpha = round(255 * _OPACITY)
+        lookup[list(self.values)] = range(1, len(self.values) + 1)
         colours = [
-            (*_bytes(to_rgb(colour)), 0 if name in self.clear else alpha)
+            to_rgba(colour, 0 if name in self.clear else _OPACITY)
             for name, colour in self.colours.items()
         ]
         index = frame.warp_codes(lookup[np.asarray(self.codes, np.uint8)])
@@ -242,31 +240,23 @@ class Values:
     values: np.ndarray
     label: str
 
-    def part(self, name: str, frame: Frame) -> dict:
-        """Return the map as ``map.js`` reads it; ``name`` is that of its layer."""
-        _check_shape(name, self.values, frame.source)
+    def part(self, frame: Frame) -> dict:
+        """Return the map as ``map.js`` reads it."""
         fraction = np.clip(frame.warp_values(self.values), 0, 1)
         index = np.where(np.isnan(fraction), 0, 1 + np.rint(np.nan_to_num(fraction) * 254))
         return {"image": _palette_png(index, self._ramp(255))}
 
     def legend(self, name: str) -> dict:
         """Return a section of the legend with the colour bar."""
-        colours = [
-            f"rgba({red}, {green}, {blue}, {alpha / 255:.2f})"
-            for red, green, blue, alpha in self._ramp(9)
-        ]
+        colours = [to_hex(colour, keep_alpha=True) for colour in self._ramp(9)]
         ramp = {"colours": colours, "low": "0", "high": "1", "text": self.label}
         return {"title": name, "ramp": ramp}
 
-    def _ramp(self, count: int) -> list[Colour]:
-        """Return the colours of the scale from its low to its high end."""
+    def _ramp(self, count: int) -> np.ndarray:
+        """Return the colours [count, 4] of the scale from its low to its high end."""
         steps = np.linspace(0, 1, count)
         # Half of the scale is enough for the eye to find what is high.
-        alpha = np.clip(2 * steps, 0, 0.9)
-        return [
-            (*_bytes(colour), round(255 * part))
-            for colour, part in zip(colormaps["plasma"](steps)[:, :3], alpha, strict=True)
-        ]
+        return colormaps["plasma"](steps, alpha=np.clip(2 * steps, 0, 0.9))
 
 
 @dataclass(frozen=True)
@@ -287,19 +277,8 @@ class Outlines:
     plus_minus: Mapping[str, str] = field(default_factory=dict)
     colour: str = style.OUTLINE_COLOUR
 
-    def part(self, name: str, frame: Frame) -> dict:
-        """Return the outlines as ``map.js`` reads them: features with the texts of their pop-ups.
-
-        Raises:
-            GlacierError: the table has no CRS or lacks a column; ``name`` says whose it is.
-        """
-        if self.table.crs is None:
-            raise GlacierError(
-                f"{name}: the outlines have no CRS; set it (`set_crs`) before mapping"
-            )
-        columns = {*self.fields, *self.plus_minus.values(), *([self.title] if self.title else [])}
-        if missing := sorted(columns - set(self.table.columns)):
-            raise GlacierError(f"{name}: the outlines have no column {', '.join(missing)}")
+    def part(self, frame: Frame) -> dict:
+        """Return the outlines as ``map.js`` reads them, with the texts of their pop-ups."""
         table = self.table[self.table.geometry.notna()]
         drawn = frame.outlines(table.geometry.map(polygonal))
         features = [
@@ -352,7 +331,7 @@ class Layer:
     name: str
     content: Content
     right: Content | None = None
-    shown: bool = False
+    shown: bool = field(default=False, kw_only=True)
 
 
 def class_map(mask: np.ndarray) -> Classes:
@@ -405,12 +384,9 @@ def write_map(
         The path.
 
     Raises:
-        GlacierError: the grid has no CRS or lies too near a pole, a table lacks a CRS or a column.
-        ValueError: an array does not fit the grid, or two layers have one name.
+        GlacierError: the grid has no CRS or lies too near a pole.
+        ValueError: an array does not fit the grid.
     """
-    names = [layer.name for layer in layers]
-    if len({*names, _BASEMAP["name"]}) <= len(names):
-        raise ValueError(f"layers need names of their own, not {', '.join(names)}")
     frame = web_frame(grid)
     outlined = any(isinstance(layer.content, Outlines) for layer in layers)
     hint = "Click an outline to read about it. " if outlined else ""
@@ -433,9 +409,7 @@ def _layer(layer: Layer, frame: Frame) -> dict:
         "name": layer.name,
         "shown": layer.shown,
         "legend": layer.content.legend(layer.name),
-        "parts": [
-            {"side": side, **content.part(layer.name, frame)} for side, content in sides.items()
-        ],
+        "parts": [{"side": side, **content.part(frame)} for side, content in sides.items()],
     }
 
 
@@ -470,18 +444,15 @@ def _asset(name: str) -> str:
     return (_ASSETS / name).read_text(encoding="utf-8")
 
 
-def _check_shape(name: str, array: np.ndarray, grid: Grid) -> None:
-    shape = np.shape(array)
-    if shape[:2] != grid.shape:
-        raise ValueError(f"{name}: an array of shape {shape} does not fit a grid of {grid.shape}")
+def _palette_png(index: np.ndarray, colours: Iterable) -> str:
+    """Return numbers [row, col] of colours as a PNG's URI; 0 is clear, 1 the first colour.
 
-
-def _palette_png(index: np.ndarray, colours: Sequence[Colour]) -> str:
-    """Return numbers [row, col] of colours as a PNG's URI; 0 is clear, 1 the first colour."""
-    colours = [(0, 0, 0, 0), *colours]
+    Colours are red, green, blue and opacity in 0..1.
+    """
+    palette = np.rint(255 * np.array([(0, 0, 0, 0), *colours])).astype(np.uint8)
     image = PIL.Image.fromarray(index.astype(np.uint8))
-    image.putpalette([part for colour in colours for part in colour[:3]])
-    return _uri(image, "PNG", transparency=bytes(colour[3] for colour in colours))
+    image.putpalette(palette[:, :3].tobytes())
+    return _uri(image, "PNG", transparency=palette[:, 3].tobytes())
 
 
 def _uri(image: PIL.Image.Image, kind: str, **options: object) -> str:
@@ -492,11 +463,6 @@ def _uri(image: PIL.Image.Image, kind: str, **options: object) -> str:
 
 def _data_uri(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
-
-
-def _bytes(colour: Sequence[float]) -> tuple[int, int, int]:
-    red, green, blue = (round(255 * part) for part in colour)
-    return red, green, blue
 
 
 def _words(value: object) -> str:

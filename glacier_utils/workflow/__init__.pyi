@@ -1,4 +1,4 @@
-from .area_page import mapped as mapped
+from .area_page import Mapped as Mapped
 from .area_page import write_swipe_map as write_swipe_map
 from .notebooks import run_all as run_all
 from .runs import compare_runs as compare_runs

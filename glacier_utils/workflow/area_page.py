@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +11,9 @@ import numpy as np
 import pandas as pd
 
 from glacier_utils.change.transition import transition
-from glacier_utils.imagery.source import Source
 from glacier_utils.outlines.matching import assign_ids
 from glacier_utils.plotting import style
 from glacier_utils.plotting.webmap import (
-    Content,
     Layer,
     Outlines,
     Picture,
@@ -60,20 +58,6 @@ class Mapped:
     product: Product
 
 
-def mapped(source: Source, product: Product, date: str) -> Mapped:
-    """Read one date of an area as `write_swipe_map` takes it.
-
-    Args:
-        source: the image.
-        product: what was predicted from it.
-        date: as it is to be shown.
-
-    Returns:
-        The date, with its image in memory.
-    """
-    return Mapped(date, source.read(), product)
-
-
 def write_swipe_map(
     path: str | Path,
     dates: Sequence[Mapped],
@@ -103,21 +87,16 @@ def write_swipe_map(
         raise ValueError(f"{len(dates)} dates: the map compares two, or shows one")
     grid = dates[0].image.grid
     pictures = style.pictures([one.image.reflectance for one in dates], dates[0].image.bands)
-    layers = _by_date(
-        {
-            "Satellite image": [
-                Picture(picture, one.image.valid)
-                for picture, one in zip(pictures, dates, strict=True)
-            ],
-            "Uncertainty of the prediction": [
-                uncertainty_map(one.product.probability()) for one in dates
-            ],
-            "Predicted class": [class_map(one.product.mask) for one in dates],
-        }
-    )
+    views = [Picture(shown, one.image.valid) for shown, one in zip(pictures, dates, strict=True)]
+    doubts = [uncertainty_map(one.product.probability()) for one in dates]
+    layers = [
+        Layer("Satellite image", *views, shown=True),
+        Layer("Uncertainty of the prediction", *doubts),
+        Layer("Predicted class", *(class_map(one.product.mask) for one in dates)),
+    ]
     if label is not None:
         errors = [error_map(one.product.mask, label) for one in dates]
-        layers += _by_date({"Prediction against labels": errors})
+        layers.append(Layer("Prediction against labels", *errors))
         layers.append(Layer("Labels", class_map(label)))
     if len(dates) == 2:
         change = transition(dates[0].product.mask, dates[1].product.mask)
@@ -138,21 +117,12 @@ def write_swipe_map(
         )
         for one in dates
     ]
-    layers += _by_date({"Predicted glaciers": outlines})
+    layers.append(Layer("Predicted glaciers", *outlines, shown=True))
     if len(dates) == 1:
         return write_map(path, grid, layers, title=title)
     note = "What differs within a summer is snow, shadow and the method's own error."
     days = (dates[0].date, dates[1].date)
     return write_map(path, grid, layers, title=title, dates=days, notes=[note])
-
-
-def _by_date(contents: Mapping[str, Sequence[Content]]) -> list[Layer]:
-    """Return layers of one content per date; image and outlines are shown at first."""
-    shown = ("Satellite image", "Predicted glaciers")
-    return [
-        Layer(name, sides[0], sides[1] if len(sides) == 2 else None, shown=name in shown)
-        for name, sides in contents.items()
-    ]
 
 
 def named_outlines(

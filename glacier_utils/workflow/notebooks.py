@@ -15,7 +15,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -46,19 +46,6 @@ class NotebookFailed(Exception):  # noqa: N818 - says what happened
     def __init__(self, message: str, user_error: bool) -> None:
         super().__init__(message)
         self.user_error = user_error
-
-
-@dataclass(frozen=True)
-class ParameterSet:
-    """The values of one YAML file.
-
-    Attributes:
-        run: Name of the run.
-        values: What it sets in the notebooks.
-    """
-
-    run: str
-    values: dict[str, Any] = field(default_factory=dict)
 
 
 def notebook_paths(root: Path) -> list[Path]:
@@ -112,12 +99,15 @@ def all_parameters(root: Path) -> dict[str, Any]:
     return known
 
 
-def load_parameters(path: str | Path, known: dict[str, Any]) -> ParameterSet:
+def load_parameters(path: str | Path, known: dict[str, Any]) -> dict[str, Any]:
     """Read a parameter set and check it against the parameters that the notebooks have.
 
     Args:
         path: A YAML file with one mapping of names to values; ``run`` defaults to the file's stem.
         known: Name -> default value, of all notebooks together.
+
+    Returns:
+        Name -> value of what it sets in the notebooks, and the name of the ``run``.
 
     Raises:
         GlacierError: The file cannot be read, names a parameter that no notebook has, or gives one
@@ -143,7 +133,7 @@ def load_parameters(path: str | Path, known: dict[str, Any]) -> ParameterSet:
             raise GlacierError(
                 f"{path}: {name} is {value!r}, but the notebooks take a value like {known[name]!r}"
             )
-    return ParameterSet(run=str(values.get("run", path.stem)), values=values)
+    return values | {"run": str(values.get("run", path.stem))}
 
 
 def run_all(
@@ -168,10 +158,10 @@ def run_all(
     files = list(files) or [root / "notebooks" / "parameters" / "default.yaml"]
     sets = [load_parameters(path, known) for path in files]
     for parameters in sets:
-        runs.check_name("run", parameters.run)
-        if (name := parameters.values.get("dataset", known.get("dataset"))) is not None:
+        runs.check_name("run", parameters["run"])
+        if (name := parameters.get("dataset", known.get("dataset"))) is not None:
             runs.open_data(name, root)
-    names = [parameters.run for parameters in sets]
+    names = [parameters["run"] for parameters in sets]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise GlacierError(
             f"run {twice[0]!r} stands in two parameter files; give each its own name"
@@ -179,23 +169,22 @@ def run_all(
     return [execute(parameters, root=root, fresh=fresh) for parameters in sets]
 
 
-def execute(parameters: ParameterSet, *, root: Path | None = None, fresh: bool = False) -> runs.Run:
+def execute(parameters: dict[str, Any], *, root: Path, fresh: bool = False) -> runs.Run:
     """Execute all notebooks with one parameter set into ``reports/<run>/`` and export their HTML.
 
     A notebook that is done (see above) is not executed again.
 
     Args:
         parameters: As from `load_parameters`.
-        root: The project's folder (default: found from the working directory).
+        root: The project's folder.
         fresh: Whether to execute finished notebooks again too.
 
     Raises:
         NotebookFailed: A cell raised; the executed copy is kept as ``<notebook>.failed.ipynb``.
     """
-    root = root or runs.project_root()
-    run = runs.open_run(parameters.run, root)
+    run = runs.open_run(parameters["run"], root)
     defaults = all_parameters(root)
-    run.record(parameters=defaults | parameters.values | {"run": parameters.run})
+    run.record(parameters=defaults | parameters)
     before = {} if fresh else run.read_record().get("steps") or {}
     steps: dict[str, Any] = {}
     for step in _steps(parameters, run, root):
@@ -235,14 +224,13 @@ def _is_done(step: _Step, recorded: dict[str, Any]) -> bool:
     return there and recorded.get("fingerprint") == step.fingerprint
 
 
-def _steps(parameters: ParameterSet, run: runs.Run, root: Path) -> Iterator[_Step]:
+def _steps(parameters: dict[str, Any], run: runs.Run, root: Path) -> Iterator[_Step]:
     """Yield the steps of a run in order; each is read when its turn has come."""
     key = fingerprint([_code_fingerprint(root), runs.versions()])
-    given = parameters.values | {"run": parameters.run}
     for path in notebook_paths(root):
         own = notebook_parameters(path)
-        values = {name: given[name] for name in own if name in given}
-        data = given.get("dataset", own.get("dataset"))
+        values = {name: parameters[name] for name in own if name in parameters}
+        data = parameters.get("dataset", own.get("dataset"))
         state = "" if data is None else runs.open_data(data, root).fingerprint
         key = fingerprint([key, [cell.source for cell in _read(path).cells], values, state])
         yield _Step(path, values, run.folder / path.name, key)
@@ -284,20 +272,16 @@ def _execute_one(path: Path, target: Path, values: dict[str, Any], root: Path) -
             progress_bar=sys.stderr.isatty(),
             config=_KERNEL,
         )
-    except papermill.PapermillExecutionError as error:
+    except (papermill.PapermillExecutionError, DeadKernelError) as error:
         running.replace(failed)
-        reason = " ".join(f"{error.ename}: {error.evalue}".split())
+        if isinstance(error, DeadKernelError):
+            why = f"[{_stopped_at(failed)}] ended the kernel, most often because memory ran out"
+        else:
+            reason = " ".join(f"{error.ename}: {error.evalue}".split())
+            why = f"[{error.exec_count}] failed ({reason})"
         raise NotebookFailed(
-            f"{path.stem}: cell [{error.exec_count}] failed ({reason}); "
-            f"see {runs.relative(failed, root)}",
-            user_error=error.ename == GlacierError.__name__,
-        ) from error
-    except DeadKernelError as error:
-        running.replace(failed)
-        raise NotebookFailed(
-            f"{path.stem}: cell [{_stopped_at(failed)}] ended the kernel, most often because "
-            f"memory ran out; see {runs.relative(failed, root)}",
-            user_error=False,
+            f"{path.stem}: cell {why}; see {runs.relative(failed, root)}",
+            user_error=getattr(error, "ename", "") == GlacierError.__name__,
         ) from error
     except BaseException:
         running.unlink(missing_ok=True)

@@ -102,9 +102,7 @@ def _title(notebook: nbformat.NotebookNode) -> str:
 
 
 def _page_title(page: Path) -> str:
-    """Return the title of the notebook that a page was made from, with its number in front."""
+    """Return the title of the notebook that a page was made from."""
     notebook = page.with_suffix(".ipynb")
     title = _title(nbformat.read(notebook, as_version=4)) if notebook.exists() else ""
-    number = page.stem[:2]
-    title = title or page.stem
-    return title if title.startswith(number) else f"{number} {title}"
+    return title or page.stem

@@ -222,12 +222,12 @@ def temporal_conclusions(
     sentences: Sequence[str],
     dates: Sequence[str],
     *,
-    areas: pd.DataFrame | None = None,
-    sums: pd.DataFrame | None = None,
-    repeatability: pd.DataFrame | None = None,
-    costs: pd.DataFrame | None = None,
-    model: str | None = None,
-    main_date: str | None = None,
+    areas: pd.DataFrame,
+    sums: pd.DataFrame,
+    repeatability: pd.DataFrame,
+    costs: pd.DataFrame,
+    model: str,
+    main_date: str,
     over_time: Sequence[str] = (),
 ) -> str:
     """Write in plain words what may be concluded from a temporal comparison and what not.
@@ -237,23 +237,20 @@ def temporal_conclusions(
         dates: all dates, in order.
         areas: of ``series.area_table`` with causes.
         sums: of ``series.sum_table``.
-        repeatability: of ``series.repeatability``.
+        repeatability: of ``series.repeatability``; empty with one date.
         costs: of ``series.cost_of_dates``.
-        model: whose rows are meant; all if None.
+        model: whose rows are meant.
         main_date: the date of training.
         over_time: areas that lie on the ground of training, of ``comparison.areas_over_time``.
 
     Returns:
         Markdown.
     """
-    areas, sums, repeatability = (
-        None if table is None or table.empty else _of(table, model)
-        for table in (areas, sums, repeatability)
-    )
+    areas, sums = (table[table["model"] == model] for table in (areas, sums))
     parts = ["## What may be concluded", "", *(f"- {text}" for text in sentences)]
     if len(dates) > 1:
-        parts += [*_sums(sums, dates), *_repeats(repeatability), *_costs(costs, main_date)]
-    elif areas is not None:
+        parts += [*_sums(sums, dates), *_repeats(repeatability, model), *_costs(costs, main_date)]
+    else:
         parts += [
             f"- Area {row.area}: the mapped glacier area is {km2(row.area_km2)} km2 "
             f"({_range(row.low, row.high)}) on {row.date}."
@@ -267,10 +264,6 @@ def temporal_conclusions(
 def km2(value: float) -> str:
     """Write an area with as many digits as it bears."""
     return f"{value:.1f}" if abs(value) >= 100 else f"{value:.2f}"
-
-
-def _of(table: pd.DataFrame, model: str | None) -> pd.DataFrame:
-    return table if model is None else table[table["model"] == model]
 
 
 def _range(low: float, high: float) -> str:
@@ -307,9 +300,7 @@ def _composition(explained: pd.DataFrame) -> str:
     return f"Of the {km2(total)} km2 mapped differently, {', '.join([*named, unexplained])}."
 
 
-def _sums(sums: pd.DataFrame | None, dates: Sequence[str]) -> list[str]:
-    if sums is None:
-        return []
+def _sums(sums: pd.DataFrame, dates: Sequence[str]) -> list[str]:
     lines = []
     for row in sums[sums["date"] == dates[-1]].itertuples():
         shown = row.change_low_correlated > 0 or row.change_high_correlated < 0
@@ -334,12 +325,12 @@ def _sums(sums: pd.DataFrame | None, dates: Sequence[str]) -> list[str]:
     return lines
 
 
-def _repeats(table: pd.DataFrame | None) -> list[str]:
-    if table is None:
+def _repeats(table: pd.DataFrame, model: str) -> list[str]:
+    if table.empty:
         return []
     lines = []
     keys = ["area", "before", "after"]
-    for (area, before, after), group in table.groupby(keys, sort=False):
+    for (area, before, after), group in table[table["model"] == model].groupby(keys, sort=False):
         known = group.dropna(subset=["same"]).set_index("ground")
         parts = [
             f"{100 * known.loc[ground, 'changed']:.1f} % of {phrase}"
@@ -360,9 +351,7 @@ def _repeats(table: pd.DataFrame | None) -> list[str]:
     return lines
 
 
-def _costs(costs: pd.DataFrame | None, main_date: str | None) -> list[str]:
-    if costs is None or costs.empty:
-        return []
+def _costs(costs: pd.DataFrame, main_date: str) -> list[str]:
     best = "truth" if (costs["reference"] == "truth").any() else "labels"
     lines = []
     for row in costs[costs["reference"] == best].dropna(subset=["low"]).itertuples():
@@ -376,7 +365,7 @@ def _costs(costs: pd.DataFrame | None, main_date: str | None) -> list[str]:
     return lines
 
 
-def _limits(areas: pd.DataFrame | None, dates: Sequence[str]) -> list[str]:
+def _limits(areas: pd.DataFrame, dates: Sequence[str]) -> list[str]:
     lines = []
     if len(dates) < 2:
         lines.append("- Anything about change: there is one date only.")
@@ -390,25 +379,24 @@ def _limits(areas: pd.DataFrame | None, dates: Sequence[str]) -> list[str]:
             "- The intervals of change take the errors of the two dates as independent: nothing "
             "here measures how far they are alike over so long a time."
         )
-    if len(dates) > 1 and areas is not None and "cause_rest_km2" in areas:
+    if len(dates) > 1:
         for row in areas[areas["date"] == dates[-1]].itertuples():
             lines.append(
                 f"- That what differs is ice: in area {row.area}, as far as the rules are right, a "
                 f"real change could hide only in the {km2(row.cause_rest_km2)} km2 that none of "
                 f"them explains and the {km2(row.cause_edge_km2)} km2 at the outline's edge."
             )
-    if areas is not None:
-        unknown = areas["unknown_km2"].max()
-        if unknown > 0:
-            lines.append(
-                f"- Anything about the ground that is unknown on a date (up to {km2(unknown)} km2)."
-            )
+    unknown = areas["unknown_km2"].max()
+    if unknown > 0:
         lines.append(
-            "- How good the areas are in another region: the intervals hold the net error seen on "
-            "the validation part (where there is one), and the labels' age with it, but not that "
-            "other ground may be of another kind."
-            if areas["bias_km2"].notna().any()
-            else "- How large the classification's error is: it was not measured here, and the "
-            "intervals hold the outline's uncertainty only."
+            f"- Anything about the ground that is unknown on a date (up to {km2(unknown)} km2)."
         )
+    lines.append(
+        "- How good the areas are in another region: the intervals hold the net error seen on "
+        "the validation part (where there is one), and the labels' age with it, but not that "
+        "other ground may be of another kind."
+        if areas["bias_km2"].notna().any()
+        else "- How large the classification's error is: it was not measured here, and the "
+        "intervals hold the outline's uncertainty only."
+    )
     return lines

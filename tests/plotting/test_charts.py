@@ -55,7 +55,7 @@ def test_band_histograms(areas, dates):
     # In the order of wavelength.
     assert [ax.get_title() for ax in axes[0]] == ["blue", "green", "red", "nir"]
     assert {ax.get_xlabel() for ax in axes[-1]} == {"reflectance"}
-    assert {len(ax.get_lines()) for ax in figure.axes} == {2 * len(dates)}
+    assert {len(ax.patches) for ax in figure.axes} == {2 * len(dates)}
     assert set(legend(figure)) == {
         f"{name}, {date}" for name in ("glacier", "not glacier") for date in dates
     }

@@ -29,7 +29,7 @@ def mapped(folder, date: str, last: int) -> area_page.Mapped:
     product = scenes.write_products(
         segmenter(FirstBand()), source, folder, f"test_{date}", date=date
     )
-    return area_page.mapped(source, product, date)
+    return area_page.Mapped(date, source.read(), product)
 
 
 def inventory() -> gpd.GeoDataFrame:

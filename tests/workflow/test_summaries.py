@@ -47,10 +47,10 @@ COSTS = pd.DataFrame(
 )  # fmt: skip
 
 
-def page(**tables) -> str:
+def page(dates=DATES, **tables) -> str:
     known: dict = {"areas": AREAS, "sums": SUMS, "repeatability": REPEATABILITY, "costs": COSTS}
     return summaries.temporal_conclusions(
-        ["Area test: words."], DATES, **(known | tables), model="a", main_date=DATES[1]
+        ["Area test: words."], dates, **(known | tables), model="a", main_date=DATES[1]
     )
 
 
@@ -77,9 +77,7 @@ def test_the_page_says_what_may_be_concluded_and_what_not():
 def test_more_changed_glaciers_than_chance_gives_are_no_news_within_a_month():
     text = page(sums=SUMS.assign(changed=4))
     assert "no change of one of them can be believed" in text
-    years = summaries.temporal_conclusions(
-        [], ("2001-08", "2023-08"), sums=SUMS.assign(changed=4, date="2023-08"), areas=AREAS
-    )
+    years = page(("2001-08", "2023-08"), sums=SUMS.assign(changed=4, date="2023-08"))
     assert "4 of them changed" in years
     assert "can be believed" not in years
     assert "Retreat or advance" not in years
@@ -92,7 +90,7 @@ def test_a_sum_that_changed(column):
 
 
 def test_one_date_tells_nothing_of_change():
-    text = summaries.temporal_conclusions(["There is one date only."], DATES[:1], areas=AREAS)
+    text = page(DATES[:1], repeatability=pd.DataFrame())
     assert "Anything about change" in text
     assert "could hide" not in text
     assert "- Area test: the mapped glacier area is 50.00 km2 (30.00 to 60.00) on 2023-08." in text
