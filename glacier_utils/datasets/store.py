@@ -19,7 +19,7 @@ from glacier_utils.datasets.splitting import SPLITS
 from glacier_utils.errors import GlacierError, did_you_mean
 from glacier_utils.files import write_json
 
-FORMAT = 2
+FORMAT = 3
 """Goes up when the same parameters would give another store."""
 
 _COLUMNS = [
