@@ -43,10 +43,7 @@ _KEY = ["model", "area", "date"]
 
 
 def predict(
-    checkpoints: Mapping[str, Path],
-    data: Dataset,
-    areas: Sequence[str],
-    dates: Sequence[str],
+    checkpoints: Mapping[str, Path], data: Dataset, areas: Sequence[str], dates: Sequence[str]
 ) -> dict[Key, Map]:
     """Map every area on every date with every model.
 
@@ -232,9 +229,7 @@ def locate_causes(
 
 
 def explain(
-    changes: Mapping[str, np.ndarray],
-    causes: Mapping[str, np.ndarray],
-    grids: Mapping[str, Grid],
+    changes: Mapping[str, np.ndarray], causes: Mapping[str, np.ndarray], grids: Mapping[str, Grid]
 ) -> pd.DataFrame:
     """Return what each area's change is made of.
 
@@ -308,11 +303,11 @@ def glacier_table(
     rows = []
     for (model, area, date), found in maps.items():
         part = parts[area]
-        windows = ndimage.find_objects(part.zones)
+        windows = ndimage.find_objects(part.zones, max(part.table.index, default=0))
         first = _first_date(maps, model, area)
         wanted = _errors_of(errors, model, first, date)
         for number, glacier in part.table.iterrows():
-            window = windows[number - 1] if number <= len(windows) else None
+            window = windows[number - 1]
             if window is None:
                 continue
             own = part.zones[window] == number

@@ -71,30 +71,20 @@ class Estimate:
         return float(2 * stats.t.sf(abs(self.value) / self.error, self.freedom))
 
 
-def score_interval(
-    counts: pd.DataFrame,
-    *,
-    score: str = "iou",
-    level: float = 0.95,
-    samples: int = 2000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Return the interval of a pooled score, resampling whole spatial blocks.
+def score_interval(counts: pd.DataFrame, *, score: str = "iou") -> tuple[float, float]:
+    """Return the 95 % interval of a pooled score, resampling whole spatial blocks.
 
     Args:
         counts: tp, fp, fn, tn and ``block``, the block of ground of each row. Blocks should exceed
             the correlation length of the errors (``block_side``).
         score: of ``metrics.SCORES``.
-        level: of confidence.
-        samples: number of draws.
-        seed: of the draws.
 
     Returns:
         Its ends, cut off at the least and the largest value that the score can have; (nan, nan)
         with fewer than two blocks that say anything about the score.
     """
-    found = _estimate(_block_sums([counts]), score, samples, seed)
-    low, high = (float(np.clip(end, LOWEST[score], 1)) for end in found.interval(level))
+    found = _estimate(_block_sums([counts]), score)
+    low, high = (float(np.clip(end, LOWEST[score], 1)) for end in found.interval())
     return low, high
 
 
@@ -327,8 +317,7 @@ def block_side(correlation_m: float, extent_m: tuple[float, float]) -> Side:
     are as large as sixteen allow and ``enough`` is False: intervals are then too narrow.
 
     Args:
-        correlation_m: correlation length of the errors; nan without an error, inf if it reaches
-            beyond half the area.
+        correlation_m: correlation length of the errors; nan without an error.
         extent_m: height and width of the area.
     """
     height, width = extent_m
@@ -344,8 +333,6 @@ def block_side(correlation_m: float, extent_m: tuple[float, float]) -> Side:
         return Side(side, number, True, f"{text}: the map has no error to correlate")
     if side > correlation_m:
         return Side(side, number, True, f"{text}, {side / correlation_m:.1f} times {length}")
-    if math.isinf(correlation_m):
-        length = "the errors' correlation length, which reaches beyond half the area"
     return Side(
         side, number, False, f"{text} do not exceed {length}: intervals are too narrow here"
     )

@@ -135,28 +135,21 @@ def causes(
     """
     found, seen = outcomes(mask, reference), cover(image, clouds)
     pixel = image.grid.pixel_area_km2
-    rows = []
+    tables = []
     for (kind, wrong), names, right in zip(KINDS.items(), (ON_ICE, OFF_ICE), (0, 3), strict=True):
         wrongs, rights = (
-            np.bincount(seen[found == code], minlength=len(COVERS) + 1) for code in (wrong, right)
+            np.bincount(seen[found == code], minlength=len(COVERS) + 1)[1:]
+            for code in (wrong, right)
         )
-        errors = wrongs[1:].sum()
-        for surface in dict.fromkeys(names.values()):
-            codes = [code for code, name in COVERS.items() if names[name] == surface]
-            number = int(wrongs[codes].sum())
-            total = number + int(rights[codes].sum())
-            rows.append(
-                {
-                    "kind": kind,
-                    "surface": surface,
-                    "pixels": number,
-                    "km2": number * pixel,
-                    "share": number / errors if errors else math.nan,
-                    "total_km2": total * pixel,
-                    "right": 1 - number / total if total else math.nan,
-                }
-            )
-    return pd.DataFrame(rows)
+        table = pd.DataFrame({"pixels": wrongs, "total": wrongs + rights})
+        table = table.groupby([names[cover] for cover in COVERS.values()]).sum()
+        # In the order of the names.
+        table = table.loc[list(dict.fromkeys(names.values()))].rename_axis("surface").reset_index()
+        tables.append(table.assign(kind=kind, share=table["pixels"] / table["pixels"].sum()))
+    table = pd.concat(tables, ignore_index=True)
+    table["km2"], table["total_km2"] = table["pixels"] * pixel, table["total"] * pixel
+    table["right"] = 1 - table["pixels"] / table["total"]
+    return table[["kind", "surface", "pixels", "km2", "share", "total_km2", "right"]]
 
 
 def check_rules(surface: np.ndarray, truth: np.ndarray, image: Image) -> pd.DataFrame:

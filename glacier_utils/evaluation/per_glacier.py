@@ -342,10 +342,10 @@ def _buffers(
 ) -> list[float]:
     """Return the uncertainty in km2 of the mapped area in each zone, by ``mapped_area``."""
     mapped = np.where(found < 4, (found < 2).astype(np.float32), np.float32(np.nan))
-    windows = ndimage.find_objects(zones + 1)
+    windows = ndimage.find_objects(zones + 1, max(numbers) + 1)
     reaches = []
     for number in numbers:
-        window = windows[number] if number < len(windows) else None
+        window = windows[number]
         if window is None:
             reaches.append(0.0)
             continue

@@ -322,15 +322,12 @@ def _without_yaml_habits(value: Any, default: Any) -> Any:
 
 def _same_kind(value: Any, default: Any) -> bool:
     """Say whether ``value`` may stand where ``default`` stood; an int may stand for a float."""
-    if default is None:
-        return True
-    if isinstance(default, bool) or isinstance(value, bool):
-        return isinstance(default, bool) and isinstance(value, bool)
-    if isinstance(default, float):
-        return isinstance(value, int | float)
     if isinstance(default, list) and default and isinstance(value, list):
         return all(_same_kind(item, default[0]) for item in value)
-    return isinstance(value, type(default))
+    kind = int | float if isinstance(default, float) else type(default)
+    # To Python a bool is an int.
+    alike = isinstance(value, bool) == isinstance(default, bool)
+    return default is None or (alike and isinstance(value, kind))
 
 
 def _literal(path: Path) -> str:

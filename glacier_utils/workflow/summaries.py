@@ -53,7 +53,7 @@ def spatial_conclusions(
         pairs: of ``comparison.against_baselines``.
         clear: of ``comparison.clearly_better``.
         per_glacier: of ``per_glacier.scores_per_glacier``.
-        calibration: of ``comparison.calibrate``; may be empty.
+        calibration: of ``comparison.calibrate``.
         bias: of ``comparison.measure_label_bias``.
         over_time: areas that lie on the ground of training, of ``comparison.areas_over_time``.
 
@@ -143,8 +143,6 @@ def _glaciers(best: str, table: pd.DataFrame) -> list[str]:
 
 
 def _probabilities(best: str, table: pd.DataFrame) -> str:
-    if table.empty:
-        return ""
     own = table[(table["model"] == best) & (table["reference"] == table["reference"].iloc[-1])]
     if own.empty:
         return ""

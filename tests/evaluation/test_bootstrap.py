@@ -185,20 +185,26 @@ def worsened(frame, by):
 # --- one score
 
 
+def estimate(
+    frame: pd.DataFrame, score: str = "iou", samples: int = 2000, seed: int = 0
+) -> bootstrap.Estimate:
+    return bootstrap._estimate(bootstrap._block_sums([frame]), score, samples, seed)
+
+
 def test_the_interval_holds_the_score_and_repeats():
     frame = counted(30)
     low, high = bootstrap.score_interval(frame)
     assert low < metrics.score_table(frame)["iou"] < high
     assert (low, high) == bootstrap.score_interval(frame)
-    assert (low, high) != bootstrap.score_interval(frame, seed=1)
-    narrow = bootstrap.score_interval(frame, level=0.5)
+    assert (low, high) != estimate(frame, seed=1).interval()
+    narrow = estimate(frame).interval(0.5)
     assert low < narrow[0] < narrow[1] < high
 
 
 def test_the_interval_is_that_of_a_mean_where_the_score_is_one():
     # With 100 glacier pixels a block the recall is a mean of blocks, whose interval is Student's.
     frame = counted(12)
-    low, high = bootstrap.score_interval(frame.assign(fp=0), score="recall", samples=20_000)
+    low, high = estimate(frame.assign(fp=0), "recall", samples=20_000).interval()
     values = frame["tp"] / 100
     expected = stats.t.interval(0.95, 11, values.mean(), stats.sem(values))
     assert (low, high) == pytest.approx(expected, abs=2e-3)
@@ -210,7 +216,7 @@ def test_two_blocks_by_hand():
     frame = pd.DataFrame({"tp": [1, 0], "fp": [0, 0], "fn": [0, 1], "tn": 0, "block": ["a", "b"]})
     assert bootstrap.score_interval(frame) == (0.0, 1.0)
     reach = 0.5 * stats.t.ppf(0.6, 1)
-    found = bootstrap.score_interval(frame, level=0.2, samples=100_000)
+    found = estimate(frame, samples=100_000).interval(0.2)
     assert found == pytest.approx((0.5 - reach, 0.5 + reach), abs=2e-3)
 
 
@@ -258,7 +264,7 @@ def test_intervals_stay_within_what_a_score_can_be(number, seed, score):
     rng = np.random.default_rng(seed)
     frame = pd.DataFrame(rng.integers(0, 5, (number, 4)), columns=metrics.COUNTS)
     frame["block"] = np.arange(number)
-    low, high = bootstrap.score_interval(frame, score=score, samples=100)
+    low, high = bootstrap.score_interval(frame, score=score)
     value = metrics.score_table(frame)[score]
     if math.isnan(low):
         return
@@ -413,7 +419,7 @@ def held(tables: Iterable[pd.DataFrame], truth: float) -> tuple[float, float]:
     """How often the interval holds the truth, and how often that by percentiles does."""
     found = []
     for counts in tables:
-        ends = bootstrap.score_interval(counts, samples=400), by_percentiles(counts)
+        ends = estimate(counts, samples=400).interval(), by_percentiles(counts)
         found.append([low <= truth <= high for low, high in ends if np.isfinite(low)])
     ours, usual = np.mean(found, axis=0)
     return ours, usual
