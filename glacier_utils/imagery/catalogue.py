@@ -125,18 +125,15 @@ def search(endpoint: str, collection: str, box: Sequence[float], date: str) -> l
             collections=[collection], bbox=list(box), datetime=date, limit=100, max_items=_MAX_ITEMS
         )
         return list(found.items_as_dicts())
-    except APIError as error:
-        status = getattr(error, "status_code", None)
-        what = "cannot be reached" if status is None else f"answers with error {status}"
+    except Exception as error:
+        # What the client raises where it is given anything but STAC is not for it to say.
+        what = "is no STAC API that can be searched"
+        if isinstance(error, APIError):
+            status = getattr(error, "status_code", None)
+            what = "cannot be reached" if status is None else f"answers with error {status}"
         raise GlacierError(
             f"{where}: {what} ({clean_text(error, 160)}); check the network, --endpoint and "
             "--collection, or try again later"
-        ) from error
-    except Exception as error:
-        # What the client raises where it is given anything but STAC is not for it to say.
-        raise GlacierError(
-            f"{where}: is no STAC API that can be searched ({clean_text(error, 160)}); check "
-            "--endpoint"
         ) from error
 
 

@@ -211,8 +211,7 @@ def _check_arguments(endpoint: str, dates: Sequence[str], max_cloud: float) -> l
             f"--endpoint {clean_text(endpoint)}: is no address of a STAC API; it looks like "
             f"{ENDPOINT}"
         )
-    if not dates:
-        raise GlacierError("--dates: name at least one, as 2023-07 or 2023-07-24")
+
     for date in dates:
         try:
             image_day(date)
@@ -460,15 +459,13 @@ def _usable(
     """Return the items that may be loaded, and what was left out for which reason."""
     where = f"the box {_spaced(bbox)}"
     found, notes = candidates(items, box, grid.crs)
-    if not found and notes:
-        raise GlacierError(
-            f"{what}: none of its {len(items)} items can be used; {notes[0]}; take another date or "
-            "--collection"
-        )
     if not found:
+        reason = f"no image of {where}"
+        if notes:
+            reason = f"none of its {len(items)} items can be used; {notes[0]}"
         raise GlacierError(
-            f"{what}: no image of {where}; take a wider span of time (a month instead of a day), "
-            "or check --bbox (west south east north) and --collection"
+            f"{what}: {reason}; take another date or a wider span of time (a month instead of a "
+            "day), or check --bbox (west south east north) and --collection"
         )
     clear = [one for one in found if one.cloud is None or one.cloud <= max_cloud]
     if not clear:

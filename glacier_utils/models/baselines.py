@@ -350,7 +350,7 @@ class GradientBoosting(TreeModel):
         if not rate > 0:
             raise ValueError(f"rate must be above 0, not {rate}")
         self.leaf, self.rate = leaf, rate
-        self.features = (bands + 2) * (1 + 2 * len(WINDOWS))
+
         self.register_buffer("start", torch.zeros(1))
 
     def pixel_features(self, images: torch.Tensor) -> torch.Tensor:
@@ -365,7 +365,7 @@ class GradientBoosting(TreeModel):
             images: normalised [n, band, row, col].
 
         Returns:
-            float32 [n, feature, row, col] with ``features`` features; those of a pixel depend on
+            float32 [n, feature, row, col] with (bands + 2) * 7 features; those of a pixel depend on
             the ``REACH`` pixels around it alone.
         """
         images = images.float()

@@ -137,10 +137,9 @@ def load_checkpoint(path: str | Path) -> Segmenter:
             "in version 0.2.0; train it again, or map with version 0.1.0"
         )
     try:
-        required = [content[key] for key in ("name", "bands", "mean", "std")]
-        known = ("arguments", "threshold", "temperature", "provenance")
+        known = ("mean", "std", "arguments", "threshold", "temperature", "provenance")
         settings = {key: content[key] for key in known}
-        segmenter = Segmenter(*required, **settings)
+        segmenter = Segmenter(content["name"], content["bands"], **settings)
         segmenter.network.load_state_dict(content["weights"])
     except GlacierError as error:
         raise GlacierError(f"{path}: {error}") from error

@@ -33,7 +33,7 @@ from glacier_utils.errors import GlacierError
 from glacier_utils.files import file_name, write_text
 from glacier_utils.outlines.inventory import areas_km2
 from glacier_utils.outlines.polygonization import polygonize_file
-from glacier_utils.outlines.reading import polygonal, unwrapped
+from glacier_utils.outlines.reading import polygonal
 from glacier_utils.raster.grid import Grid, same_crs
 from glacier_utils.raster.io import crs_name, open_raster, read_header
 
@@ -67,18 +67,11 @@ def write_vrt(path: str | Path, rasters: Sequence[str | Path], *, margin: int = 
         margin: in pixels of each raster, at most a quarter of its side.
 
     Raises:
-        GlacierError: no rasters, or rasters that do not belong together.
+        GlacierError: rasters that do not belong together.
     """
     path = Path(path)
-    if not rasters:
-        raise GlacierError(f"{path}: a mosaic needs at least one raster")
     found = [_read(Path(raster)) for raster in rasters]
     for other in found[1:]:
-        if not same_crs(other.grid.crs, found[0].grid.crs):
-            raise GlacierError(
-                f"{other.path}: its CRS {crs_name(other.grid)} is not {crs_name(found[0].grid)} as "
-                f"of {found[0].path.name}; put them into mosaics of their own"
-            )
         if other.look != found[0].look:
             raise GlacierError(
                 f"{other.path}: nodata, scale or colours are not those of "
@@ -285,52 +278,36 @@ def _remove_others(folder: Path, rasters: dict[str, list[Path]]) -> None:
 
 def _across(traced: Sequence[gpd.GeoDataFrame], mosaics: Sequence[Path]) -> gpd.GeoDataFrame:
     """Join the outlines of mosaics of several CRSs on one equal-area plane, in order."""
-    plane = _plane(mosaics)
-    result: gpd.GeoSeries | None = None
+    plane = _plane(read_header(mosaics[0]).grid)
+    result = gpd.GeoSeries([], crs=plane)
     covered = shapely.Polygon()
     for number, (table, path) in enumerate(zip(traced, mosaics, strict=True)):
         grid = read_header(path).grid
         step = _FOLLOWED * grid.transform.a
         shapes = table.geometry.segmentize(step).to_crs(plane)
         shapes = gpd.GeoSeries([polygonal(shape) for shape in shapes], crs=plane)
-        if result is None:
-            result = shapes
-        else:
-            cut = [_without(shape, covered) for shape in shapes]
-            result = _joined(result, gpd.GeoSeries(cut, crs=plane), covered, grid.resolution)
+        cut = [polygonal(shape) for shape in shapes.difference(covered)]
+        result = _joined(result, gpd.GeoSeries(cut, crs=plane), covered, grid.resolution)
         if number < len(mosaics) - 1:
-            ground = gpd.GeoSeries([_ground(path)], crs=table.crs).segmentize(step).to_crs(plane)
-            covered = polygonal(shapely.union(covered, polygonal(ground.iloc[0])))
+            ground = _projected(_ground(path), grid, plane)
+            covered = polygonal(shapely.union(covered, polygonal(ground)))
     return gpd.GeoDataFrame(geometry=result, crs=plane)
 
 
-def _plane(mosaics: Sequence[Path]) -> pyproj.CRS:
-    """Return an equal-area projection around the middle of all mosaics."""
-    grids = [read_header(path).grid for path in mosaics]
-    steps = [(grid.bounds[2] - grid.bounds[0]) / 10 for grid in grids]
-    boxes = unwrapped(_frames(grids, steps, "EPSG:4326"))
-    first = boxes[0].centroid.x
-    # Each within half a turn of the first, so that 179 and -179 are neighbours.
-    places = [(first + (box.centroid.x - first + 180) % 360 - 180, box.centroid.y) for box in boxes]
-    east, north = np.mean(places, axis=0)
+def _plane(grid: Grid) -> pyproj.CRS:
+    """Return an equal-area projection around the middle of a mosaic."""
+    middle = _projected(grid.box.centroid, grid, "EPSG:4326")
     return pyproj.CRS.from_dict(
-        {"proj": "laea", "lat_0": round(north, 3), "lon_0": round((east + 180) % 360 - 180, 3),
+        {"proj": "laea", "lat_0": round(middle.y, 3), "lon_0": round(middle.x, 3),
          "datum": "WGS84", "units": "m"}
     )  # fmt: skip
 
 
-def _frames(grids: Sequence[Grid], steps: Sequence[float], crs: Any) -> np.ndarray:
-    """Return the frames of rasters that have a CRS in another, with a point at each step."""
-    found: list[Any] = []
-    for grid, step in zip(grids, steps, strict=True):
-        edge, own = shapely.segmentize(grid.box, step), grid.crs
-        assert own is not None
-        found.append(gpd.GeoSeries([edge], crs=own.to_wkt()).to_crs(crs).iloc[0])
-    return np.array(found, dtype=object)
-
-
-def _without(shape: shapely.Geometry, covered: shapely.Geometry) -> shapely.Geometry:
-    return polygonal(shapely.difference(shape, covered)) if shape.intersects(covered) else shape
+def _projected(shape: shapely.Geometry, grid: Grid, crs: Any) -> Any:
+    """Bring a shape from the CRS of a grid, which has one, to another, edges in place."""
+    own: Any = grid.crs
+    along = shapely.segmentize(shape, _FOLLOWED * grid.transform.a)
+    return gpd.GeoSeries([along], crs=own.to_wkt()).to_crs(crs).iloc[0]
 
 
 def _joined(
@@ -347,9 +324,8 @@ def _joined(
     near = shapely.intersects(shapes, seam)
     whole = shapely.union_all(shapes[near])
     there = shapely.intersection(whole, seam.buffer(3 * pixel))
-    closed = there.buffer(0.75 * pixel, join_style="mitre").buffer(
-        -0.75 * pixel, join_style="mitre"
-    )
+    wide = there.buffer(0.75 * pixel, join_style="mitre")
+    closed = wide.buffer(-0.75 * pixel, join_style="mitre")
     whole = polygonal(shapely.union(whole, shapely.intersection(closed, seam)))
     return gpd.GeoSeries([*shapes[~near], *shapely.get_parts(whole)], crs=one.crs)
 
@@ -370,7 +346,7 @@ def _ground(path: Path) -> shapely.Geometry:
 def _with_scenes(glaciers: gpd.GeoDataFrame, scenes: Sequence[MappedScene]) -> gpd.GeoDataFrame:
     """Name the scenes whose frame a glacier touches, and the date of the one that holds most."""
     grids = [read_header(scene.files["class"]).grid for scene in scenes]
-    frames = _frames(grids, [grid.transform.a * _FOLLOWED for grid in grids], glaciers.crs)
+    frames = np.array([_projected(grid.box, grid, glaciers.crs) for grid in grids])
     tree = shapely.STRtree(frames)
     names, dates = [], []
     for shape in glaciers.geometry:

@@ -71,11 +71,7 @@ def local_mean(features: torch.Tensor, side: int, stride: int = 1) -> torch.Tens
     if max(height, width) <= count * step:
         return features.mean((2, 3), keepdim=True)
     cells = functional.avg_pool2d(features.float(), step, ceil_mode=True, count_include_pad=False)
-    around = (count // 2,) * 4
-    inside = functional.pad(torch.ones_like(cells[:1, :1]), around)
-    means = functional.avg_pool2d(functional.pad(cells, around), count, 1) / functional.avg_pool2d(
-        inside, count, 1
-    )
+    means = functional.avg_pool2d(cells, count, 1, count // 2, count_include_pad=False)
     # An even number of cells is centred on a corner, an odd one on the middle of a cell.
     found = functional.interpolate(
         means, size=(height, width), mode="bilinear", align_corners=count % 2 == 0

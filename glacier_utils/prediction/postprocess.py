@@ -101,7 +101,9 @@ def fill_holes(
     holes, areas = _regions(~glacier & ~unknown, pixel_area_km2, _FOUR_NEIGHBOURS)
     is_hole = areas < max_hole_km2
     is_hole[0] = False
-    is_hole[holes[_at_the_edge(unknown)]] = False
+    # Beside unknown pixels and along the frame.
+    edge = ndimage.binary_dilation(unknown, _FOUR_NEIGHBOURS, border_value=1)
+    is_hole[holes[edge]] = False
     if keep is not None:
         is_hole[holes[np.asarray(keep) == 1]] = False
     return _mask(glacier | is_hole[holes], unknown, mask)
@@ -209,11 +211,3 @@ def _regions(
     numbers, count = ndimage.label(mask, structure=structure)
     areas = np.bincount(numbers.ravel(), minlength=count + 1) * pixel_area_km2
     return numbers, areas
-
-
-def _at_the_edge(unknown: np.ndarray) -> np.ndarray:
-    """Mark the pixels along the frame and those beside unknown ones."""
-    edge = ndimage.binary_dilation(unknown, structure=_FOUR_NEIGHBOURS)
-    edge[[0, -1], :] = True
-    edge[:, [0, -1]] = True
-    return edge

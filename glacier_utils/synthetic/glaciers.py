@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from glacier_utils.synthetic.terrain import (
     COARSE_M,
+    Array,
     Relief,
     drain,
     frame_of,
@@ -55,7 +56,7 @@ class Climate:
     shade_m: float = 90.0
 
 
-def shade(height: np.ndarray, cell_m: float) -> np.ndarray:
+def shade(height: Array, cell_m: float) -> Array:
     """Return how far a slope turns away from the sun: -1 steep to the south, 1 to the north.
 
     Args:
@@ -68,16 +69,16 @@ def shade(height: np.ndarray, cell_m: float) -> np.ndarray:
 
 
 def grow(
-    bed: np.ndarray,
-    sea: np.ndarray,
+    bed: Array,
+    sea: Array,
     cell_m: float,
     climate: Climate,
     *,
     years: float,
     step: float,
-    thickness: np.ndarray | None = None,
-    local: np.ndarray | float = 0.0,
-) -> np.ndarray:
+    thickness: Array | None = None,
+    local: Array | float = 0.0,
+) -> Array:
     """Let ice accumulate, flow and melt.
 
     Shallow-ice flow, d H / dt = balance + div(D grad s), with D = FLOW_FACTOR * H^5 * slope^2,
@@ -114,9 +115,7 @@ def grow(
     return ice
 
 
-def _diffusivity(
-    surface: np.ndarray, ice: np.ndarray, cell_m: float, step: float
-) -> tuple[np.ndarray, np.ndarray]:
+def _diffusivity(surface: Array, ice: Array, cell_m: float, step: float) -> tuple[Array, Array]:
     """Return D in m2 a^-1 on the faces between columns and between rows."""
     rise_south, rise_east = np.gradient(surface, cell_m)
     faces = []
@@ -131,16 +130,14 @@ def _diffusivity(
     return faces[0], faces[1]
 
 
-def _relax(
-    target: np.ndarray, east: np.ndarray, south: np.ndarray, scale: float, start: np.ndarray
-) -> np.ndarray:
+def _relax(target: Array, east: Array, south: Array, scale: float, start: Array) -> Array:
     """Solve s - scale * div(D grad s) = target by conjugate gradients, scaled by the diagonal."""
     # Nothing flows through the frame.
     east = np.pad(scale * east, ((0, 0), (1, 1)))
     south = np.pad(scale * south, ((1, 1), (0, 0)))
     diagonal = 1 + east[:, 1:] + east[:, :-1] + south[1:] + south[:-1]
 
-    def apply(s: np.ndarray) -> np.ndarray:
+    def apply(s: Array) -> Array:
         across = east * np.diff(s, axis=1, prepend=0, append=0)
         down = south * np.diff(s, axis=0, prepend=0, append=0)
         return s - across[:, 1:] + across[:, :-1] - down[1:] + down[:-1]
@@ -164,8 +161,8 @@ def _relax(
 
 
 def upstream(
-    surface: np.ndarray, ice: np.ndarray, source: np.ndarray, cell_m: float, doublings: int = 9
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    surface: Array, ice: Array, source: Array, cell_m: float, doublings: int = 9
+) -> tuple[Array, Array, Array]:
     """Follow the flow lines backwards from every cell of a glacier.
 
     A path of 2n steps is the path of n steps taken twice, so nine compositions follow 512 steps.
@@ -198,9 +195,7 @@ def upstream(
     return row, col, total
 
 
-def basins(
-    surface: np.ndarray, ice: np.ndarray, least_cells: int, rng: np.random.Generator
-) -> np.ndarray:
+def basins(surface: Array, ice: Array, least_cells: int, rng: np.random.Generator) -> Array:
     """Divide ice into glaciers by where it drains to.
 
     Cells that leave the ice within some 400 m of each other belong to one tongue; small basins join
@@ -230,7 +225,7 @@ def basins(
     return _merge_small(labels, least_cells)
 
 
-def _merge_small(labels: np.ndarray, least_cells: int) -> np.ndarray:
+def _merge_small(labels: Array, least_cells: int) -> Array:
     labels = labels.copy()
     for _ in range(200):
         sizes = np.bincount(labels.ravel())
@@ -287,30 +282,30 @@ class Landscape:
         equilibrium_m: height of the equilibrium line of 2023.
     """
 
-    height_around: np.ndarray
-    ice_around: np.ndarray
-    ice_2001_around: np.ndarray
-    glacier_around: np.ndarray
-    debris: np.ndarray
-    stripes: np.ndarray
-    fjord: np.ndarray
-    lake: np.ndarray
-    melt_lake: np.ndarray
-    sediment: np.ndarray
+    height_around: Array
+    ice_around: Array
+    ice_2001_around: Array
+    glacier_around: Array
+    debris: Array
+    stripes: Array
+    fjord: Array
+    lake: Array
+    melt_lake: Array
+    sediment: Array
     equilibrium_m: float
 
     @property
-    def height(self) -> np.ndarray:
+    def height(self) -> Array:
         """The visible surface in m."""
         return inner(self.height_around)
 
     @property
-    def ice(self) -> np.ndarray:
+    def ice(self) -> Array:
         """The true glacier of 2023: ice, bare or under snow or debris, without nunataks."""
         return inner(self.ice_around)
 
 
-def inner(field: np.ndarray) -> np.ndarray:
+def inner(field: Array) -> Array:
     """Cut the margin off the last two axes."""
     return field[..., EDGE:-EDGE, EDGE:-EDGE]
 
@@ -371,11 +366,11 @@ def build_landscape(rows: int, cols: int, setting: Setting, rng: np.random.Gener
 
 
 def _two_ages(
-    bed: np.ndarray, sea: np.ndarray, climate: Climate, warming_m: float, local: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+    bed: Array, sea: Array, climate: Climate, warming_m: float, local: Array
+) -> tuple[Array, Array]:
     """Grow the glaciers of 2001 close to balance, then let them shrink for 22 years."""
 
-    def halve(field: np.ndarray) -> np.ndarray:
+    def halve(field: Array) -> Array:
         return field.reshape(bed.shape[0] // 2, 2, bed.shape[1] // 2, 2).mean((1, 3))
 
     wide = grow(
@@ -388,7 +383,7 @@ def _two_ages(
     return then, now
 
 
-def _detail(bed: np.ndarray, roughness: float, rng: np.random.Generator) -> np.ndarray:
+def _detail(bed: Array, roughness: float, rng: np.random.Generator) -> Array:
     """Add what the coarse grid cannot hold: ribs and gullies, more of them on steep ground."""
     slope = np.hypot(*gradient(bed, PIXEL_M))
     steep = np.clip(slope / 0.8, 0, 1.3) ** 1.5
@@ -397,9 +392,7 @@ def _detail(bed: np.ndarray, roughness: float, rng: np.random.Generator) -> np.n
     return bed + roughness * ((2.5 + 5 * steep) * fine + 24 * steep * ribs)
 
 
-def _on_fine(
-    bed: np.ndarray, ice: np.ndarray, fine_bed: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _on_fine(bed: Array, ice: Array, fine_bed: Array) -> tuple[Array, Array]:
     """Lay the coarse ice surface over the fine bed; return where ice is and its thickness."""
     depth = ndimage.gaussian_filter(refine(ice, FACTOR, order=1), 3)
     # Ice fills the bed's hollows: its surface keeps little of the roughness below it.
@@ -412,7 +405,7 @@ def _on_fine(
     return covered, np.where(covered, np.maximum(top - fine_bed, 1.0), 0).astype(np.float32)
 
 
-def _drop_small(ice: np.ndarray) -> np.ndarray:
+def _drop_small(ice: Array) -> Array:
     """Leave out glaciers below ``LEAST_GLACIER_KM2`` and windows in the ice below a fifth of it."""
     least = LEAST_GLACIER_KM2 * 1e6 / PIXEL_M**2
     for mask, size in ((ice, least), (~ice, least / 5)):
@@ -424,8 +417,8 @@ def _drop_small(ice: np.ndarray) -> np.ndarray:
 
 
 def _along_flow(
-    height: np.ndarray, ice: np.ndarray, line: float, debris: float, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+    height: Array, ice: Array, line: float, debris: float, rng: np.random.Generator
+) -> tuple[Array, Array]:
     """Return the debris fraction and a texture drawn out along the flow lines.
 
     Rock falls on the ice where it meets steep walls, rides on the flow lines, and melts out below
@@ -454,9 +447,7 @@ def _along_flow(
     return np.where(ice, cover, 0).astype(np.float32), stripes
 
 
-def _lakes(
-    height: np.ndarray, ice: np.ndarray, old_ice: np.ndarray, sea: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _lakes(height: Array, ice: Array, old_ice: Array, sea: Array) -> tuple[Array, Array, Array]:
     """Fill hollows with lakes, and pond meltwater where the largest tongues have drawn back."""
     melt = np.zeros(ice.shape, bool)
     height = height.copy()
@@ -482,9 +473,7 @@ def _lakes(
     return height, still, melt
 
 
-def _sediment(
-    height: np.ndarray, ice: np.ndarray, old_ice: np.ndarray, water: np.ndarray
-) -> np.ndarray:
+def _sediment(height: Array, ice: Array, old_ice: Array, water: Array) -> Array:
     """Return the fraction of bare gravel and till: forelands, and valley floors below glaciers."""
     slope = np.hypot(*gradient(ndimage.gaussian_filter(height, 2), PIXEL_M))
     from_ice = ndimage.distance_transform_edt(~old_ice) * PIXEL_M
@@ -493,6 +482,6 @@ def _sediment(
     return np.where(ice | water, 0, np.maximum(foreland, plain)).astype(np.float32)
 
 
-def north_facing(height: np.ndarray) -> np.ndarray:
+def north_facing(height: Array) -> Array:
     """Return the shade of the ground over some 100 m, -1..1 (see ``shade``)."""
     return shade(ndimage.gaussian_filter(height, 6), PIXEL_M)

@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from glacier_utils.conventions import BANDS
 from glacier_utils.synthetic.glaciers import PIXEL_M, Landscape, inner, north_facing
-from glacier_utils.synthetic.terrain import gradient, power_noise
+from glacier_utils.synthetic.terrain import Array, gradient, power_noise
 
 SPECTRA: dict[str, tuple[tuple[float, float, float], ...]] = {
     "snow": ((0.52, 0.83, 0.96), (0.49, 0.83, 0.98), (0.45, 0.81, 0.97), (0.49, 0.69, 0.81)),
@@ -78,9 +78,9 @@ class Scene:
         shadow: fraction.
     """
 
-    reflectance: np.ndarray
-    surface: np.ndarray
-    shadow: np.ndarray
+    reflectance: Array
+    surface: Array
+    shadow: Array
 
 
 def render(landscape: Landscape, look: Look, season: Season, seed: tuple[int, ...]) -> Scene:
@@ -111,7 +111,7 @@ def surfaces(
     season: Season,
     ground: np.random.Generator,
     weather: np.random.Generator,
-) -> dict[int, np.ndarray]:
+) -> dict[int, Array]:
     """Return the fraction of every surface in each pixel; they sum to one.
 
     Args:
@@ -157,14 +157,14 @@ def surfaces(
     }
 
 
-def _soft(mask: np.ndarray) -> np.ndarray:
+def _soft(mask: Array) -> Array:
     """Turn a mask into fractions: a 10 m edge does not follow the pixels."""
     return ndimage.gaussian_filter(mask.astype(np.float32), 0.5)
 
 
 def from_quantiles(
-    spectrum: tuple[tuple[float, float, float], ...], score: np.ndarray, band: int
-) -> np.ndarray:
+    spectrum: tuple[tuple[float, float, float], ...], score: Array, band: int
+) -> Array:
     """Map standard scores to reflectance so that -1.645, 0, 1.645 meet the three percentiles.
 
     Linear in the logarithm between them and beyond, held inside 0.002 to 1.1.
@@ -182,21 +182,21 @@ def from_quantiles(
 def _albedo(
     landscape: Landscape,
     look: Look,
-    fractions: dict[int, np.ndarray],
+    fractions: dict[int, Array],
     ground: np.random.Generator,
     weather: np.random.Generator,
-) -> np.ndarray:
+) -> Array:
     """Mix the surfaces' reflectances by their fractions, float32 ``[band, row, col]``."""
     shape = landscape.height.shape
     broad = power_noise(shape, ground, exponent=3, longest=250)
     fine = power_noise(shape, ground, exponent=1.6, longest=60)
     fresh = power_noise(shape, weather, exponent=2.5, longest=150)
-    layered = np.sin(
-        landscape.height / 60 + 5 * broad + 2 * power_noise(shape, ground, exponent=3, longest=400)
-    )
+    units = power_noise(shape, ground, exponent=3, longest=400)
+    layered = np.sin(landscape.height / 60 + 5 * broad + 2 * units)
     rock = look.rock_level + look.layers * layered + 0.45 * broad + 0.5 * fine
     crevassed = 0.25 + np.clip(np.hypot(*gradient(landscape.height, PIXEL_M)), 0, 0.8)
     ramp = np.clip((landscape.height - landscape.equilibrium_m) / 250, -1.5, 1.0)
+    debris = 0.8 * look.rock_level + 0.4 * landscape.stripes + 0.3 * broad + 0.3 * fine
     scores = {
         1: ("rock", rock),
         2: ("tundra", 0.6 * broad + 0.5 * fine),
@@ -206,10 +206,7 @@ def _albedo(
         6: ("water", 0.9 + 0.4 * broad),
         7: ("ice", 0.6 * landscape.stripes + crevassed * fine + 0.3 * broad + 0.5 * ramp),
         8: ("snow", 0.45 * fresh + 0.3 * fine + 0.5 * ramp),
-        9: (
-            "rock",
-            0.8 * look.rock_level + 0.4 * landscape.stripes + 0.3 * broad + 0.3 * fine - 0.2,
-        ),
+        9: ("rock", debris - 0.2),
         10: ("snow", 0.45 * fresh + 0.35 * fine + 0.4 * ramp - 0.35),
     }
     tint = np.array(look.rock_tint, np.float32)
@@ -226,7 +223,7 @@ def _albedo(
     return albedo
 
 
-def sunlight(height: np.ndarray, zenith: float, azimuth: float) -> tuple[np.ndarray, np.ndarray]:
+def sunlight(height: Array, zenith: float, azimuth: float) -> tuple[Array, Array]:
     """Return direct light (1 on flat open ground, 0 in shadow) and the shadow fraction.
 
     The cosine of the incidence angle over that of the sun's zenith, and shadows cast by the
@@ -269,7 +266,7 @@ def _overlap(
     return tuple(to), tuple(source)
 
 
-def _light(height: np.ndarray, direct: np.ndarray, albedo: np.ndarray) -> np.ndarray:
+def _light(height: Array, direct: Array, albedo: Array) -> Array:
     """Return the light on each pixel and band: sun, sky, and what bright slopes around send."""
     steep = np.clip(np.hypot(*gradient(height, PIXEL_M)), 0, 1.5)
     # Level-2A processing takes part of the slope effect out: the exponent keeps the rest.
@@ -284,7 +281,7 @@ def _light(height: np.ndarray, direct: np.ndarray, albedo: np.ndarray) -> np.nda
     return light
 
 
-def _atmosphere(image: np.ndarray, look: Look, weather: np.random.Generator) -> np.ndarray:
+def _atmosphere(image: Array, look: Look, weather: np.random.Generator) -> Array:
     """Lay a veil over the image, strongest in the blue and uneven over kilometres."""
     veil = np.exp(0.5 * power_noise(image.shape[1:], weather, exponent=3.2))
     for band, strength in enumerate((0.55, 0.75, 1.0, 0.3)):
@@ -293,7 +290,7 @@ def _atmosphere(image: np.ndarray, look: Look, weather: np.random.Generator) -> 
     return image
 
 
-def _sensor(image: np.ndarray, weather: np.random.Generator) -> np.ndarray:
+def _sensor(image: Array, weather: np.random.Generator) -> Array:
     """Blur by the point-spread function (about 0.6 px) and add noise that grows with the signal."""
     for band in image:
         band[:] = ndimage.gaussian_filter(band, 0.6)

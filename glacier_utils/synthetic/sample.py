@@ -191,7 +191,6 @@ def _write_area(
     outlines = draw_outlines(
         landscape,
         corner @ Affine.translation(-EDGE, -EDGE),
-        CRS_NAME,
         np.random.default_rng((seed, number, 1)),
         first_analysis=100001 + 1000 * number,
     )
@@ -279,7 +278,6 @@ def _manifest() -> str:
 def draw_outlines(
     landscape: Landscape,
     transform: Affine,
-    crs: str,
     rng: np.random.Generator,
     *,
     first_analysis: int,
@@ -290,7 +288,6 @@ def draw_outlines(
         landscape: the area.
         transform: that of ``ice_2001_around``, margin included, so that outlines do not end at the
             frame.
-        crs: of the landscape.
         rng: of all that an analyst does wrongly.
         first_analysis: starts the numbers of the analyses.
     """
@@ -319,7 +316,7 @@ def draw_outlines(
                 "loc_unc_x": int(rng.choice([15, 20, 30])),
             }
             rows += [{**common, **row} for row in _analysis(polygon, warp, rng)]
-    return _table(rows, crs)
+    return _table(rows)
 
 
 def _as_seen(landscape: Landscape, rng: np.random.Generator) -> np.ndarray:
@@ -400,9 +397,9 @@ def _analysis(polygon: Polygon, warp: _Warp, rng: np.random.Generator) -> list[d
     return rows
 
 
-def _table(rows: list[dict[str, Any]], crs: str) -> gpd.GeoDataFrame:
+def _table(rows: list[dict[str, Any]]) -> gpd.GeoDataFrame:
     """Fill the columns of the GLIMS schema: ``area`` in m2, ``db_area`` in km2."""
-    drawn = gpd.GeoDataFrame(rows, geometry="geometry", crs=crs)
+    drawn = gpd.GeoDataFrame(rows, geometry="geometry", crs=CRS_NAME)
     area = drawn.geometry.area.round(3)
     drawn = drawn.to_crs("EPSG:4326")
     # A glacier keeps the name that its first analysis gave it, by a point inside it.

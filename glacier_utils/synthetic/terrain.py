@@ -7,13 +7,15 @@ is made on a coarse grid, where drainage is followed cell by cell, and refined a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy import fft, ndimage
 from scipy.interpolate import CubicSpline
 from scipy.sparse import coo_array
-from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
+from scipy.sparse.csgraph import breadth_first_order, dijkstra, minimum_spanning_tree
 
+Array = np.ndarray
 COARSE_M = 80.0
 """Cell size in m of the grid on which rivers and ice flow."""
 
@@ -25,7 +27,7 @@ def power_noise(
     exponent: float = 2.0,
     longest: float = np.inf,
     shortest: float = 0.0,
-) -> np.ndarray:
+) -> Array:
     """Return a Gaussian field with power spectrum ``k ** -exponent``, mean 0, deviation 1.
 
     Args:
@@ -59,23 +61,21 @@ class Drainage:
         order: the cells, each after the cell that it drains to.
         levels: cuts that list into runs of equal distance to the outlet (in cells).
         receiver: for each cell the cell below it; outlets drain to themselves.
-        shape: rows and columns of the grid.
     """
 
-    order: np.ndarray
+    order: Array
     levels: list[slice]
-    receiver: np.ndarray
-    shape: tuple[int, int]
+    receiver: Array
 
-    def accumulate(self, supply: np.ndarray) -> np.ndarray:
+    def accumulate(self, supply: Array) -> Array:
         """Sum ``supply`` over all that lies upstream of each cell, itself included."""
         total = supply.astype(float).ravel().copy()
         for level in reversed(self.levels[1:]):
             cells = self.order[level]
             np.add.at(total, self.receiver[cells], total[cells])
-        return total.reshape(self.shape)
+        return total.reshape(supply.shape)
 
-    def mouths(self) -> np.ndarray:
+    def mouths(self) -> Array:
         """Return for each cell the outlet that its water reaches, as a flat index."""
         mouth = np.arange(self.receiver.size)
         for level in self.levels[1:]:
@@ -84,7 +84,7 @@ class Drainage:
         return mouth
 
 
-def drain(height: np.ndarray, outlets: np.ndarray) -> Drainage:
+def drain(height: Array, outlets: Array) -> Drainage:
     """Find the drainage tree of ``height`` towards the cells where ``outlets`` is True.
 
     A minimum spanning tree over the steps between the eight neighbours, each as costly as its
@@ -95,7 +95,7 @@ def drain(height: np.ndarray, outlets: np.ndarray) -> Drainage:
         height: m [row, col].
         outlets: bool [row, col].
     """
-    shape, cells = height.shape, np.arange(height.size).reshape(height.shape)
+    cells = np.arange(height.size).reshape(height.shape)
     flat = (height - height.min()).ravel() + 1.0
     exits = cells[outlets]
     root = height.size
@@ -117,38 +117,24 @@ def drain(height: np.ndarray, outlets: np.ndarray) -> Drainage:
         (np.concatenate(weights), (np.concatenate(starts), np.concatenate(ends))),
         shape=(root + 1, root + 1),
     ).tocsr()
-    order, parent = breadth_first_order(
-        minimum_spanning_tree(graph), root, directed=False, return_predecessors=True
-    )
+    tree = minimum_spanning_tree(graph)
+    order, parent = breadth_first_order(tree, root, directed=False, return_predecessors=True)
     receiver = parent[:root].astype(np.int64)
     receiver[exits] = exits
     order = order[1:].astype(np.int64)
-    return Drainage(order, _levels(order, parent, root), receiver, shape)
-
-
-def _levels(order: np.ndarray, parent: np.ndarray, root: int) -> list[slice]:
-    """Cut breadth-first ``order`` where the distance to ``root`` grows."""
-    place = np.empty(root + 1, np.int64)
-    place[order] = np.arange(order.size)
-    place[root] = -1
-    above = place[parent[order]]
-    levels, start = [], 0
-    while start < order.size:
-        # In breadth-first order the parents' places never fall, so a search finds the cut.
-        stop = int(np.searchsorted(above, start))
-        levels.append(slice(start, stop))
-        start = stop
-    return levels
+    depth = dijkstra(tree, directed=False, indices=root, unweighted=True)[order]
+    cuts = [0, *(np.flatnonzero(np.diff(depth)) + 1), order.size]
+    return Drainage(order, [slice(*ends) for ends in pairwise(cuts)], receiver)
 
 
 def erode(
-    height: np.ndarray,
-    outlets: np.ndarray,
-    uplift: np.ndarray,
+    height: Array,
+    outlets: Array,
+    uplift: Array,
     *,
     steps: int,
     creep: float,
-) -> np.ndarray:
+) -> Array:
     """Let rivers cut into rising ground: stream power, implicit in time.
 
     dh/dt = uplift - 0.25 * area**0.45 * slope, with the area in cells and one time unit a step,
@@ -182,7 +168,7 @@ def erode(
     return height
 
 
-def carve_troughs(height: np.ndarray, outlets: np.ndarray) -> np.ndarray:
+def carve_troughs(height: Array, outlets: Array) -> Array:
     """Widen the valleys to the parabolic troughs that ice leaves (Harbor 1992, GSA Bulletin 104).
 
     The half width grows with the catchment, so that small valleys end hanging above large ones.
@@ -203,8 +189,8 @@ def carve_troughs(height: np.ndarray, outlets: np.ndarray) -> np.ndarray:
 
 
 def carve_cirques(
-    height: np.ndarray, outlets: np.ndarray, above: float, rng: np.random.Generator, number: int
-) -> np.ndarray:
+    height: Array, outlets: Array, above: float, rng: np.random.Generator, number: int
+) -> Array:
     """Hollow out bowls of 300 to 700 m radius at valley heads higher than ``above``.
 
     The bowl opens down the slope: its wall stands on the uphill side only.
@@ -235,7 +221,7 @@ def carve_cirques(
     return ndimage.gaussian_filter(carved, 0.6)
 
 
-def refine(coarse: np.ndarray, factor: int, *, order: int = 3) -> np.ndarray:
+def refine(coarse: Array, factor: int, *, order: int = 3) -> Array:
     """Interpolate a coarse grid to smaller cells, cell areas kept in place.
 
     Args:
@@ -257,7 +243,7 @@ def refine(coarse: np.ndarray, factor: int, *, order: int = 3) -> np.ndarray:
     return fine
 
 
-def gradient(height: np.ndarray, cell_m: float) -> tuple[np.ndarray, np.ndarray]:
+def gradient(height: Array, cell_m: float) -> tuple[Array, Array]:
     """Return the rise to the east and to the north, in m per m.
 
     Args:
@@ -268,7 +254,7 @@ def gradient(height: np.ndarray, cell_m: float) -> tuple[np.ndarray, np.ndarray]
     return to_east, -to_south
 
 
-def frame_of(shape: tuple[int, int]) -> np.ndarray:
+def frame_of(shape: tuple[int, int]) -> Array:
     """Mark the outermost cells of a grid, bool [row, col]."""
     return np.pad(np.zeros((shape[0] - 2, shape[1] - 2), bool), 1, constant_values=True)
 
@@ -294,7 +280,7 @@ class Relief:
 
 def make_bed(
     shape: tuple[int, int], relief: Relief, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Array, Array]:
     """Make the ground on the coarse grid.
 
     Args:
@@ -333,7 +319,7 @@ def make_bed(
     return np.where(fjord, floor, np.maximum(height, 1.0)), fjord_distance - half
 
 
-def _bend(fields: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
+def _bend(fields: list[Array], rng: np.random.Generator) -> list[Array]:
     """Move the ground sideways by some 150 m, so that no ridge runs straight along the grid."""
     shape = fields[0].shape
     at = np.indices(shape, dtype=np.float32)
@@ -341,7 +327,7 @@ def _bend(fields: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray
     return [ndimage.map_coordinates(field, at, order=1, mode="nearest") for field in fields]
 
 
-def _fjord_distance(shape: tuple[int, int], relief: Relief, rng: np.random.Generator) -> np.ndarray:
+def _fjord_distance(shape: tuple[int, int], relief: Relief, rng: np.random.Generator) -> Array:
     """Return the distance in km of every cell to the bent middle line of the fjord."""
     (row0, col0), (row1, col1) = relief.fjord
     along = np.linspace(0, 1, 400)
@@ -359,9 +345,7 @@ def _fjord_distance(shape: tuple[int, int], relief: Relief, rng: np.random.Gener
     return distance + 0.18 * power_noise(shape, rng, exponent=3, longest=30)
 
 
-def _passes(
-    shape: tuple[int, int], fjord_distance: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
+def _passes(shape: tuple[int, int], fjord_distance: Array, rng: np.random.Generator) -> Array:
     """Choose a few cells on the frame, far from the fjord, by which other valleys leave."""
     candidates = np.argwhere(frame_of(shape) & (fjord_distance > 4.0))
     passes = np.zeros(shape, bool)

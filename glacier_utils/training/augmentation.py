@@ -25,6 +25,7 @@ from glacier_utils.errors import GlacierError, did_you_mean
 
 Pair = tuple[Tensor, Tensor]
 Bands = Sequence[str]
+Recipe = str | Sequence[str]
 
 FLOOR = 1e-4  # reflectance of one count: a dark valid pixel must not turn into an invalid one
 
@@ -43,11 +44,7 @@ OPTICS = {
 
 
 def augment(
-    images: Tensor,
-    labels: Tensor,
-    rng: Generator,
-    recipe: str | Sequence[str] = "mild",
-    bands: Bands = BANDS,
+    images: Tensor, labels: Tensor, rng: Generator, recipe: Recipe = "mild", bands: Bands = BANDS
 ) -> Pair:
     """Apply the operations of a recipe to a batch, one after the other.
 
@@ -59,7 +56,7 @@ def augment(
     return images, labels
 
 
-def operations(recipe: str | Sequence[str]) -> tuple[str, ...]:
+def operations(recipe: Recipe) -> tuple[str, ...]:
     """Return the names of the operations of a recipe, in order, none twice.
 
     ``recipe``: names of ``RECIPES`` and ``OPERATIONS``, as a sequence or joined by "+", such as
@@ -291,11 +288,6 @@ RECIPES: dict[str, tuple[str, ...]] = {
 
 def _optics(images: Tensor, bands: Bands, column: int, other: float) -> tuple[Tensor, Tensor]:
     """Return a column of ``OPTICS`` and which bands it knows, both [1, band, 1, 1]."""
-    if len(bands) != images.shape[1]:
-        raise GlacierError(
-            f"augmentation: {images.shape[1]} bands in the images, but {len(bands)} names "
-            f"({', '.join(bands)}); name each band"
-        )
     values = [OPTICS[name][column] if name in OPTICS else other for name in bands]
     known = [name in OPTICS for name in bands]
     device = images.device
@@ -339,6 +331,5 @@ def _noise(count: int, shape: Sequence[int], rng: Generator) -> Tensor:
     total = torch.zeros(count, 1, *shape)
     for cells, weight in ((4, 0.5), (11, 0.35), (32, 0.2)):
         grid = torch.randn(count, 1, cells, cells, generator=rng) * weight
-        if count:
-            total += interpolate(grid, shape, mode="bicubic", align_corners=False)
+        total += interpolate(grid, shape, mode="bicubic", align_corners=False)
     return total[:, 0]

@@ -17,7 +17,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -37,7 +37,7 @@ from glacier_utils.errors import GlacierError, quiet_loggers
 from glacier_utils.files import release_pages
 from glacier_utils.models.checkpoint import Segmenter
 from glacier_utils.models.losses import Loss, bce_dice
-from glacier_utils.prediction.acceleration import doubled_convolutions, grouped_in_float32, resolve
+from glacier_utils.prediction.acceleration import faster_steps, resolve
 from glacier_utils.training.augmentation import augment, operations
 from glacier_utils.training.settings import Settings
 
@@ -48,6 +48,7 @@ SAVE_EVERY_S = 60.0
 """Seconds between two states. One is some 200 MB for a U-Net: to write it more often would take
 longer than it saves. A killed training loses no more than this and an epoch."""
 
+_LOGGED = ("train_loss", "validation_loss", "validation_iou")
 _AVERAGING_RATE = 0.1  # of the highest learning rate, while weights are averaged
 _LAST_RATE = {"one_cycle": 4e-6, "cosine": 1e-5, "constant": 1.0}  # of the highest, at the end
 
@@ -103,18 +104,15 @@ def train_network(
         history.precision = resolve(settings.precision, device)
     task = Task(segmenter, settings, store, train, validation)
     task.to(memory_format=torch.channels_last)
-    slow_groups = history.precision == "bf16" and device == "cpu"
-    with ExitStack() as changed:
-        changed.enter_context(_quiet())
-        changed.enter_context(grouped_in_float32(segmenter, active=slow_groups))
-        changed.enter_context(doubled_convolutions(segmenter, active=device == "cpu"))
+    bf16 = history.precision == "bf16"
+    with _quiet(), faster_steps(segmenter, bf16=bf16) if device == "cpu" else nullcontext():
         trainer = _trainer(
             max_epochs=settings.epochs,
             accelerator=device,
             devices=settings.devices,
             num_nodes=settings.nodes,
             strategy=settings.strategy,
-            precision="bf16-mixed" if history.precision == "bf16" else "32-true",
+            precision="bf16-mixed" if bf16 else "32-true",
             callbacks=[history],
             default_root_dir=state.parent,
             logger=False,
@@ -310,16 +308,14 @@ class Task(lightning.LightningModule):
 
     def train_dataloader(self) -> DataLoader:
         """Return the way to the training batches, in the order of the epoch."""
-        return self._loader(self._batches(self.train_positions, 1, self.settings.seed))
+        batches = self._batches(self.train_positions, 1, self.settings.seed)
+        return DataLoader(self.patches, batch_size=None, sampler=batches)
 
     def val_dataloader(self) -> DataLoader | list:
         """Return the way to the validation batches, in the order of the store."""
         if not len(self.validation_positions):
             return []
-        return self._loader(self._batches(self.validation_positions, 2, None))
-
-    def _loader(self, batches: Batches) -> DataLoader:
-        """Give whole batches out of memory; worker processes would only add copying."""
+        batches = self._batches(self.validation_positions, 2, None)
         return DataLoader(self.patches, batch_size=None, sampler=batches)
 
     def _batches(self, positions: np.ndarray, times: int, seed: int | None) -> Batches:
@@ -366,9 +362,8 @@ class Task(lightning.LightningModule):
         images, labels = batch
         images = images.contiguous(memory_format=torch.channels_last)
         logits = self.validated().eval()(images)
-        self.log(
-            "validation_loss", bce_dice(logits, labels), batch_size=len(images), sync_dist=True
-        )
+        loss = bce_dice(logits, labels)
+        self.log("validation_loss", loss, batch_size=len(images), sync_dist=True)
         predicted, known, glacier = logits > 0, labels != UNKNOWN, labels == 1
         hits = (predicted & glacier).sum()
         false_alarms = (predicted & known & ~glacier).sum()
@@ -439,14 +434,12 @@ class History(Checkpoint):
     ) -> None:
         """Add the epoch's row, keep its weights if they are the best, save, and stop if due."""
         logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        logged = {"validation_loss": math.nan, "validation_iou": math.nan} | logged
+        logged = dict.fromkeys(_LOGGED, math.nan) | logged
         before = float(np.fmax.reduce([math.nan, *(row["validation_iou"] for row in self.rows)]))
         self.rows.append(
             {
                 "epoch": trainer.current_epoch + 1,
-                "train_loss": logged["train_loss"],
-                "validation_loss": logged["validation_loss"],
-                "validation_iou": logged["validation_iou"],
+                **{name: logged[name] for name in _LOGGED},
                 "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
                 "seconds": round(time.perf_counter() - self.started, 2),
             }

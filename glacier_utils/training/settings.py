@@ -74,7 +74,7 @@ class Settings(BaseModel):
     threads: Count | None = None
     pixels: Count = 200_000
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
-    devices: int = 1
+    devices: Count | Literal[-1] = 1
     nodes: Count = 1
     strategy: str = "auto"
 
@@ -88,8 +88,6 @@ class Settings(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> Self:
         """Check what only other modules know."""
-        if self.devices < -1 or self.devices == 0:
-            raise GlacierError(f"settings: devices is {self.devices}, must be above 0, or -1: all")
         Loss(self.loss, smoothing=self.smoothing, noise=self.noise)
         operations(self.augmentation)
         return self

@@ -71,7 +71,7 @@ def test_features_are_those_of_the_definition(seed, rows, cols, invalid):
             expected += [chosen.mean(axis=1), chosen.std(axis=1)]
         else:
             expected += [np.zeros(6), np.zeros(6)]
-    assert found.shape == (network.features, rows, cols)
+    assert found.shape == (42, rows, cols)
     np.testing.assert_allclose(found[:, row, col], np.concatenate(expected), atol=2e-3)
 
 

@@ -15,8 +15,8 @@ from glacier_utils.models import registry
 from glacier_utils.prediction import acceleration
 from glacier_utils.prediction.acceleration import (
     _doubled_forward,
-    doubled_convolutions,
     doubled_weight,
+    faster_steps,
     fold_batch_norm,
     resolve,
     with_doubled_convolutions,
@@ -134,7 +134,7 @@ def test_training_has_the_same_loss_and_gradients():
 
     names = list(network.state_dict())
     usual, expected = gradients()
-    with doubled_convolutions(network):
+    with faster_steps(network, bf16=False):
         assert list(network.state_dict()) == names
         assert len([b for b in blocks(network, "UnetDecoderBlock") if "forward" in vars(b)]) == 5
         loss, found = gradients()
@@ -147,7 +147,7 @@ def test_training_has_the_same_loss_and_gradients():
 
 def test_blocks_that_do_not_double_by_repeating_train_as_they_are():
     network = registry.build("unet-resnet18", 4, decoder_attention_type="scse")
-    with doubled_convolutions(network):
+    with faster_steps(network, bf16=False):
         changed = [b for b in blocks(network, "UnetDecoderBlock") if "forward" in vars(b)]
         # The last block has nothing beside it, where smp leaves its first attention out.
         assert len(changed) == 0
