@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -94,11 +95,9 @@ def _names(folder: Path, pattern: str) -> list[str]:
 
 def _title(notebook: nbformat.NotebookNode) -> str:
     """Return the first heading of a notebook, "" without one."""
-    for cell in notebook.cells:
-        for line in cell.source.splitlines():
-            if cell.cell_type == "markdown" and line.startswith("# "):
-                return line[2:].strip()
-    return ""
+    words = (cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    found = re.search(r"^# (.*)", "\n".join(words), re.MULTILINE)
+    return found[1].strip() if found else ""
 
 
 def _page_title(page: Path) -> str:

@@ -136,20 +136,17 @@ class Run:
         """Return the content of ``run.json``; empty before the first entry.
 
         Raises:
-            GlacierError: The file is not the record of a run.
+            GlacierError: The file is not valid JSON.
         """
         path = self.folder / "run.json"
         if not path.exists():
             return {}
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            return json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise GlacierError(
                 f"{path}: not valid JSON ({error}); remove it and run again"
             ) from error
-        if not isinstance(content, dict):
-            raise GlacierError(f"{path}: not the record of a run; remove it and run again")
-        return content
 
     def open_patch_store(self) -> store_module.PatchStore:
         """Open the patch store that notebook 02 of this run made.
