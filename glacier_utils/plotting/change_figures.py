@@ -178,22 +178,21 @@ def robustness_matrix(table: pd.DataFrame, *, reference: str) -> Figure:
         The figure.
     """
     own = table[table["reference"] == reference]
-    own = own.assign(where=(own["area"] + "\n" + own["date"]).map(escape_math))
-    models, places = (list(dict.fromkeys(own[name])) for name in ("model", "where"))
-    wide, low, high = (
-        own.pivot(index="model", columns="where", values=name).loc[models, places]
-        for name in ("iou", "iou_low", "iou_high")
+    own = own.assign(
+        where=(own["area"] + "\n" + own["date"]).map(escape_math),
+        text=[f"{r.iou:.2f}\n{r.iou_low:.2f} to {r.iou_high:.2f}" for r in own.itertuples()],
     )
-    text = [
-        [f"{wide.loc[m, p]:.2f}\n{low.loc[m, p]:.2f} to {high.loc[m, p]:.2f}" for p in places]
-        for m in models
-    ]
+    models, places = (list(dict.fromkeys(own[name])) for name in ("model", "where"))
+    wide, text = (
+        own.pivot(index="model", columns="where", values=name).loc[models, places]
+        for name in ("iou", "text")
+    )
     figure, ax = plt.subplots(
         figsize=(1.35 * len(places) + 3.4, 0.75 * len(models) + 1.7), layout="constrained"
     )
     bar = {"label": f"IoU against the {reference}"}
     wide.index = [escape_math(name) for name in models]
-    sns.heatmap(wide, annot=np.array(text), fmt="", cmap="crest", cbar_kws=bar, ax=ax)
+    sns.heatmap(wide, annot=text, fmt="", cmap="crest", cbar_kws=bar, ax=ax)
     ax.set(xlabel="tested on", ylabel="trained on")
     ax.tick_params(axis="y", rotation=0)
     return figure

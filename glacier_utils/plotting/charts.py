@@ -12,12 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from glacier_utils.conventions import BANDS
-from glacier_utils.plotting.style import (
-    escape_math,
-    graphs,
-    legend_below,
-    palette,
-)
+from glacier_utils.plotting.style import escape_math, graphs, legend_below, palette
 
 CLASS_LINES = {"glacier": "#0072b2", "not glacier": "#d55e00"}
 BAND_ORDER = (*BANDS[2::-1], *BANDS[3:])  # by wavelength
@@ -129,12 +124,11 @@ def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
             best = known.loc[known["validation_iou"].idxmax()]
             right.plot(best["epoch"], best["validation_iou"], "o", color=colours[name])
     left.set(xlabel="epoch", ylabel="loss", title="loss: validation solid, training dashed")
-    kinds = ["train_loss", "validation_loss"]
-    losses = np.concatenate([history[kinds].to_numpy(float) for history in histories.values()])
     # Running statistics of normalisation start far off: a first validation loss of 80 would leave
     # nothing to see of all others.
-    losses = losses[np.isfinite(losses)]
-    if len(losses) and losses.min() > 0 and losses.max() > _FAR_APART * losses.min():
+    losses = pd.concat(histories.values())[["train_loss", "validation_loss"]].to_numpy(float)
+    least, most = np.nanmin(losses, initial=np.inf), np.nanmax(losses, initial=0)
+    if 0 < _FAR_APART * least < most:
         left.set_yscale("log")
         left.yaxis.set_major_formatter("{x:g}")
         left.yaxis.set_minor_formatter(NullFormatter())

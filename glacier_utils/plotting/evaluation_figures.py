@@ -104,15 +104,11 @@ def correlograms(curves: Mapping[str, pd.DataFrame], side_m: float | None = None
     colours = palette(list(curves))
     figure, (ax,) = graphs(1, (7.6, 3.9))
     for name, curve in curves.items():
-        shown = curve["distance_m"] > 0  # a logarithm has no zero
         length = correlation_length(curve)
         text = f"{length / 1000:.1f} km" if np.isfinite(length) else "not found"
-        ax.plot(
-            curve["distance_m"][shown] / 1000,
-            curve["correlation"][shown],
-            color=colours[name],
-            label=f"{escape_math(name)}, {text}",
-        )
+        label = f"{escape_math(name)}, {text}"
+        shown = curve[curve["distance_m"] > 0]  # a logarithm has no zero
+        ax.plot(shown["distance_m"] / 1000, shown["correlation"], color=colours[name], label=label)
         ax.plot(length / 1000, LEVEL, "o", color=colours[name], clip_on=False)
     ax.axhline(LEVEL, color="0.4", linewidth=0.8, linestyle=":")
     ax.axhline(0, color="0.4", linewidth=0.8)

@@ -63,13 +63,14 @@ def patch_gallery(
     Returns:
         The figure.
     """
+    bands = 1 if codes is None else 2
     if codes is not None:
         pictures = [
             np.concatenate([picture, np.ones_like(picture[: len(picture) // 16 + 1]),
                             coloured(own, colours, values)])
             for picture, own in zip(pictures, codes, strict=True)
         ]  # fmt: skip
-    figure, axes = panels(len(pictures), columns, (1.9, 1.9 * (1 if codes is None else 2) + 0.4))
+    figure, axes = panels(len(pictures), (1.9, 1.9 * bands + 0.4), columns=columns)
     for ax, picture, title in zip(axes, pictures, titles, strict=True):
         ax.imshow(picture)
         ax.set_title(escape_math(title), fontsize=8)

@@ -237,7 +237,7 @@ def split_map(index: gpd.GeoDataFrame, pictures: Mapping[str, tuple[np.ndarray, 
     Returns:
         The figure.
     """
-    figure, axes = panels(len(pictures), 2, (5.2, 5.15))
+    figure, axes = panels(len(pictures), (5.2, 5.15), columns=2)
     for ax, (area, (picture, bounds)) in zip(axes, pictures.items(), strict=True):
         ax.imshow(picture, extent=extent_km(bounds))
         own = index[index["area"] == area]
@@ -367,22 +367,22 @@ def large_map(
         GlacierError: the detail lies outside the map.
     """
     outlines = dict(outlines or {})
-    beside = [given for given in (inset, locator) if given]
+    beside = [name for name, given in (("inset", inset), ("locator", locator)) if given]
     wide = 10.5 if beside else 8.5
     across = 0.68 * wide if beside else wide
     height = max((across - 0.9) * _ratio(bounds) + 1.3, 5.0)
-    figure = plt.figure(figsize=(wide, height), layout="constrained")
-    grid = figure.add_gridspec(
-        max(len(beside), 1), 2 if beside else 1, width_ratios=[2.3, 1] if beside else [1]
-    )
-    main = figure.add_subplot(grid[:, 0])
+    figure, axes = plt.subplot_mosaic(
+        [["main", name] for name in beside] or [["main"]],
+        figsize=(wide, height), layout="constrained", width_ratios=[2.3, 1] if beside else None,
+    )  # fmt: skip
+    main = axes["main"]
     _draw(main, picture, extent_km(bounds), outlines)
     map_axes(main, title)
     _north_arrow(main)
     if inset:
-        _detail(main, figure.add_subplot(grid[0, 1]), picture, bounds, inset, outlines)
+        _detail(main, axes["inset"], picture, bounds, inset, outlines)
     if locator:
-        _locate(figure.add_subplot(grid[-1, 1]), locator, bounds)
+        _locate(axes["locator"], locator, bounds)
     _map_legend(figure, outlines, classes)
     return figure
 
@@ -462,7 +462,7 @@ def _map_panels(
     boxes = {title: bounds if isinstance(bounds, tuple) else bounds[title] for title in maps}
     ratio = _ratio(next(iter(boxes.values())))
     # A map is as high as it is wide times the ratio; labels and title need the rest.
-    figure, axes = panels(len(maps), 2, (panel, (panel - 0.75) * ratio + 0.7))
+    figure, axes = panels(len(maps), (panel, (panel - 0.75) * ratio + 0.7), columns=2)
     extents = [extent_km(box) for box in boxes.values()]
     return figure, list(zip(axes, maps, extents, strict=True))
 

@@ -155,18 +155,19 @@ def coloured(codes: np.ndarray, colours: Mapping[str, str], values: Sequence[int
 
 def panels(
     count: int,
-    columns: int,
     size: tuple[float, float],
     margin: tuple[float, float] = (0.0, 0.0),
+    *,
+    columns: int = 9,
     **options: Any,
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure with ``count`` axes in at most ``columns`` columns.
 
     Args:
         count: how many axes.
-        columns: how many side by side at most.
         size: width and height of one of them in inches.
         margin: width and height that the figure has beyond them in inches.
+        columns: how many side by side at most.
         options: of ``plt.subplots``.
     """
     columns = max(1, min(columns, count))
@@ -184,17 +185,10 @@ def panels(
     return figure, list(axes.flat[:count])
 
 
-def graphs(
-    count: int,
-    size: tuple[float, float],
-    margin: tuple[float, float] = (0.0, 0.0),
-    *,
-    columns: int = 9,
-    **options: Any,
-) -> tuple[Figure, list[Axes]]:
+def graphs(count: int, *size: tuple[float, float], **options: Any) -> tuple[Figure, list[Axes]]:
     """Return a figure with axes for graphs, open above and to the right; see `panels`."""
     with plt.rc_context({"axes.spines.top": False, "axes.spines.right": False}):
-        return panels(count, columns, size, margin, **options)
+        return panels(count, *size, **options)
 
 
 def legend_below(figure: Figure, handles: Sequence, columns: int | None = None) -> None:

@@ -99,25 +99,23 @@ class Frame:
 
         return shapely.transform(drawn, turn)
 
-    def warp_codes(self, codes: np.ndarray) -> np.ndarray:
-        """Warp uint8 codes 1..255 [row, col] by the nearest pixel; 0 is outside the source."""
-        return self._warp(codes.astype(np.uint8), 0, Resampling.nearest)
+    def warp(self, values: np.ndarray) -> np.ndarray:
+        """Warp [row, col]: uint8 codes by the nearest pixel, other values as float32.
 
-    def warp_values(self, values: np.ndarray) -> np.ndarray:
-        """Warp float values [row, col], averaged where the frame is coarser; nan is unknown."""
-        return self._warp(np.asarray(values, np.float32), np.nan, Resampling.bilinear)
-
-    def _warp(self, values: np.ndarray, nodata: float, resampling: Resampling) -> np.ndarray:
+        Values are averaged where the frame is coarser. 0 is no code, nan no value.
+        """
         if values.shape != self.source.shape:
             raise ValueError(
                 f"an array of {values.shape} does not fit a grid of {self.source.shape}"
             )
-        warped = np.full(self.grid.shape, nodata, values.dtype)
+        codes = values.dtype == np.uint8
+        nodata = 0 if codes else np.nan
+        warped = np.full(self.grid.shape, nodata, np.uint8 if codes else np.float32)
         reproject(
-            values, warped, src_transform=self.source.transform,
+            np.asarray(values, warped.dtype), warped, src_transform=self.source.transform,
             src_crs=CRS.from_user_input(self.source.crs), src_nodata=nodata,
             dst_transform=self.grid.transform, dst_crs=self.grid.crs, dst_nodata=nodata,
-            resampling=resampling,
+            resampling=Resampling.nearest if codes else Resampling.bilinear,
         )  # fmt: skip
         return warped
 
@@ -180,7 +178,7 @@ class Picture:
             band = self.rgb[..., place].astype(np.float32) / scale
             if self.valid is not None:
                 band[~self.valid] = np.nan
-            warped[..., place] = frame.warp_values(band)
+            warped[..., place] = frame.warp(band)
         there = ~np.isnan(warped).any(axis=2, keepdims=True)
         bands = np.rint(np.clip(np.where(there, warped, 0), 0, 1) * 255)
         pixels = PIL.Image.fromarray(np.dstack([bands, there * 255]).astype(np.uint8))
@@ -215,7 +213,7 @@ class Classes:
             to_rgba(colour, 0 if name in self.clear else _OPACITY)
             for name, colour in self.colours.items()
         ]
-        index = frame.warp_codes(lookup[np.asarray(self.codes, np.uint8)])
+        index = frame.warp(lookup[np.asarray(self.codes, np.uint8)])
         return {"image": _palette_png(index, colours), "sharp": True}
 
     def legend(self, name: str) -> dict:
@@ -242,7 +240,7 @@ class Values:
 
     def part(self, frame: Frame) -> dict:
         """Return the map as ``map.js`` reads it."""
-        fraction = np.clip(frame.warp_values(self.values), 0, 1)
+        fraction = np.clip(frame.warp(self.values), 0, 1)
         index = np.where(np.isnan(fraction), 0, 1 + np.rint(np.nan_to_num(fraction) * 254))
         return {"image": _palette_png(index, self._ramp(255))}
 

@@ -24,7 +24,7 @@ def test_colours_do_not_run_out():
 
 @pytest.mark.parametrize(("count", "shape"), [(1, (1, 1)), (3, (2, 2)), (4, (2, 2))])
 def test_panels_are_as_many_as_asked_for(count, shape):
-    figure, axes = style.panels(count, 2, (3, 2), (0.5, 1))
+    figure, axes = style.panels(count, (3, 2), (0.5, 1), columns=2)
     assert figure.axes == axes
     assert len(axes) == count
     assert figure.get_size_inches().tolist() == [3 * shape[1] + 0.5, 2 * shape[0] + 1]

@@ -126,7 +126,7 @@ def test_a_pixel_lands_on_its_longitude_and_latitude(zone, south, northing, east
     codes = np.ones(grid.shape, np.uint8)
     codes[row : row + 4, col : col + 4] = 2
     frame = web_frame(grid, 1600)
-    warped = frame.warp_codes(codes)
+    warped = frame.warp(codes)
     rows, cols = np.nonzero(warped == 2)
     found = np.array(frame.grid.transform @ (cols.mean() + 0.5, rows.mean() + 0.5))
     # pyproj's own EPSG:3857, which knows nothing of the frame's meridian.
@@ -158,7 +158,7 @@ def test_outlines_run_along_the_edges_of_the_classes():
     y, x = np.indices(GRID.shape)
     mask = ((x - 30) ** 2 + (y - 25) ** 2 < 300) | (x + y > 105)
     frame = web_frame(GRID, 1600)
-    warped = frame.warp_codes(1 + mask.astype(np.uint8))
+    warped = frame.warp(1 + mask.astype(np.uint8))
     found = rasterio.features.shapes(mask.astype(np.uint8), mask, transform=GRID.transform)
     outlines = gpd.GeoSeries([shapely.geometry.shape(shape) for shape, _ in found], crs=GRID.crs)
     degrees = frame.outlines(outlines)
@@ -195,7 +195,7 @@ def test_other_projections_are_warped_as_well(epsg):
     codes = np.ones(grid.shape, np.uint8)
     codes[:1, :1] = 2
     frame = web_frame(grid, 200)
-    rows, cols = np.nonzero(frame.warp_codes(codes) == 2)
+    rows, cols = np.nonzero(frame.warp(codes) == 2)
     x, y = frame.grid.transform @ (cols + 0.5, rows + 0.5)
     longitude, latitude = frame.degrees(x.mean(), y.mean())
     assert (longitude, latitude) == pytest.approx((-45.3, 61.1), abs=0.003)
@@ -205,10 +205,10 @@ def test_large_scenes_are_drawn_coarser_and_values_averaged():
     frame = web_frame(GRID, 16)
     assert max(frame.grid.shape) == 16
     stripes = np.tile([0.0, 1.0], (SIZE, SIZE // 2))
-    drawn = frame.warp_values(stripes)[4:-4, 4:-4]
+    drawn = frame.warp(stripes)[4:-4, 4:-4]
     assert np.abs(drawn - 0.5).max() < 0.2
     unknown = np.where(np.arange(SIZE) < 32, np.nan, 1)[None].repeat(SIZE, 0)
-    drawn = frame.warp_values(unknown)
+    drawn = frame.warp(unknown)
     assert np.isnan(drawn[4:-4, 2:6]).all()
     assert (drawn[4:-4, 10:14] == 1).all()
 
