@@ -33,6 +33,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from glacier_utils.errors import GlacierError, plain
+from glacier_utils.files import release_pages
 from glacier_utils.raster.grid import Grid
 from glacier_utils.raster.paths import gdal_name, is_virtual
 
@@ -110,10 +111,7 @@ def open_array(path: Path, bands: int | None = None) -> ArrayDataset:
     Raises:
         GlacierError: not a plain array of numbers, or of another shape.
     """
-    file = path.parent if is_member(path) else path
-    values = _load(file)
-    if is_member(path):
-        values = values[int(path.name)]
+    values = _load(path.parent)[int(path.name)] if is_member(path) else _load(path)
     return ArrayDataset(_bands_first(values, bands))
 
 
@@ -128,9 +126,7 @@ def members(path: Path, bands: int | None = None) -> list[tuple[Path, Place | No
     values = _load(path)
     if not _is_stack(values.shape, bands):
         return [(path, None)]
-    places: Sequence[Place | None] = _read_index(index_of(path), len(values)) or [None] * len(
-        values
-    )
+    places = _read_index(index_of(path), len(values))
     return [(path / f"{number:06d}", place) for number, place in enumerate(places)]
 
 
@@ -143,13 +139,10 @@ def _load(path: Path) -> np.ndarray:
         raise GlacierError(f"{path}: arrays are read from the disk only; unpack or download it")
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError as error:
-        raise GlacierError(f"{path}: no such file; check the path") from error
     except (ValueError, OSError, EOFError) as error:
-        reason = " ".join(str(error).split())
         raise GlacierError(
             f"{path}: cannot be read as a plain array, it may be cut short or hold objects; save "
-            f"it again with numpy.save ({reason})"
+            f"it again with numpy.save ({plain(error)})"
         ) from error
     if values.dtype.kind not in "biuf" or values.ndim not in (2, 3, 4) or not values.size:
         shape = " x ".join(map(str, values.shape))
@@ -174,31 +167,25 @@ def _bands_first(values: np.ndarray, bands: int | None) -> np.ndarray:
     return np.moveaxis(values, -1, 0) if at_end else values
 
 
-def _read_index(path: Path, count: int) -> list[Place] | None:
-    """Read the rows and columns of the patches of a stack; None where there is no index."""
+def _read_index(path: Path, count: int) -> Sequence[Place | None]:
+    """Read the rows and columns of the patches of a stack; None for each without an index."""
     if not path.is_file():
-        return None
+        return [None] * count
     try:
-        table = pd.read_csv(path)
-    except (ValueError, OSError, pd.errors.ParserError) as error:
-        reason = " ".join(str(error).split())
-        raise GlacierError(f"{path}: cannot be read as a table ({reason})") from error
-    table.columns = [str(name).strip().lower() for name in table.columns]
-    if not {"row", "col"} <= set(table.columns):
+        table = pd.read_csv(path).rename(columns=lambda name: str(name).strip().lower())
+    except (ValueError, OSError) as error:
+        raise GlacierError(f"{path}: cannot be read as a table ({plain(error)})") from error
+    if not {"row", "col"} <= set(table) or len(table) != count:
         raise GlacierError(
-            f"{path}: has the columns {', '.join(table.columns)}; an index of patches needs row "
-            "and col"
+            f"{path}: has {len(table)} rows with the columns {', '.join(table)}; an index has row "
+            f"and col for each of the {count} patches, in order"
         )
-    if len(table) != count:
-        raise GlacierError(
-            f"{path}: has {len(table)} rows for {count} patches; write one row for each, in order"
-        )
-    numbers = table[["row", "col"]].apply(pd.to_numeric, errors="coerce")
-    wrong = (numbers.isna() | (numbers != numbers.round()) | (numbers < 0)).any(axis=1)
+    table = table[["row", "col"]].apply(pd.to_numeric, errors="coerce")
+    wrong = (table.isna() | (table != table.round()) | (table < 0)).any(axis=1)
     if wrong.any():
         line = int(np.flatnonzero(wrong)[0]) + 2
         raise GlacierError(f"{path}: line {line}: row and col must be whole numbers from 0")
-    return [(int(row), int(col)) for row, col in numbers.to_numpy()]
+    return [(int(row), int(col)) for row, col in table.to_numpy()]
 
 
 @contextmanager
@@ -237,7 +224,7 @@ def _laid_flat(path: Path, dataset: rasterio.DatasetReader) -> WarpedVRT:
         return WarpedVRT(dataset, src_crs=crs, crs=target, nodata=empty)
     except (CPLE_BaseError, RasterioError, ValueError) as error:
         raise GlacierError(
-            f"{path}: its ground control points make no map ({' '.join(str(error).split())}); warp "
+            f"{path}: its ground control points make no map ({plain(error)}); warp "
             "it to a north-up grid (gdalwarp)"
         ) from error
 
@@ -251,7 +238,7 @@ def _gdal(path: Path, **options: Any) -> Iterator[None]:
         with rasterio.Env(**(_WEB if web else _LOCAL), **options):
             yield
     except RasterioError as error:
-        reason = " ".join(str(error.__cause__ or error).split())
+        reason = plain(error.__cause__ or error)
         if web:
             raise GlacierError(
                 f"{name.removeprefix('/vsicurl/')}: cannot be fetched or is no raster; check the "
@@ -277,8 +264,8 @@ class KeptOpen:
 
     def __init__(self, width: int | None = None) -> None:
         self._width = width
-        self._open: dict[Path, rasterio.DatasetReader] = {}
-        self._bytes: dict[Path, int] = {}
+        # With the bytes of a row of its blocks.
+        self._open: dict[Path, tuple[rasterio.DatasetReader, int]] = {}
 
     def __enter__(self) -> KeptOpen:
         return self
@@ -289,9 +276,7 @@ class KeptOpen:
 
     def _close(self) -> None:
         """Close the file that has been open for longest."""
-        path = next(iter(self._open))
-        del self._bytes[path]
-        self._open.pop(path).close()
+        self._open.pop(next(iter(self._open)))[0].close()
 
     @contextmanager
     def open(
@@ -305,12 +290,12 @@ class KeptOpen:
             if len(self._open) == _FILES_KEPT:
                 self._close()
             with _gdal(path):
-                self._open[path] = _opened(path)
-            self._bytes[path] = _row_of_blocks(self._open[path], self._width)
+                dataset = _opened(path)
+            self._open[path] = dataset, _row_of_blocks(dataset, self._width)
         # What a read leaves in GDAL's memory stays within its limit during the read.
-        limit = min(_CACHE_LEAST + sum(self._bytes.values()), _CACHE_MOST)
+        limit = min(_CACHE_LEAST + sum(size for _, size in self._open.values()), _CACHE_MOST)
         with _gdal(path, GDAL_CACHEMAX=limit):
-            yield self._open[path]
+            yield self._open[path][0]
 
 
 def _row_of_blocks(dataset: rasterio.DatasetReader, columns: int | None) -> int:
@@ -490,16 +475,14 @@ def write_raster(
         (np.uint64(6), 255.0)
     """
     path = Path(path)
+    folder = values.parent if isinstance(values, Path) else path.parent
     if isinstance(values, Path):
-        count, kind, folder = 1, np.dtype(np.uint8), values.parent
-    else:
-        shape = np.shape(values)
-        values = np.asarray(values)
-        values = values[np.newaxis] if values.ndim == 2 else values
-        if values.ndim != 3 or values.shape[1:] != grid.shape:
-            raise ValueError(f"an array of shape {shape} does not fit a grid of {grid.shape}")
-        values = values.astype(np.uint8) if values.dtype == bool else values
-        count, kind, folder = len(values), values.dtype, path.parent
+        values = np.memmap(values, np.uint8, "r", shape=grid.shape)
+    if values.ndim > 3 or values.shape[-2:] != grid.shape:
+        raise ValueError(f"an array of shape {values.shape} does not fit a grid of {grid.shape}")
+    values = values.reshape(-1, *grid.shape)
+    values = values.astype(np.uint8) if values.dtype == bool else values
+    count, kind = len(values), values.dtype
     profile = {
         "driver": "GTiff", "height": grid.height, "width": grid.width, "count": count,
         "dtype": kind, "crs": grid.crs, "transform": grid.transform, "nodata": nodata,
@@ -536,7 +519,7 @@ def write_raster(
             rasterio.shutil.copy(rows, made, driver="COG", **layout)
             _compare(values, grid, made)
         except (RasterioError, CPLE_BaseError) as error:
-            reason = " ".join(str(error.__cause__ or error).split())
+            reason = plain(error.__cause__ or error)
             free = shutil.disk_usage(folder).free / 1e6
             raise GlacierError(
                 f"{path}: could not be written ({reason}); {free:.0f} MB are free on that disk: "
@@ -546,7 +529,7 @@ def write_raster(
     return path
 
 
-def _compare(values: np.ndarray | Path, grid: Grid, written: Path) -> None:
+def _compare(values: np.ndarray, grid: Grid, written: Path) -> None:
     """Raise RasterioError where a file does not give back what went in: a disk may be full."""
     with _opened(written) as dataset:
         for window, strip in _strips(values, grid):
@@ -554,13 +537,9 @@ def _compare(values: np.ndarray | Path, grid: Grid, written: Path) -> None:
                 raise RasterioError("the file does not hold what was written to it")
 
 
-def _strips(values: np.ndarray | Path, grid: Grid) -> Iterator[tuple[Window, np.ndarray]]:
+def _strips(values: np.ndarray, grid: Grid) -> Iterator[tuple[Window, np.ndarray]]:
     """Give windows of a few rows, and the values [band, row, col] in them."""
     for row in range(0, grid.height, _BLOCK):
-        shape = (1, min(_BLOCK, grid.height - row), grid.width)
-        if isinstance(values, Path):
-            strip = np.fromfile(values, np.uint8, math.prod(shape), offset=row * grid.width)
-            strip = strip.reshape(shape)
-        else:
-            strip = values[:, row : row + _BLOCK]
-        yield Window(0, row, grid.width, shape[1]), strip
+        strip = values[:, row : row + _BLOCK]
+        yield Window(0, row, grid.width, strip.shape[1]), strip
+        release_pages(values)

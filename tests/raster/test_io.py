@@ -259,8 +259,8 @@ def test_a_pickle_is_never_run(tmp_path):
     ("index", "message"),
     [
         (None, r"s.npy: is a stack of 12 arrays without an index; .* s.csv"),
-        ("a,b\n1,2\n", r"s.csv: has the columns a, b; an index of patches needs row and col"),
-        ("row,col\n0,0\n", r"s.csv: has 1 rows for 12 patches"),
+        ("a,b\n1,2\n", r"s.csv: has 1 rows with the columns a, b; an index has row and col"),
+        ("row,col\n0,0\n", r"s.csv: has 1 rows .* for each of the 12 patches"),
         ("row,col\n" + "0,0\n" * 12, r"has the same row and column as"),
         ("row,col\n" + "0,x\n" * 12, r"s.csv: line 2: row and col must be whole numbers"),
         ("row,col\n" + "0,0\n" * 11 + "-1,0\n", r"s.csv: line 13: row and col must be whole"),
