@@ -27,13 +27,12 @@ from glacier_utils.raster.grid import Grid, Image
 from glacier_utils.raster.io import (
     Header,
     KeptOpen,
-    crs_name,
     index_of,
     masked_out,
     open_raster,
     read_headers,
 )
-from glacier_utils.raster.lattice import Frame, Placed, lay_out, off_pixels
+from glacier_utils.raster.lattice import Frame, Placed, describe_mismatch, lay_out, several_images
 from glacier_utils.raster.paths import exists, files_behind, list_files, local_file
 
 _OPENED = 36  # files that are looked into, at most
@@ -306,27 +305,13 @@ def _check_one_frame(headers: Sequence[Header], files: Sequence[Path]) -> None:
             )
     days = {day: path for path in files if (day := date_in_name([path]))}
     if len(days) > 1:
-        listed = ", ".join(f"{path.name} of {day}" for day, path in days.items())
-        raise GlacierError(
-            f"{files[0].parent}: holds several images where one is meant: {listed}; name one "
-            "image, as by a pattern with its date"
-        )
+        raise several_images({path: day for day, path in days.items()})
     for header in headers[1:]:
-        off = off_pixels(first.grid, header.grid)
-        if off is not None:
+        if how := describe_mismatch(header.grid, first.grid):
             raise GlacierError(
-                f"{header.path}: lies {off} {first.path.name}; resample the bands onto one grid "
-                "(gdalwarp -tap)"
+                f"{header.path}: is not on the grid of {first.path.name}: {how}; bring all bands "
+                "onto one grid (gdalwarp -tap)"
             )
-        if not header.grid.matches(first.grid):
-            raise GlacierError(
-                f"{header.path}: its frame ({_frame(header.grid)}) is not that of "
-                f"{first.path.name} ({_frame(first.grid)}); all bands must lie on one grid"
-            )
-
-
-def _frame(grid: Grid) -> str:
-    return f"{grid.width} x {grid.height} px of {grid.transform.a:g}, CRS {crs_name(grid)}"
 
 
 def _check_opacity(

@@ -20,7 +20,7 @@ from glacier_utils.errors import GlacierError
 from glacier_utils.imagery.source import Source
 from glacier_utils.raster.grid import Grid, Image, same_crs
 from glacier_utils.raster.io import Header, crs_name
-from glacier_utils.raster.lattice import Frame, lay_out
+from glacier_utils.raster.lattice import Frame, describe_mismatch, lay_out
 from glacier_utils.raster.mask import Mask, RasterMask, mask_headers, place_masks
 
 # From this ratio of pixel sizes on, several source pixels lie in one of the target: average them.
@@ -146,25 +146,6 @@ class PiecewiseMask(Frame, Mask):
                 piece = mask.read(top, left, bottom - top, right - left)
                 result[place] = np.where(result[place] == UNKNOWN, piece, result[place])
         return result
-
-
-def describe_mismatch(grid: Grid, reference: Grid) -> str:
-    """Say in what ``grid`` is not ``reference``; "" where both are one frame."""
-    if grid.matches(reference):
-        return ""
-    if not same_crs(grid.crs, reference.crs):
-        return f"its CRS is {crs_name(grid)}, not {crs_name(reference)}"
-    shift = reference.shift(grid)
-    if shift is None:
-        return f"its pixels are {grid.transform.a:g} wide, not {reference.transform.a:g}"
-    if not grid.shares_lattice(reference):
-        dx, dy = shift
-        return f"its pixels lie {dx:+.2f} columns and {dy:+.2f} rows off"
-    row, col = (round(value) for value in reference.position(grid))
-    return (
-        f"its frame has {grid.width} x {grid.height} px from column {col}, row {row}, "
-        f"not {reference.width} x {reference.height}"
-    )
 
 
 def _check(own: Grid, grid: Grid, name: str) -> None:

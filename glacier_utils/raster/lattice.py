@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -118,14 +118,17 @@ def check_one_image(frame: Frame) -> None:
             others += [one for one in met if days[one.path] not in ("", days[item.path])]
         if others != [item]:
             other = others[-1]
-            listed = ", ".join(
-                f"{path.name} ({days[path] or 'no date in its name'})"
-                for path in sorted({item.path, other.path})
-            )
-            raise GlacierError(
-                f"{item.path.parent}: holds several images where one is meant: {listed} show the "
-                "same ground; name one image, as by a pattern with its date"
-            )
+            raise several_images({path: days[path] for path in sorted({item.path, other.path})})
+
+
+def several_images(days: Mapping[Path, str]) -> GlacierError:
+    """Return the error of files that show the same ground, by their days, "" unknown."""
+    told = {path.name: day or "no date in its name" for path, day in days.items()}
+    listed = ", ".join(f"{name} ({day})" for name, day in told.items())
+    return GlacierError(
+        f"{min(days).parent}: holds several images where one is meant: {listed} show the same "
+        "ground; name one image, as by a pattern with its date"
+    )
 
 
 def _check_alike(first: Header, other: Header) -> None:
@@ -161,13 +164,23 @@ def nearest_pixel(grid: Grid, other: Grid) -> tuple[int, int]:
     return round(row - other.height / 2), round(col - other.width / 2)
 
 
-def off_pixels(grid: Grid, other: Grid) -> str | None:
-    """Say how far the pixels of ``other`` lie off those of ``grid``, None where not by a shift."""
-    shift = grid.shift(other)
-    if shift is None or max(map(abs, shift)) <= LATTICE_TOLERANCE:
-        return None
-    cols, rows = map(abs, shift)
-    return f"{rows:.2f} rows and {cols:.2f} columns off the pixels of"
+def describe_mismatch(grid: Grid, reference: Grid) -> str:
+    """Say in what ``grid`` is not ``reference``; "" where both are one frame."""
+    if grid.matches(reference):
+        return ""
+    if not same_crs(grid.crs, reference.crs):
+        return f"its CRS is {crs_name(grid)}, not {crs_name(reference)}"
+    shift = reference.shift(grid)
+    if shift is None:
+        return f"its pixels are {grid.transform.a:g} wide, not {reference.transform.a:g}"
+    if not grid.shares_lattice(reference):
+        dx, dy = shift
+        return f"its pixels lie {dx:+.2f} columns and {dy:+.2f} rows off"
+    row, col = (round(value) for value in reference.position(grid))
+    return (
+        f"its frame has {grid.width} x {grid.height} px from column {col}, row {row}, "
+        f"not {reference.width} x {reference.height}"
+    )
 
 
 def _named_corners(headers: Sequence[Header]) -> list[tuple[int, int]]:
@@ -190,14 +203,6 @@ def _named_corners(headers: Sequence[Header]) -> list[tuple[int, int]]:
         raise GlacierError(
             f"{headers[0].path.parent}: patches placed by row and column must all be of one size"
         )
-    seen: dict[tuple[int, int], Path] = {}
-    for number, header in zip(numbers, headers, strict=True):
-        if number in seen:
-            raise GlacierError(
-                f"{header.path}: has the same row and column as {seen[number].name}; "
-                "each place may be given once"
-            )
-        seen[number] = header.path
     height, width = headers[0].grid.shape
     if _count_pixels(numbers, min(height, width)):
         return numbers
@@ -273,36 +278,17 @@ class Frame:
 
     def crop(self, bounds: Sequence[float]) -> tuple[Grid, list[Placed]]:
         """Return frame and files of the whole pixels nearest to ``bounds``."""
-        row0, col0, row1, col1 = snap(self.grid, bounds)
+        xmin, ymin, xmax, ymax = bounds
+        left, top = ~self.grid.transform @ (xmin, ymax)
+        right, bottom = ~self.grid.transform @ (xmax, ymin)
+        row0, col0 = max(0, round(top)), max(0, round(left))
+        row1, col1 = min(self.grid.height, round(bottom)), min(self.grid.width, round(right))
+        if row0 >= row1 or col0 >= col1:
+            frame = ", ".join(f"{value:.10g}" for value in self.grid.bounds)
+            raise GlacierError(
+                f"bounds: {list(bounds)} lie outside the image, which covers [{frame}] in its CRS "
+                f"({crs_name(self.grid)})"
+            )
         grid = self.grid.window(row0, col0, row1 - row0, col1 - col0)
-        placed = [
-            item.moved(-row0, -col0)
-            for item in self.placed
-            if item.row < row1 and item.row + item.height > row0
-            and item.col < col1 and item.col + item.width > col0
-        ]  # fmt: skip
-        return grid, placed
-
-
-def snap(grid: Grid, bounds: Sequence[float]) -> tuple[int, int, int, int]:
-    """Return (row0, col0, row1, col1) of the part of the frame inside ``bounds``."""
-    try:
-        xmin, ymin, xmax, ymax = (float(value) for value in bounds)
-    except (TypeError, ValueError) as error:
-        raise GlacierError(f"bounds: {bounds!r} must be [xmin, ymin, xmax, ymax]") from error
-    if not (xmin < xmax and ymin < ymax):
-        raise GlacierError(
-            f"bounds: {list(bounds)} are empty; give [xmin, ymin, xmax, ymax] with xmin < xmax and "
-            "ymin < ymax"
-        )
-    left, top = ~grid.transform @ (xmin, ymax)
-    right, bottom = ~grid.transform @ (xmax, ymin)
-    row0, col0 = max(0, round(top)), max(0, round(left))
-    row1, col1 = min(grid.height, round(bottom)), min(grid.width, round(right))
-    if row0 >= row1 or col0 >= col1:
-        frame = ", ".join(f"{value:.10g}" for value in grid.bounds)
-        raise GlacierError(
-            f"bounds: {list(bounds)} lie outside the image, which covers [{frame}] in its CRS "
-            f"({crs_name(grid)})"
-        )
-    return row0, col0, row1, col1
+        met = (item for item, *_ in self.pieces(row0, col0, *grid.shape))
+        return grid, [item.moved(-row0, -col0) for item in met]

@@ -674,7 +674,7 @@ ERRORS = [
     (band_number_too_high, ["4 band(s)", "band 8 is asked for", "correct the number in `bands`"]),
     (no_crs, ["CRS", "georeference the image"]),
     (no_georeference_no_name, ["a.tif", "neither georeference nor row and column", "rename"]),
-    (same_cell_by_name, [f"{PATCH}0_c00.tif", "same row and column as copy_of_r00_c00.tif"]),
+    (same_cell_by_name, [f"{PATCH}0_c00.tif", "copy_of_r00_c00.tif", "show the same ground"]),
     (same_cell_by_georeference, ["r00_c00 (1).tif", "show the same ground", "name one image"]),
     (mixed_resolutions, [f"{PATCH}1_c01.tif", "its pixel is 20", "one resolution"]),
     (mixed_types, [f"{PATCH}1_c01.tif", "float32", "same bands and type"]),

@@ -163,18 +163,10 @@ def test_bounds_larger_than_the_scene_keep_all_of_it(tmp_path, write_tif):
     assert source.grid.shape == (4, 5)
 
 
-@pytest.mark.parametrize(
-    ("bounds", "message"),
-    [
-        ([0, 0, 10, 10], "lie outside the image"),
-        ([10, 0, 0, 10], "are empty"),
-        ([1, 2, 3], "must be"),
-    ],
-)
-def test_wrong_bounds(tmp_path, write_tif, bounds, message):
+def test_bounds_outside_the_scene(tmp_path, write_tif):
     path = write_tif(tmp_path / "s.tif", numbered(4, 5, 1))
-    with pytest.raises(GlacierError, match=message):
-        open_source(path, bands=["red"], bounds=bounds)
+    with pytest.raises(GlacierError, match="lie outside the image"):
+        open_source(path, bands=["red"], bounds=[0, 0, 10, 10])
 
 
 # --- one file per band
@@ -660,7 +652,7 @@ def test_band_files_of_two_images(tmp_path, write_tif):
 def test_band_files_of_two_resolutions(tmp_path, write_tif):
     write_tif(tmp_path / "s_B04.tif", np.ones((4, 4), np.uint8))
     write_tif(tmp_path / "s_B8A.tif", np.ones((2, 2), np.uint8), pixel=20)
-    with pytest.raises(GlacierError, match="all bands must lie on one grid"):
+    with pytest.raises(GlacierError, match="bring all bands onto one grid"):
         open_source(tmp_path, bands=["red", "nir"])
 
 
@@ -668,9 +660,8 @@ def test_band_files_half_a_pixel_apart(tmp_path, write_tif):
     write_tif(tmp_path / "s_B04.tif", np.ones((4, 4), np.uint8))
     transform = Affine(10, 0, 450_005, 0, -10, 6_779_995)
     write_tif(tmp_path / "s_B08.tif", np.ones((4, 4), np.uint8), transform=transform)
-    with pytest.raises(
-        GlacierError, match=r"B08.tif: lies 0.50 rows and 0.50 columns off the pixels of s_B04.tif"
-    ):
+    says = r"B08.tif: is not on the grid of s_B04.tif: its pixels lie .0.50 columns and .0.50 rows"
+    with pytest.raises(GlacierError, match=says):
         open_source(tmp_path, bands=["red", "nir"])
 
 
@@ -709,7 +700,7 @@ def test_patches_without_a_place(tmp_path, bare):
 def test_patches_at_one_place(tmp_path, bare):
     bare(tmp_path / "a_r0_c1.tif", np.ones((4, 4), np.uint8))
     bare(tmp_path / "b_r0_c1.tif", np.ones((4, 4), np.uint8))
-    with pytest.raises(GlacierError, match=r"same row and column as a_r0_c1\.tif"):
+    with pytest.raises(GlacierError, match=r"a_r0_c1\.tif .* show the same ground"):
         open_source(tmp_path, bands=["red"])
 
 

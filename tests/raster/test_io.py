@@ -261,7 +261,7 @@ def test_a_pickle_is_never_run(tmp_path):
         (None, r"s.npy: is a stack of 12 arrays without an index; .* s.csv"),
         ("a,b\n1,2\n", r"s.csv: has 1 rows with the columns a, b; an index has row and col"),
         ("row,col\n0,0\n", r"s.csv: has 1 rows .* for each of the 12 patches"),
-        ("row,col\n" + "0,0\n" * 12, r"has the same row and column as"),
+        ("row,col\n" + "0,0\n" * 12, r"show the same ground"),
         ("row,col\n" + "0,x\n" * 12, r"s.csv: line 2: row and col must be whole numbers"),
         ("row,col\n" + "0,0\n" * 11 + "-1,0\n", r"s.csv: line 13: row and col must be whole"),
         ("", r"s.csv: cannot be read as a table"),
@@ -279,7 +279,7 @@ def test_a_stack_for_each_band(tmp_path):
     for name in ("red", "nir"):
         save_stack(tmp_path / f"{name}.npy", scene_of()[0])
     with pytest.raises(GlacierError, match="is a stack of one band"):
-        open_source(tmp_path, bands=["red", "nir"])
+        open_source(tmp_path, bands={"red": "red.npy", "nir": "nir.npy"})
 
 
 def test_patches_without_a_place(tmp_path):
