@@ -228,19 +228,12 @@ def _rows(shapes: gpd.GeoSeries) -> tuple[np.ndarray, list[str], list[shapely.Ge
 
 
 def _glims_ids(points: gpd.GeoSeries) -> list[str]:
-    identifiers: list[str] = []
-    taken: set[str] = set()
+    identifiers: dict[str, None] = {}  # in order, and quickly searched
     for point in points:
         east, north = round(point.x % 360 * 1000), round(point.y * 1000)
-        name = _name(east, north)
+        end = f"E{abs(north):05d}{'N' if north >= 0 else 'S'}"
         # Two small glaciers within a thousandth of a degree must not become one.
-        while name in taken:
+        while (name := f"G{east % 360000:06d}{end}") in identifiers:
             east += 1
-            name = _name(east, north)
-        taken.add(name)
-        identifiers.append(name)
-    return identifiers
-
-
-def _name(east: int, north: int) -> str:
-    return f"G{east % 360000:06d}E{abs(north):05d}{'N' if north >= 0 else 'S'}"
+        identifiers[name] = None
+    return list(identifiers)

@@ -97,7 +97,8 @@ def read_outlines(
             "kind": frame["_kind"],
             "source_date": dates,
             "name": text_column(frame, _NAME),
-            "uncertainty_m": _uncertainty(frame),
+            # The larger of the two local ones; 0 means not stated.
+            "uncertainty_m": _numbers(frame, _UNCERTAINTY).max(axis=1).astype(float),
             "area_km2": areas,
             "stated_km2": _stated(frame, areas),
         },
@@ -175,7 +176,7 @@ def without_rock(table: gpd.GeoDataFrame) -> gpd.GeoSeries:
         positions = pd.Series(np.arange(len(ice))).groupby(owner).indices
         everywhere = []
         for name, stones in rock.geometry.groupby(of_rock):
-            stone = shapely.union_all([_valid(item) for item in stones if item is not None])
+            stone = shapely.union_all([polygonal(item) for item in stones if item is not None])
             if name in positions:
                 _subtract(shapes, positions[name], stone)
             else:
@@ -195,11 +196,7 @@ def _analyses(rows: pd.DataFrame) -> np.ndarray:
 def _subtract(shapes: np.ndarray, positions: np.ndarray, stone: shapely.Geometry) -> None:
     shapely.prepare(stone)
     for index in positions[shapely.intersects(shapes[positions], stone)]:
-        shapes[index] = polygonal(_valid(shapes[index]).difference(stone))
-
-
-def _valid(geometry: shapely.Geometry) -> shapely.Geometry:
-    return geometry if geometry.is_valid else polygonal(geometry)
+        shapes[index] = polygonal(polygonal(shapes[index]).difference(stone))
 
 
 def areas_km2(geometry: gpd.GeoSeries) -> np.ndarray:
@@ -301,11 +298,6 @@ def _numbers(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     return numbers.where((numbers > 0) & np.isfinite(numbers))
 
 
-def _uncertainty(frame: pd.DataFrame) -> pd.Series:
-    """Return the larger of the local uncertainties in m; nan for 0, which means not stated."""
-    return _numbers(frame, _UNCERTAINTY).max(axis=1).astype(float)
-
-
 def _stated(frame: pd.DataFrame, areas: np.ndarray) -> pd.Series:
     """Return the area that the file states, in km2; nan where it states none."""
     numbers = _numbers(frame, _STATED)
@@ -313,10 +305,7 @@ def _stated(frame: pd.DataFrame, areas: np.ndarray) -> pd.Series:
         # GLIMS documents km2 and delivers m2; a million between them leaves no doubt which it is.
         ratio = numbers["area"] / np.where(areas > 0, areas, np.nan)
         numbers["area"] *= 1e-6 if ratio.median() > 1000 else 1
-    stated = pd.Series(np.nan, index=frame.index)
-    for name in numbers:
-        stated = stated.fillna(numbers[name])
-    return stated
+    return numbers.reindex(columns=[*_STATED]).bfill(axis=1)[_STATED[0]]
 
 
 def select_analyses(
@@ -384,7 +373,7 @@ def resolve_overlaps(
         raise GlacierError("the outlines have no CRS; set the one they were drawn in")
     outlines = outlines.reset_index(drop=True)
     table, report = outlines.copy(), [*outlines.attrs.get("report", [])]
-    ice = without_rock(outlines).map(lambda shape: shape if shape.is_valid else polygonal(shape))
+    ice = without_rock(outlines).map(polygonal)
     rank = outlines.loc[ice.index].assign(_size=-areas_km2(ice)).sort_values(
         ["source_date", "_size", "glacier_id"], ascending=[False, True, True],
         na_position="last", kind="stable",

@@ -267,8 +267,6 @@ def _valid_shapes(predicted: gpd.GeoDataFrame) -> tuple[np.ndarray, float]:
 
 def _territories(inventory: gpd.GeoDataFrame, crs: Any) -> gpd.GeoDataFrame:
     """Return glacier_id, name and the ice of each glacier in ``crs``, without overlaps."""
-    if inventory.crs is None:
-        raise GlacierError("the outlines have no CRS; set the one they were drawn in")
     table = in_crs(inventory, CRS.from_user_input(crs))
     # Overlaps are left as they are below a thousandth of a square metre only.
     table = resolve_overlaps(table, min_area_km2=_SLIVER_KM2)
@@ -332,21 +330,20 @@ def assign_ids(
     metre = 1 / np.sqrt(to_km2 * 1e6)  # in units of the CRS
     owner, polygon, inside = _common_ground(ice, shapes, _TINY_M2 * metre**2)
     regions = _regions(shapes)
+    in_region = regions[polygon]
     parts: dict[str, list] = {}
     for number, part in zip(owner, inside, strict=True):
         parts.setdefault(names[number], []).append(part)
-    of_region = _positions(regions[polygon], len(shapes))
-    of_polygon = _positions(polygon, len(shapes))
     alone: dict[int, list] = {}
     loose: dict[int, list] = {}
-    for shape, region, own in zip(shapes, regions, of_polygon, strict=True):
-        if len(of_region[region]):
-            covered = shapely.union_all(ice[owner[own]])
+    for number, (shape, region) in enumerate(zip(shapes, regions, strict=True)):
+        if region in in_region:
+            covered = shapely.union_all(ice[owner[polygon == number]])
             loose.setdefault(region, []).append(polygonal(shape.difference(covered)))
         else:
             alone.setdefault(region, []).append(shape)
     for region, rest in loose.items():
-        near = of_region[region]
+        near = in_region == region
         for number, part in _to_nearest(rest, owner[near], inside[near], step_m * metre):
             parts.setdefault(names[number], []).append(part)
     known = dict(zip(names, table["name"], strict=True))
@@ -408,9 +405,3 @@ def _regions(shapes: np.ndarray) -> np.ndarray:
     size = (len(shapes), len(shapes))
     graph = coo_array((np.ones(len(one), bool), (one, other)), shape=size)
     return connected_components(graph, directed=False)[1]
-
-
-def _positions(numbers: np.ndarray, length: int) -> list[np.ndarray]:
-    """Return where each number 0..length - 1 stands."""
-    order = np.argsort(numbers, kind="stable")
-    return np.split(order, np.searchsorted(numbers[order], np.arange(1, length + 1)))[:length]

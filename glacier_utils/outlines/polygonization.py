@@ -25,7 +25,6 @@ from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
-import pyproj
 import shapely
 from tqdm import tqdm
 
@@ -123,8 +122,7 @@ def _polygonize(strips: Iterable[np.ndarray], grid: Grid, min_area_km2: float) -
     areas = shapely.area(polygons) * grid.pixel_area_km2
     t = grid.transform
     polygons = shapely.transform(polygons, lambda xy: xy * [t.a, t.e] + [t.c, t.f])
-    crs = None if grid.crs is None else pyproj.CRS.from_user_input(grid.crs)
-    frame = gpd.GeoDataFrame({"area_km2": areas}, geometry=polygons, crs=crs)
+    frame = gpd.GeoDataFrame({"area_km2": areas}, geometry=polygons, crs=grid.crs)
     return frame.sort_values("area_km2", ascending=False, kind="stable").reset_index(drop=True)
 
 

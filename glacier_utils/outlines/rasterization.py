@@ -76,8 +76,6 @@ class OutlineMask(Mask):
                 "band_m is a width in metres, but the image's CRS is in degrees; warp the image "
                 "to a projected CRS such as UTM"
             )
-        if outlines.crs is None:
-            raise GlacierError("the outlines have no CRS; set the one they were drawn in")
         self.grid = grid
         xmin, _, xmax, _ = grid.bounds
         outlines = in_crs(outlines, grid.crs, (xmin + xmax) / 2)
@@ -130,18 +128,11 @@ class OutlineMask(Mask):
         # The edge was made by overlays, which move points by rounding: its parts are found by lying
         # within a millimetre of an outline.
         tiny = 1e-3 / self.grid.metres_per_unit
-        parts = [
-            edge.intersection(
-                shapely.MultiLineString(
-                    [
-                        line
-                        for line in shapely.get_parts(lines[widths == width])
-                        if line.geom_type == "LineString"
-                    ]
-                ).buffer(tiny, 1)
-            ).buffer(width, quad_segs=16)
-            for width in np.unique(widths)
-        ]
+        parts = []
+        for width in np.unique(widths):
+            pieces = shapely.get_parts(lines[widths == width])
+            own = shapely.multilinestrings(pieces[shapely.get_dimensions(pieces) == 1])
+            parts.append(edge.intersection(own.buffer(tiny, 1)).buffer(width, quad_segs=16))
         return shapely.union_all(parts)
 
 

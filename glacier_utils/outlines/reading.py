@@ -83,8 +83,9 @@ def read_polygons(
     names = _known_names(info["fields"], columns)
     box = None if bounds is None else _file_box(bounds, crs, file_crs)
     queries = _queries(box, file_crs, info["total_bounds"])
-    frames = [_read(address, path, layer, list(names), query) for query in queries]
-    frame = (frames[0] if len(frames) == 1 else _joined(frames)).rename(columns=names)
+    frame = pd.concat([_read(address, path, layer, list(names), query) for query in queries])
+    # Both boxes may meet a polygon.
+    frame = frame[~frame.index.duplicated()].sort_index().rename(columns=names)
     report: list[str] = []
     frame = _mended(frame, named_by, report)
     if box is not None and file_crs.is_geographic:
@@ -101,13 +102,16 @@ def read_polygons(
 
 
 def in_crs(frame: gpd.GeoDataFrame, crs: CRS, longitude: float | None = None) -> gpd.GeoDataFrame:
-    """Return a frame in ``crs``; in a CRS in degrees, polygons are moved near to ``longitude``."""
-    known = pyproj.CRS.from_user_input(crs)
-    if same_crs(CRS.from_user_input(frame.crs), crs):
-        # The same CRS in another spelling: a transformation could only add noise.
-        frame = frame.set_crs(known, allow_override=True)
-    else:
-        frame = frame.to_crs(known)
+    """Return a frame in ``crs``; in a CRS in degrees, polygons are moved near to ``longitude``.
+
+    Raises:
+        GlacierError: the frame has no CRS.
+    """
+    if frame.crs is None:
+        raise GlacierError("the outlines have no CRS; set the one they were drawn in")
+    # The same CRS in another spelling: a transformation could only add noise.
+    same = same_crs(CRS.from_user_input(frame.crs), crs)
+    frame = frame.set_crs(crs, allow_override=True) if same else frame.to_crs(crs)
     if crs.is_geographic:
         shapes = unwrapped(frame.geometry.to_numpy())
         frame = _set(frame, shapes if longitude is None else near(shapes, longitude))
@@ -142,12 +146,7 @@ def _addresses(path: Path) -> list[str]:
     if suffix == ".zip":
         return [f"/vsizip/{path.resolve()}/{name}" for name in _in_zip(path)]
     if suffix == ".shp":
-        for part in (".dbf", ".shx"):
-            if not any(path.with_suffix(end).exists() for end in (part, part.upper())):
-                raise GlacierError(
-                    f"{path}: its {part} file is missing; a shapefile needs .shp, .shx, .dbf and "
-                    ".prj side by side"
-                )
+        _check_shapefile(path, path.name, [item.name for item in path.parent.iterdir()])
     elif suffix not in _SUFFIXES:
         raise GlacierError(
             f"{path}: outlines are read from .shp, .zip, .gpkg, .geojson and .kml; convert it to "
@@ -162,16 +161,21 @@ def _in_zip(path: Path) -> list[str]:
     found = found or [name for name in names if name.lower().endswith(_SUFFIXES)]
     if not found:
         raise GlacierError(f"{path}: holds no shapefile; download the outlines as a shapefile zip")
-    inside = {name.lower() for name in names}
     for name in found:
-        stem, _, kind = name.lower().rpartition(".")
-        for part in (".dbf", ".shx"):
-            # Without attributes, rock inside a glacier could not be told from ice.
-            if kind == "shp" and stem + part not in inside:
-                raise GlacierError(
-                    f"{path}: the {part} file of {name} is missing in it; download it again"
-                )
+        if name.lower().endswith(".shp"):
+            _check_shapefile(path, name, names)
     return found
+
+
+def _check_shapefile(path: Path, name: str, there: Sequence[str]) -> None:
+    """Look for the parts of a shapefile beside it; without them rock is not told from ice."""
+    stem, beside = name[: -len(".shp")].lower(), {other.lower() for other in there}
+    for part in (".dbf", ".shx"):
+        if stem + part not in beside:
+            raise GlacierError(
+                f"{path}: the {part} file of {name} is missing; a shapefile needs .shp, .shx, .dbf "
+                "and .prj side by side"
+            )
 
 
 def _find_layer(path: Path, layer: str | None, named_by: Sequence[str]) -> tuple[str, str, dict]:
@@ -236,9 +240,7 @@ def _file_box(bounds: Sequence[float], crs: CRS | None, file_crs: CRS) -> tuple 
     """
     xmin, ymin, xmax, ymax = bounds
     if crs is not None and not same_crs(crs, file_crs):
-        transformer = pyproj.Transformer.from_crs(
-            pyproj.CRS.from_user_input(crs), pyproj.CRS.from_user_input(file_crs), always_xy=True
-        )
+        transformer = pyproj.Transformer.from_crs(crs, file_crs, always_xy=True)
         xmin, ymin, xmax, ymax = transformer.transform_bounds(
             xmin, ymin, xmax, ymax, densify_pts=51
         )
@@ -288,11 +290,6 @@ def _readable(path: Path) -> Iterator[None]:
         raise GlacierError(
             f"{path}: cannot be read as outlines; download or export it again ({reason})"
         ) from error
-
-
-def _joined(frames: list[gpd.GeoDataFrame]) -> gpd.GeoDataFrame:
-    joined = pd.concat(frames)
-    return joined[~joined.index.duplicated()].sort_index()
 
 
 def _mended(

@@ -130,7 +130,7 @@ def test_outlines_that_cannot_be_read(tmp_path, glims_file):
                 archive.writestr(member, "x")
     for path, message in [
         (shp, "has no CRS .*prj is missing"),
-        (no_dbf, "its .dbf file is missing"),
+        (no_dbf, "the .dbf file of d.shp is missing"),
         (short, "cannot be read as outlines"),
         (tmp_path / "lines.gpkg", "LineString, no polygons"),
         (tmp_path / "text.geojson", "cannot be read as outlines"),
