@@ -375,11 +375,9 @@ def boundary_f1(there: np.ndarray, back: np.ndarray, tolerance_m: float) -> dict
         known = distances[~np.isnan(distances)]
         met.append(float((known <= within).mean()) if known.size else math.nan)
     precision, recall = met
-    if np.isnan(met).all():
-        f1 = math.nan
-    else:
-        total = np.nansum(met)
-        f1 = 2 * precision * recall / total if total and not np.isnan(met).any() else 0.0
+    # A rim that the other map lacks altogether is met nowhere.
+    either, total = np.nan_to_num(met), np.nansum(met)
+    f1 = 2 * either.prod() / total if total else math.nan if np.isnan(met).all() else 0.0
     return {"precision": precision, "recall": recall, "f1": float(f1)}
 
 

@@ -9,6 +9,7 @@ and date is looked at; only a manifest that cannot be read ends it all.
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,6 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 import pandas as pd
-import pyproj
 import shapely
 from rasterio.crs import CRS
 from tqdm import tqdm
@@ -32,7 +32,8 @@ from glacier_utils.errors import GlacierError, plain
 from glacier_utils.imagery.examination import ERROR, SPARSE, WARNING, emptiness
 from glacier_utils.imagery.source import Source
 from glacier_utils.outlines.inventory import read_outlines, resolve_overlaps, select_analyses
-from glacier_utils.raster.grid import Grid, same_crs
+from glacier_utils.outlines.reading import in_crs
+from glacier_utils.raster.grid import Grid
 from glacier_utils.raster.io import crs_name, open_raster
 from glacier_utils.raster.mask import Mask
 from glacier_utils.raster.paths import list_files
@@ -46,8 +47,10 @@ _SIDE, _LIMIT = 1024, 16
 _MUCH_ICE = 0.05
 _NEAR_DEGREES = 0.5  # an inventory that ends within this is of the same region
 
-COLUMNS = ("area", "date", "kind", "files", "size", "resolution_m", "crs", "valid", "glacier",
-           "outlines", "label_age_years", "problems")  # fmt: skip
+_EMPTY = {
+    "area": "", "date": "", "kind": "", "files": 0, "size": "", "resolution_m": np.nan, "crs": "",
+    "valid": np.nan, "glacier": np.nan, "outlines": 0, "label_age_years": np.nan, "problems": "",
+}  # fmt: skip
 
 _LEGEND = (
     "valid: part of the frame with an image; glacier: part of what has image and label; age: years "
@@ -147,7 +150,7 @@ def survey(dataset: Dataset, *, progress: bool = False) -> Survey:
         look.row["problems"] = "; ".join(message for _, message in look.findings)
     findings = [(look.area, look.date, *item) for look in looks for item in look.findings]
     return Survey(
-        pd.DataFrame([look.row for look in looks], columns=list(COLUMNS)),
+        pd.DataFrame([look.row for look in looks]),
         pd.DataFrame(findings, columns=["area", "date", "severity", "message"]),
         dataset.name,
         dataset.folder,
@@ -192,11 +195,7 @@ class _Look:
 
     def run(self, ends: dict[Path, str], bar: tqdm) -> None:
         """Look at files, frame, labels and values, as far as each can be looked at."""
-        self.row = {
-            "area": self.area, "date": self.date, "kind": "", "files": 0, "size": "",
-            "resolution_m": np.nan, "crs": "", "valid": np.nan, "glacier": np.nan, "outlines": 0,
-            "label_age_years": np.nan,
-        }  # fmt: skip
+        self.row = _EMPTY | {"area": self.area, "date": self.date}
         with self.noting():
             self.source = self.dataset.source(self.area, self.date)
         whole = self._check_files(ends, bar)
@@ -275,7 +274,8 @@ class _Look:
                 f"{path}: its CRS ({crs_name(grid)}) is in degrees: warp it to a projected one "
                 "such as UTM (gdalwarp -t_srs)"
             )
-        elif grid.crs is None and np.isnan(grid.resolution):
+            return False
+        if grid.crs is None and np.isnan(grid.resolution):
             self.warn(
                 f"{path}: nothing says how large its pixels are; add `resolution: 10` (m) to the "
                 "manifest, else no area is in km2"
@@ -446,7 +446,7 @@ def _why_no_outline(path: Path, layer: str | None, grid: Grid) -> tuple[bool, st
 def _geographic(box: shapely.Polygon, crs: CRS | None) -> shapely.Polygon:
     if crs is None:
         return shapely.Polygon()
-    series = gpd.GeoSeries([box.segmentize(box.length / 40)], crs=pyproj.CRS.from_user_input(crs))
+    series = gpd.GeoSeries([box.segmentize(box.length / 40)], crs=crs)
     return shapely.box(*series.to_crs("EPSG:4326").total_bounds)
 
 
@@ -488,45 +488,42 @@ def _spread_windows(source: Source) -> list[tuple[int, int, int, int]]:
 
 def _compare_areas(looks: Sequence[_Look]) -> None:
     """Say where two areas share ground: no model must be tested where it was trained."""
-    opened = [look for look in looks if look.source is not None and look.source.grid.crs]
-    ground = {id(look): _ground(look.source) for look in opened}
+    grounds = [
+        (look, _ground(look.source))
+        for look in looks if look.source is not None and look.source.grid.crs
+    ]  # fmt: skip
     noted = set()
-    for index, look in enumerate(opened):
-        for other in opened[index + 1 :]:
-            pair = look.area, other.area
-            if look.area == other.area or pair in noted:
-                continue
-            grid = look.source.grid
-            theirs = ground[id(other)]
-            if not same_crs(grid.crs, other.source.grid.crs):
-                theirs = theirs.to_crs(pyproj.CRS.from_user_input(grid.crs))
-            shared = ground[id(look)].iloc[0].intersection(theirs.iloc[0]).area
-            # Less than a pixel comes from rounding along a common edge.
-            if shared > abs(grid.transform.a * grid.transform.e):
-                noted.add(pair)
-                mine, others = (area.iloc[0].area for area in (ground[id(look)], theirs))
-                dates = map(look.dataset.dates, pair)
-                if shared > min(mine, others) / 2 and set.isdisjoint(*map(set, dates)):
-                    look.warn(
-                        f"{_percent(shared / mine)} of its ground lies in area {other.area} too, "
-                        "at other dates: to train on one and test on the other is a test over "
-                        "time, not over space"
-                    )
-                    continue
-                # What is shared is kept out of training, so a little does no harm.
-                note = look.error if shared > min(mine, others) / 2 else look.warn
-                note(
-                    f"{_percent(shared / mine)} of its ground lies in area {other.area} "
-                    f"({other.date}) too, which cannot both train and test; cut one of them with "
-                    "`bounds`, or give it dates that the other has not"
-                )
+    for (look, mine), (other, theirs) in itertools.combinations(grounds, 2):
+        pair = look.area, other.area
+        if look.area == other.area or pair in noted:
+            continue
+        grid = look.source.grid
+        theirs = in_crs(theirs, grid.crs)
+        shared = mine.union_all().intersection(theirs.union_all()).area
+        # Less than a pixel comes from rounding along a common edge.
+        if shared <= abs(grid.transform.a * grid.transform.e):
+            continue
+        noted.add(pair)
+        most = shared > min(mine.area.sum(), theirs.area.sum()) / 2
+        start = f"{_percent(shared / mine.area.sum())} of its ground lies in area {other.area}"
+        if most and set.isdisjoint(*(set(look.dataset.dates(area)) for area in pair)):
+            look.warn(
+                f"{start} too, at other dates: to train on one and test on the other is a test "
+                "over time, not over space"
+            )
+            continue
+        # What is shared is kept out of training, so a little does no harm.
+        (look.error if most else look.warn)(
+            f"{start} ({other.date}) too, which cannot both train and test; cut one of them with "
+            "`bounds`, or give it dates that the other has not"
+        )
 
 
-def _ground(source: Source) -> gpd.GeoSeries:
+def _ground(source: Source) -> gpd.GeoDataFrame:
     """Return what the files of an image cover, in its CRS."""
     boxes = [source.grid.window(*map(int, tile)).box for tile in source.tiles]
     shape = shapely.union_all(boxes).intersection(source.grid.box) if boxes else source.grid.box
-    return gpd.GeoSeries([shape], crs=pyproj.CRS.from_user_input(source.grid.crs))
+    return gpd.GeoDataFrame(geometry=[shape], crs=source.grid.crs)
 
 
 def _table(table: pd.DataFrame, width: int) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 import geopandas as gpd
 import shapely
 
-from glacier_utils.datasets.manifest import Area, Entry, Layer, Manifest, read_manifest
+from glacier_utils.datasets.manifest import Area, Entry, Layer, read_manifest
 from glacier_utils.errors import GlacierError, did_you_mean
 from glacier_utils.files import file_fingerprint, fingerprint
 from glacier_utils.imagery.examination import Finding, OffsetFinding, check_offset, examine
@@ -46,7 +46,7 @@ def open_dataset(name_or_path: str | Path, *, root: str | Path | None = None) ->
     path = Path(name_or_path)
     for candidate in (path, path / MANIFEST):
         if candidate.is_file():
-            return Dataset(read_manifest(candidate))
+            return Dataset(candidate)
     if path.is_dir():
         raise GlacierError(f"{path}: this folder has no {MANIFEST}; write one (see data/README.md)")
     here = Path.cwd()
@@ -54,7 +54,7 @@ def open_dataset(name_or_path: str | Path, *, root: str | Path | None = None) ->
     for folder in roots:
         candidate = folder / "data" / path / MANIFEST
         if candidate.is_file():
-            return Dataset(read_manifest(candidate))
+            return Dataset(candidate)
     known = sorted({item.parent.name for folder in roots
                     for item in folder.glob(f"data/*/{MANIFEST}")})  # fmt: skip
     hint = did_you_mean(path, known, none="there is none in data/ yet")
@@ -75,14 +75,13 @@ class Dataset:
         manifest: content of the file.
     """
 
-    def __init__(self, manifest: Manifest) -> None:
-        self.name = manifest.name
-        self.path = manifest.path
-        self.folder = self.path.parent
-        self.bands = band_names(manifest.bands)
-        self.areas = tuple(manifest.areas)
-        self.manifest = manifest.content
-        self._manifest = manifest
+    def __init__(self, path: Path) -> None:
+        self._manifest, self._text, self.manifest = read_manifest(path)
+        self.name = self._manifest.name
+        self.path = path
+        self.folder = path.parent
+        self.bands = band_names(self._manifest.bands)
+        self.areas = tuple(self._manifest.areas)
         self._sources: dict[tuple[str, str], Source] = {}
         self._own: dict[tuple[str, str], Source] = {}
         self._offsets: dict[tuple[str, str], OffsetFinding] = {}
@@ -110,7 +109,7 @@ class Dataset:
                 if isinstance(layer, Layer):
                     files.update(_vector_files(layer.file))
         stats = [file_fingerprint(path) for path in sorted(files)]
-        return fingerprint({"manifest": self._manifest.text, "files": stats})
+        return fingerprint({"manifest": self._text, "files": stats})
 
     def dates(self, area: str) -> tuple[str, ...]:
         """Return the dates of an area, sorted."""
@@ -269,11 +268,13 @@ class Dataset:
 
         It comes from the manifest, else from the product that the image belongs to.
         """
-        return self._map(area, date, _classification(self.entry(area, date)), range(12))
+        paths = _classification(self.entry(area, date))
+        return self._mask(area, date, paths, range(12), drawn_on_it=False)
 
     def clouds(self, area: str, date: str) -> Mask | None:
         """Return the user's cloud mask (0 clear, 1 cloud, 2 shadow), None where there is none."""
-        return self._map(area, date, self.entry(area, date).clouds, (0, 1, 2))
+        paths = self.entry(area, date).clouds
+        return self._mask(area, date, paths, (0, 1, 2), drawn_on_it=False)
 
     def unaligned(self, area: str, date: str) -> Source:
         """Open the image of an area at a date on the grid of its own files, whatever ``align``."""
@@ -299,22 +300,17 @@ class Dataset:
         paths: list[str] | None,
         codes: Any,
         values: dict[int | str, int] | None = None,
+        *,
+        drawn_on_it: bool = True,
     ) -> Mask | None:
-        """Open a mask that should lie on the pixels of its image; the image warns where not."""
+        """Open a mask of an image; of one drawn on its pixels, the image warns where it is not."""
         if not paths:
             return None
         own, notes = self.unaligned(area, date), list[str]()
         grid = self.source(area, date).grid
         mask = open_map(paths, grid, like=own, codes=codes, values=values, notes=notes)
-        own.warnings = list(dict.fromkeys([*own.warnings, *notes]))
+        own.warnings = list(dict.fromkeys([*own.warnings, *notes * drawn_on_it]))
         return mask
-
-    def _map(self, area: str, date: str, paths: list[str] | None, codes: Any) -> Mask | None:
-        """Open a mask that lies anywhere."""
-        if not paths:
-            return None
-        own = self.unaligned(area, date)
-        return open_map(paths, self.source(area, date).grid, like=own, codes=codes)
 
     def settings(self, area: str) -> Area:
         """Return what the manifest says of an area.

@@ -12,7 +12,6 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 import pandas as pd
-import pyproj
 import rasterio.features
 import shapely
 from rasterio.transform import Affine
@@ -203,18 +202,11 @@ def domain_shift(one: pd.DataFrame, other: pd.DataFrame, bands: Sequence[str]) -
         for band in bands:
             pooled = np.sqrt((a[band].var() + b[band].var()) / 2)
             difference = b[band].median() - a[band].median()
-            rows.append(
-                {
-                    "class": name,
-                    "band": band,
-                    "difference": difference,
-                    "standardised": difference / pooled if pooled > 0 else np.nan,
-                    "wasserstein": wasserstein_distance(a[band], b[band]),
-                }
-            )
-    return pd.DataFrame(
-        rows, columns=["class", "band", "difference", "standardised", "wasserstein"]
-    )
+            standardised = difference / pooled if pooled > 0 else np.nan
+            moved = wasserstein_distance(a[band], b[band])
+            rows.append((name, band, difference, standardised, moved))
+    columns = ["class", "band", "difference", "standardised", "wasserstein"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def separability(
@@ -321,11 +313,10 @@ def tile_boxes(source: Source, *, size: int = 128) -> gpd.GeoDataFrame:
     """
     grid = source.grid
     places = source.tiles or lattice(grid, size)
-    crs = None if grid.crs is None else pyproj.CRS.from_user_input(grid.crs)
     return gpd.GeoDataFrame(
         {"row": [place[0] for place in places], "col": [place[1] for place in places]},
         geometry=[grid.window(*place).box for place in places],
-        crs=crs,
+        crs=grid.crs,
     )
 
 
@@ -413,10 +404,9 @@ def doubtful_windows(
     result = []
     for column, text in ((2, "labelled, not icy"), (3, "icy, not labelled")):
         for place in sorted(found, key=lambda item: (-item[column], item))[:count]:
-            row, col = place[:2]
+            window = (*place[:2], size, size)
             title = f"{text}: {100 * place[column]:.0f} %"
-            image = source.read(row, col, size, size)
-            result.append((image, labels.read(row, col, size, size), title))
+            result.append((source.read(*window), labels.read(*window), title))
     return result
 
 
@@ -465,11 +455,9 @@ def find_suspicious(
     parts: dict[int, list[shapely.Geometry]] = {number: [] for number in kept.tolist()}
     for polygon, number in rasterio.features.shapes(regions, keep[regions], 4, grid.transform):
         parts[int(number)].append(shapely.geometry.shape(polygon))
-    crs = None if grid.crs is None else pyproj.CRS.from_user_input(grid.crs)
-    result = gpd.GeoDataFrame(
-        {"area_km2": size[kept]}, geometry=[shapely.MultiPolygon(part) for part in parts.values()],
-        crs=crs,
-    ).sort_values("area_km2", ascending=False, kind="stable").reset_index(drop=True)  # fmt: skip
+    shapes = [shapely.MultiPolygon(part) for part in parts.values()]
+    result = gpd.GeoDataFrame({"area_km2": size[kept]}, geometry=shapes, crs=grid.crs)
+    result = result.sort_values("area_km2", ascending=False, kind="stable", ignore_index=True)
     result.attrs["report"] = [
         f"ice-like, outside every outline and on the edge of the image: "
         f"{result.area_km2.sum():.3g} km2 in {len(result)} regions"

@@ -349,30 +349,6 @@ class Manifest(_Mapping):
     areas: dict[str, Area]
     """Area to dates to images; a date is 2023-08 or 2023-08-24."""
 
-    _path: Path
-    _text: str
-    _content: dict[str, Any]
-
-    @property
-    def path(self) -> Path:
-        """Of the file."""
-        return self._path
-
-    @property
-    def text(self) -> str:
-        """Of the file, as it stands there."""
-        return self._text
-
-    @property
-    def content(self) -> dict[str, Any]:
-        """Of the file, as YAML reads it."""
-        return self._content
-
-    def model_post_init(self, context: dict[str, Any]) -> None:
-        """Keep what is known of the file itself."""
-        self._path, self._text = context["path"], context["text"]
-        self._content = context["content"]
-
     @model_validator(mode="before")
     @classmethod
     def _hand_down(cls, content: Any) -> Any:
@@ -426,11 +402,14 @@ def _inherit(area: Any, top: Mapping[str, Any]) -> Any:
     return full
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path) -> tuple[Manifest, str, dict[str, Any]]:
     """Read and check a manifest; the files it names are not touched.
 
     Args:
         path: of the file.
+
+    Returns:
+        The manifest, the text of the file, and its content as YAML reads it.
 
     Raises:
         GlacierError: whatever is wrong with it: one line with the file, the place in it, and what
@@ -453,9 +432,8 @@ def read_manifest(path: Path) -> Manifest:
         # A number or a date that YAML takes for one and Python does not.
         raise GlacierError(f"{path}: holds a number or date that is none ({error}); a date is "
                            "2023-08 or 2023-08-24") from error  # fmt: skip
-    context = {"path": path, "text": text, "content": content}
     try:
-        return Manifest.model_validate(content, context=context)
+        return Manifest.model_validate(content, context={"path": path}), text, content
     except ValidationError as error:
         raise GlacierError(f"{path}: {_explain(error)}") from error
 

@@ -71,8 +71,8 @@ def edit(write):
 
 def test_everything_that_may_stand_in_it(write):
     path = write(EVERYTHING)
-    manifest = read_manifest(path)
-    assert (manifest.name, manifest.resolution, manifest.path) == ("7", 10, path)
+    manifest, *_ = read_manifest(path)
+    assert (manifest.name, manifest.resolution) == ("7", 10)
     train, other = manifest.areas["train"], manifest.areas["2023"]
     assert (train.bounds, train.align) == ((1, 2, 3, 4), "2023-08-24")
     assert train.outlines == (path.parent / "all.gpkg", None)
@@ -93,9 +93,10 @@ def test_everything_that_may_stand_in_it(write):
 
 def test_a_folder_names_what_has_no_name(write):
     path = write("areas: {train: {2023-08: x}}")
-    assert read_manifest(path).name == "tiny"
-    assert read_manifest(path).text == path.read_text()
-    assert read_manifest(path).content == {"areas": {"train": {"2023-08": "x"}}}
+    manifest, text, content = read_manifest(path)
+    assert manifest.name == "tiny"
+    assert text == path.read_text()
+    assert content == {"areas": {"train": {"2023-08": "x"}}}
 
 
 @pytest.mark.parametrize(
