@@ -35,6 +35,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from functools import lru_cache
+from itertools import product
 
 import numpy as np
 
@@ -42,6 +43,7 @@ from glacier_utils.conventions import UNKNOWN
 from glacier_utils.errors import GlacierError, did_you_mean, plain
 from glacier_utils.imagery.source import Source
 from glacier_utils.imagery.warp import warp_mask
+from glacier_utils.raster.grid import Grid
 from glacier_utils.raster.mask import Mask
 
 CLEAR, CLOUD, SHADOW = 0, 1, 2
@@ -106,16 +108,13 @@ class CloudMask(Mask):
         self._inner = inner
         self._codes = np.array([codes.get(code, UNKNOWN) for code in range(256)], np.uint8)
 
-    def read(
-        self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
-    ) -> np.ndarray:
-        """Read a window as uint8 [row, col]; a pixel's class does not depend on the window."""
-        height, width = self.grid.window(row, col, height, width).shape
-        codes = np.full((height, width), UNKNOWN, np.uint8)
+    def _read(self, row: int, col: int, window: Grid) -> np.ndarray:
+        """Read a window; a pixel's class does not depend on it."""
+        codes = np.full(window.shape, UNKNOWN, np.uint8)
         if self._inner is not None:
-            valid = self._source.read(row, col, height, width).valid
+            valid = self._source.read(row, col, *window.shape).valid
             if valid.any():
-                codes[valid] = self._codes[self._inner.read(row, col, height, width)[valid]]
+                codes[valid] = self._codes[self._inner.read(row, col, *window.shape)[valid]]
         return codes
 
 
@@ -139,19 +138,16 @@ class NetworkMask(Mask):
         self._shape = tuple(math.ceil(side / self.factor) for side in source.grid.shape)
         self._block = lru_cache(_BLOCKS_KEPT)(self._predict)
 
-    def read(
-        self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
-    ) -> np.ndarray:
-        """Read a window as uint8 [row, col]; outside the frame it is 0.
+    def _read(self, row: int, col: int, window: Grid) -> np.ndarray:
+        """Read a window; outside the frame it is 0.
 
         Raises:
             GlacierError: the network is not installed or fails.
         """
-        height, width = self.grid.window(row, col, height, width).shape
-        result = np.zeros((height, width), np.uint8)
+        result = np.zeros(window.shape, np.uint8)
         side = _BLOCK * self.factor
-        top, bottom = max(row, 0), min(row + height, self.grid.height)
-        left, right = max(col, 0), min(col + width, self.grid.width)
+        top, bottom = max(row, 0), min(row + window.height, self.grid.height)
+        left, right = max(col, 0), min(col + window.width, self.grid.width)
         for y in range(top // side * side, bottom, side):
             for x in range(left // side * side, right, side):
                 rows = np.arange(max(top, y), min(bottom, y + side))
@@ -312,17 +308,13 @@ def _wrong_size(source: Source) -> str:
 
 def _sample(source: Source) -> np.ndarray:
     """Return some valid reflectances [band, pixel] from the first place of nine that has any."""
+    height, width = source.grid.shape
     side = 64
-    for down in (0.5, 0.2, 0.8):
-        for across in (0.5, 0.2, 0.8):
-            image = source.read(
-                max(0, int(down * source.grid.height) - side // 2),
-                max(0, int(across * source.grid.width) - side // 2),
-                min(side, source.grid.height),
-                min(side, source.grid.width),
-            )
-            if image.valid.any():
-                return image.reflectance[:, image.valid]
+    for down, across in product((0.5, 0.2, 0.8), repeat=2):
+        row, col = (max(0, int(x) - side // 2) for x in (down * height, across * width))
+        image = source.read(row, col, min(side, height), min(side, width))
+        if image.valid.any():
+            return image.reflectance[:, image.valid]
     return np.empty((len(source.bands), 0), np.float32)
 
 

@@ -248,7 +248,7 @@ def _examine_scale(
             return Finding(WARNING if may_be else ERROR, text)
     low, middle, high = np.percentile(values, (1, 50, 99), axis=1)
     mean, std = _statistics(source.bands, trained)
-    fit, misfit = _best_fit(values, low, high, rule, mean, std)
+    fit, misfit = _best_fit(values, np.array([low, high]), rule, mean, std)
     other = fit not in (None, (rule.scale, rule.offset))
     told = "{{scale: {:g}, offset: {:g}}}" if trained is None else "--scale {:g} --offset {:g}"
     mend = "check `scale`, `offset` and `nodata`"
@@ -291,23 +291,22 @@ def _statistics(bands: Sequence[str], trained: Trained | None) -> np.ndarray:
 
 
 def _best_fit(
-    values: np.ndarray,
-    low: np.ndarray,
-    high: np.ndarray,
-    rule: Reflectance,
-    mean: np.ndarray,
-    std: np.ndarray,
+    values: np.ndarray, limits: np.ndarray, rule: Reflectance, mean: np.ndarray, std: np.ndarray
 ) -> tuple[tuple[float, float] | None, float]:
-    """Return the known scale and offset that bring values nearest to mean and std, and how near."""
+    """Return the known scale and offset that bring values nearest to mean and std, and how near.
+
+    ``limits`` are the percentiles [2, band] between which nearly all values lie.
+    """
     # Values that are all but an offset lose too much in sums of float32.
     stored = values.mean(axis=1, dtype=np.float64) * rule.scale - rule.offset
     spread = np.maximum(values.std(axis=1, dtype=np.float64) * rule.scale, 1e-9)
-    darkest, brightest = np.array([np.median(low), high.max()]) * rule.scale - rule.offset
+    low, high = limits * rule.scale - rule.offset
     found: tuple[tuple[float, float] | None, float] = None, math.inf
     for scale, offset in _KNOWN:
         off = ((stored + offset) / scale - mean) / std
         misfit = float(np.mean(off**2 + np.log(spread / scale / std) ** 2))
-        possible = (darkest + offset) / scale > _DARK[0] and (brightest + offset) / scale > _DIM
+        darkest, brightest = (np.median(low) + offset) / scale, (high.max() + offset) / scale
+        possible = darkest > _DARK[0] and brightest > _DIM
         if misfit < found[1] and possible and np.median(stored + offset) < _MIDDLE[1] * scale:
             found = (scale, offset), misfit
     return found
@@ -368,10 +367,8 @@ def check_offset(source: Source, values: np.ndarray | None = None) -> OffsetFind
 
     if too_dark > _IMPOSSIBLE_FRACTION or level < _DARK[0]:
         fits = next((o for o, s in shifts.items() if _DARK[0] <= level + s <= _DARK[1]), None)
-        return contradicted(
-            fits,
-            f"{too_dark:.1%} of the pixels would be darker than {_IMPOSSIBLE:g} in {band}",
-        )
+        why = f"{too_dark:.1%} of the pixels would be darker than {_IMPOSSIBLE:g} in {band}"
+        return contradicted(fits, why)
     if level <= _DARK[1]:
         text = (
             f"{name}offset {claimed.offset:g} fits: the darkest {_DARK_PERCENT} % of the pixels "
@@ -383,12 +380,11 @@ def check_offset(source: Source, values: np.ndarray | None = None) -> OffsetFind
         for fits, shift in shifts.items():
             floor = level + shift <= _DARK[1] and _FLOOR[0] <= levels.min() + shift
             if floor and levels.max() + shift <= _FLOOR[1]:
-                return contradicted(
-                    fits,
+                why = (
                     f"many pixels are equally dark, but at {level:.2f} in {band} and at "
-                    f"{levels.max():.2f} or below in all bands, which for water and shadow is too "
-                    "bright",
+                    f"{levels.max():.2f} or below in all bands, too bright for water and shadow"
                 )
+                return contradicted(fits, why)
     # Values that are all cut off at one number were cut off at 1.
     top = float(values.max())
     if (values == top).any(axis=0).mean() > _SATURATED and abs(top - 1) >= 1e-3:
@@ -419,21 +415,22 @@ def _sample(source: Source) -> tuple[np.ndarray, bool]:
     height, width = source.grid.shape
     if emptiness(source) > SPARSE:
         chosen = np.linspace(0, len(source.tiles) - 1, min(len(source.tiles), _WINDOWS)).round()
-        tiles = [source.tiles[int(place)] for place in chosen]
-        images = [source.read(row, col, min(rows, _SIDE), min(cols, _SIDE))
-                  for row, col, rows, cols in tiles]  # fmt: skip
-        step = 1 + len(tiles) * _SIDE**2 // _ENOUGH
-        values = [image.reflectance[:, image.valid][:, ::step] for image in images]
-        return np.concatenate(values, axis=1), len(tiles) == len(source.tiles)
-    rows, cols = range(0, height, _SIDE), range(0, width, _SIDE)
-    # Spread both ways, and never across the blocks of 512 or 1024 px that files decode whole.
-    down = min(len(rows), max(1, round((_WINDOWS * len(rows) / len(cols)) ** 0.5)))
-    across = min(len(cols), max(1, _WINDOWS // down))
-    step = 1 + down * across * _SIDE**2 // _ENOUGH
+        windows = [source.tiles[int(place)] for place in chosen]
+        whole = len(windows) == len(source.tiles)
+    else:
+        rows, cols = range(0, height, _SIDE), range(0, width, _SIDE)
+        # Spread both ways, and never across the blocks of 512 or 1024 px that files decode whole.
+        down = min(len(rows), max(1, round((_WINDOWS * len(rows) / len(cols)) ** 0.5)))
+        across = min(len(cols), max(1, _WINDOWS // down))
+        windows = [
+            (rows[round(i)], cols[round(j)], height - rows[round(i)], width - cols[round(j)])
+            for i in np.linspace(0, len(rows) - 1, down)
+            for j in np.linspace(0, len(cols) - 1, across)
+        ]
+        whole = len(windows) == len(rows) * len(cols)
+    step = 1 + len(windows) * _SIDE**2 // _ENOUGH
     found = []
-    for row in (rows[round(place)] for place in np.linspace(0, len(rows) - 1, down)):
-        for col in (cols[round(place)] for place in np.linspace(0, len(cols) - 1, across)):
-            image = source.read(row, col, min(_SIDE, height - row), min(_SIDE, width - col))
-            found.append(image.reflectance[:, image.valid][:, ::step])
-    whole = down * across == len(rows) * len(cols)
+    for row, col, rest, wide in windows:
+        image = source.read(row, col, min(rest, _SIDE), min(wide, _SIDE))
+        found.append(image.reflectance[:, image.valid][:, ::step])
     return np.ascontiguousarray(np.concatenate(found, axis=1)), whole

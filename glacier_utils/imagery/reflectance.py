@@ -110,29 +110,38 @@ def choose_scaling(
     """
     stated = stated or Reflectance()
     by_path = {header.path: header for header in headers}
-    alone = headers[0] if len(headers) == 1 else None
     rules: list[Reflectance | None] = []
     first = None
     sources: list[str] = []
     warnings: list[str] = []
     for path, number in per_band:
-        header = by_path[path] if path else alone
-        product = _product(header) if header else None
-        tagged = [_has_tags(item, number) for item in ([header] if header else headers)]
+        files = [by_path[path]] if path else headers
+        name = gdal_name(files[0].path)
+        product = _product(files[0]) if len(files) == 1 else None
+        tagged = [header.tags(number) != (1, 0) for header in files]
         if product is not None:
-            rules.append(_of_product(product, path or headers[0].path, stated, warnings))
+            rules.append(_of_product(product, files[0].path, stated, warnings))
             sources.append(f"product metadata {product.path.name}")
-        elif not stated.is_stated and any(tagged):
-            _refuse_some(headers, tagged)
-            rules.append(None)
-            tags = (header or headers[0]).tags(number)
-            first = first or replace(_tagged(*tags, str(headers[0].path)), nodata=stated.nodata)
-            sources.append("file tags")
-        else:
+        elif stated.is_stated or not any(tagged):
             rules.append(stated)
             sources.append("manifest" if stated.is_stated else "default")
             if any(tagged):
-                _warn_of_tags(header or headers[tagged.index(True)], number, stated, warnings)
+                tags = _tagged(*files[tagged.index(True)].tags(number), name)
+                if (tags.scale, tags.offset) != (stated.scale, stated.offset):
+                    warnings.append(
+                        f"{name}: the file's tags say {tags.words}, `reflectance` says "
+                        f"{stated.words}; those of `reflectance` are used"
+                    )
+        elif not all(tagged):
+            bare, fine = files[tagged.index(False)], files[tagged.index(True)]
+            raise GlacierError(
+                f"{bare.path}: has no scale and offset tags while {fine.path.name} has some; state "
+                "scale and offset in `reflectance`"
+            )
+        else:
+            rules.append(None)
+            sources.append("file tags")
+            first = first or replace(_tagged(*files[0].tags(number), name), nodata=stated.nodata)
     warnings += _without_metadata(headers)
     return Scaling(
         tuple(rules),
@@ -190,10 +199,6 @@ def _without_metadata(headers: Sequence[Header]) -> list[str]:
     ]
 
 
-def _has_tags(header: Header, number: int) -> bool:
-    return header.tags(number) != (1, 0)
-
-
 def _tagged(scale: float, offset: float, name: str) -> Reflectance:
     """Turn GDAL's tags, value = number x scale + offset, into a rule; 1 and 0 are no tags."""
     if (scale, offset) == (1, 0):
@@ -205,22 +210,3 @@ def _tagged(scale: float, offset: float, name: str) -> Reflectance:
         )
     # Tags are decimal fractions: 1 / 0.0001 is meant to be 10000.
     return Reflectance(float(f"{1 / scale:.12g}"), float(f"{offset / scale:.12g}"))
-
-
-def _refuse_some(headers: Sequence[Header], tagged: Sequence[bool]) -> None:
-    if not all(tagged):
-        bare, fine = headers[tagged.index(False)], headers[tagged.index(True)]
-        raise GlacierError(
-            f"{bare.path}: has no scale and offset tags while {fine.path.name} has some; state "
-            "scale and offset in `reflectance`"
-        )
-
-
-def _warn_of_tags(header: Header, number: int, stated: Reflectance, warnings: list[str]) -> None:
-    name = gdal_name(header.path)
-    tags = _tagged(*header.tags(number), name)
-    if (tags.scale, tags.offset) != (stated.scale, stated.offset):
-        warnings.append(
-            f"{name}: the file's tags say {tags.words}, `reflectance` says {stated.words}; those "
-            "of `reflectance` are used"
-        )

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from glacier_utils.conventions import date_in_name
-from glacier_utils.errors import GlacierError, did_you_mean
+from glacier_utils.errors import GlacierError
 from glacier_utils.imagery.naming import bands_called, contradictions, files_called
 from glacier_utils.imagery.reflectance import Reflectance, Scaling, choose_scaling
 from glacier_utils.imagery.safe import band_of, find_metadata
@@ -126,7 +126,7 @@ def open_source(
     if separate:
         _check_one_frame(headers, files)
     headers, warnings = _check_opacity(names, places, headers)
-    places = _number(names, places, headers, stated, warnings)
+    places, told = _number(names, places, headers, stated)
     grid, placed = lay_out(headers[:1] if separate else headers, resolution)
     if loose := Frame(grid, placed).loose():
         worst = max(loose, key=lambda path: loose[path])
@@ -146,8 +146,7 @@ def open_source(
             inside = {path for item in placed for path in (item.path, item.path.parent)}
             files = [path for path in files if path in inside]
     source = _RasterSource(names, grid, placed, places, scaling, count, headers)
-    source.warnings = [*warnings, *source.warnings]
-    source.places = places
+    source.warnings = [*warnings, *told, *scaling.warnings]
     source.paths = list(dict.fromkeys(files))
     source.tiles = [(one.row, one.col, one.height, one.width) for one in placed if patches]
     return source
@@ -204,11 +203,8 @@ def band_names(bands: Sequence[str] | Mapping[str, Any]) -> tuple[str, ...]:
 
 def _check_where(name: str, where: Any) -> None:
     if isinstance(where, Mapping):
-        unknown = [key for key in where if key not in ("file", "band")]
-        if unknown:
-            hint = did_you_mean(unknown[0], ["file", "band"])
-            raise GlacierError(f"bands: {name}: unknown key {unknown[0]!r}; {hint}")
         good = isinstance(where.get("file"), str) and _is_number(where.get("band", 1))
+        good = good and set(where) <= {"file", "band"}
     else:
         good = isinstance(where, str) or _is_number(where)
     if not good:
@@ -296,6 +292,9 @@ def _some(files: Sequence[Path], limit: int = 4) -> str:
 
 def _check_one_frame(headers: Sequence[Header], files: Sequence[Path]) -> None:
     """Check that the files of the bands are of one day and show the same frame."""
+    days = {day: path for path in files if (day := date_in_name([path]))}
+    if len(days) > 1:
+        raise several_images({path: day for day, path in days.items()})
     first = headers[0]
     for header in headers:
         if header.path not in files:
@@ -303,10 +302,6 @@ def _check_one_frame(headers: Sequence[Header], files: Sequence[Path]) -> None:
                 f"{header.path.parent}: is a stack of one band; a stack of patches holds all "
                 "bands, [n, band, row, col]"
             )
-    days = {day: path for path in files if (day := date_in_name([path]))}
-    if len(days) > 1:
-        raise several_images({path: day for day, path in days.items()})
-    for header in headers[1:]:
         if how := describe_mismatch(header.grid, first.grid):
             raise GlacierError(
                 f"{header.path}: is not on the grid of {first.path.name}: {how}; bring all bands "
@@ -320,16 +315,14 @@ def _check_opacity(
     """Take the mark of opacity from a band that is asked for, or that holds an image."""
     first, asked = headers[0], {number for _, number in places}
     # Programs mark the fourth of four 8-bit bands as opacity whatever it holds.
-    image = (
-        asked == {0} and first.alpha > 0 and first.count == len(names)
-        and not _is_opacity(headers[:_OPENED])
-    )  # fmt: skip
-    told = (
-        f"{first.path}: band {first.alpha} is marked as opacity (alpha) but holds an image: taken "
-        f"as one of {', '.join(names)}"
-    )
-    bare = [replace(one, alpha=0) if image or one.alpha in asked else one for one in headers]
-    return bare, [told] if image else []
+    whole = asked == {0} and first.alpha > 0 and first.count == len(names)
+    if whole and not _is_opacity(headers[:_OPENED]):
+        told = (
+            f"{first.path}: band {first.alpha} is marked as opacity (alpha) but holds an image: "
+            f"taken as one of {', '.join(names)}"
+        )
+        return [replace(one, alpha=0) for one in headers], [told]
+    return [replace(one, alpha=0) if one.alpha in asked else one for one in headers], []
 
 
 def _is_opacity(headers: Sequence[Header]) -> bool:
@@ -346,18 +339,14 @@ def _is_opacity(headers: Sequence[Header]) -> bool:
 
 
 def _number(
-    names: Sequence[str],
-    places: Sequence[_Place],
-    headers: Sequence[Header],
-    stated: bool,
-    warnings: list[str],
-) -> list[_Place]:
-    """Return the places of the bands with a number each, checked against what the files hold."""
+    names: Sequence[str], places: Sequence[_Place], headers: Sequence[Header], stated: bool
+) -> tuple[list[_Place], list[str]]:
+    """Return the places of the bands with a number each, checked by what files hold; warnings."""
     first = headers[0]
     if places[0] == (None, 0):
-        found, told = bands_called(names, headers, stated)
-        warnings += told
-        return [(None, number) for number in found]
+        found, warnings = bands_called(names, headers, stated)
+        return [(None, number) for number in found], warnings
+    warnings = []
     by_path = {header.path: header for header in headers}
     for name, (path, number) in zip(names, places, strict=True):
         header = by_path[path or first.path]
@@ -372,7 +361,7 @@ def _number(
                 f"{{file: {header.path.name}, band: NUMBER}}"
             )
         warnings += contradictions(name, number or 1, header)
-    return [(path, number or 1) for path, number in places]
+    return [(path, number or 1) for path, number in places], warnings
 
 
 class _RasterSource(Frame, Source):
@@ -390,7 +379,7 @@ class _RasterSource(Frame, Source):
     ) -> None:
         super().__init__(grid, placed)
         self.bands = bands
-        self.warnings = list(scaling.warnings)
+        self.places = places
         self.reflectance = scaling.first
         self.reflectance_source = scaling.source
         self._scaling = scaling

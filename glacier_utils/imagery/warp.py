@@ -136,11 +136,9 @@ class PiecewiseMask(Frame, Mask):
         super().__init__(like.grid, like.placed)
         self._masks = masks
 
-    def read(
-        self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
-    ) -> np.ndarray:
+    def _read(self, row: int, col: int, window: Grid) -> np.ndarray:
         """Read a window; where tiles overlap, the first in sorted order that knows counts."""
-        result = np.full(self.grid.window(row, col, height, width).shape, UNKNOWN, np.uint8)
+        result = np.full(window.shape, UNKNOWN, np.uint8)
         for tile, place, ((top, bottom), (left, right)) in self.pieces(row, col, *result.shape):
             for mask in self._masks[tile.path]:
                 piece = mask.read(top, left, bottom - top, right - left)
@@ -190,18 +188,12 @@ def _warp(
     # A CRS that is only spelled otherwise must not move a pixel by a hair.
     crs: CRS = own.crs if same_crs(own.crs, target.crs) else target.crs
     nudge = _NUDGE if resampling is Resampling.nearest else 0.0
-    profile = {
-        "driver": "GTiff",
-        "count": len(array),
-        "height": own.height,
-        "width": own.width,
-        "dtype": array.dtype,
-        "crs": own.crs,
-        "transform": own.transform @ Affine.translation(nudge, nudge),
-        "nodata": nodata,
-    }
     with MemoryFile() as memory:
-        with memory.open(**profile) as dataset:
+        with memory.open(
+            driver="GTiff", count=len(array), height=own.height, width=own.width,
+            dtype=array.dtype, nodata=nodata, crs=own.crs,
+            transform=own.transform @ Affine.translation(nudge, nudge),
+        ) as dataset:  # fmt: skip
             dataset.write(array)
         # Exact positions and kernels of a fixed size: GDAL's shortcuts for both depend on the
         # window. (A tolerance of 0 is refused.)
@@ -289,17 +281,13 @@ class _WarpedMask(_OnGrid, Mask):
         super().__init__(mask.grid, grid)
         self._mask = mask
 
-    def read(
-        self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
-    ) -> np.ndarray:
-        """Read a window as uint8 [row, col]; 255 outside the frame and where there is nothing."""
-        asked = self.grid.window(row, col, height, width)
-        result = np.full(asked.shape, UNKNOWN, np.uint8)
-        for window, piece, place in self._parts(asked, _MARGIN):
-            classes = self._mask.read(*window)
+    def _read(self, row: int, col: int, window: Grid) -> np.ndarray:
+        result = np.full(window.shape, UNKNOWN, np.uint8)
+        for part, piece, place in self._parts(window, _MARGIN):
+            classes = self._mask.read(*part)
             if piece is not None:
-                own = self._own.window(*window)
+                own = self._own.window(*part)
                 classes = _warp(classes[None], own, piece, Resampling.nearest, UNKNOWN)[0]
             result[place] = classes
-        result[~self.grid.inside(row, col, *asked.shape)] = UNKNOWN
+        result[~self.grid.inside(row, col, *window.shape)] = UNKNOWN
         return result

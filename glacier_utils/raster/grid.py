@@ -15,6 +15,8 @@ from rasterio.crs import CRS
 
 LATTICE_TOLERANCE = 0.25  # pixels; below it, two grids show the same ground
 DISTORTION = 0.01  # of areas; below it, those on the plane of a CRS are those on the ground
+# Numbers by which planes are compared: x and y of places on most maps.
+_PLACES = ([-400_000, 200_000, 500_000, 800_000], [300_000, 6_800_000, -2_000_000, 5_000_000])
 _UNNAMED = ("unknown", "unnamed", "not specified", "not_specified", "undefined")
 
 
@@ -235,11 +237,11 @@ def _same_meaning(one_wkt: str, other_wkt: str) -> bool:
     (one, shift), (other, other_shift) = map(_horizontal, (one_wkt, other_wkt))
     if one.is_geographic != other.is_geographic or not _same_datum(one, other, shift, other_shift):
         return False
-    return one.equals(other, ignore_axis_order=True) or (
-        _operation(one) == _operation(other)
-        and [axis.unit_conversion_factor for axis in one.axis_info]
-        == [axis.unit_conversion_factor for axis in other.axis_info]
-    )
+    # The same numbers mean the same degrees, whatever the ellipsoid's place in the Earth.
+    ways = (pyproj.Transformer.from_crs(crs.geodetic_crs, crs, always_xy=True)
+            for crs in (one, other))  # fmt: skip
+    places = [way.transform(*_PLACES, direction="INVERSE") for way in ways]
+    return np.allclose(places[0], places[1], rtol=0, atol=1e-9)
 
 
 def _horizontal(wkt: str) -> tuple[pyproj.CRS, list[float]]:
@@ -258,14 +260,12 @@ def _horizontal(wkt: str) -> tuple[pyproj.CRS, list[float]]:
 def _same_datum(
     one: pyproj.CRS, other: pyproj.CRS, shift: list[float], other_shift: list[float]
 ) -> bool:
-    a, b = one.ellipsoid, other.ellipsoid
-    if a is None or b is None:
-        return False
-    shapes = [(shape.semi_major_metre, shape.inverse_flattening) for shape in (a, b)]
-    if not np.allclose(shapes[0], shapes[1], rtol=1e-9):
-        return False
-    meridians = {crs.prime_meridian and crs.prime_meridian.longitude for crs in (one, other)}
-    if len(meridians) > 1:
+    shapes = [
+        (shape.semi_major_metre, shape.inverse_flattening, meridian.longitude)
+        for shape, meridian in ((crs.ellipsoid, crs.prime_meridian) for crs in (one, other))
+        if shape and meridian
+    ]
+    if len(shapes) < 2 or not np.allclose(shapes[0], shapes[1], rtol=1e-9):
         return False
     if _datum(one) and _datum(other):
         return _datum(one) == _datum(other)
@@ -279,17 +279,3 @@ def _datum(crs: pyproj.CRS) -> str:
     if name.startswith("world geodetic system 1984"):
         return "world geodetic system 1984"
     return "" if any(mark in name for mark in _UNNAMED) else name
-
-
-def _operation(crs: pyproj.CRS) -> tuple:
-    """Return the projection and its parameters in a form that can be compared."""
-    operation = crs.coordinate_operation
-    if operation is None:
-        return ()
-    parameters = []
-    for parameter in operation.params:
-        value = float(parameter.value) * parameter.unit_conversion_factor
-        if "longitude" in parameter.name.lower():
-            value = (value + math.pi) % (2 * math.pi) - math.pi  # 315 degrees east are 45 west
-        parameters.append((parameter.name.lower(), round(value, 9)))
-    return operation.method_name, tuple(sorted(parameters))

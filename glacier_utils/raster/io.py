@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import shutil
 import tempfile
 import warnings
@@ -22,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyproj
 import rasterio
 import rasterio.shutil
 from affine import Affine
@@ -379,8 +379,8 @@ def read_header(path: Path, bands: int | None = None) -> Header:
         )
     georeferenced = transform != Affine.identity()
     if not georeferenced:
-        grid = Grid(None, pixel_transform(0, 0, 1.0), height, width)
-        return Header(path, grid, False, **about)
+        bare = Grid(None, pixel_transform(0, 0, 1.0), height, width)
+        return Header(path, bare, False, **about)
     if transform.b or transform.d or transform.a <= 0 or transform.e >= 0:
         raise GlacierError(
             f"{path}: its grid is rotated or flipped; warp it to a north-up grid first (gdalwarp)"
@@ -425,10 +425,7 @@ def crs_name(grid: Grid) -> str:
     if grid.crs is None:
         return "none"
     code = grid.crs.to_authority()
-    if code:
-        return ":".join(code)
-    found = re.search(r'"([^"]+)"', grid.crs.to_wkt())
-    return found[1] if found else "unnamed"
+    return ":".join(code) if code else pyproj.CRS.from_wkt(grid.crs.to_wkt()).name
 
 
 def write_raster(
@@ -517,7 +514,11 @@ def write_raster(
                 for window, strip in _strips(values, grid):
                     dataset.write(strip, window=window)
             rasterio.shutil.copy(rows, made, driver="COG", **layout)
-            _compare(values, grid, made)
+            # A full disk need not be noticed.
+            with _opened(made) as dataset:
+                for window, strip in _strips(values, grid):
+                    if dataset.read(window=window).tobytes() != strip.tobytes():
+                        raise RasterioError("the file does not hold what was written to it")
         except (RasterioError, CPLE_BaseError) as error:
             reason = plain(error.__cause__ or error)
             free = shutil.disk_usage(folder).free / 1e6
@@ -527,14 +528,6 @@ def write_raster(
             ) from error
         os.replace(made, path)
     return path
-
-
-def _compare(values: np.ndarray, grid: Grid, written: Path) -> None:
-    """Raise RasterioError where a file does not give back what went in: a disk may be full."""
-    with _opened(written) as dataset:
-        for window, strip in _strips(values, grid):
-            if dataset.read(window=window).tobytes() != strip.tobytes():
-                raise RasterioError("the file does not hold what was written to it")
 
 
 def _strips(values: np.ndarray, grid: Grid) -> Iterator[tuple[Window, np.ndarray]]:

@@ -52,11 +52,8 @@ class Placed:
 
 def row_col_of(path: Path) -> tuple[int, int] | None:
     """Return the row and column numbers in a file's name, None where it has none."""
-    for pattern in _ROW_COL:
-        found = pattern.search(path.stem)
-        if found:
-            return int(found[1]), int(found[2])
-    return None
+    found = _ROW_COL[0].search(path.stem) or _ROW_COL[1].search(path.stem)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def lay_out(

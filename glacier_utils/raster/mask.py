@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +47,8 @@ _WORDS = re.compile(
 )
 
 
-class Mask(ABC):
-    """A class per pixel on a grid.
+class Mask:
+    """A class per pixel on a grid; kinds of masks define ``_read``.
 
     Attributes:
         grid: of the frame; windows may stick out of it.
@@ -58,7 +56,6 @@ class Mask(ABC):
 
     grid: Grid
 
-    @abstractmethod
     def read(
         self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
     ) -> np.ndarray:
@@ -70,6 +67,11 @@ class Mask(ABC):
             height: rows; None takes all that remain of the frame.
             width: columns; None likewise.
         """
+        return self._read(row, col, self.grid.window(row, col, height, width))
+
+    def _read(self, row: int, col: int, window: Grid) -> np.ndarray:
+        """Read the window at (``row``, ``col``)."""
+        raise NotImplementedError
 
 
 def burn(shapes: Sequence[shapely.Geometry], grid: Grid) -> np.ndarray:
@@ -303,24 +305,19 @@ def _partner(mask: Path, named: Mapping[str, Sequence[Placed]]) -> Placed | None
     stem = mask.stem.casefold()
     found = named.get(stem) or named.get(_plain_stem(mask), [])
     found = [image for image in found if image.path.stem.casefold() == stem] or found
-    if len(found) > 1:
-        folders = [image.path.parent.parts for image in found]
-        alike = [
-            sum(block.size for block in SequenceMatcher(None, mask.parent.parts, parts, False)
-                .get_matching_blocks())
-            for parts in folders
-        ]  # fmt: skip
-        best = [place for place, number in enumerate(alike) if number == max(alike)]
-        if len(best) > 1:
-            depth = len(mask.parent.parts)
-            best = [place for place in best if len(folders[place]) == depth]
-        if len(best) != 1:
-            raise GlacierError(
-                f"{mask}: may be the mask of {found[0].path} or of {found[1].path}; put masks in "
-                "folders named as those of their images, as labels/a/x.png for images/a/x.tif"
-            )
-        found = [found[best[0]]]
-    return found[0] if found else None
+
+    def alike(image: Placed) -> tuple[int, bool]:
+        folders, own = image.path.parent.parts, mask.parent.parts
+        return len({*folders} & {*own}), len(folders) == len(own)
+
+    most = max(map(alike, found), default=None)
+    best = [image for image in found if alike(image) == most]
+    if len(best) > 1:
+        raise GlacierError(
+            f"{mask}: may be the mask of {best[0].path} or of {best[1].path}; put masks in "
+            "folders named as those of their images, as labels/a/x.png for images/a/x.tif"
+        )
+    return best[0] if best else None
 
 
 class RasterMask(Frame, Mask):
@@ -336,21 +333,17 @@ class RasterMask(Frame, Mask):
     ) -> None:
         super().__init__(grid, placed)
         self._masked = {header.path: header for header in headers if header.masked}
-        self.paths = [item.path for item in self.placed]
         self._values = dict(values or {})
         self._codes = None if codes is None else sorted({*codes, UNKNOWN})
 
-    def read(
-        self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
-    ) -> np.ndarray:
+    def _read(self, row: int, col: int, window: Grid) -> np.ndarray:
         """Read a window; where files overlap, the first in sorted order that knows counts."""
-        height, width = self.grid.window(row, col, height, width).shape
-        result = np.full((height, width), UNKNOWN, np.uint8)
-        for item, (rows, cols), window in self.pieces(row, col, height, width):
+        result = np.full(window.shape, UNKNOWN, np.uint8)
+        for item, (rows, cols), part in self.pieces(row, col, *window.shape):
             with open_raster(item.path, bands=1) as dataset:
-                piece = self._classes(dataset.read(1, window=window), dataset.nodata, item.path)
+                piece = self._classes(dataset.read(1, window=part), dataset.nodata, item.path)
                 if item.path in self._masked:
-                    hidden = masked_out(self._masked[item.path], dataset, [1], window)
+                    hidden = masked_out(self._masked[item.path], dataset, [1], part)
                     piece[hidden] = self._values.get("nodata", UNKNOWN)
             view = result[rows, cols]
             view[...] = np.where(view == UNKNOWN, piece, view)
@@ -363,49 +356,36 @@ class RasterMask(Frame, Mask):
             meant = np.where(empty, self._values.get("nodata", UNKNOWN), meant)
         for value, code in self._values.items():
             meant[stored == value] = code
-        stored = meant
-        values = np.unique(stored)
-        allowed = range(256) if self._codes is None else self._codes
-        wrong = values[~np.isin(values, list(allowed))]
+        values = np.unique(meant)
+        wrong = values[~np.isin(values, self._codes or range(256))]
         if wrong.size:
             expected = "0..255" if self._codes is None else ", ".join(map(str, self._codes))
             raise GlacierError(
                 f"{path}: holds the value {wrong[0]:g}; allowed are {expected}; recode the raster"
                 + f", or state label_values, as in {{{wrong[0]:g}: 1}}" * (self._codes == _LABELS)
             )
-        return stored.astype(np.uint8)
+        return meant.astype(np.uint8)
 
 
-class _PolygonMask(Mask):
-    """``inner``, unknown (255) by where pixels lie to ``polygons``."""
+class CoveredMask(Mask):
+    """``inner``, unknown (255) where a pixel's centre is outside ``polygons``."""
 
     def __init__(self, inner: Mask, polygons: shapely.Geometry) -> None:
         self.grid = inner.grid
         self._inner = inner
         self._polygons = polygons
 
-    def read(
-        self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
-    ) -> np.ndarray:
-        """Read a window as uint8 [row, col]."""
-        label = self._inner.read(row, col, height, width)
-        inside = burn([self._polygons], self.grid.window(row, col, *label.shape)) == 1
-        label[self._unknown(inside, label)] = UNKNOWN
+    def _read(self, row: int, col: int, window: Grid) -> np.ndarray:
+        label = self._inner.read(row, col, *window.shape)
+        label[self._unknown(burn([self._polygons], window) == 1, label)] = UNKNOWN
         return label
 
-    @abstractmethod
     def _unknown(self, inside: np.ndarray, label: np.ndarray) -> np.ndarray:
         """Return which pixels become unknown, bool [row, col]."""
-
-
-class CoveredMask(_PolygonMask):
-    """``inner``, unknown (255) where a pixel's centre is outside ``polygons``."""
-
-    def _unknown(self, inside: np.ndarray, label: np.ndarray) -> np.ndarray:
         return ~inside
 
 
-class IceOutsideMask(_PolygonMask):
+class IceOutsideMask(CoveredMask):
     """``inner``, unknown where it is 0 and a pixel's centre is inside ``polygons``.
 
     For ice that the inventory leaves out, such as the ice sheet: no glacier of the inventory, and
@@ -440,11 +420,8 @@ class EdgeMask(Mask):
         self._inner = inner
         self._band = band_m / inner.grid.resolution
 
-    def read(
-        self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
-    ) -> np.ndarray:
-        """Read a window as uint8 [row, col]."""
-        height, width = self.grid.window(row, col, height, width).shape
+    def _read(self, row: int, col: int, window: Grid) -> np.ndarray:
+        height, width = window.shape
         # With a margin, so that an edge just outside counts too.
         margin = math.ceil(self._band) + 1
         label = self._inner.read(

@@ -9,7 +9,6 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePath, PurePosixPath
-from typing import IO
 from xml.etree.ElementTree import ParseError
 
 from defusedxml import DefusedXmlException
@@ -134,18 +133,11 @@ def read_bytes(path: Path, limit: int = 20_000_000) -> bytes:
     """
     place = _split_archive(str(path))
     try:
-        content: IO[bytes]
-        if place is None:
-            size, content = path.stat().st_size, path.open("rb")
-        else:
-            archive = zipfile.ZipFile(place[0])
-            size, content = archive.getinfo(place[1]).file_size, archive.open(place[1])
-        with content:
-            # What an archive says of a member's size need not be true.
-            data = b"" if size > limit else content.read(limit + 1)
+        with (zipfile.Path(*place) if place else path).open("rb") as content:
+            data = content.read(limit + 1)
     except (OSError, KeyError, zipfile.BadZipFile) as error:
         raise GlacierError(f"{path}: cannot be read ({error}); fetch it again") from error
-    if max(size, len(data)) > limit:
+    if len(data) > limit:
         raise GlacierError(f"{path}: is larger than {limit / 1e6:.0f} MB; check what it is")
     return data
 

@@ -624,7 +624,7 @@ def test_missing_things(tmp_path, write_tif):
         ({"red": "s.tif"}, "has 2 bands; say which one is red"),
         ({"red": "*_B04*"}, "no file for band red matches"),
         ({"red": 1, "nir": "s.tif"}, "either all are numbers"),
-        ({"red": {"fil": "s.tif"}}, "did you mean 'file'"),
+        ({"red": {"fil": "s.tif"}}, r"'fil': .* is not a band number"),
         ({"red": 0}, "is not a band number"),
         ({"red": True}, "is not a band number"),
         (["red", "red"], "twice"),
