@@ -139,13 +139,12 @@ def image_day(date: str) -> pd.Timestamp:
     Raises:
         GlacierError: ``date`` is neither YYYY-MM nor YYYY-MM-DD.
     """
-    for form, days in (("%Y-%m-%d", 0), ("%Y-%m", 14)):
-        try:
-            if len(date) == {0: 10, 14: 7}[days]:
-                return pd.to_datetime(date, format=form) + pd.Timedelta(days=days)
-        except (ValueError, TypeError):
-            continue
-    raise GlacierError(f"{date!r} is not a date; write it as 2023-08 or 2023-08-24")
+    try:
+        form, days = {7: ("%Y-%m", 14), 10: ("%Y-%m-%d", 0)}[len(date)]
+        return pd.to_datetime(date, format=form) + pd.Timedelta(days=days)
+    except (KeyError, ValueError, TypeError) as error:
+        message = f"{date!r} is not a date; write it as 2023-08 or 2023-08-24"
+        raise GlacierError(message) from error
 
 
 def nearest_date(dates: Iterable[str], date: str) -> str:

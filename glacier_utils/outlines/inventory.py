@@ -338,9 +338,8 @@ def select_analyses(
         .sort_values(["glacier_id", "_rank", "_number", "analysis_id"])
         .drop_duplicates("glacier_id")
     )
-    chosen = pd.MultiIndex.from_frame(best[["glacier_id", "analysis_id"]])
-    keys = pd.MultiIndex.from_frame(outlines[["glacier_id", "analysis_id"]])
-    result = outlines[keys.isin(chosen)].reset_index(drop=True)
+    chosen = pd.Index(_analyses(outlines)).isin(_analyses(best))
+    result = outlines[chosen].reset_index(drop=True)
     report = [*outlines.attrs.get("report", [])]
     dropped = ice.glacier_id.nunique() - best.shape[0]
     if dropped:
@@ -409,11 +408,7 @@ def resolve_overlaps(
     gone = rank[(table.is_empty & ~outlines.is_empty)[rank]]
     report_line(report, "left out, wholly inside others", table.glacier_id.loc[gone])
     table = table.drop(index=gone)
-    alive = pd.MultiIndex.from_frame(
-        table.loc[table.kind == "glacier", ["glacier_id", "analysis_id"]]
-    )
-    lost = pd.MultiIndex.from_frame(outlines.loc[gone, ["glacier_id", "analysis_id"]])
-    keys = pd.MultiIndex.from_frame(table[["glacier_id", "analysis_id"]])
-    table = table[~(keys.isin(lost) & ~keys.isin(alive))].reset_index(drop=True)
+    lost = {*_analyses(outlines.loc[gone])} - {*_analyses(table[table.kind == "glacier"])}
+    table = table[~pd.Index(_analyses(table)).isin(lost)].reset_index(drop=True)
     table.attrs = {**outlines.attrs, "report": report}
     return table

@@ -422,14 +422,8 @@ def _finished(folder: Path, key: str) -> Fit | None:
         return None
     if content.get("fingerprint") != key:
         return None
-    return Fit(
-        checkpoint=checkpoint,
-        history=pd.read_csv(folder / "history.csv"),
-        validation=content["validation"],
-        seconds=content["seconds"],
-        parameters=content["parameters"],
-        reused=True,
-    )
+    facts = {name: content[name] for name in ("validation", "seconds", "parameters")}
+    return Fit(checkpoint, pd.read_csv(folder / "history.csv"), **facts, reused=True)
 
 
 @contextmanager
@@ -492,14 +486,8 @@ def fit_all(
     for name in names:
         for seed in seeds if name != "threshold" else seeds[:1]:
             key = name if seed == seeds[0] else f"{name}-seed{seed}"
-            fits[key] = fit(
-                name,
-                store,
-                Path(folder) / key,
-                dates=dates,
-                settings=settings.changed(seed=seed),
-                progress=progress,
-            )
+            target, own = Path(folder) / key, settings.changed(seed=seed)
+            fits[key] = fit(name, store, target, dates=dates, settings=own, progress=progress)
     return fits
 
 
