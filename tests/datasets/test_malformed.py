@@ -696,7 +696,7 @@ ERRORS = [
     (no_permission, [f"{PATCH}0_c00.tif", "ermission"]),
     (link_to_itself, ["scene.tif", "a link that leads nowhere", "check the path"]),
     (link_to_nothing, [f"{PATCH}0_c00.tif", "a link that leads nowhere", "check the path"]),
-    (bands_of_two_frames, ["B08.tif", "32 x 32 px", "all bands must lie on one grid"]),
+    (bands_of_two_frames, ["B08.tif", "32 x 32 px", "onto one grid"]),
     (label_of_17, ["label.tif", "the value 17", "recode"]),
     (label_black_and_white, ["label.png", "0 and 255 but never 1", "save it as 1"]),
     (label_as_fraction, ["label.tif", "the value 0.4", "recode"]),
