@@ -67,10 +67,10 @@ def scenes(side: int = TILE) -> dict[str, float | str]:
         outlines = _part("outlines", folder, str(side))
     rate = side**2 / tile["seconds"]
     return {
-        "bare_forward_mpx_s": round(bare / 1e6, 2),
-        "own_forward_mpx_s": round(own / 1e6, 2),
-        "scene_mpx_s": round(rate / 1e6, 2),
-        "usual_way_mpx_s": round(usual["rate"] / 1e6, 2),
+        "bare_forward_mpx_s": round(bare / 1e6, 3),
+        "own_forward_mpx_s": round(own / 1e6, 3),
+        "scene_mpx_s": round(rate / 1e6, 3),
+        "usual_way_mpx_s": round(usual["rate"] / 1e6, 3),
         "scene_share_of_bare": round(rate / bare, 3),
         "scene_over_usual_way": round(rate / usual["rate"], 2),
         "scene_full_tile_s": round(tile["seconds"], 1),

@@ -119,7 +119,7 @@ def _store(images: np.ndarray, labels: np.ndarray, train: int, drawn: int) -> Si
     validation.
     """
     split = np.array(["train"] * train + ["validation"] * (len(images) - train))
-    index = pd.DataFrame({"area": "a", "date": "2023-08", "split": split})
+    index = pd.DataFrame({"area": "a", "date": "2023-08", "split": split, "glacier": 0.5})
     used = np.linspace(0, train - 1, drawn).astype(int)
     parts = {"train": used, "validation": np.flatnonzero(split == "validation")}
     return SimpleNamespace(

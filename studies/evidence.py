@@ -267,7 +267,8 @@ def table(results: Mapping[str, pd.DataFrame], *, against: Sequence[str] = BASES
                 _iou(part) - _iou(base[base["landscape"] == landscape])
                 for landscape, part in counts.groupby("landscape", sort=False)
             ]
-            difference, low, high = bootstrap.difference(counts, base)
+            paired = bootstrap.compare({"trial": counts, "base": base}).iloc[0]
+            difference, low, high = paired[["difference", "low", "high"]]
             costs = counts.drop_duplicates("landscape")
             rows.append(
                 {
