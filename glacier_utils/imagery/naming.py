@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from glacier_utils.errors import GlacierError
@@ -24,6 +25,15 @@ _SENSORS: tuple[tuple[re.Pattern[str], _Numbers], ...] = (
 _NUMBER = re.compile(r"(?<![a-z\d])b(?:and)?[ _-]?0?(\d{1,2}a?)(?![a-z\d])")
 _WORD = re.compile(r"\b(?:broad)?(red|green|blue|nir)(?:1|08)?\b")
 _LETTERS = {"r": "red", "g": "green", "b": "blue", "n": "nir"}
+# Wavelengths in nm: from, to, and where the band that is meant mostly has its middle.
+_WAVES = {"blue": (450, 520, 490), "green": (520, 600, 560), "red": (620, 700, 665),
+          "nir": (760, 900, 842)}  # fmt: skip
+_WAVE = re.compile(r"wave\D*(\d+\.?\d*)|(\d+\.?\d*) ?(?:nm|nano|um|µm|micro)")
+# Analytic images of PlanetScope, by the number of their bands.
+_PLANET = {
+    4: ("blue", "green", "red", "nir"),
+    8: ("coastal blue", "blue", "green i", "green", "yellow", "red", "rededge", "nir"),
+}
 # Words that make another band of one of those above, as in "red edge" and "coastal blue".
 _OTHER = re.compile(
     r"\b(red ?edge|coastal|yellow|swir|short|green i\b|pan|therm|nir ?0?[29]\b|cloud|mask|qa\b)"
@@ -68,6 +78,17 @@ def word_of(text: str) -> _Called:
     return (words.pop(), int(plain not in _LETTERS.values())) if len(words) == 1 else None
 
 
+def _by_wavelength(text: str) -> _Called:
+    """Return the colour of a wavelength in nm or micrometres, and how far off its middle it is."""
+    if (found := _WAVE.search(text.lower())) is None:
+        return None
+    number = float(found[1] or found[2])
+    nm = number if number > 10 else number * 1000
+    inside = ((name, round(abs(nm - middle))) for name, (low, high, middle) in _WAVES.items()
+              if low <= nm <= high)  # fmt: skip
+    return next(inside, ("other", 0))
+
+
 def number_of(text: str) -> str | None:
     """Return the number (4, 8a) of the band that a text names, None where there is no or no one."""
     found = set(_NUMBER.findall(text.lower()))
@@ -109,6 +130,15 @@ def bands_called(
         GlacierError: the names contradict the order and do not tell all bands; there are none, and
             more or fewer bands than wanted; files that differ.
     """
+    widest = max(headers, key=lambda header: header.count)
+    for header in headers:
+        if header.count < len(names) <= widest.count:
+            raise GlacierError(
+                f"{header.path}: has {header.count} band(s), {widest.path.name} has "
+                f"{widest.count}: if it is a mask or another product, narrow `images` with a "
+                "pattern that leaves it out"
+            )
+    headers = [_as_planet(header) for header in headers]
     distinct = {(header.texts, header.alpha): header for header in headers}
     found = [_numbers_in(header, names, stated) for header in distinct.values()]
     first, *others = distinct.values()
@@ -126,6 +156,7 @@ def contradictions(name: str, number: int, header: Header) -> list[str]:
 
     By its description, else by the number in the file's name where that tells the sensor too.
     """
+    header = _as_planet(header)
     sensor, own = _sensor(header.path), number_of(header.path.stem)
     text = header.texts[number - 1]
     called = _called(header)[number] if any(header.descriptions) else None
@@ -138,6 +169,14 @@ def contradictions(name: str, number: int, header: Header) -> list[str]:
         f"{header.path}: band {number} is taken as {name}, but the file calls it {text!r}; check "
         "which is right"
     ]
+
+
+def _as_planet(header: Header) -> Header:
+    """Name the bands of a PlanetScope image that does not, by the name of its file."""
+    order = _PLANET.get(header.count)
+    if order and not any(header.descriptions) and "analyticms" in header.path.name.lower():
+        return replace(header, descriptions=order)
+    return header
 
 
 def _numbers_in(header: Header, names: Sequence[str], stated: bool) -> tuple[list[int], list[str]]:
@@ -166,6 +205,9 @@ def _numbers_in(header: Header, names: Sequence[str], stated: bool) -> tuple[lis
         and not (name in _SENTINEL and (called[number] or (name,))[0] != name)
         for name, number, found in zip(names, in_order, where, strict=True)
     ):
+        if any(header.descriptions) and not any(called.values()) and not _are_counted(header):
+            what += f", which is not understood: taken as {', '.join(names)} by position"
+            return in_order, [f"{what}; where that is wrong, {REMEDY}"]
         return in_order, []
     named = f" {_listed(header)}" if any(called.values()) else ""
     raise GlacierError(
@@ -178,17 +220,24 @@ def _numbers_in(header: Header, names: Sequence[str], stated: bool) -> tuple[lis
 def _called(header: Header) -> dict[int, _Called]:
     """Return the name of each band, by what the file calls it, and a rank: the lower the better."""
     texts = {number: text or "" for number, text in enumerate(header.texts, start=1)}
-    words = {number: word_of(text) for number, text in texts.items()}
-    if not any(words.values()) and all(
-        re.match(rf"band[ _]?0*{number}\b", text.lower()) for number, text in texts.items()
-    ):
-        return dict.fromkeys(texts)  # counted, not named
-    sensor = _sensor(header.path)
-    own = _unknown_sensor([*header.texts, header.path.stem]) if sensor is None else sensor
+    words = {number: word_of(text) or _by_wavelength(text) for number, text in texts.items()}
+    if len(words) > 1 and len(set(words.values())) == 1:
+        words = dict.fromkeys(words)  # of a place, such as Red River
+        if _are_counted(header):
+            return words
+    sensors = map(_sensor, [header.path, *map(Path, texts.values())])
+    unknown = _unknown_sensor([*header.texts, header.path.stem])
+    own = next((sensor for sensor in sensors if sensor is not None), unknown)
     return {
         number: words[number] or (_by_number(found, own) if (found := number_of(text)) else None)
         for number, text in texts.items()
     }
+
+
+def _are_counted(header: Header) -> bool:
+    """Say whether bands are counted, not named: Band 1, Band 2."""
+    texts = enumerate(header.texts, start=1)
+    return all(re.match(rf"(band|layer)?[ _]?0*{n}\b", (text or "").lower()) for n, text in texts)
 
 
 def _by_number(number: str, own: _Numbers) -> tuple[str, int]:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from glacier_utils.conventions import date_in_name
+from glacier_utils.conventions import BANDS, date_in_name
 from glacier_utils.errors import GlacierError
 from glacier_utils.imagery.naming import bands_called, contradictions, files_called
 from glacier_utils.imagery.reflectance import Reflectance, Scaling, choose_scaling
@@ -184,7 +184,9 @@ def band_names(bands: Sequence[str] | Mapping[str, Any]) -> tuple[str, ...]:
             f"bands: {bands!r} is neither a list of names nor a mapping; "
             "write for example [red, green, blue, nir]"
         )
-    names = tuple(bands)
+    names = tuple(
+        name.lower() if isinstance(name, str) and name.lower() in BANDS else name for name in bands
+    )
     if not names or not all(isinstance(name, str) and name for name in names):
         raise GlacierError(f"bands: {list(names)} must be names such as red, green, blue, nir")
     if len(set(names)) < len(names):
@@ -192,6 +194,9 @@ def band_names(bands: Sequence[str] | Mapping[str, Any]) -> tuple[str, ...]:
     if isinstance(bands, Mapping):
         for name, where in bands.items():
             _check_where(name, where)
+        places = list(map(str, bands.values()))
+        if twice := next((where for where in places if places.count(where) > 1), None):
+            raise GlacierError(f"bands: {twice} is named for two bands; correct one of them")
         numbers = [isinstance(where, int) for where in bands.values()]
         if any(numbers) and not all(numbers):
             raise GlacierError(

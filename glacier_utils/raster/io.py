@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -208,6 +209,8 @@ def _opened(path: Path, mode: str = "r", **profile: Any) -> Any:
         dataset = rasterio.open(gdal_name(path), mode, **profile)
     if mode == "r" and dataset.crs is None and dataset.gcps[0] and dataset.gcps[1]:
         return _laid_flat(path, dataset)
+    if mode == "r" and not dataset.count:  # an index of what other files hold
+        raise RasterioError("it has no bands of its own")
     return dataset
 
 
@@ -246,9 +249,14 @@ def _gdal(path: Path, **options: Any) -> Iterator[None]:
             ) from error
         if not is_virtual(path) and not path.exists():
             raise GlacierError(f"{path}: no such file; check the path") from error
+        hint = "fetch or export it again"
+        if path.suffix.lower() in (".nc", ".hdf", ".h5", ".he5"):
+            hint = "convert its bands to one GeoTIFF (gdal_translate)"
+        elif path.name.upper().startswith("MTD_"):
+            hint = "name the folder of the product, which ends in .SAFE, instead"
         raise GlacierError(
             f"{name}: cannot be read as a raster, it may be cut short or of another format; "
-            f"fetch or export it again ({reason})"
+            f"{hint} ({reason})"
         ) from error
 
 
@@ -362,7 +370,7 @@ def read_header(path: Path, bands: int | None = None) -> Header:
             "dtype": dataset.dtypes[0],
             "scales": tuple(dataset.scales),
             "offsets": tuple(dataset.offsets),
-            "descriptions": tuple(dataset.descriptions),
+            "descriptions": _descriptions(dataset),
             "colours": tuple(colour.name for colour in dataset.colorinterp),
             # Nodata and opacity are read as such: a mask that GDAL makes of one hides the other.
             "masked": any(
@@ -403,6 +411,21 @@ def read_header(path: Path, bands: int | None = None) -> Header:
             "warp it to square pixels first (gdalwarp -tr)"
         )
     return Header(path, grid, True, **about)
+
+
+def _descriptions(dataset: Any) -> tuple[str | None, ...]:
+    """Return what bands are called: their descriptions, wavelengths, or the files behind a VRT."""
+    if any(dataset.descriptions) or isinstance(dataset, ArrayDataset) or dataset.count == 1:
+        return tuple(dataset.descriptions)
+    found: list[str | None] = []
+    for number in dataset.indexes:
+        tags = dataset.tags(number).items()
+        wave = [value for key, value in tags if re.fullmatch("(central_?)?wavelength", key.lower())]
+        behind = dataset.tags(number, ns="vrt_sources").get("source_0", "")
+        name = re.search("<SourceFilename[^>]*>([^<]+)<", behind)
+        found.append(f"wavelength {wave[0]}" if wave else Path(name[1]).stem if name else None)
+    # One file behind all of them tells none.
+    return tuple(found) if len(set(found)) == len(found) else tuple(dataset.descriptions)
 
 
 def masked_out(header: Header, dataset: Any, numbers: Sequence[int], window: tuple) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 from traps.tools import (
     AT,
     BANDS,
@@ -140,6 +141,83 @@ def test_eight_bits(tmp_path: Path, model: Path, capsys: Capture) -> str:
     says = r"s\.tif: band 4 is marked as opacity \(alpha\) but holds an image"
     options = ("--scale", "255", "--offset", "0", "--nodata", "0")
     return predict(capsys, model, path, tmp_path / "out", *options, says=says)
+
+
+@trap(1, "predict: a VRT of one file a band (gdalbuildvrt -separate B02 B03 B04 B08)", "right")
+def test_vrt(tmp_path: Path, model: Path, capsys: Capture) -> str:
+    order = {"B02": BLUE, "B03": GREEN, "B04": RED, "B08": NIR}
+    one_file_a_band(tmp_path, {f"Red_Sea_{name}.tif": band for name, band in order.items()})
+    bands = "".join(
+        f"<VRTRasterBand dataType='UInt16' band='{number}'><SimpleSource><SourceFilename "
+        f"relativeToVRT='1'>Red_Sea_{name}.tif</SourceFilename><SourceBand>1</SourceBand>"
+        "</SimpleSource></VRTRasterBand>"
+        for number, name in enumerate(order, start=1)
+    )
+    where = ", ".join(map(str, AT.to_gdal()))
+    (tmp_path / "s.vrt").write_text(
+        f"<VRTDataset rasterXSize='128' rasterYSize='128'><SRS>EPSG:32623</SRS>"
+        f"<GeoTransform>{where}</GeoTransform>{bands}</VRTDataset>"
+    )
+    return predict(capsys, model, tmp_path / "s.vrt", tmp_path / "out")
+
+
+@trap(1, "predict: bands that are named by their wavelengths ('490.0 Nanometers')", "right")
+def test_wavelengths(tmp_path: Path, model: Path, capsys: Capture) -> str:
+    waves = (443.0, 490.0, 560.0, 665.0, 865.0, 842.0)
+    names = tuple(f"Band {n} ({wave} Nanometers)" for n, wave in enumerate(waves, start=1))
+    path = stack(tmp_path / "s.tif", [OTHER, BLUE, GREEN, RED, OTHER, NIR], names)
+    return predict(capsys, model, path, tmp_path / "out")
+
+
+@trap(1, "predict: bands with wavelengths in micrometres as their tags", "right")
+def test_wavelength_tags(tmp_path: Path, model: Path, capsys: Capture) -> str:
+    path = stack(tmp_path / "s.tif", [BLUE, GREEN, RED, NIR])
+    with rasterio.open(path, "r+") as file:
+        for number, wave in enumerate((0.49, 0.56, 0.665, 0.842), start=1):
+            file.update_tags(number, wavelength=wave, wavelength_units="Micrometers")
+    return predict(capsys, model, path, tmp_path / "out")
+
+
+@trap(1, "predict: names in a language that no rule knows ('rot', 'vert')", "warned")
+def test_foreign_words(tmp_path: Path, model: Path, capsys: Capture) -> str:
+    path = stack(tmp_path / "s.tif", [0, 1, 2, 3], ("rot", "vert", "azul", "pir"))
+    says = r"named \(rot, vert, azul, pir\), which is not understood.*by position.*--bands"
+    return predict(capsys, model, path, tmp_path / "out", says=says)
+
+
+@trap(1, "predict: an analytic image of PlanetScope, whose four bands have no names", "right")
+def test_planetscope(tmp_path: Path, model: Path, capsys: Capture) -> str:
+    path = tmp_path / "20230824_141951_71_2416_3B_AnalyticMS_SR_clip.tif"
+    stack(path, [BLUE, GREEN, RED, NIR])
+    return predict(capsys, model, path, tmp_path / "out")
+
+
+@trap(1, "predict: an analytic image of PlanetScope with eight bands without names", "right")
+def test_planetscope_of_eight(tmp_path: Path, model: Path, capsys: Capture) -> str:
+    path = tmp_path / "20230824_141951_71_2416_3B_AnalyticMS_SR_8b.tif"
+    stack(path, [OTHER, BLUE, OTHER, GREEN, OTHER, RED, OTHER, NIR])
+    return predict(capsys, model, path, tmp_path / "out")
+
+
+@trap(1, "predict: images and their masks in one folder", "refused")
+def test_masks_among_images(tmp_path: Path, model: Path, capsys: Capture) -> str:
+    stack(tmp_path / "in" / "s.tif", [0, 1, 2, 3])
+    write(tmp_path / "in" / "s_mask.tif", np.ones((128, 128), np.uint8))
+    says = r"s_mask\.tif: has 1 band\(s\), s\.tif has 4.*narrow `images`"
+    return predict(capsys, model, tmp_path / "in", tmp_path / "out", says=says)
+
+
+@trap(1, "predict --bands: one number for two bands", "refused")
+def test_number_twice(tmp_path: Path, model: Path, capsys: Capture) -> str:
+    path = stack(tmp_path / "s.tif", [0, 1, 2, 3])
+    option = ("--bands", "red=3,green=2,blue=1,nir=3")
+    return predict(capsys, model, path, tmp_path / "out", *option, says="bands: 3 is named for two")
+
+
+@trap(1, "predict --bands: the names in capitals", "right")
+def test_capitals(tmp_path: Path, model: Path, capsys: Capture) -> str:
+    path = stack(tmp_path / "s.tif", [BLUE, GREEN, RED, NIR])
+    return predict(capsys, model, path, tmp_path / "out", "--bands", "RED=3,Green=2,BLUE=1,NIR=4")
 
 
 @trap(1, "predict: five bands without names", "refused")
@@ -304,6 +382,12 @@ def test_manifest_against_file(tmp_path: Path, capsys: Capture) -> str:
     stack(tmp_path / "s.tif", [BLUE, GREEN, RED, NIR], ("blue", "green", "red", "nir"))
     says = r"named \(blue, green, red, nir\), not red, green, blue, nir: taken by name"
     return dataset(tmp_path, capsys, says=says)
+
+
+@trap(1, "check: a manifest that names its bands in capitals", "right")
+def test_manifest_in_capitals(tmp_path: Path, capsys: Capture) -> str:
+    stack(tmp_path / "s.tif", [0, 1, 2, 3])
+    return dataset(tmp_path, capsys, "[Red, Green, Blue, NIR]")
 
 
 @trap(1, "check: twelve named bands, four wanted", "right")
