@@ -89,7 +89,7 @@ def parser() -> argparse.ArgumentParser:
     add("--overlap", type=int, default=64, help="overlap in pixels (default: 64)")
     add("--flips", action="store_true", help="average over four mirror images")
     add("--date", default="", help="of the image (default: in its name)")
-    add("--min-area", dest="min_area_km2", type=float, default=0.01, metavar="KM2",
+    add("--min-area", dest="min_area_km2", type=_area, default=0.01, metavar="KM2",
         help="smaller glaciers get no outline (default: 0.01)")  # fmt: skip
     add("--bands", metavar="NAME=WHERE,...",
         help="number or file of each band: red=4,green=3,blue=2,nir=8; nir=*_B08.tif")  # fmt: skip
@@ -152,6 +152,12 @@ def _seed(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 upwards")
     return int(text)
+
+
+def _area(text: str) -> float:
+    if not 0 <= float(text) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no area in km2; give 0 or more, as 0.01")
+    return float(text)
 
 
 def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:

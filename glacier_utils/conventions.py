@@ -137,14 +137,17 @@ def image_day(date: str) -> pd.Timestamp:
     """Return the day of an image; of a month ("2023-08") its middle.
 
     Raises:
-        GlacierError: ``date`` is neither YYYY-MM nor YYYY-MM-DD.
+        GlacierError: ``date`` is neither YYYY-MM nor YYYY-MM-DD, or no day of an image.
     """
     try:
         form, days = {7: ("%Y-%m", 14), 10: ("%Y-%m-%d", 0)}[len(date)]
-        return pd.to_datetime(date, format=form) + pd.Timedelta(days=days)
+        day = pd.to_datetime(date, format=form)
     except (KeyError, ValueError, TypeError) as error:
         message = f"{date!r} is not a date; write it as 2023-08 or 2023-08-24"
         raise GlacierError(message) from error
+    if day.year < 1970 or day > pd.Timestamp.now():
+        raise GlacierError(f"{date!r} is before all satellites or still to come; mend the date")
+    return day + pd.Timedelta(days=days)
 
 
 def nearest_date(dates: Iterable[str], date: str) -> str:

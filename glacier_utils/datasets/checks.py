@@ -9,6 +9,7 @@ and date is looked at; only a manifest that cannot be read ends it all.
 
 from __future__ import annotations
 
+import filecmp
 import itertools
 import textwrap
 from collections import Counter
@@ -140,6 +141,7 @@ def survey(dataset: Dataset, *, progress: bool = False) -> Survey:
         for look in looks:
             look.run(ends, bar)
     _compare_areas(looks)
+    _compare_files(looks)
     classes = {look.one_class for look in looks if not np.isnan(look.row["glacier"])}
     if classes in ({True}, {False}):
         looks[0].error(
@@ -517,6 +519,22 @@ def _compare_areas(looks: Sequence[_Look]) -> None:
             f"{start} ({other.date}) too, which cannot both train and test; cut one of them with "
             "`bounds`, or give it dates that the other has not"
         )
+
+
+def _compare_files(looks: Sequence[_Look]) -> None:
+    """Say where two areas whose ground nobody knows, for want of a CRS, are one image."""
+    bare = [look for look in looks if look.source is not None and not look.source.grid.crs]
+    for look, other in itertools.combinations(bare, 2):
+        # Parts of one image, by bounds, may lie side by side.
+        apart = look.source.grid.box.intersection(other.source.grid.box).area == 0
+        mine, theirs = look.source.paths[0], other.source.paths[0]
+        if look.area == other.area or apart or not (mine.is_file() and theirs.is_file()):
+            continue
+        if filecmp.cmp(mine, theirs, shallow=False):
+            look.warn(
+                f"{mine}: area {other.area} ({other.date}) has the same image, which cannot both "
+                "train and test; check the paths of the two"
+            )
 
 
 def _ground(source: Source) -> gpd.GeoDataFrame:

@@ -11,6 +11,7 @@ from typing import Any
 import geopandas as gpd
 import shapely
 
+from glacier_utils.conventions import date_in_name
 from glacier_utils.datasets.manifest import Area, Entry, Layer, read_manifest
 from glacier_utils.errors import GlacierError, did_you_mean
 from glacier_utils.files import file_fingerprint, fingerprint
@@ -291,6 +292,10 @@ class Dataset:
                     bounds=settings.bounds if cut else None,
                     resolution=self._manifest.resolution,
                 )
+            own, day = self._own[key], date_in_name(self._own[key].paths)
+            if day and not day.startswith(date):
+                said = f"its name says {day}, but the manifest's date is {date}; mend the wrong one"
+                own.warnings = [*own.warnings, f"{own.paths[0]}: {said}"]
         return self._own[key]
 
     def _mask(

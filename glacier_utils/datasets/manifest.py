@@ -9,6 +9,7 @@ two together.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import math
 import os
@@ -44,7 +45,16 @@ _LABEL_VALUES = (
 )
 
 
+def _read_number(value: Any) -> Any:
+    """Return text as the number that it is, if it is one: YAML takes 1e4 and nan for text."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return float(value)
+    return value
+
+
 def _number(value: Any, info: ValidationInfo) -> float:
+    value = _read_number(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{value!r} is not a number; write one such as 10")
     try:
@@ -136,13 +146,16 @@ def _resolution(value: Any, info: ValidationInfo) -> float:
 
 
 def _label_values(value: Any) -> dict[int | str, int]:
-    good = isinstance(value, dict) and all(
-        (type(stored) is int or stored == "nodata") and type(meant) is int and meant in (0, 1, 255)
-        for stored, meant in value.items()
-    )
-    if not good:
+    pairs: Any = value.items() if isinstance(value, dict) else ()
+    found = {_read_number(stored): meant for stored, meant in pairs}
+    good = all(
+        (type(stored) in (int, float) or stored == "nodata")
+        and type(meant) is int and meant in (0, 1, 255)
+        for stored, meant in found.items()
+    )  # fmt: skip
+    if not (good and isinstance(value, dict)):
         raise ValueError(_LABEL_VALUES)
-    return dict(value)
+    return found
 
 
 def _folder(info: ValidationInfo) -> Path:
@@ -358,6 +371,8 @@ class Manifest(_Mapping):
         areas = content.get("areas")
         if not isinstance(areas, dict) or not areas:
             raise ValueError("needs `areas`, a mapping from area to dates to images")
+        if odd := [name for name in areas if isinstance(name, bool)]:
+            raise ValueError(f"areas: YAML reads a name as {odd[0]}; put it in quotes, as 'no':")
         return {
             **content,
             "areas": {str(name): _inherit(area, content) for name, area in areas.items()},

@@ -134,7 +134,7 @@ def build_patches(
     decided = None if overrides is None else read_overrides(overrides)
     pairs = _pairs(dataset, _names(areas), dates if isinstance(dates, Mapping) else _names(dates))
     train = _names(train_areas) or []
-    check_known("train_areas: area", train, dataset.areas)
+    check_known("train_areas (--patch train_areas=NAME): area", train, dataset.areas)
     here = {area for area, _ in pairs}
     parameters = {
         "dataset": dataset.name,

@@ -126,8 +126,11 @@ def load_checkpoint(path: str | Path) -> Segmenter:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and runtime errors, whatever lies in the file
+        hint = "train it again"
+        if path.suffix.lower() in (".tif", ".tiff", ".jp2", ".vrt", ".zip"):
+            hint = "it looks like a scene: the order is CHECKPOINT SCENE OUT"
         raise GlacierError(
-            f"{path}: not a readable checkpoint ({type(error).__name__}); train it again"
+            f"{path}: not a readable checkpoint ({type(error).__name__}); {hint}"
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise GlacierError(f"{path}: not a checkpoint of this project (format {FORMAT})")

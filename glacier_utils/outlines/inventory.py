@@ -285,7 +285,7 @@ def parse_source_date(value: object) -> pd.Timestamp:
     if isinstance(value, float):
         return pd.NaT
     date = pd.to_datetime(value, errors="coerce", utc=True)
-    if pd.isna(date) or not 1800 <= date.year <= 2200:
+    if pd.isna(date) or date.year < 1800 or date > pd.Timestamp.now("UTC"):
         return pd.NaT
     return date.tz_localize(None).normalize()
 

@@ -17,10 +17,13 @@ from glacier_utils.raster.io import Header, crs_name, index_of, is_member, pixel
 
 # Pixels of tiles that were cut one by one differ by less than this.
 _SIZES = 0.01
-# Row and column in a name: `r003_c012`, `row3_col12`, or two numbers at the end as in `_3_12`.
+# Row and column in a name: `r003_c012`, `row3_col12`, `x0_y128`, or two numbers at the end as in
+# `_3_12`.
+_ROW, _COL = r"(?:y|r(?:ow)?)[_-]?(?P<row>\d+)", r"(?:x|c(?:ol(?:umn)?)?)[_-]?(?P<col>\d+)"
 _ROW_COL = (
-    re.compile(r"(?:^|[^a-z])r(?:ow)?[_-]?(\d+)[_-]?c(?:ol(?:umn)?)?[_-]?(\d+)(?!\d)", re.I),
-    re.compile(r"(?:^|[_-])(\d+)[_-](\d+)$"),
+    re.compile(rf"(?:^|[^a-z]){_ROW}[_-]?{_COL}(?!\d)", re.I),
+    re.compile(rf"(?:^|[^a-z]){_COL}[_-]?{_ROW}(?!\d)", re.I),
+    re.compile(r"(?:^|[_-])(?P<row>\d+)[_-](?P<col>\d+)$"),
 )
 
 
@@ -52,8 +55,8 @@ class Placed:
 
 def row_col_of(path: Path) -> tuple[int, int] | None:
     """Return the row and column numbers in a file's name, None where it has none."""
-    found = _ROW_COL[0].search(path.stem) or _ROW_COL[1].search(path.stem)
-    return (int(found[1]), int(found[2])) if found else None
+    found = next(filter(None, (form.search(path.stem) for form in _ROW_COL)), None)
+    return (int(found["row"]), int(found["col"])) if found else None
 
 
 def lay_out(

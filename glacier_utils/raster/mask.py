@@ -362,7 +362,8 @@ class RasterMask(Frame, Mask):
             expected = "0..255" if self._codes is None else ", ".join(map(str, self._codes))
             raise GlacierError(
                 f"{path}: holds the value {wrong[0]:g}; allowed are {expected}; recode the raster"
-                + f", or state label_values, as in {{{wrong[0]:g}: 1}}" * (self._codes == _LABELS)
+                + f", or state label_values, as in {{{wrong[0]:g}: 1}} if it means glacier, "
+                f"{{{wrong[0]:g}: 255}} if unknown" * (self._codes == _LABELS)
             )
         return meant.astype(np.uint8)
 
