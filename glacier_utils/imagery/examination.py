@@ -150,6 +150,13 @@ def examine(
         if wrong.severity == ERROR:
             return found
     offset = check_offset(source, values)
+    inherited = source.reflectance_source == "training" and "offset" not in stated
+    if offset.ok is None and inherited and rule is not None and rule.scale == _SCALES[0]:
+        text = (
+            f"{offset.message}, and the file does not state it: that of the training is taken; give"
+            " `--offset 0` for products from before 2022 or harmonised ones, else `--offset -1000`"
+        )
+        found.append(Finding(WARNING, text))
     if offset.ok is False:
         excused |= "offset" in stated or source.reflectance_source.startswith("product")
         sure = trained is not None and offset.fits is not None and offset.too_dark > _MANY_DARK
@@ -252,7 +259,7 @@ def _examine_scale(
     other = fit not in (None, (rule.scale, rule.offset))
     told = "{{scale: {:g}, offset: {:g}}}" if trained is None else "--scale {:g} --offset {:g}"
     mend = "check `scale`, `offset` and `nodata`"
-    mend = "try " + told.format(*fit) if fit is not None and other else mend
+    mend = "try " + told.format(*fit) if fit and other and misfit < _ALIKE else mend
     centre = float(np.median(middle))
     dim, eight_bits = (high < _DIM).all(), _are_8_bits(values, rule, low, high)
     why = (
@@ -380,6 +387,11 @@ def check_offset(source: Source, values: np.ndarray | None = None) -> OffsetFind
         for fits, shift in shifts.items():
             floor = level + shift <= _DARK[1] and _FLOOR[0] <= levels.min() + shift
             if floor and levels.max() + shift <= _FLOOR[1]:
+                if fits * 10_000 / claimed.scale == CANDIDATES[-1]:
+                    return undecided(
+                        f": many pixels are equally dark ({level:.2f} in {band}), be it dark "
+                        f"ground, or water where 1000 was added twice (offset {fits:g})"
+                    )
                 why = (
                     f"many pixels are equally dark, but at {level:.2f} in {band} and at "
                     f"{levels.max():.2f} or below in all bands, too bright for water and shadow"

@@ -352,12 +352,15 @@ def _open(scene: Any, segmenter: Segmenter, settings: Mapping[str, Any]) -> Sour
     }
     source = open_source(scene, reflectance=Reflectance(nodata=given.get("nodata")), **how)
     rule = source.reflectance
-    if source.reflectance_source == "default":
+    default = source.reflectance_source == "default"
+    if default:
         rule = Reflectance(**segmenter.provenance.get("reflectance") or {})
     elif not stated:
         return source
     rule = replace(rule or Reflectance(), **given, stated=stated)
-    return open_source(scene, reflectance=rule, **how)
+    source = open_source(scene, reflectance=rule, **how)
+    source.reflectance_source = "training" if default else source.reflectance_source
+    return source
 
 
 def _examine(source: Source, segmenter: Segmenter, settings: Mapping[str, Any]) -> list[Finding]:

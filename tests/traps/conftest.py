@@ -13,6 +13,13 @@ from traps.tools import BANDS, HAPPENED, TRAPS, scene
 from glacier_utils.models.checkpoint import Segmenter, save_checkpoint
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave traps out of the fast tests: together they take minutes."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """Put what happened into the report, from where ``tests/conftest.py`` makes the table."""

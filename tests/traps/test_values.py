@@ -160,7 +160,26 @@ def test_with_the_1000(tmp_path: Path, model: Path, capsys: Capsys) -> str:
 
 @trap(2, "predict: the 1000 added twice", "warned")
 def test_added_twice(tmp_path: Path, model: Path, capsys: Capsys) -> str:
-    return told(predict(capsys, model, tmp_path, numbers(IMAGE, 2000)), says="give --offset -2000")
+    return told(
+        predict(capsys, model, tmp_path, numbers(IMAGE, 2000)),
+        says=r"added twice \(offset -2000\)",
+    )
+
+
+@trap(2, "predict: evenly dark rock without water, where nothing tells the offset", "warned")
+def test_dark_rock(tmp_path: Path, model: Path, capsys: Capsys) -> str:
+    array, truth = scene(lake=False)
+    done = predict(capsys, model, tmp_path, numbers(array))
+    assert "give --offset -2000" not in done.text
+    says = r"offset -1000 cannot be judged.*that of the training is taken; give `--offset 0`"
+    return told(done, says=says, right=good(tmp_path, truth))
+
+
+@trap(2, "predict: evenly dark rock without water, told by --offset -1000", "right")
+def test_dark_rock_told(tmp_path: Path, model: Path, capsys: Capsys) -> str:
+    array, truth = scene(lake=False)
+    done = predict(capsys, model, tmp_path, numbers(array), "--offset", -1000)
+    return told(done, right=good(tmp_path, truth) and "offset" not in done.err)
 
 
 @trap(2, "predict: numbers of Landsat Collection 2", "refused")
