@@ -259,7 +259,9 @@ def _examine_scale(
     other = fit not in (None, (rule.scale, rule.offset))
     told = "{{scale: {:g}, offset: {:g}}}" if trained is None else "--scale {:g} --offset {:g}"
     mend = "check `scale`, `offset` and `nodata`"
-    mend = "try " + told.format(*fit) if fit and other and misfit < _ALIKE else mend
+    # Of a training the right rule is known by its fit; without one it is a guess worth trying.
+    if fit and other and (trained is None or misfit < _ALIKE):
+        mend = "try " + told.format(*fit)
     centre = float(np.median(middle))
     dim, eight_bits = (high < _DIM).all(), _are_8_bits(values, rule, low, high)
     why = (

@@ -670,7 +670,7 @@ ERRORS = [
     (missing_band, ["bands", "no file is named as band nir", "say which it is"]),
     (band_twice, ["bands", "2 files", "narrow `images`"]),
     (three_bands, [PATCH, "has 3 band(s), 4 are wanted", "say which is which"]),
-    (one_patch_with_three_bands, [f"{PATCH}1_c00.tif", "has 3 band(s)", "say which is which"]),
+    (one_patch_with_three_bands, [f"{PATCH}1_c00.tif", "has 3 band(s)", "narrow `images`"]),
     (band_number_too_high, ["4 band(s)", "band 8 is asked for", "correct the number in `bands`"]),
     (no_crs, ["CRS", "georeference the image"]),
     (no_georeference_no_name, ["a.tif", "neither georeference nor row and column", "rename"]),
