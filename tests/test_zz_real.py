@@ -112,7 +112,7 @@ def test_a_real_tile_of_another_region_goes_through_the_notebook_of_mosaics(real
         assert (result.scales, result.nodata) == ((0.004,), 255)
     assert ((steps != 255) == image.valid).all()
     # Whatever a network trained on one glacier of Canada says here, it says something. (How sure it
-    # is of it differs between processors: validation there is all ice, so that any may be best.)
+    # is of it differs between processors.)
     assert steps[image.valid].max() <= 250
     assert len(np.unique(steps[image.valid])) > 1
     outlines = gpd.read_file(run.maps / "nuuk_outlines.gpkg", layer="glims_polygons")
