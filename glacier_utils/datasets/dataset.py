@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,14 @@ from glacier_utils.conventions import date_in_name
 from glacier_utils.datasets.manifest import Area, Entry, Layer, read_manifest
 from glacier_utils.errors import GlacierError, did_you_mean
 from glacier_utils.files import file_fingerprint, fingerprint
-from glacier_utils.imagery.examination import Finding, OffsetFinding, check_offset, examine
+from glacier_utils.imagery.examination import (
+    OTHER_RESOLUTION,
+    WARNING,
+    Finding,
+    OffsetFinding,
+    check_offset,
+    examine,
+)
 from glacier_utils.imagery.safe import scene_classification_path
 from glacier_utils.imagery.source import Source, band_names, input_files, open_source
 from glacier_utils.imagery.warp import PiecewiseMask, describe_mismatch, open_map, warp_source
@@ -146,7 +153,19 @@ class Dataset:
 
     def examine(self, area: str, date: str) -> list[Finding]:
         """Return what is wrong with an image or to be looked at; parts of it are read."""
-        return examine(self.unaligned(area, date))
+        found = examine(self.unaligned(area, date))
+        first, here = self.areas[0], self.source(area, date).grid.resolution
+        # What is wrong with the first area's own image is said there.
+        with suppress(GlacierError, OSError):
+            there = self.source(first, self.dates(first)[0]).grid.resolution
+            if max(here / there, there / here) > OTHER_RESOLUTION:
+                text = (
+                    f"its pixels are {here:.3g} m, those of area {first} {there:.3g} m: a model "
+                    "knows shapes by their size in pixels; bring the areas to one resolution "
+                    "(gdalwarp -tr)"
+                )
+                found.append(Finding(WARNING, text))
+        return found
 
     def radiometry(self, area: str, date: str) -> OffsetFinding:
         """Compare the values of an image with the offset claimed for it."""

@@ -71,7 +71,7 @@ _KNOWN = (
 _GLACIERS = (0.35, 0.25)  # mean and std of each band where no training tells them
 _ALIKE = 1.5  # misfit of mean and std to which values are like those of the training
 _FAR = 3.0  # std from the mean of the training
-_OTHER_RESOLUTION = 1.2
+OTHER_RESOLUTION = 1.2
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ def _examine_place(grid: Grid, trained: Trained | None) -> list[str]:
             "one (gdal_edit.py -a_srs EPSG:CODE)"
         )
     ratio = grid.resolution / trained.resolution
-    if max(ratio, 1 / ratio) > _OTHER_RESOLUTION:
+    if max(ratio, 1 / ratio) > OTHER_RESOLUTION:
         lines.append(
             f"its pixels are {grid.resolution:.3g} m, those of the training were "
             f"{trained.resolution:.3g} m: shapes have other sizes than the model knows; resample "

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pyogrio
 import pyproj
 import pytest
@@ -263,4 +264,18 @@ def test_outlines_of_another_datum(tmp_path: Path, capsys: Capture) -> str:
     dataset(tmp_path, place, "EPSG:26711")
     return told(
         glacier(capsys, "check", tmp_path), right=iou(labels(tmp_path), scene(SIZE)[1]) > 0.99
+    )
+
+
+@trap(8, "check: areas of 10 m and of 30 m in one dataset", "warned")
+def test_two_resolutions(tmp_path: Path, capsys: Capture) -> str:
+    image, truth = scene(SIZE)
+    coarse = from_origin(600_000, 6_780_000, 30, 30)
+    write(tmp_path / "scene.tif", numbers(image))
+    write(tmp_path / "other.tif", numbers(image), coarse)
+    both = [outlines(truth), outlines(truth, coarse)]
+    gpd.GeoDataFrame(pd.concat(both, ignore_index=True), crs=CRS).to_file(tmp_path / "o.gpkg")
+    manifest(tmp_path, "scene.tif\n  test:\n    2023-08: other.tif", "outlines: o.gpkg")
+    return told(
+        glacier(capsys, "check", tmp_path), says="pixels are 30 m, those of area train 10 m"
     )
