@@ -21,6 +21,16 @@ def plain(text: object) -> str:
     return "".join(c if c.isprintable() else " " for c in str(text))
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural but for 1.
+
+    Example:
+        >>> counted(1, "image"), counted(2, "image")
+        ('1 image', '2 images')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def did_you_mean(value: object, known: Iterable[str], *, none: str = "there is none") -> str:
     """Return the end of a message about an unknown name: the nearest known one, or all of them.
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "glacier_utils"
-# The goal for lines is 17,000: what goes in says what may go out.
-LIMITS = {"modules": 80, "packages": 12, "top": 6, "lines": 17_150, "largest": 500, "imports": 8}
+# At the limit, what goes in says what may go out.
+LIMITS = {"modules": 80, "packages": 12, "top": 6, "lines": 17_000, "largest": 500, "imports": 8}
 
 
 def modules() -> dict[str, Path]:

@@ -1,9 +1,6 @@
 from .checks import check as check
 from .dataset import open_dataset as open_dataset
 from .exploration import (
-    brightness_maps as brightness_maps,
-)
-from .exploration import (
     class_fractions as class_fractions,
 )
 from .exploration import (

@@ -29,7 +29,7 @@ from tqdm import tqdm
 from glacier_utils.conventions import BANDS, DAYS_A_YEAR, UNKNOWN, image_day
 from glacier_utils.datasets.dataset import Dataset
 from glacier_utils.datasets.exploration import MIN_AREA_KM2, find_suspicious, lattice
-from glacier_utils.errors import GlacierError, plain
+from glacier_utils.errors import GlacierError, counted, plain
 from glacier_utils.imagery.examination import ERROR, SPARSE, WARNING, emptiness
 from glacier_utils.imagery.source import Source
 from glacier_utils.outlines.inventory import read_outlines, resolve_overlaps, select_analyses
@@ -86,7 +86,7 @@ class Survey:
         Names and messages hold text by third parties: only printable characters are shown. Paths
         are shortened to where they lie in the dataset's folder.
         """
-        lines = [f"{plain(self.name)}: {_count(len(self.table), 'image')} in {self.folder}", ""]
+        lines = [f"{plain(self.name)}: {counted(len(self.table), 'image')} in {self.folder}", ""]
         lines += [*_table(self.table, width), "", *textwrap.wrap(_LEGEND, width), ""]
         number = 0
         for severity in (ERROR, WARNING):
@@ -600,7 +600,3 @@ def _places(group: pd.DataFrame, table: pd.DataFrame) -> str:
     return "; ".join(
         f"{plain(area)} {', '.join(part.date)}" for area, part in group.groupby("area", sort=False)
     )
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -212,9 +212,7 @@ class Dataset:
             self._outlines[chosen] = resolve_overlaps(outlines)
         return self._outlines[chosen].copy()
 
-    def labels(
-        self, area: str, date: str, *, rule: str = "nearest", band_m: float | str = 0.0
-    ) -> Mask:
+    def labels(self, area: str, date: str, *, rule: str = "nearest", band_m: float = 0.0) -> Mask:
         """Return the labels: 0 not glacier, 1 glacier, 255 unknown; made where they are read.
 
         Unknown are pixels outside the frame, outside the area's ``coverage``, in its
@@ -225,8 +223,7 @@ class Dataset:
             area: name of the area.
             date: of the image.
             rule: that chooses the analysis (``inventory.select_analyses``).
-            band_m: nearer than this in m to the edge of the ice, pixels are unknown; "own": nearer
-                than each outline's own uncertainty.
+            band_m: nearer than this in m to the edge of the ice, pixels are unknown.
 
         Raises:
             GlacierError: the manifest names neither outlines nor labels, or they do not fit.

@@ -6,7 +6,7 @@ patch, but for what is returned and for `find_suspicious`, whose regions span th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import geopandas as gpd
@@ -463,36 +463,3 @@ def find_suspicious(
         f"{result.area_km2.sum():.3g} km2 in {len(result)} regions"
     ] if len(result) else []  # fmt: skip
     return result
-
-
-def brightness_maps(
-    views: Mapping[str, Mapping[str, Image]], dates: Sequence[str]
-) -> dict[str, np.ndarray]:
-    """Return the change of the mean visible reflectance between the first and the last date.
-
-    Args:
-        views: area -> date -> image.
-        dates: of the images, sorted; areas that have less than two of them are left out.
-
-    Returns:
-        title, which begins with the area's name and a comma -> change [row, col], nan where one of
-        the two images is invalid.
-
-    Raises:
-        GlacierError: the two images of an area do not lie on one grid.
-    """
-    maps = {}
-    for area, own in views.items():
-        there = [date for date in dates if date in own]
-        if len(there) < 2:
-            continue
-        before, after = own[there[0]], own[there[-1]]
-        if not before.grid.matches(after.grid):
-            raise GlacierError(
-                f"{area}: the two dates do not lie on one grid: warp one onto the other, or cut "
-                "both to the same bounds in dataset.yaml"
-            )
-        one, other = (indices.visible(view.reflectance, view.bands) for view in (before, after))
-        changed = np.where(before.valid & after.valid, other - one, np.nan)
-        maps[f"{area}, {there[-1]} minus {there[0]}"] = changed
-    return maps

@@ -18,12 +18,10 @@ from .comparison import patch_scores as patch_scores
 from .comparison import patches_to_test as patches_to_test
 from .comparison import predict_models as predict_models
 from .comparison import references as references
-from .comparison import risks as risks
 from .comparison import spatial_scores as spatial_scores
 from .comparison import with_boundaries as with_boundaries
 from .error_analysis import by_reason as by_reason
 from .error_analysis import causes as causes
-from .error_analysis import check_rules as check_rules
 from .error_analysis import disagreements as disagreements
 from .label_bias import band_curve as band_curve
 from .per_glacier import by_size as by_size

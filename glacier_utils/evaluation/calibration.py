@@ -1,4 +1,4 @@
-"""Whether a probability means what it says, and what it is worth to leave doubtful pixels out.
+"""Whether a probability of glacier means what it says.
 
 Everything but the map of doubt works on histograms of the probability, one of the glacier pixels
 and one of the others (``metrics.histograms``, 1000 bins): they may be added up over patches and
@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, special
 
-from glacier_utils.metrics import SCORES, histograms
+from glacier_utils.metrics import histograms
 
 BINS = 1000
 TEMPERATURES = (0.05, 20.0)  # between which a fit looks
@@ -203,60 +203,6 @@ def uncertainty(probability: np.ndarray) -> np.ndarray:
     """
     p = np.asarray(probability, np.float32)
     return ((special.entr(p) + special.entr(1 - p)) / np.float32(math.log(2))).astype(np.float32)
-
-
-def risk_coverage(glacier: np.ndarray, background: np.ndarray, *, threshold: float) -> pd.DataFrame:
-    """Return error and IoU of the surest pixels, by the fraction of pixels kept.
-
-    Pixels are kept in the order of the distance of their logit from that of the ``threshold`` at
-    which they are classified: what lies next to it is doubtful. (El-Yaniv & Wiener 2010, JMLR 11;
-    Geifman & El-Yaniv 2017.)
-
-    Args:
-        glacier: first of ``histogram``.
-        background: second of it.
-        threshold: of the map.
-
-    Returns:
-        coverage (fraction of pixels kept, rising to 1), risk (fraction of them that is wrong), iou,
-        doubt (distance in logits of the last one kept).
-    """
-    number = len(glacier)
-    # As in ``classify``: a threshold on a bin's lower edge calls the whole bin glacier.
-    yes = np.arange(number) >= math.ceil(threshold * number - 1e-9)
-    # Rounded, since two bins on either side of the threshold are equally sure.
-    distance = np.abs(special.logit(_middles(number)) - special.logit(threshold)).round(9)
-    order = np.argsort(-distance, kind="stable")
-    tp, fp, fn, tn = (
-        np.cumsum(np.where(chosen, part, 0)[order])
-        for chosen, part in ((yes, glacier), (yes, background), (~yes, glacier), (~yes, background))
-    )
-    total = tp + fp + fn + tn
-    table = pd.DataFrame(
-        {
-            "coverage": total / max(total[-1], 1),
-            "risk": 1 - SCORES["accuracy"](tp, fp, fn, tn),
-            "iou": SCORES["iou"](tp, fp, fn, tn),
-            "doubt": distance[order],
-        }
-    )
-    table = table.groupby("doubt", sort=False, as_index=False).last()[list(table.columns)]
-    more = table["coverage"].diff().fillna(table["coverage"]) > 0  # steps that hold a pixel
-    return table[more].reset_index(drop=True)
-
-
-def area_under_risk(curve: pd.DataFrame) -> float:
-    """Return the area under ``risk_coverage`` (AURC): the mean risk over all coverages.
-
-    The pixels of one bin come in no order: each counts with the risk of the whole bin's end. 0 for
-    a map without an error; nan without a pixel.
-
-    Args:
-        curve: of ``risk_coverage``.
-    """
-    if curve.empty:
-        return math.nan
-    return float((curve["risk"] * curve["coverage"].diff().fillna(curve["coverage"])).sum())
 
 
 def _middles(bins: int) -> np.ndarray:

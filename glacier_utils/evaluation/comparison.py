@@ -574,26 +574,6 @@ def calibrate(
     return table[[*first, *(name for name in table if name not in first)]], histograms
 
 
-def risks(
-    judged: Judged, names: Sequence[str], thresholds: Mapping[str, float]
-) -> dict[str, pd.DataFrame]:
-    """Return model -> ``calibration.risk_coverage`` against the best reference known.
-
-    Args:
-        judged: the area.
-        names: of models.
-        thresholds: model -> threshold.
-    """
-    reference = list(judged.references.values())[-1]
-    return {
-        name: calibration.risk_coverage(
-            *calibration.histogram(judged.probabilities[name], reference),
-            threshold=thresholds[name],
-        )
-        for name in names
-    }
-
-
 @dataclass(frozen=True)
 class LabelBias:
     """How far scores against the labels lie from scores against the truth.

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from glacier_utils.conventions import SMALLEST_GLACIER_KM2, SURFACES
+from glacier_utils.conventions import SMALLEST_GLACIER_KM2
 from glacier_utils.imagery.clouds import CLOUD
 from glacier_utils.imagery.clouds import SHADOW as CLOUD_SHADOW
 from glacier_utils.metrics import outcomes
@@ -63,16 +63,6 @@ OFF_ICE = {
     "cloud": "cloud",
 }
 KINDS = {"miss": 2, "false alarm": 1}  # codes of `metrics.outcomes`
-# The sample's classes, and the surfaces that the rules should give them in the sun.
-_KNOWN = {
-    "bare ice": ("bare ice",),
-    "snow on ice": ("snow-covered ice",),
-    "debris on ice": ("debris",),
-    "seasonal snow": ("seasonal snow",),
-    **dict.fromkeys(["fjord", "lake", "meltwater lake"], ("water",)),
-    **dict.fromkeys(["rock", "gravel", "tundra"], ("bright rock", "other ground")),
-}
-_DARK = ("shadowed ice", "shadowed ground", "cloud")
 # What a region is mostly made of; snow and ice are one cue, as snow lies on ice.
 CUES = {
     "cloud": ("cloud",),
@@ -150,38 +140,6 @@ def causes(
     table["km2"], table["total_km2"] = table["pixels"] * pixel, table["total"] * pixel
     table["right"] = 1 - table["pixels"] / table["total"]
     return table[["kind", "surface", "pixels", "km2", "share", "total_km2", "right"]]
-
-
-def check_rules(surface: np.ndarray, truth: np.ndarray, image: Image) -> pd.DataFrame:
-    """Compare the rules with known surfaces, which the sample has.
-
-    Args:
-        surface: codes of ``conventions.SURFACES``, 255 unknown, ``[..., row, col]``.
-        truth: 0 / 1 / 255: which names the rules give, those on ice or those off it.
-        image: as in ``cover``.
-
-    Returns:
-        Pixels of each known class (rows) by the name that the rules give (columns), and the column
-        agreement: the fraction of the class with the right name among its pixels in the sun, as the
-        known classes do not tell what is shadowed. ``.attrs["agreement"]`` is that of all classes
-        together, ``.attrs["in_shadow"]`` the fraction of pixels left out of it.
-    """
-    seen = cover(image)
-    known = np.isin(surface, list(SURFACES)) & (seen != NO_COVER) & (truth <= 1)
-    on, off = (
-        np.array(["", *(names[name] for name in COVERS.values())], object)
-        for names in (ON_ICE, OFF_ICE)
-    )
-    names = np.where(truth == 1, on[seen], off[seen])[known]
-    classes = pd.Series(surface[known]).map(SURFACES)
-    table = pd.crosstab(classes.to_numpy(), names, rownames=["known class"], colnames=["by rules"])
-    right = {row: table.loc[row, table.columns.isin(_KNOWN[row])].sum() for row in table.index}
-    sunlit = table.loc[:, ~table.columns.isin(_DARK)].sum(axis=1)
-    right = pd.Series(right, dtype=float)
-    result = table.assign(agreement=right / sunlit.where(sunlit > 0))
-    result.attrs["agreement"] = float(right.sum() / sunlit.sum()) if sunlit.sum() else math.nan
-    result.attrs["in_shadow"] = float(1 - sunlit.sum() / len(names)) if len(names) else math.nan
-    return result
 
 
 def disagreements(

@@ -23,7 +23,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from glacier_utils.conventions import NONE, SMALLEST_GLACIER_KM2, UNLISTED
-from glacier_utils.errors import GlacierError
+from glacier_utils.errors import GlacierError, counted
 from glacier_utils.outlines.inventory import resolve_overlaps, without_rock
 from glacier_utils.outlines.reading import in_crs, polygonal
 from glacier_utils.raster.grid import Grid
@@ -213,7 +213,7 @@ def describe_matches(matches: Matches) -> str:
     if glaciers.empty:
         return (
             "No glacier of the inventory lies on the ground mapped; the map shows "
-            f"{_many(len(polygons), 'polygon')} of ice ({polygons['area_km2'].sum():.1f} km²)."
+            f"{counted(len(polygons), 'polygon')} of ice ({polygons['area_km2'].sum():.1f} km²)."
         )
     phrases = {
         "one-to-one": "found as one polygon",
@@ -228,15 +228,11 @@ def describe_matches(matches: Matches) -> str:
     new = polygons[polygons["kind"] == "new"]
     area, found = glaciers["area_km2"].sum(), glaciers["found_km2"].sum()
     return (
-        f"Of {_many(len(glaciers), 'glacier')} with {area:.1f} km², {100 * found / area:.0f} % of "
-        f"it found: {', '.join(parts)}. Of {_many(len(polygons), 'predicted polygon')}, "
+        f"Of {counted(len(glaciers), 'glacier')} with {area:.1f} km², {100 * found / area:.0f} % "
+        f"of it found: {', '.join(parts)}. Of {counted(len(polygons), 'predicted polygon')}, "
         f"{len(new)} ({new['area_km2'].sum():.2f} km²) "
         f"{'is' if len(new) == 1 else 'are'} new: next to none of it lies in an outline."
     )
-
-
-def _many(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _common_ground(

@@ -8,7 +8,6 @@ from copy import copy
 
 import geopandas as gpd
 import numpy as np
-import pandas as pd
 import rasterio.features
 import shapely
 
@@ -19,19 +18,15 @@ from glacier_utils.outlines.reading import in_crs
 from glacier_utils.raster.grid import Grid
 from glacier_utils.raster.mask import Mask, burn
 
-OWN = "own"
 
-
-def rasterize(outlines: gpd.GeoDataFrame, grid: Grid, *, band_m: float | str = 0.0) -> np.ndarray:
+def rasterize(outlines: gpd.GeoDataFrame, grid: Grid, *, band_m: float = 0.0) -> np.ndarray:
     """Burn outlines into a label: 1 where a pixel's centre is on a glacier and not on its rock.
 
     Args:
         outlines: table of ``read_outlines``, one analysis for each glacier.
         grid: where to.
         band_m: pixels whose centre is nearer than this to the edge of the ice are 255. The edge is
-            that of all ice together: a divide between two glaciers has ice on both sides. "own"
-            takes each outline's ``uncertainty_m`` for its part of the edge; an outline without one
-            has no band, and where bands overlap, the wider counts.
+            that of all ice together: a divide between two glaciers has ice on both sides.
 
     Returns:
         uint8 [row, col] of 0, 1 and 255.
@@ -57,15 +52,9 @@ def rasterize(outlines: gpd.GeoDataFrame, grid: Grid, *, band_m: float | str = 0
 class OutlineMask(Mask):
     """Outlines as a label, burnt a window at a time; the arguments are those of ``rasterize``."""
 
-    def __init__(
-        self, outlines: gpd.GeoDataFrame, grid: Grid, *, band_m: float | str = 0.0
-    ) -> None:
-        own = band_m == OWN
-        if not own and (isinstance(band_m, str) or not 0 <= band_m < math.inf):
-            raise GlacierError(
-                f"band_m {band_m}: the width of the band must not be negative; give metres, or "
-                f"{OWN!r} for each outline's own uncertainty"
-            )
+    def __init__(self, outlines: gpd.GeoDataFrame, grid: Grid, *, band_m: float = 0.0) -> None:
+        if not 0 <= band_m < math.inf:
+            raise GlacierError(f"band_m {band_m}: the width of the band must not be negative")
         if grid.crs is None:
             raise GlacierError(
                 "the image has no CRS, so outlines cannot be laid on it; georeference the image or "
@@ -81,27 +70,13 @@ class OutlineMask(Mask):
         outlines = in_crs(outlines, grid.crs, (xmin + xmax) / 2)
         self._ice = without_rock(outlines).to_numpy()
         self._tree = shapely.STRtree(self._ice)
-        # Lines of the outlines and the half width of the band along each; None: one for all.
-        self._lines: np.ndarray | None = None
-        width = self._own_widths(outlines) if own else float(band_m)
-        self._reach = width / grid.metres_per_unit if width else 0.0
+        self._reach = band_m / grid.metres_per_unit if band_m else 0.0
 
     def on(self, grid: Grid) -> OutlineMask:
         """Return the same outlines on another grid in the same CRS."""
         mask = copy(self)
         mask.grid = grid
         return mask
-
-    def _own_widths(self, outlines: gpd.GeoDataFrame) -> float:
-        """Keep the lines that have bands of their own; return the largest half width in m."""
-        widths = outlines.get("uncertainty_m", pd.Series(np.nan, index=outlines.index))
-        widths = widths.to_numpy(float)
-        stated = widths > 0
-        if not stated.all() or len(np.unique(widths)) > 1:
-            self._lines = shapely.boundary(outlines.geometry.to_numpy()[stated])
-            self._widths = widths[stated] / self.grid.metres_per_unit
-            self._line_tree = shapely.STRtree(self._lines)
-        return float(widths[stated].max(initial=0.0))
 
     def read(
         self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None
@@ -114,26 +89,10 @@ class OutlineMask(Mask):
         ice = self._ice[np.sort(self._tree.query(area))]
         label = burn(ice, window)
         if self._reach and len(ice):
-            band = self._band(_edge(ice, area), area)
+            band = _edge(ice, area).buffer(self._reach, quad_segs=16)
             label[burn([band], window) == 1] = UNKNOWN
         label[~self.grid.inside(row, col, *window.shape)] = UNKNOWN
         return label
-
-    def _band(self, edge: shapely.Geometry, area: shapely.Polygon) -> shapely.Geometry:
-        """Return the ground nearer to the edge than the half width of the band there."""
-        if self._lines is None:
-            return edge.buffer(self._reach, quad_segs=16)
-        found = np.sort(self._line_tree.query(area))
-        lines, widths = shapely.clip_by_rect(self._lines[found], *area.bounds), self._widths[found]
-        # The edge was made by overlays, which move points by rounding: its parts are found by lying
-        # within a millimetre of an outline.
-        tiny = 1e-3 / self.grid.metres_per_unit
-        parts = []
-        for width in np.unique(widths):
-            pieces = shapely.get_parts(lines[widths == width])
-            own = shapely.multilinestrings(pieces[shapely.get_dimensions(pieces) == 1])
-            parts.append(edge.intersection(own.buffer(tiny, 1)).buffer(width, quad_segs=16))
-        return shapely.union_all(parts)
 
 
 def _edge(ice: Sequence[shapely.Geometry], area: shapely.Polygon) -> shapely.Geometry:

@@ -16,7 +16,6 @@ from .evaluation_figures import error_bars as error_bars
 from .evaluation_figures import error_by_distance as error_by_distance
 from .evaluation_figures import labels_and_truth as labels_and_truth
 from .evaluation_figures import reliability as reliability
-from .evaluation_figures import risk_coverage as risk_coverage
 from .gallery import augmentation_gallery as augmentation_gallery
 from .gallery import disagreement_gallery as disagreement_gallery
 from .gallery import dropped_patches as dropped_patches

@@ -63,34 +63,6 @@ def reliability(histograms: Mapping[str, Mapping[str, calibration.Histograms]]) 
     return figure
 
 
-def risk_coverage(curves: Mapping[str, pd.DataFrame]) -> Figure:
-    """Show error and IoU of the surest pixels, by the fraction of pixels kept.
-
-    Args:
-        curves: model -> `calibration.risk_coverage`. The area under the left curve stands in the
-            legend (AURC). Drawn from 20 % on: a model's surest pixels are often of one class, whose
-            IoU says nothing.
-
-    Returns:
-        The figure.
-    """
-    colours = palette(list(curves))
-    figure, (left, right) = graphs(2, (5.25, 3.9))
-    for name, curve in curves.items():
-        label = f"{escape_math(name)}, AURC {calibration.area_under_risk(curve):.3f}"
-        curve = curve[curve["coverage"] >= 0.2]
-        kept = 100 * curve["coverage"]
-        left.plot(kept, 100 * curve["risk"], color=colours[name], label=label)
-        right.plot(kept, curve["iou"], color=colours[name])
-    left.set(ylabel="pixels in error (%)", ylim=(0, None))
-    right.set(ylabel="IoU of the pixels kept", ylim=(None, 1))
-    for ax in (left, right):
-        ax.set(xlabel="surest pixels kept (%)", xlim=(20, 100))
-        ax.grid(alpha=0.3)
-    left.legend(frameon=False, fontsize=8, loc="upper left")
-    return figure
-
-
 def correlograms(curves: Mapping[str, pd.DataFrame], side_m: float | None = None) -> Figure:
     """Show how alike errors are by their distance, and the side of the blocks beside it.
 

@@ -406,12 +406,9 @@ class EdgeMask(Mask):
         GlacierError: a band that is no width in metres, or a grid whose pixels have no known size.
     """
 
-    def __init__(self, inner: Mask, band_m: float | str) -> None:
-        if isinstance(band_m, str) or band_m < 0:
-            raise GlacierError(
-                f"band_m {band_m}: the width of the band must not be negative; labels that come as "
-                "rasters need it in metres, since they state no uncertainty of their own"
-            )
+    def __init__(self, inner: Mask, band_m: float) -> None:
+        if band_m < 0:
+            raise GlacierError(f"band_m {band_m}: the width of the band must not be negative")
         if math.isnan(inner.grid.resolution):
             raise GlacierError(
                 "band_m is a width in metres, but the size of the image's pixels is not known; "

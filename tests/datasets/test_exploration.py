@@ -347,21 +347,6 @@ def test_doubtful_windows_of_a_frame_that_is_no_multiple(make_dataset):
     assert [label.shape for _, label, _ in found] == [(20, 20)] * 2
 
 
-def test_brightness_change_is_nan_where_one_date_is_invalid():
-    before, after = np.full((4, 3, 5), 0.2), np.full((4, 3, 5), 0.5)
-    valid = np.ones((3, 5), bool)
-    valid[1, 2] = False
-    views = {"train": {"2023-07": image(before), "2023-08": image(after, valid=valid)}}
-    found = exploration.brightness_maps(views, ["2023-07", "2023-08"])
-    assert list(found) == ["train, 2023-08 minus 2023-07"]
-    (difference,) = found.values()
-    np.testing.assert_allclose(difference[valid], 0.3, rtol=1e-5)
-    assert np.isnan(difference[1, 2])
-    views["train"]["2023-08"] = image(after, left=10.0)
-    with pytest.raises(GlacierError, match="train: the two dates do not lie on one grid"):
-        exploration.brightness_maps(views, ["2023-07", "2023-08"])
-
-
 # ---- ice that no outline covers
 
 BRIGHT, DARK = (0.45, 0.47, 0.48, 0.40), (0.09, 0.08, 0.06, 0.2)

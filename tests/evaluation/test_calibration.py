@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from sklearn import metrics as reference
 from sklearn.calibration import calibration_curve
 
-from glacier_utils import metrics
 from glacier_utils.evaluation import calibration
 
 
@@ -67,9 +66,6 @@ def test_nothing_is_known_without_a_pixel():
     assert found.pop("pixels") == 0
     assert np.isnan(list(found.values())).all()
     assert calibration.reliability(*empty).empty
-    curve = calibration.risk_coverage(*empty, threshold=0.5)
-    assert curve.empty
-    assert math.isnan(calibration.area_under_risk(curve))
     assert calibration.fit_temperature(*empty) == 1
 
 
@@ -153,33 +149,3 @@ def test_uncertainty_in_bit():
     found = calibration.uncertainty(np.array([0.0, 0.5, 0.11, 1.0, np.nan], np.float32))
     assert found[:4] == pytest.approx([0, 1, 0.4999, 0], abs=1e-3)
     assert math.isnan(found[4])
-
-
-# --- risk and coverage
-
-
-def test_risk_and_coverage_by_hand():
-    # From the surest: ten right, four of five right, three of five right; 0.9 and 0.1 alike sure.
-    curve = calibration.risk_coverage(
-        *counted((0.9505, 6, 0), (0.0495, 0, 4), (0.8005, 4, 1), (0.4005, 2, 3)), threshold=0.5
-    )
-    assert curve["coverage"].tolist() == pytest.approx([0.5, 0.75, 1.0])
-    assert curve["risk"].tolist() == pytest.approx([0, 1 / 15, 3 / 20])
-    assert curve["iou"].tolist() == pytest.approx([1, 10 / 11, 10 / 13])
-    area = 0 * 0.5 + 0.25 / 15 + 0.25 * 3 / 20
-    assert calibration.area_under_risk(curve) == pytest.approx(area)
-
-
-@settings(max_examples=40)
-@given(st.integers(0, 2**16), st.sampled_from([0.05, 0.3, 0.5, 0.55, 0.95]))
-def test_all_pixels_kept_give_the_map_s_own_scores(seed, threshold):
-    probability, label = random_pixels(seed, 300)
-    curve = calibration.risk_coverage(
-        *calibration.histogram(probability, label), threshold=threshold
-    )
-    counts = metrics.count(metrics.classify(probability.astype(float), threshold), label)
-    assert curve["coverage"].iloc[-1] == 1
-    assert curve["iou"].iloc[-1] == pytest.approx(counts.iou)
-    assert curve["risk"].iloc[-1] == pytest.approx(1 - counts.score("accuracy"))
-    assert curve["coverage"].is_monotonic_increasing
-    assert curve["doubt"].is_monotonic_decreasing

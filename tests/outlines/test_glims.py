@@ -101,8 +101,6 @@ def test_what_is_read_back(tmp_path):
     assert outlines.attrs["report"] == []
     np.testing.assert_allclose(areas_km2(without_rock(outlines)), raw.db_area[[0, 2]], rtol=1e-6)
     assert area_deviations(outlines, limit=1e-6).empty
-    own = rasterize(outlines, GRID, band_m="own")
-    np.testing.assert_array_equal(own, rasterize(outlines, GRID, band_m=15))
 
 
 def test_an_uncertainty_that_is_not_stated(tmp_path):

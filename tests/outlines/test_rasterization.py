@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import geopandas as gpd
 import numpy as np
 import pandas as pd
@@ -68,37 +70,6 @@ def test_divides_between_glaciers_have_no_band():
     assert (label[20, [9, 50]] == 255).all()
 
 
-def test_each_outline_has_a_band_of_its_own():
-    outlines = table(
-        ("a", "1", "glacier", "2001-08-01", box(10, 10, 30, 40)),
-        ("b", "1", "glacier", "2001-08-01", box(30, 10, 50, 40)),
-        ("c", "1", "glacier", "2001-08-01", box(60, 10, 70, 40)),
-        ("a", "1", "internal_rock", "2001-08-01", box(18, 20, 21, 23)),
-    ).assign(uncertainty_m=[10.0, 30.0, np.nan, 20.0])
-    mask = OutlineMask(outlines, GRID, band_m="own")
-    label = mask.read()
-    # Centres 5 m from the edge of a; 5, 15 and 25 m from b's; none from c's; 5 and 15 m from the
-    # rock's are inside.
-    assert label[35, 7:13].tolist() == [0, 0, 255, 255, 1, 1]
-    assert label[35, 45:55].tolist() == [1, 1, 255, 255, 255, 255, 255, 255, 0, 0]
-    assert label[35, 58:72].tolist() == [0, 0] + [1] * 10 + [0, 0]
-    assert label[21, 14:25].tolist() == [1, 1, *[255] * 7, 1, 1]
-    assert (label[35, 25:35] == 1).all()  # no band along the divide
-    # Above the divide b's band reaches over a's: (15, 25) and (25, 15) m away is 29 m, (25, 25) 35.
-    assert label[7, 25:33].tolist() == [0, 0, 0, 255, 255, 255, 255, 255]
-    assert label[8, 25:33].tolist() == [0, 0, 255, 255, 255, 255, 255, 255]
-    assert (label[9, 10:50] == 255).all()
-
-
-def test_own_bands_of_one_width_are_that_band():
-    outlines = one(box(20, 20, 60, 50), box(30, 30, 34, 34)).assign(uncertainty_m=20.0)
-    np.testing.assert_array_equal(
-        rasterize(outlines, GRID, band_m="own"), rasterize(outlines, GRID, band_m=20)
-    )
-    nothing = rasterize(outlines.drop(columns="uncertainty_m"), GRID, band_m="own")
-    np.testing.assert_array_equal(nothing, rasterize(outlines, GRID))
-
-
 def test_glacier_on_a_nunatak_of_another():
     outlines = table(
         ("a", "1", "glacier", "2001-08-01", box(10, 10, 50, 50)),
@@ -123,7 +94,7 @@ def test_outline_just_outside_a_window_reaches_into_it():
 @given(
     points=st.lists(st.tuples(st.floats(0, 80), st.floats(0, 60)), min_size=3, max_size=8),
     row=st.integers(-5, 50), col=st.integers(-5, 70), height=st.integers(1, 30),
-    width=st.integers(1, 30), band=st.sampled_from([0.0, 25.0, "own"]),
+    width=st.integers(1, 30), band=st.sampled_from([0.0, 25.0]),
 )  # fmt: skip
 def test_windows_are_pieces_of_the_whole(points, row, col, height, width, band):
     corners = [(X + 10.03 * x, Y - 10.03 * y) for x, y in points]
@@ -132,7 +103,7 @@ def test_windows_are_pieces_of_the_whole(points, row, col, height, width, band):
     shape = shapely.union_all(
         [part for part in shapely.get_parts(shape) if part.geom_type == "Polygon"]
     )
-    outlines = one(shape, hull.centroid.buffer(40)).assign(uncertainty_m=[15.0, 35.0])
+    outlines = one(shape, hull.centroid.buffer(40))
     mask = OutlineMask(outlines, GRID, band_m=band)
     padded = np.pad(mask.read(), 40, constant_values=255)
     expected = padded[40 + row : 40 + row + height, 40 + col : 40 + col + width]
@@ -147,8 +118,8 @@ def test_rasterising_without_a_place_or_metres():
         rasterize(outlines, Grid(CRS.from_epsg(4326), GRID.transform, 4, 4), band_m=10)
     with pytest.raises(GlacierError, match="not be negative"):
         rasterize(outlines, GRID, band_m=-1)
-    with pytest.raises(GlacierError, match="'own' for each outline"):
-        rasterize(outlines, GRID, band_m="wide")
+    with pytest.raises(GlacierError, match="not be negative"):
+        rasterize(outlines, GRID, band_m=math.nan)
     with pytest.raises(GlacierError, match="outlines have no CRS"):
         rasterize(outlines.set_crs(None, allow_override=True), GRID)
 

@@ -121,17 +121,6 @@ def test_reliability_without_a_pixel():
     drawn(evaluation_figures.reliability({"none": {"before": empty}}))
 
 
-def test_risk_coverage():
-    curves = {
-        name: calibration.risk_coverage(*histograms(seed), threshold=0.5)
-        for seed, name in enumerate(["a", ODD])
-    }
-    figure = drawn(evaluation_figures.risk_coverage(curves))
-    assert [ax.get_xlabel() for ax in figure.axes] == ["surest pixels kept (%)"] * 2
-    area = calibration.area_under_risk(curves["a"])
-    assert legend(figure)[0] == f"a, AURC {area:.3f}"
-
-
 def test_correlograms_mark_length_and_side():
     noise = np.random.default_rng(0).normal(size=(200, 200))
     field = ndimage.gaussian_filter(noise, 5) * 10

@@ -8,7 +8,6 @@ import shapely
 from affine import Affine
 from rasterio.crs import CRS
 
-from glacier_utils.errors import GlacierError
 from glacier_utils.raster.grid import Grid
 from glacier_utils.raster.mask import CoveredMask, EdgeMask, IceOutsideMask, Mask, edge_distance
 
@@ -76,8 +75,3 @@ def test_the_edge_lies_between_the_pixels(label):
     np.testing.assert_array_equal(mask.read(), np.where(distance < 1.5, 255, label))
     # An edge just outside a window reaches into it.
     np.testing.assert_array_equal(mask.read(3, 2, 4, 3), mask.read()[3:7, 2:5])
-
-
-def test_label_rasters_state_no_uncertainty(label):
-    with pytest.raises(GlacierError, match="no uncertainty of their own"):
-        EdgeMask(ArrayMask(label), "own")

@@ -129,8 +129,3 @@ def test_the_notebooks_choose_dates_by_area(tmp_path: Path) -> None:
     assert pairs == {("train", "2020-08"), ("train", "2022-08"), ("test", "2023-07")}
     with pytest.raises(Exception, match="date '2019-08' is not there"):
         datasets.area_dates(data, names, "2019-08")
-    # Notebook 01: only areas with two dates have a difference.
-    views = {area: {date: datasets.thumbnail(data.source(area, date)) for date in dates}
-             for area, dates in chosen.items()}  # fmt: skip
-    drawn = datasets.brightness_maps(views, ["2020-08", "2022-08", "2023-07"])
-    assert [*drawn] == ["train, 2022-08 minus 2020-08"]
