@@ -164,8 +164,8 @@ def mask_headers(
                 f"{header.path}: has {header.count} bands; labels and class maps have one: save "
                 "the band with the classes"
             )
-    if values is None and codes is not None and {*codes, UNKNOWN} == {0, 1, UNKNOWN}:
-        _refuse_black_and_white(headers)
+    if values is None and codes is not None and set(codes) <= {0, 1, 2, UNKNOWN}:
+        _refuse_black_and_white(headers, of_cloud=2 in codes)
     # A world file tells coordinates without a CRS: those of the image that the mask was drawn on.
     return [
         replace(header, grid=replace(header.grid, crs=grid.crs))
@@ -194,8 +194,8 @@ def stored_values(paths: str | Path | Sequence[str | Path]) -> str:
     return " and ".join([", ".join(listed[:-1][:8]), listed[-1]]) if listed[1:] else listed[0]
 
 
-def _refuse_black_and_white(headers: Sequence[Header]) -> None:
-    """Refuse pictures of 0 and 255 without any 1; reads until the first 1."""
+def _refuse_black_and_white(headers: Sequence[Header], *, of_cloud: bool) -> None:
+    """Refuse pictures of 0 and 255 and nothing else; reads until the first other number."""
     seen: set[float] = set()
     for header in headers:
         for found, nodata in _stored_in(header):
@@ -203,10 +203,15 @@ def _refuse_black_and_white(headers: Sequence[Header]) -> None:
             if seen - {0, UNKNOWN} or nodata == UNKNOWN:
                 return
     if seen == {0, UNKNOWN}:
+        remedy = (
+            "cloud, save it as 1 (cloud shadow as 2); if nothing is cloud, tag 255 as nodata"
+            if of_cloud
+            else "glacier, save it as 1 or state label_values: {0: 0, 255: 1}; if nothing is "
+            "glacier, label_values: {255: 255}"
+        )
         raise GlacierError(
             f"{headers[0].path}: this mask holds 0 and 255 but never 1, and 255 means unknown; if "
-            "it means glacier, save it as 1 or state label_values: {0: 0, 255: 1}; if nothing is "
-            "glacier, label_values: {255: 255}"
+            f"it means {remedy}"
         )
 
 

@@ -192,3 +192,32 @@ def test_labels(tmp_path: Path, capsys: Capture) -> str:
     done = glacier(capsys, "check", tmp_path)
     expected = np.where(GONE, 255, scene(128)[1])
     return told(done, right=np.array_equal(labels(tmp_path), expected))
+
+
+def clouded(folder: Path, cloud: np.ndarray, **file: object) -> Path:
+    """Write a dataset of a scene with labels and a cloud mask; returns the folder."""
+    write(folder / "scene.tif", numbers(scene(128)[0]))
+    write(folder / "mask.tif", scene(128)[1], nodata=None)
+    write(folder / "cloud.tif", cloud, **{"nodata": None, **file})
+    return manifest(folder, "{images: scene.tif, labels: mask.tif, clouds: cloud.tif}")
+
+
+@trap(3, "train: a cloud mask of 0 and 1", "right")
+def test_a_cloud_mask(tmp_path: Path, capsys: Capture) -> str:
+    folder = clouded(tmp_path, GONE.astype(np.uint8))
+    return told(glacier(capsys, "train", folder, "threshold", tmp_path / "m",
+                        "--patch", "size=32", "--patch", "block_m=320"))  # fmt: skip
+
+
+@trap(3, "check and train: a cloud mask of 0 and 255", "refused")
+def test_a_cloud_mask_in_black_and_white(tmp_path: Path, capsys: Capture) -> str:
+    folder = clouded(tmp_path, GONE * np.uint8(255))
+    says = r"cloud\.tif: this mask holds 0 and 255 but never 1.*cloud, save it as 1"
+    train = ("train", folder, "threshold", tmp_path / "m", "--patch", "size=32")
+    return max(told(glacier(capsys, *command), says=says)
+               for command in (("check", folder), (*train, "--patch", "block_m=320")))  # fmt: skip
+
+
+@trap(3, "check: a cloud mask of 0 and 255, of which the file says that 255 is nodata", "right")
+def test_a_cloud_mask_without_cloud(tmp_path: Path, capsys: Capture) -> str:
+    return told(glacier(capsys, "check", clouded(tmp_path, GONE * np.uint8(255), nodata=255)))
