@@ -11,13 +11,16 @@ from itertools import pairwise
 
 import numpy as np
 from scipy import fft, ndimage
-from scipy.interpolate import CubicSpline
 from scipy.sparse import coo_array
-from scipy.sparse.csgraph import breadth_first_order, dijkstra, minimum_spanning_tree
+from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 
 Array = np.ndarray
 COARSE_M = 80.0
 """Cell size in m of the grid on which rivers and ice flow."""
+TILES = (896, 704)
+"""Sizes in pixels of the periodic tiles that large fields of noise are made of."""
+NOISE_CELL = 8
+"""Pixels a cell of the grid on which the long waves of large fields of noise are made."""
 
 
 def power_noise(
@@ -30,6 +33,9 @@ def power_noise(
 ) -> Array:
     """Return a Gaussian field with power spectrum ``k ** -exponent``, mean 0, deviation 1.
 
+    Large fields are summed from bands: long waves on a coarse grid, short waves from two periodic
+    tiles whose sizes share no period, so that nothing repeats within the field.
+
     Args:
         shape: rows and columns.
         rng: of the noise.
@@ -40,15 +46,40 @@ def power_noise(
     Returns:
         float32 [row, col].
     """
-    spectrum = fft.rfft2(rng.standard_normal(shape, dtype=np.float32))
-    frequency = np.hypot(fft.fftfreq(shape[0])[:, None], fft.rfftfreq(shape[1])[None, :])
-    frequency[0, 0] = np.inf
-    gain = np.maximum(frequency, 1.0 / longest) ** (-exponent / 2)
-    if shortest > 0:
-        gain *= np.exp(-((frequency * shortest) ** 2))
-    gain[frequency < 0.5 / longest] = 0.0
-    field = fft.irfft2(spectrum * gain.astype(np.float32), s=shape)
-    return ((field - field.mean()) / field.std()).astype(np.float32)
+
+    def band(size: tuple[int, int], cell: int, low: float, high: float) -> Array:
+        spectrum = fft.rfft2(rng.standard_normal(size, dtype=np.float32))
+        k = np.hypot(fft.fftfreq(size[0])[:, None], fft.rfftfreq(size[1])[None, :]) / cell
+        k[0, 0] = 1.0
+        # White noise of one variance a cell is stronger per frequency on larger cells.
+        gain = np.maximum(k, 1.0 / longest) ** (-exponent / 2) / cell
+        gain *= np.sqrt(np.exp(-((k * low) ** 4)) * -np.expm1(-((k * high) ** 4)))
+        gain[k < 0.5 / longest] = 0.0
+        gain[0, 0] = 0.0
+        if shortest > 0:
+            gain *= np.exp(-((k * shortest) ** 2))
+        return fft.irfft2(spectrum * gain.astype(np.float32), s=size)
+
+    if max(shape) <= TILES[0]:
+        field = band(shape, 1, 0.0, np.inf)
+    else:
+        field = np.zeros(shape, np.float32)
+        split = 12 * NOISE_CELL if longest > TILES[1] / 6 else np.inf
+        if shortest < 4 * split:
+            for size in TILES:
+                tile = band((size, size), 1, 0.0, split) / np.sqrt(len(TILES))
+                for row in range(0, shape[0], size):
+                    for col in range(0, shape[1], size):
+                        part = field[row : row + size, col : col + size]
+                        part += tile[: part.shape[0], : part.shape[1]]
+        if split < np.inf:
+            cells = (-(-shape[0] // NOISE_CELL), -(-shape[1] // NOISE_CELL))
+            field += refine(band(cells, NOISE_CELL, split, np.inf), NOISE_CELL)[
+                : shape[0], : shape[1]
+            ]
+    field -= field.mean()
+    field /= field.std()
+    return field
 
 
 @dataclass(frozen=True)
@@ -122,8 +153,13 @@ def drain(height: Array, outlets: Array) -> Drainage:
     receiver = parent[:root].astype(np.int64)
     receiver[exits] = exits
     order = order[1:].astype(np.int64)
-    depth = dijkstra(tree, directed=False, indices=root, unweighted=True)[order]
-    cuts = [0, *(np.flatnonzero(np.diff(depth)) + 1), order.size]
+    # The order is by distance, so each run of cells ends where the parents leave the run before.
+    place = np.empty(root + 1, np.int64)
+    place[order], place[root] = np.arange(root), -1
+    above = place[parent[order]]
+    cuts = [0, int(np.searchsorted(above, 0))]
+    while cuts[-1] < root:
+        cuts.append(int(np.searchsorted(above, cuts[-1])))
     return Drainage(order, [slice(*ends) for ends in pairwise(cuts)], receiver)
 
 
@@ -229,17 +265,28 @@ def refine(coarse: Array, factor: int, *, order: int = 3) -> Array:
         factor: by which cells become smaller.
         order: 3 for splines, 1 for straight lines.
     """
-    fine = coarse.astype(np.float32)
-    for axis, size in enumerate(coarse.shape):
-        points = (np.arange(size * factor, dtype=np.float32) + 0.5) / factor - 0.5
-        inside = np.clip(points, 0, size - 1)
-        if order == 1:
-            low = np.minimum(inside.astype(int), size - 2)
-            part = np.expand_dims(inside - low, 1 - axis)
-            first, second = np.take(fine, low, axis), np.take(fine, low + 1, axis)
-            fine = (first + (second - first) * part).astype(np.float32)
-        else:
-            fine = CubicSpline(np.arange(size), fine, axis=axis)(inside).astype(np.float32)
+    pad = 8
+    fine = np.pad(coarse.astype(np.float32), pad, mode="reflect", reflect_type="odd")
+    for axis in (1, 0):
+        size = coarse.shape[axis]
+        if order == 3:
+            fine = ndimage.spline_filter1d(fine, 3, axis=axis, output=np.float32, mode="mirror")
+        lines = np.moveaxis(fine, axis, 0)
+        result = np.empty((size * factor, *lines.shape[1:]), np.float32)
+        for phase in range(factor):
+            first, part = divmod((phase + 0.5) / factor - 0.5, 1.0)
+            if order == 3:
+                # The cubic B-spline's weights of the four nearest cells.
+                a, b = 1 - part, part
+                weights = (a**3, 4 - 6 * b**2 + 3 * b**3, 4 - 6 * a**2 + 3 * a**3, b**3)
+                taps = [(k - 1, weight / 6) for k, weight in enumerate(weights)]
+            else:
+                taps = [(0, 1 - part), (1, part)]
+            start = pad + int(first)
+            result[phase::factor] = sum(
+                np.float32(weight) * lines[start + k : start + k + size] for k, weight in taps
+            )
+        fine = np.moveaxis(result, 0, axis)
     return fine
 
 
@@ -269,6 +316,7 @@ class Relief:
         fjord_km: its width.
         grain_km: size of the massifs.
         roughness: of ribs and gullies, 1 as usual.
+        sheet_side: from which side an ice sheet comes: north, east, south or west; None: none.
     """
 
     summit: float
@@ -276,6 +324,7 @@ class Relief:
     fjord_km: float
     grain_km: float
     roughness: float
+    sheet_side: str | None = None
 
 
 def make_bed(
