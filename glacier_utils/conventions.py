@@ -35,6 +35,9 @@ SURFACES: dict[int, str] = {
 }
 """Codes of the surfaces, known for the synthetic sample."""
 
+SYNTHETIC = "synthetic sample"
+"""What stands on figures, maps and files of images that are made, not observed."""
+
 NONE = "none"
 """Stands for a glacier_id where ground, or ice too small for a glacier, belongs to none."""
 
