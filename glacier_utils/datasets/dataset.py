@@ -81,11 +81,13 @@ class Dataset:
         bands: names in order.
         areas: names in the manifest's order.
         manifest: content of the file.
+        synthetic: whether its images are made, not observed.
     """
 
     def __init__(self, path: Path) -> None:
         self._manifest, self._text, self.manifest = read_manifest(path)
         self.name = self._manifest.name
+        self.synthetic = self._manifest.synthetic
         self.path = path
         self.folder = path.parent
         self.bands = band_names(self._manifest.bands)
@@ -136,6 +138,7 @@ class Dataset:
                 target = self.source(area, reference)
                 with _named(f"{self.name}, {area}, {date}"):
                     source = warp_source(source, target.grid, tiles=target.tiles)
+            source.synthetic = self.synthetic
             self._sources[key] = source
         return self._sources[key]
 

@@ -346,6 +346,8 @@ class Manifest(_Mapping):
     """Of the dataset (default: its folder's)."""
     description: Any = None
     """Free text."""
+    synthetic: bool = False
+    """Whether the images are made, not observed: figures and maps then say so."""
     bands: _Bands = list(BANDS)
     """Names of the bands in the files' order; or a mapping from name to number or file pattern."""
     reflectance: StatedReflectance = StatedReflectance()

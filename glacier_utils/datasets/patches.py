@@ -324,6 +324,7 @@ def _build(
         parts=_parts(patches, grids),
         parameters={
             **parameters,
+            "synthetic": dataset.synthetic,
             **({"cut_by_line": True} if cut_by_line else {}),
             "reflectance": _trained_rule(dataset, layers, train),
             "resolution_m": next(

@@ -57,6 +57,7 @@ class Source(ABC):
             where there were no numbers.
         reflectance_source: where scale and offset come from: "product metadata MTD_MSIL2A.xml",
             "manifest" (whatever the caller states), "file tags" or "default".
+        synthetic: whether the image is made, not observed, as the dataset that it is of says.
     """
 
     bands: tuple[str, ...]
@@ -68,6 +69,7 @@ class Source(ABC):
     warnings: Sequence[str] = ()
     reflectance: Reflectance | None = None
     reflectance_source: str = "default"
+    synthetic: bool = False
 
     @abstractmethod
     def read(

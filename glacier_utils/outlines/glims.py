@@ -22,7 +22,7 @@ import pandas as pd
 import pyproj
 import shapely
 
-from glacier_utils.conventions import image_day
+from glacier_utils.conventions import SYNTHETIC, image_day
 from glacier_utils.errors import GlacierError
 from glacier_utils.files import atomic_path, write_text
 from glacier_utils.outlines.inventory import areas_km2
@@ -49,6 +49,7 @@ def write_glims(
     method: str = "",
     model: str = "",
     uncertainty_m: float | None = None,
+    synthetic: bool = False,
 ) -> Path:
     """Write polygons as glaciers of the GLIMS schema: GeoPackage, EPSG:4326, with a style for QGIS.
 
@@ -73,6 +74,7 @@ def write_glims(
         model: name of the model or checkpoint, which ``proc_desc`` ends with.
         uncertainty_m: of the outlines' position, for ``loc_unc_x/y`` and ``glob_unc_x/y``; None
             writes 0, which means not stated, and no ``area_unc``.
+        synthetic: whether the image was made, not observed: ``proc_desc`` and identifiers say so.
 
     Returns:
         The path of the file.
@@ -90,6 +92,9 @@ def write_glims(
     polygons, shapes = polygons[there], _dense(shapes[there].reset_index(drop=True))
     owner, kinds, drawn = _rows(shapes)
     identifiers = np.array(_glims_ids(shapes.representative_point().to_crs("EPSG:4326")))
+    if synthetic:
+        identifiers = np.char.add("SYN-", identifiers.astype(str))
+        method = f"{SYNTHETIC}: {method}"
     areas = areas_km2(shapes)[owner]
     unsure = np.nan if uncertainty_m is None else float(uncertainty_m)
     count = len(owner)

@@ -326,6 +326,7 @@ def _put_together(campaign: Campaign, record: Record, settings: Mapping[str, Any
                 source_date=None,  # each glacier has the date of its own scene
                 method=method.lstrip(", "),
                 model=items[0].get("glacier:checkpoint", ""),
+                synthetic=any("glacier:synthetic" in item for item in items),
                 uncertainty_m=read_header(done[0].files["class"]).grid.resolution,
             )
         record.mosaic = before = {

@@ -31,7 +31,7 @@ import rasterio
 from rasterio.features import rasterize
 from tqdm import tqdm
 
-from glacier_utils.conventions import UNKNOWN, date_in_name, image_day
+from glacier_utils.conventions import SYNTHETIC, UNKNOWN, date_in_name, image_day
 from glacier_utils.datasets.dataset import open_dataset
 from glacier_utils.datasets.exploration import thumbnail, thumbnail_mask
 from glacier_utils.errors import GlacierError
@@ -156,6 +156,7 @@ def map_scene(
             files["outlines"],
             source_date=date or None,
             method=f"{about['model']}, threshold {about['threshold']:g}",
+            synthetic=source.synthetic,
             model=about["checkpoint"],
             uncertainty_m=source.grid.resolution,  # a pixel: what the image can show
         )
@@ -392,6 +393,7 @@ def _about(
         "overlap_px": plan.rows.overlap,
         "flips": mapper.flips,
         "precision": mapper.precision,
+        **({"synthetic": SYNTHETIC} if source.synthetic else {}),
     }
 
 
@@ -588,7 +590,8 @@ def write_products(
         pixels = np.where(image.valid, image.reflectance, np.nan).astype(np.float32)
         files["image"] = write_raster(
             folder / f"{name}_image.tif", pixels, source.grid,
-            nodata=np.nan, tags={"IMAGE_DATE": date}, descriptions=source.bands,
+            nodata=np.nan, descriptions=source.bands,
+            tags={"IMAGE_DATE": date, **({"SYNTHETIC": SYNTHETIC} if source.synthetic else {})},
         )  # fmt: skip
     with rasterio.open(files["class"]) as file:
         mask = file.read(1)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from glacier_utils.change.transition import transition
+from glacier_utils.conventions import SYNTHETIC
 from glacier_utils.outlines.matching import assign_ids
 from glacier_utils.plotting import style
 from glacier_utils.plotting.webmap import (
@@ -24,6 +25,7 @@ from glacier_utils.plotting.webmap import (
     write_map,
 )
 from glacier_utils.prediction.scenes import Product
+from glacier_utils.prediction.stac import read_item
 from glacier_utils.raster.grid import Grid, Image
 
 PREDICTED_COLOUR = "#cc79a7"
@@ -86,6 +88,8 @@ def write_swipe_map(
     if not 1 <= len(dates) <= 2:
         raise ValueError(f"{len(dates)} dates: the map compares two, or shows one")
     grid = dates[0].image.grid
+    if any("glacier:synthetic" in read_item(one.product.files["item"])[0] for one in dates):
+        title += f" ({SYNTHETIC})"
     pictures = style.pictures([one.image.reflectance for one in dates], dates[0].image.bands)
     views = [Picture(shown, one.image.valid) for shown, one in zip(pictures, dates, strict=True)]
     doubts = [uncertainty_map(one.product.probability()) for one in dates]

@@ -21,6 +21,7 @@ import pandas as pd
 import PIL.Image
 from IPython.display import Image, display
 
+from glacier_utils.conventions import SYNTHETIC
 from glacier_utils.datasets import dataset as dataset_module
 from glacier_utils.datasets import store as store_module
 from glacier_utils.errors import GlacierError
@@ -47,6 +48,8 @@ PACKAGES = (
     "scikit-learn",
 )
 SCORES = ("iou", "f1", "precision", "recall")
+# What figures are made of, as the dataset or patch store that was opened last says.
+_shown = {"synthetic": False}
 
 
 @dataclass(frozen=True)
@@ -88,12 +91,15 @@ class Run:
         """Write ``figure`` to ``figures/<name>.png``, show that file and close the figure.
 
         The picture keeps 256 colours, chosen for it: satellite images then take a third of the
-        space in figures, notebooks and reports, and look the same.
+        space in figures, notebooks and reports, and look the same. "synthetic sample" stands
+        below it where the dataset that was opened last is one.
 
         Args:
             figure: Any; it is closed.
             name: Name of the file, without its ending.
         """
+        if _shown["synthetic"]:
+            figure.text(1, 0, SYNTHETIC, ha="right", va="top", fontsize=8, color="0.35")
         drawn = io.BytesIO()
         figure.savefig(drawn, format="png", dpi=FIGURE_DPI, bbox_inches="tight")
         plt.close(figure)
@@ -160,7 +166,9 @@ class Run:
                 f"{self.folder}: no patches yet; run 02_preprocessing with run={self.name!r}"
             )
         # Written relative to the project where it lies inside, so that a run can be moved with it.
-        return store_module.open_store(project_root() / folder)
+        store = store_module.open_store(project_root() / folder)
+        _shown["synthetic"] = store.parameters.get("synthetic", False)
+        return store
 
     def record_patch_store(self, store: store_module.PatchStore) -> None:
         """Write into ``run.json`` which patch store the later notebooks of this run open."""
@@ -219,9 +227,10 @@ def open_data(name: str, root: str | Path | None = None) -> dataset_module.Datas
         from glacier_utils.synthetic.sample import make_sample
 
         make_sample(root / "data" / "sample")
-    if (root / name).is_file() or (root / name / dataset_module.MANIFEST).is_file():
-        return dataset_module.open_dataset(root / name)
-    return dataset_module.open_dataset(name, root=root)
+    here = (root / name).is_file() or (root / name / dataset_module.MANIFEST).is_file()
+    data = dataset_module.open_dataset(root / name if here else name, root=root)
+    _shown["synthetic"] = data.synthetic
+    return data
 
 
 def full_tile(data: dataset_module.Dataset, area: str, date: str) -> LargeScene:

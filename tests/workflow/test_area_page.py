@@ -6,6 +6,7 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
+import rasterio
 import shapely
 from stubs import FirstBand, Scene, segmenter
 
@@ -24,8 +25,9 @@ def scene(last: int = 40) -> Scene:
     return Scene(values)
 
 
-def mapped(folder, date: str, last: int) -> area_page.Mapped:
+def mapped(folder, date: str, last: int, synthetic: bool = False) -> area_page.Mapped:
     source = scene(last)
+    source.synthetic = synthetic
     product = scenes.write_products(
         segmenter(FirstBand()), source, folder, f"test_{date}", date=date
     )
@@ -80,6 +82,20 @@ def test_one_date_without_labels_or_outlines_is_a_map_too(tmp_path):
     with pytest.raises(ValueError, match="3 dates"):
         area_page.write_swipe_map(tmp_path / "no.html", [None] * 3, title="")
     assert not (tmp_path / "no.html").exists()
+
+
+@pytest.mark.parametrize("synthetic", [False, True])
+def test_what_is_made_of_a_synthetic_image_says_so(tmp_path, synthetic):
+    one = mapped(tmp_path, "2023-08", 40, synthetic)
+    page = area_page.write_swipe_map(tmp_path / "map.html", [one], title="Test").read_text("utf-8")
+    assert ("Test (synthetic sample)" in page) == synthetic
+    for kind in ("probability", "class", "image"):
+        with rasterio.open(one.product.files[kind]) as raster:
+            assert raster.tags().get("SYNTHETIC") == ("synthetic sample" if synthetic else None)
+    assert ("glacier:synthetic" in one.product.files["item"].read_text("utf-8")) == synthetic
+    outlines = gpd.read_file(one.product.files["outlines"], layer="glims_polygons")
+    assert outlines["glac_id"].str.startswith("SYN-G" if synthetic else "G").all()
+    assert outlines["proc_desc"].str.startswith("synthetic sample: ").all() == synthetic
 
 
 def test_predicted_ice_is_cut_along_the_divide_and_named():

@@ -124,6 +124,21 @@ def test_save_figure_writes_a_picture_and_save_table_hands_back_its_table(run):
     assert (run.metrics / "conclusions.md").read_text() == "retreat\n"
 
 
+def test_figures_of_a_synthetic_dataset_say_so(run, project, monkeypatch):
+    def texts(manifest: str) -> list[str]:
+        (project / "dataset.yaml").write_text(
+            f"areas: {{train: {{2023-08: images/*.tif}}}}\n{manifest}"
+        )
+        runs.open_data("dataset.yaml", project)
+        figure = matplotlib.figure.Figure()
+        run.save_figure(figure, "any")
+        return [text.get_text() for text in figure.texts]
+
+    monkeypatch.setattr(runs, "_shown", {"synthetic": False})
+    assert texts("synthetic: true") == ["synthetic sample"]
+    assert texts("") == []
+
+
 def test_names_from_the_data_stay_inside_the_run(run):
     # Areas name figures and tables, and users name areas.
     run.save_table(spatial(), "../../north/west")
