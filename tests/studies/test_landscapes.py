@@ -1,0 +1,126 @@
+"""The study of landscapes: statistics of images whose answers are known, and its tables."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from studies.landscapes import realism, shape_pays
+
+
+def noise(slope: float, size: int = 240) -> np.ndarray:
+    """A field whose power falls with the wave number to a given power."""
+    generator = np.random.default_rng(0)
+    waves = np.hypot(*np.meshgrid(np.fft.fftfreq(size), np.fft.rfftfreq(size), indexing="ij"))
+    waves[0, 0] = 1
+    spectrum = np.fft.rfft2(generator.standard_normal((size, size))) * waves ** (slope / 2)
+    return np.fft.irfft2(spectrum, (size, size))
+
+
+@pytest.mark.parametrize("slope", [0, -1.5, -3])
+def test_the_slope_of_a_power_spectrum_is_found(slope):
+    field = noise(slope)
+    found, windows = realism.spectrum_slope(field, np.ones(field.shape, bool))
+    assert found == pytest.approx(slope, abs=0.25)
+    assert windows == 39**2
+    again, _ = realism.spectrum_slope(1000 + 5 * field, np.ones(field.shape, bool))
+    assert again == pytest.approx(found, abs=1e-6)
+
+
+def test_only_windows_of_one_kind_count():
+    field, mask = noise(-2), np.zeros((240, 240), bool)
+    mask[:, :60] = True
+    field[~mask] = 1e6
+    found, windows = realism.spectrum_slope(field, mask)
+    assert found == pytest.approx(-2, abs=0.4)
+    assert windows == 39 * 9
+    assert np.isnan(realism.spectrum_slope(field, ~mask & mask)[0])
+
+
+def test_contrast_of_a_checkerboard():
+    board = (np.indices((20, 20)).sum(axis=0) % 2).astype(float)
+    everywhere = np.ones(board.shape, bool)
+    assert realism.contrast(0.3 * board, everywhere)[0] == pytest.approx(0.3, rel=1e-3)
+    ramp = np.tile(np.arange(20.0), (20, 1))
+    assert realism.contrast(ramp, everywhere) == pytest.approx((0.5, 2 * 19 * 20))
+    everywhere[:, 10:] = False
+    assert realism.contrast(board, everywhere)[1] == 20 * 9 + 19 * 10
+
+
+def test_gradients_are_those_of_a_slope_over_the_mean():
+    ramp = np.tile(np.arange(1.0, 22.0), (21, 1))
+    assert realism.gradients(ramp, np.ones(ramp.shape, bool)) == pytest.approx(
+        (1 / 11, 1 / 11, 361)
+    )
+
+
+def view(reflectance: tuple[float, ...], shape: tuple[int, int] = (40, 40)) -> realism.View:
+    values = np.tile(np.array(reflectance, np.float32)[:, None, None], (1, *shape))
+    return realism.View(values, np.ones(shape, bool), np.zeros(shape, bool))
+
+
+def test_kinds_of_ground_and_dark_shadow():
+    image = view((0.16, 0.15, 0.12, 0.17))  # the median rock
+    image.reflectance[:, :10] = np.array([0.34, 0.36, 0.35, 0.24])[:, None, None]  # ice
+    image.reflectance[:, 10:20] = np.array([0.83, 0.83, 0.81, 0.69])[:, None, None]  # snow
+    image.reflectance[:, 20:25] = np.array([0.02, 0.02, 0.03, 0.02])[:, None, None]  # shadow
+    image.water[35:] = True
+    found = {name: mask.sum() // 40 for name, mask in image.kinds().items()}
+    assert found == {"ice": 10, "snow": 10, "land": 14, "water": 4}
+    assert realism.dark_shadow(image) == pytest.approx(5 / 34)
+
+
+def test_coarser_pixels_are_means_of_valid_ones():
+    image = view((0.1, 0.2, 0.3, 0.4), (7, 9))
+    image.reflectance[:, :3, :3] *= 2
+    image.valid[4, 4] = False
+    image.water[:2, :3] = True
+    coarse = realism.coarsen(image, 3)
+    assert coarse.reflectance[:, 0, 0] == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert coarse.valid.tolist() == [[True, True, True], [True, False, True]]
+    assert coarse.water.tolist() == [[True, False, False], [False, False, False]]
+
+
+def test_ratios_off_by_more_than_a_third_are_marked():
+    table = pd.DataFrame({
+        "comparison": "30 m", "kind": "ice", "band": "nir", "statistic": ["contrast"] * 2,
+        "area": ["train", "test"], "real": 0.05, "sample": [0.05, 0.1], "ratio": [1.0, 2.0],
+        "off": [False, True],
+    })  # fmt: skip
+    assert realism.markdown(table).splitlines()[-1] == (
+        "| 30 m | ice | nir | contrast | 0.050 | 1.00 | **2.00** |"
+    )
+
+
+def test_errors_are_split_by_surface():
+    truth = np.array([[1, 1, 1, 0, 0, 0, 0, 0]], np.uint8)
+    mask = np.array([[1, 0, 0, 1, 0, 0, 0, 255]], np.uint8)
+    surface = np.array([[7, 9, 9, 10, 10, 1, 1, 1]], np.uint8)
+    rows = {row.pop("surface"): row for row in shape_pays.by_surface(mask, truth, surface)}
+    assert rows["debris on ice"] == {"missed": 2, "false": 0, "of_errors": 2 / 3, "wrong": 1}
+    assert rows["seasonal snow"] == {"missed": 0, "false": 1, "of_errors": 1 / 3, "wrong": 0.5}
+    assert rows["rock"]["wrong"] == rows["bare ice"]["wrong"] == 0
+
+
+def test_gaps_are_means_over_seeds_of_training(tmp_path):
+    scores = {"random_forest": [0.6], "gradient_boosting": [0.7], "unet-resnet18": [0.8, 0.9]}
+    rows = [
+        {"landscape": landscape, "model": model, "training_seed": seed, "truth_iou": value}
+        for landscape in (11, 12)
+        for model, values in scores.items()
+        for seed, value in enumerate(values)
+    ]
+    table = shape_pays.gaps(pd.DataFrame(rows), ["unet-resnet18"])
+    assert list(table.index) == ["11", "12", "mean"]
+    assert table.loc["mean", "boosting - forest"] == pytest.approx(0.1)
+    assert table.loc["11", "unet-resnet18 - boosting"] == pytest.approx(0.15)
+
+
+def test_a_row_is_there_once_it_is_added(tmp_path):
+    results = shape_pays.Results(tmp_path / "tables")
+    key = dict.fromkeys(shape_pays.KEYS, 1) | {"model": "threshold", "generator": "00112233"}
+    assert not results.has(key)
+    results.add("scores", [key | {"truth_iou": 0.5}])
+    results.add("checkpoints", [])
+    again = shape_pays.Results(tmp_path / "tables")
+    assert again.has(key)
+    assert not again.has(key | {"training_seed": 2})
