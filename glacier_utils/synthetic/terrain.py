@@ -6,6 +6,7 @@ is made on a coarse grid, where drainage is followed cell by cell, and refined a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -170,6 +171,7 @@ def erode(
     *,
     steps: int,
     creep: float,
+    rng: np.random.Generator | None = None,
 ) -> Array:
     """Let rivers cut into rising ground: stream power, implicit in time.
 
@@ -182,13 +184,16 @@ def erode(
         uplift: m per step.
         steps: their number.
         creep: weight of diffusion in each step.
+        rng: of the unevenness that turns brooks out of the eight directions of the grid; None:
+            even ground.
 
     Returns:
         Height in m.
     """
     height = height.astype(float).copy()
     for _ in range(steps):
-        tree = drain(height, outlets)
+        uneven = 0.0 if rng is None else 15 * power_noise(height.shape, rng, exponent=1, longest=8)
+        tree = drain(height + uneven, outlets)
         area = tree.accumulate(np.ones_like(height)).ravel()
         power = 0.25 * area**0.45
         flat = np.where(outlets, height, height + uplift).ravel()
@@ -199,35 +204,44 @@ def erode(
             flat[cells] = np.where(flat[cells] > below, cut, flat[cells])
         height = flat.reshape(height.shape)
         # Slopes creep: without it crests grow into needles one cell wide.
-        smooth = ndimage.uniform_filter(height, 3)
+        smooth = ndimage.gaussian_filter(height, 1.0)
         height = np.where(outlets, height, (1 - creep) * height + creep * smooth)
     return height
 
 
-def carve_troughs(height: Array, outlets: Array) -> Array:
-    """Widen the valleys to the parabolic troughs that ice leaves (Harbor 1992, GSA Bulletin 104).
+def carve_troughs(height: Array, outlets: Array, rng: np.random.Generator) -> Array:
+    """Deepen and widen the valleys to the parabolic troughs that ice leaves.
 
-    The half width grows with the catchment, so that small valleys end hanging above large ones.
+    Cross sections are powers of the distance from the floor (Harbor 1992, GSA Bulletin 104, 1364);
+    width, depth and the height of the walls grow with the catchment, so that small valleys end
+    hanging above large ones.
 
     Args:
         height: m [row, col].
         outlets: bool [row, col].
+        rng: of the width and of the hollows along the floors.
     """
     area = drain(height, outlets).accumulate(np.full(height.shape, (COARSE_M / 1000) ** 2))
-    floor = ndimage.gaussian_filter(height, 1.5)
+    floor = ndimage.gaussian_filter(ndimage.minimum_filter(height, 3), 1.5)
+    uneven = np.exp(0.3 * power_noise(height.shape, rng, exponent=3, longest=60))
+    # Ice overdeepens: hollows along the floors hold lakes.
+    hollows = 28 * np.clip(power_noise(height.shape, rng, exponent=3, longest=36) - 0.6, 0, 1.5)
     carved = height.copy()
-    valleys = ((0.8, 380, 200), (3, 560, 330), (9, 800, 450), (25, 1050, 560))
-    for least, width_m, shoulder_m in valleys:
+    for least in (0.5, 1.5, 4.0, 12.0, 40.0):
         distance, nearest = ndimage.distance_transform_edt(area < least, return_indices=True)
-        parabola = floor[tuple(nearest)] + shoulder_m * (distance * COARSE_M / width_m) ** 2.4
-        carved = np.minimum(carved, ndimage.gaussian_filter(parabola, 1.5))
-    return carved
+        size = area[tuple(nearest)]
+        low = floor[tuple(nearest)] / (1 + 0.3 * np.log(np.maximum(size / 0.7, 1)))
+        away = np.maximum(distance * COARSE_M / (380 * size**0.27 * uneven) - 0.15, 0)
+        low = ndimage.gaussian_filter(low, 2) - np.where(size > 2, hollows, 0)
+        wall = 240 * size**0.27 * ndimage.gaussian_filter(away, 1.2) ** 2.2
+        carved = np.minimum(carved, low + wall)
+    return ndimage.gaussian_filter(carved, 0.7)
 
 
 def carve_cirques(
     height: Array, outlets: Array, above: float, rng: np.random.Generator, number: int
 ) -> Array:
-    """Hollow out bowls of 300 to 700 m radius at valley heads higher than ``above``.
+    """Hollow out bowls of some 300 to 800 m radius at valley heads higher than ``above``.
 
     The bowl opens down the slope: its wall stands on the uphill side only.
 
@@ -240,20 +254,32 @@ def carve_cirques(
     """
     area = drain(height, outlets).accumulate(np.full(height.shape, (COARSE_M / 1000) ** 2))
     east, north = gradient(ndimage.gaussian_filter(height, 3), COARSE_M)
-    heads = np.argwhere((area > 0.2) & (area < 0.7) & (height > above))
-    rows, cols = np.indices(height.shape)
-    ragged = 0.22 * power_noise(height.shape, rng, exponent=3, longest=16)
+    steep = np.maximum(np.hypot(east, north), 1e-3)
+    heads = np.argwhere((area > 0.08) & (area < 0.6) & (height > above) & (steep > 0.25))
+    # Snow lasts where the slope turns from the sun, so most bowls look north and north-east.
+    turned = (-(0.4 * east + north) / steep)[tuple(heads.T)]
+    heads = heads[np.argsort(rng.random(len(heads)) - 0.35 * turned, kind="stable")]
+    grid_rows, grid_cols = np.indices(height.shape)
+    ragged = 0.08 * power_noise(height.shape, rng, exponent=3, longest=16)
+    free = np.ones(height.shape, bool)
     carved = height.copy()
-    for row, col in heads[rng.permutation(len(heads))[:number]]:
-        radius = rng.uniform(300, 700) / COARSE_M
-        up_east, up_north = east[row, col], north[row, col]
-        steep = max(np.hypot(up_east, up_north), 1e-3)
-        along = ((cols - col) * up_east - (rows - row) * up_north) / steep / radius
-        across = np.hypot(rows - row, cols - col) / radius
-        distance = np.maximum(across + ragged, 0)
-        bowl = height[row, col] - 10 + radius * COARSE_M * (0.5 * distance**3.5 + 0.12 * along)
-        near = (across < 1.7) & (along > -1.0)
-        carved = np.where(near, np.minimum(carved, bowl), carved)
+    for row, col in heads:
+        if number == 0:
+            break
+        if not free[row, col]:
+            continue
+        number -= 1
+        radius = np.exp(rng.normal(6.2, 0.3)) / COARSE_M
+        reach = int(2 * radius) + 1
+        near = np.s_[max(row - reach, 0) : row + reach, max(col - reach, 0) : col + reach]
+        rows, cols = grid_rows[near] - row, grid_cols[near] - col
+        along = (cols * east[row, col] - rows * north[row, col]) / steep[row, col] / radius
+        across = np.hypot(rows, cols) / radius
+        distance = np.maximum(across + ragged[near], 0)
+        bowl = height[row, col] - 20 + radius * COARSE_M * (0.55 * distance**3.5 + 0.1 * along)
+        inside = (across < 1.8) & (along > -1.0)
+        carved[near] = np.where(inside, np.minimum(carved[near], bowl), carved[near])
+        free[near] &= across > 1.6
     return ndimage.gaussian_filter(carved, 0.6)
 
 
@@ -332,54 +358,104 @@ def make_bed(
 ) -> tuple[Array, Array]:
     """Make the ground on the coarse grid.
 
+    Rivers lay out valleys on cells of 320 m, ice widens them and hollows out cirques, and what lies
+    low enough beside the fjord is flooded. Where an ice sheet comes from one side, the ground rises
+    to its plateau there, and the fjord's trough goes on below it, its floor rising above the sea.
+
     Args:
         shape: rows and columns, even numbers.
         relief: what shapes it.
         rng: of all noise.
 
     Returns:
-        Heights in m [row, col], and the distance in km from the fjord's shore, negative in it.
+        Heights in m [row, col], and the distance in km from the shore of the sea, negative in it.
     """
-    fjord_distance = _fjord_distance(shape, relief, rng)
+    middle_km = _fjord_distance(shape, relief, rng)
     half = relief.fjord_km / 2
-    fjord = fjord_distance < half
-    outlets = fjord | _passes(shape, fjord_distance, rng)
-    rise = np.clip((fjord_distance - half) / 3.0, 0, 1) ** 0.7
+    inland = _inland(shape, relief, rng)
+    fjord = (middle_km < half) & (inland < 0.25)
+    outlets = fjord | _passes(shape, np.where(inland > 0, 0, middle_km), rng)
+    rise = np.clip((middle_km - half) / 4.0, 0, 1) ** 0.7
     massif = power_noise(shape, rng, exponent=4, longest=relief.grain_km * 1000 / COARSE_M)
-    height = 200 * rise + 60 * massif + 25 * power_noise(shape, rng, exponent=3)
-    base = np.where(fjord, 0.0, rng.uniform(0.1, 0.3) * relief.summit / 4)
-    uplift = 60 * np.exp(0.4 * massif) * (0.3 + 0.7 * rise)
+    base = np.where(fjord, 0.0, rng.uniform(0.05, 0.2) * relief.summit / 4)
+    uplift = 100 * np.exp(0.5 * massif) * (0.25 + 0.75 * rise)
 
-    # Valleys are laid out on cells twice as large, which sets them 1 to 2 km apart.
-    half_grid = np.s_[::2, ::2]
-    wide = ndimage.maximum_filter(outlets, 2)[half_grid]
-    first = np.where(wide, base[half_grid], np.maximum(height[half_grid], 5.0))
-    first = erode(first, wide, uplift[half_grid], steps=40, creep=0.4)
-    height = refine(first, 2) + 0.04 * first.max() * power_noise(shape, rng, exponent=3, longest=30)
+    wide = _blocks(outlets, 4, np.max)
+    low = _blocks(base, 4, np.max)
+    start = 25 + 5 * power_noise(wide.shape, rng, exponent=3)
+    start = np.where(wide, low, np.maximum(start, low + 1))
+    first = erode(start, wide, _blocks(uplift, 4, np.mean), steps=60, creep=0.3, rng=rng)
+    (height,) = _bend([refine(first, 4)[: shape[0], : shape[1]]], rng)
+    # Uplands stand higher than rivers alone leave them: ice wears valleys more than crests.
+    height = relief.summit * np.clip(height / np.quantile(height, 0.998), 0, 1.3) ** 0.8
+    height += 0.008 * relief.summit * power_noise(shape, rng, exponent=3.5, longest=40)
+    plateau = 660 + 350 * inland + 60 * power_noise(shape, rng, exponent=3.5, longest=50)
+    height += np.clip(3 * inland, 0, 0.9) * (plateau - height)
     height = np.where(outlets, base, np.maximum(height, base + 1))
-    height = erode(height, outlets, 0.3 * uplift, steps=4, creep=0.15)
 
-    height *= relief.summit / np.quantile(height, 0.998)
-    height = carve_troughs(height, outlets)
-    height = carve_cirques(height, outlets, 0.4 * relief.summit, rng, number=40)
-    height, fjord_distance = _bend([height, fjord_distance], rng)
-    fjord = fjord_distance < half
-    floor = -120 * np.clip((half - fjord_distance) / 0.5, 0, 1) - 2
-    return np.where(fjord, floor, np.maximum(height, 1.0)), fjord_distance - half
+    height = carve_troughs(height, outlets, rng)
+    height = carve_cirques(height, outlets, 0.3 * relief.summit, rng, height.size // 1500)
+    # The walls of the fjord's trough; under the ice sheet its floor climbs to some 350 m.
+    away_km = np.maximum(middle_km - half, 0)
+    floor = np.clip((inland - 0.25) / 0.75, 0, 1) * 500 - 110 * (inland > 0)
+    wall = 750 * (away_km / (1.1 * np.exp(0.3 * massif))) ** 1.4
+    height = np.minimum(height, np.maximum(ndimage.gaussian_filter(floor, 3), 0) + wall + 2)
+    # Trunk valleys were cut below the sea near the fjord: they become its arms and bays.
+    height -= 110 * np.exp(-away_km / 2.2) * np.clip(1.6 - height / 90, 0, 1)
+    depth = np.clip((half - middle_km) / 0.5, 0, 1)
+    height = np.where(fjord, -120 * depth - 2, height)
+    return height, _shore_distance(height, fjord)
+
+
+def _blocks(field: Array, factor: int, how: Callable[..., Array]) -> Array:
+    """Put the cells of ``factor`` by ``factor`` blocks together; the frame is continued."""
+    rows, cols = field.shape
+    padded = np.pad(field, ((0, -rows % factor), (0, -cols % factor)), mode="edge")
+    return how(
+        padded.reshape(padded.shape[0] // factor, factor, padded.shape[1] // factor, factor),
+        axis=(1, 3),
+    )
 
 
 def _bend(fields: list[Array], rng: np.random.Generator) -> list[Array]:
-    """Move the ground sideways by some 150 m, so that no ridge runs straight along the grid."""
+    """Move the ground sideways by some 200 m, so that no ridge runs straight along the grid."""
     shape = fields[0].shape
     at = np.indices(shape, dtype=np.float32)
-    at += [1.8 * power_noise(shape, rng, exponent=3.5, longest=32) for _ in range(2)]
+    at += [2.5 * power_noise(shape, rng, exponent=4, longest=40) for _ in range(2)]
     return [ndimage.map_coordinates(field, at, order=1, mode="nearest") for field in fields]
+
+
+def _inland(shape: tuple[int, int], relief: Relief, rng: np.random.Generator) -> Array:
+    """Return 0 outside the ice sheet's margin, rising to 1 at the side that it comes from."""
+    if relief.sheet_side is None:
+        return np.zeros(shape)
+    axis = 0 if relief.sheet_side in ("north", "south") else 1
+    part = np.indices(shape)[axis] / (shape[axis] - 1)
+    if relief.sheet_side in ("north", "west"):
+        part = 1 - part
+    reach = min(0.4, 11_000 / COARSE_M / shape[axis])
+    uneven = 0.12 * power_noise(shape, rng, exponent=3.5, longest=80)
+    return np.clip(1 + (part - 1) / reach + uneven * (part < 1), 0, 1)
+
+
+def _shore_distance(height: Array, fjord: Array) -> Array:
+    """Return the distance in km to the shore of the fjord and of all that it floods."""
+    flooded, _ = ndimage.label(height < 0)
+    sea = np.isin(flooded, np.unique(flooded[fjord & (height < 0)]))
+    distance = ndimage.distance_transform_edt(~sea) - ndimage.distance_transform_edt(sea)
+    return ndimage.gaussian_filter(distance, 1.2) * COARSE_M / 1000
 
 
 def _fjord_distance(shape: tuple[int, int], relief: Relief, rng: np.random.Generator) -> Array:
     """Return the distance in km of every cell to the bent middle line of the fjord."""
-    (row0, col0), (row1, col1) = relief.fjord
-    along = np.linspace(0, 1, 400)
+    ends = np.array(relief.fjord, float)
+    if relief.sheet_side is not None:
+        # The trough goes on below the ice, to the frame and beyond it.
+        axis = 0 if relief.sheet_side in ("north", "south") else 1
+        edge = -0.1 if relief.sheet_side in ("north", "west") else 1.1
+        ends[np.abs(ends[:, axis] - edge).argmin(), axis] = edge
+    (row0, col0), (row1, col1) = ends
+    along = np.linspace(0, 1, 1500)
     bend = sum(
         rng.normal(0, 0.055 / k) * np.sin(k * np.pi * along + rng.uniform(0, 2 * np.pi))
         for k in (1, 2, 3, 5)
@@ -391,13 +467,14 @@ def _fjord_distance(shape: tuple[int, int], relief: Relief, rng: np.random.Gener
     inside = (rows >= 0) & (rows < shape[0]) & (cols >= 0) & (cols < shape[1])
     line[rows[inside].astype(int), cols[inside].astype(int)] = False
     distance = ndimage.distance_transform_edt(line) * COARSE_M / 1000
-    return distance + 0.18 * power_noise(shape, rng, exponent=3, longest=30)
+    broad = 0.2 * relief.fjord_km * power_noise(shape, rng, exponent=4, longest=120)
+    return distance + broad + 0.12 * power_noise(shape, rng, exponent=4, longest=40)
 
 
 def _passes(shape: tuple[int, int], fjord_distance: Array, rng: np.random.Generator) -> Array:
-    """Choose a few cells on the frame, far from the fjord, by which other valleys leave."""
+    """Choose a cell each 12 km of the frame, far from the fjord, by which other valleys leave."""
     candidates = np.argwhere(frame_of(shape) & (fjord_distance > 4.0))
     passes = np.zeros(shape, bool)
     if len(candidates):
-        passes[tuple(candidates[rng.integers(0, len(candidates), 6)].T)] = True
+        passes[tuple(candidates[rng.integers(0, len(candidates), 6 + sum(shape) // 75)].T)] = True
     return passes
