@@ -40,6 +40,8 @@ def parser() -> argparse.ArgumentParser:
     add = command("sample", _sample, "make the synthetic sample with known truth")
     add("--name", default="sample", help="folder under data/ (default: sample)")
     add("--seed", type=_seed, default=0, help="another seed, another landscape")
+    add("--areas", type=int, default=0, metavar="N",
+        help="further test landscapes, test2 and so on, for studies (default: 0)")  # fmt: skip
 
     add = command("fetch", _fetch, "make a dataset out of a Sentinel-2 catalogue")
     add("--bbox", nargs=4, type=float, required=True, metavar=("W", "S", "E", "N"),
@@ -184,7 +186,7 @@ def _sample(options: argparse.Namespace) -> int:
     if (folder / "dataset.yaml").exists():
         print(f"{runs.relative(folder)}: already there; remove it to make it anew")
         return 0
-    manifest = make_sample(folder, seed=options.seed, progress=True)
+    manifest = make_sample(folder, seed=options.seed, areas=options.areas, progress=True)
     print(f"{runs.relative(manifest)}: made with seed {options.seed}")
     return 0
 

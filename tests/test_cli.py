@@ -193,13 +193,13 @@ def test_sample_does_not_touch_one_that_is_there(project, capsys):
 def test_sample_makes_what_is_not_there(project, monkeypatch, capsys):
     made = []
 
-    def make_sample(folder, *, seed, progress):
-        made.append((folder, seed))
+    def make_sample(folder, *, seed, areas, progress):
+        made.append((folder, seed, areas))
         return folder / "dataset.yaml"
 
     monkeypatch.setattr("glacier_utils.synthetic.sample.make_sample", make_sample)
-    assert cli.main(["sample", "--seed", "7"]) == 0
-    assert made == [(project / "data" / "sample", 7)]
+    assert cli.main(["sample", "--seed", "7", "--areas", "2"]) == 0
+    assert made == [(project / "data" / "sample", 7, 2)]
     assert capsys.readouterr().out == "data/sample/dataset.yaml: made with seed 7\n"
 
 
