@@ -32,6 +32,8 @@ SURFACES: dict[int, str] = {
     8: "snow on ice",
     9: "debris on ice",
     10: "seasonal snow",
+    11: "floating ice",
+    12: "river",
 }
 """Codes of the surfaces, known for the synthetic sample."""
 
