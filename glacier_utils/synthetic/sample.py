@@ -115,8 +115,8 @@ AREAS = (
     Area(
         "test", (497_600.0, 6_781_600.0), 26,
         Setting(
-            Relief(summit=2250, fjord=((0.35, -0.1), (1.1, 0.5)), fjord_km=1.5, grain_km=5,
-                   roughness=1.1),
+            Relief(summit=2250, fjord=((0.68, -0.1), (0.40, 1.1)), fjord_km=1.6, grain_km=5,
+                   roughness=1.1, sheet_side="east"),
             fraction_above=0.30, warming_m=45, debris=0.11, sheet=True,
         ),
         Look((1.16, 1.0, 0.86, 1.06), 0.35, 0.6, haze=0.035, patchiness=110, vegetation=0.3),
@@ -191,6 +191,7 @@ def further_area(seed: int, number: int) -> Area:
         fjord=((rng.uniform(0.2, 1.05), -0.1), (rng.uniform(0.6, 1.1), 1.1)),
         fjord_km=rng.uniform(1.3, 2.0),
         grain_km=rng.uniform(5, 7.5),
+        sheet_side=None,
     )
     setting = replace(
         like.setting,
