@@ -16,6 +16,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 
 Array = np.ndarray
+PIXEL_M = 10.0
+"""Pixel size in m of the images."""
 COARSE_M = 80.0
 """Cell size in m of the grid on which rivers and ice flow."""
 TILES = (896, 704)
@@ -229,8 +231,9 @@ def carve_troughs(height: Array, outlets: Array, rng: np.random.Generator) -> Ar
     carved = height.copy()
     for least in (0.5, 1.5, 4.0, 12.0, 40.0):
         distance, nearest = ndimage.distance_transform_edt(area < least, return_indices=True)
-        size = area[tuple(nearest)]
-        low = floor[tuple(nearest)] / (1 + 0.3 * np.log(np.maximum(size / 0.7, 1)))
+        nearest = tuple(nearest)
+        size = area[nearest]
+        low = floor[nearest] / (1 + 0.5 * np.log(np.maximum(size / 0.7, 1)))
         away = np.maximum(distance * COARSE_M / (380 * size**0.27 * uneven) - 0.15, 0)
         low = ndimage.gaussian_filter(low, 2) - np.where(size > 2, hollows, 0)
         wall = 240 * size**0.27 * ndimage.gaussian_filter(away, 1.2) ** 2.2
@@ -259,7 +262,7 @@ def carve_cirques(
     # Snow lasts where the slope turns from the sun, so most bowls look north and north-east.
     turned = (-(0.4 * east + north) / steep)[tuple(heads.T)]
     heads = heads[np.argsort(rng.random(len(heads)) - 0.35 * turned, kind="stable")]
-    grid_rows, grid_cols = np.indices(height.shape)
+    all_rows, all_cols = (np.arange(size) for size in height.shape)
     ragged = 0.08 * power_noise(height.shape, rng, exponent=3, longest=16)
     free = np.ones(height.shape, bool)
     carved = height.copy()
@@ -272,7 +275,7 @@ def carve_cirques(
         radius = np.exp(rng.normal(6.2, 0.3)) / COARSE_M
         reach = int(2 * radius) + 1
         near = np.s_[max(row - reach, 0) : row + reach, max(col - reach, 0) : col + reach]
-        rows, cols = grid_rows[near] - row, grid_cols[near] - col
+        rows, cols = all_rows[near[0], None] - row, all_cols[near[1]] - col
         along = (cols * east[row, col] - rows * north[row, col]) / steep[row, col] / radius
         across = np.hypot(rows, cols) / radius
         distance = np.maximum(across + ragged[near], 0)
