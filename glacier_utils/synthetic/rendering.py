@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -24,60 +25,47 @@ from glacier_utils.synthetic.terrain import Array, gradient, power_noise, refine
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 SCORES = (-2.326, -1.645, -0.674, 0.0, 0.674, 1.645, 2.326)
 """Standard scores of the percentiles."""
-
-
-class Spectrum(NamedTuple):
-    """Reflectance of one kind of surface.
-
-    Attributes:
-        percentiles: of reflectance at ``PERCENTILES``, one row per band.
-        loadings: of the first three principal components of the bands' standard scores (by rank),
-            one row per band; the first is brightness.
-    """
-
-    percentiles: tuple[tuple[float, ...], ...]
-    loadings: tuple[tuple[float, float, float], ...]
+Seed = tuple[int, ...]
 
 
 SPECTRA = {
-    "snow": Spectrum(
-        ((0.349, 0.522, 0.708, 0.829, 0.879, 0.958, 1.116),
-         (0.322, 0.485, 0.679, 0.832, 0.895, 0.978, 1.158),
-         (0.278, 0.449, 0.638, 0.809, 0.880, 0.972, 1.164),
-         (0.333, 0.488, 0.636, 0.694, 0.731, 0.807, 0.940)),
-        ((1.00, 0.02, 0.08), (0.99, -0.13, 0.02), (0.98, -0.20, -0.06), (0.95, 0.31, -0.04)),
+    "snow": (
+        (0.349, 0.522, 0.708, 0.829, 0.879, 0.958, 1.116,  1.00, 0.02, 0.08),
+        (0.322, 0.485, 0.679, 0.832, 0.895, 0.978, 1.158,  0.99, -0.13, 0.02),
+        (0.278, 0.449, 0.638, 0.809, 0.880, 0.972, 1.164,  0.98, -0.20, -0.06),
+        (0.333, 0.488, 0.636, 0.694, 0.731, 0.807, 0.940,  0.95, 0.31, -0.04),
     ),
-    "ice": Spectrum(
-        ((0.146, 0.181, 0.263, 0.338, 0.444, 0.567, 0.663),
-         (0.157, 0.188, 0.274, 0.355, 0.462, 0.615, 0.718),
-         (0.135, 0.174, 0.262, 0.346, 0.454, 0.625, 0.715),
-         (0.108, 0.131, 0.180, 0.241, 0.348, 0.460, 0.529)),
-        ((1.00, 0.00, 0.06), (0.99, 0.11, 0.01), (0.99, 0.15, -0.05), (0.96, -0.27, -0.02)),
+    "ice": (
+        (0.146, 0.181, 0.263, 0.338, 0.444, 0.567, 0.663,  1.00, 0.00, 0.06),
+        (0.157, 0.188, 0.274, 0.355, 0.462, 0.615, 0.718,  0.99, 0.11, 0.01),
+        (0.135, 0.174, 0.262, 0.346, 0.454, 0.625, 0.715,  0.99, 0.15, -0.05),
+        (0.108, 0.131, 0.180, 0.241, 0.348, 0.460, 0.529,  0.96, -0.27, -0.02),
     ),
-    "rock": Spectrum(
-        ((0.030, 0.064, 0.119, 0.156, 0.183, 0.236, 0.298),
-         (0.045, 0.061, 0.118, 0.150, 0.161, 0.210, 0.280),
-         (0.024, 0.041, 0.097, 0.122, 0.135, 0.180, 0.251),
-         (0.067, 0.097, 0.145, 0.167, 0.223, 0.285, 0.370)),
-        ((0.96, 0.02, 0.28), (0.98, -0.16, 0.02), (0.89, -0.40, -0.22), (0.69, 0.71, -0.12)),
+    "rock": (
+        (0.030, 0.064, 0.119, 0.156, 0.183, 0.236, 0.298,  0.96, 0.02, 0.28),
+        (0.045, 0.061, 0.118, 0.150, 0.161, 0.210, 0.280,  0.98, -0.16, 0.02),
+        (0.024, 0.041, 0.097, 0.122, 0.135, 0.180, 0.251,  0.89, -0.40, -0.22),
+        (0.067, 0.097, 0.145, 0.167, 0.223, 0.285, 0.370,  0.69, 0.71, -0.12),
     ),
-    "water": Spectrum(
-        ((0.009, 0.010, 0.066, 0.105, 0.130, 0.137, 0.141),
-         (0.054, 0.060, 0.126, 0.166, 0.171, 0.180, 0.191),
-         (0.050, 0.065, 0.101, 0.112, 0.124, 0.145, 0.156),
-         (0.001, 0.003, 0.017, 0.029, 0.035, 0.069, 0.092)),
-        ((0.85, 0.49, 0.14), (0.89, 0.24, -0.37), (0.78, -0.54, -0.30), (0.79, -0.26, 0.55)),
+    "water": (
+        (0.009, 0.010, 0.066, 0.105, 0.130, 0.137, 0.141,  0.85, 0.49, 0.14),
+        (0.054, 0.060, 0.126, 0.166, 0.171, 0.180, 0.191,  0.89, 0.24, -0.37),
+        (0.050, 0.065, 0.101, 0.112, 0.124, 0.145, 0.156,  0.78, -0.54, -0.30),
+        (0.001, 0.003, 0.017, 0.029, 0.035, 0.069, 0.092,  0.79, -0.26, 0.55),
     ),
-    "tundra": Spectrum(
-        ((0.024, 0.034, 0.048, 0.057, 0.065, 0.079, 0.099),
-         (0.025, 0.034, 0.044, 0.051, 0.058, 0.072, 0.092),
-         (0.016, 0.022, 0.030, 0.037, 0.044, 0.055, 0.069),
-         (0.098, 0.143, 0.188, 0.211, 0.236, 0.288, 0.374)),
-        ((0.96, -0.17, 0.20), (1.00, -0.06, -0.11), (0.94, -0.30, -0.09), (0.69, 0.72, 0.00)),
+    "tundra": (
+        (0.024, 0.034, 0.048, 0.057, 0.065, 0.079, 0.099,  0.96, -0.17, 0.20),
+        (0.025, 0.034, 0.044, 0.051, 0.058, 0.072, 0.092,  1.00, -0.06, -0.11),
+        (0.016, 0.022, 0.030, 0.037, 0.044, 0.055, 0.069,  0.94, -0.30, -0.09),
+        (0.098, 0.143, 0.188, 0.211, 0.236, 0.288, 0.374,  0.69, 0.72, 0.00),
     ),
 }  # fmt: skip
-"""Snow, ice, rock and water: 11,729 points on four glaciers in Alaska, Washington and Montana, June
-to August 2021 (R. Aberle 2023, doi 10.5281/zenodo.10616385). Tundra, which those points lack: what
+"""Reflectance of each kind of surface, one row per band: its ``PERCENTILES``, and the loadings of
+the first three principal components of the bands' standard scores (by rank); the first of them is
+brightness.
+
+Snow, ice, rock and water: 11,729 points on four glaciers in Alaska, Washington and Montana, June to
+August 2021 (R. Aberle 2023, doi 10.5281/zenodo.10616385). Tundra, which those points lack: what
 Sen2Cor calls vegetation in West Greenland (T22WDS, 31 August 2020, away from cloud)."""
 
 CLEAR = (0.008, 0.032, 0.043, 0.003)
@@ -149,12 +137,7 @@ class Scene:
 
 
 def render(
-    landscape: Landscape,
-    look: Look,
-    season: Season,
-    seed: tuple[int, ...],
-    *,
-    cloud: bool = False,
+    landscape: Landscape, look: Look, season: Season, seed: Seed, *, cloud: bool = False
 ) -> Scene:
     """Make the image of one date.
 
@@ -165,11 +148,11 @@ def render(
         seed: the ground's pattern depends on all of it but the last number.
         cloud: whether thin cloud hangs over the lower left corner.
     """
-    weather = np.random.default_rng(seed)
-    cover = cover_ground(landscape, look, season, np.random.default_rng(seed[:-1]), weather)
-    image, surface = paint(landscape, look, season, cover, weather)
+    cover = cover_ground(landscape, look, season, seed)
+    image, surface = paint(landscape, look, season, cover)
     height = _micro_relief(landscape, cover)
     direct, shadow = (inner(field) for field in sunlight(height, season.zenith, season.azimuth))
+    weather = np.random.default_rng((*seed, 1))
     opacity, dimmed = _cloud(surface.shape, season, weather, cloud)
     _light(image, inner(height), direct * (1 - dimmed))
     _atmosphere(image, look, inner(height), weather)
@@ -190,6 +173,7 @@ class Cover(NamedTuple):
         rock: brightness of rock, and of the debris that comes from it, in standard scores.
         mottle: noise of some metres to 600 m.
         hue: noise of the second and third component.
+        floes: fraction of the sea under floating ice.
     """
 
     snow: Array
@@ -198,24 +182,19 @@ class Cover(NamedTuple):
     rock: Array
     mottle: Array
     hue: Array
+    floes: Array
 
 
-def cover_ground(
-    landscape: Landscape,
-    look: Look,
-    season: Season,
-    ground: np.random.Generator,
-    weather: np.random.Generator,
-) -> Cover:
+def cover_ground(landscape: Landscape, look: Look, season: Season, seed: Seed) -> Cover:
     """Let snow lie by height, aspect and drift, and plants grow by height, moisture and aspect.
 
     Args:
         landscape: the area.
         look: of its images.
         season: the date.
-        ground: of what stays between dates.
-        weather: of what does not.
+        seed: as of ``render``: all but its last number of what stays between dates.
     """
+    ground, weather = np.random.default_rng(seed[:-1]), np.random.default_rng(seed)
     height, shape, line = landscape.height, landscape.height.shape, landscape.equilibrium_m
     slope = np.hypot(*gradient(height, PIXEL_M))
     hollow = np.clip(_wide(height, 12) - _wide(height, 3), -20, 20)
@@ -245,14 +224,10 @@ def cover_ground(
     # fresh, from which debris comes.
     units = np.sin(3 * _long_noise(shape, ground, 3, 400) + 2 * broad)
     rock = look.rock_level + look.layers * units + 0.3 * broad + 0.45 * mottle + 0.3 * gully
-    return Cover(
-        np.clip(snow, 0, 1),
-        _long_noise(shape, weather, 2.5, 150),
-        green,
-        rock,
-        mottle,
-        power_noise(shape, ground, exponent=2, longest=80),
-    )
+    fresh = _long_noise(shape, weather, 2.5, 150)
+    hue = power_noise(shape, ground, exponent=2, longest=80)
+    floes = _floes(landscape, season, weather)
+    return Cover(np.clip(snow, 0, 1), fresh, green, rock, mottle, hue, floes)
 
 
 def _long_noise(
@@ -301,25 +276,27 @@ def _floes(landscape: Landscape, season: Season, weather: np.random.Generator) -
     sea = np.nonzero(landscape.fjord)
     if sea[0].size == 0:
         return cover
-    here = np.zeros(sea[0].size, np.float32)
-    drifting = _long_noise(density.shape, weather, 3, 200)[sea]
-    drifting = season.sea_ice * np.exp(2 * drifting - 2)
-    for longest, share in ((5, 0.9 * density[sea]), (16, 0.3 * density[sea]), (12, drifting)):
+    dense = density[sea]
+    drifting = np.exp(2 * _long_noise(density.shape, weather, 3, 200)[sea] - 2)
+    here = 0.8 * dense**2
+    for longest, share, sharp in (
+        (40, 0.7 * dense, 0.6), (6, 0.3 * dense, 2), (16, 0.1 * dense, 3),
+        (12, season.sea_ice * drifting, 2),
+    ):  # fmt: skip
         tile = power_noise((512, 512), weather, exponent=2.4, longest=longest, shortest=2)
         # A fraction p of standard noise lies above ln(1 / p - 1) / 1.7 (Bowling et al. 2009).
         limit = np.log(1 / np.clip(share, 1e-4, 0.95) - 1) / 1.7
-        here = np.maximum(here, 2.5 * (tile[sea[0] % 512, sea[1] % 512] - limit))
+        here = np.maximum(here, sharp * (tile[sea[0] % 512, sea[1] % 512] - limit))
     cover[sea] = np.clip(here, 0, 1)
     return cover
 
 
-def surfaces(landscape: Landscape, cover: Cover, floes: Array) -> Iterator[tuple[int, Array]]:
+def surfaces(landscape: Landscape, cover: Cover) -> Iterator[tuple[int, Array]]:
     """Yield the code and the fraction of every surface; they sum to one.
 
     Args:
         landscape: the area.
         cover: of the ground.
-        floes: fraction of floating ice on the sea.
     """
     left = _soft(landscape.ice)
     bare = left * (1 - cover.snow)
@@ -331,8 +308,8 @@ def surfaces(landscape: Landscape, cover: Cover, floes: Array) -> Iterator[tuple
         part = np.minimum(_soft(mask), left)
         left -= part
         if code == 4:
-            yield 11, part * floes
-            part *= 1 - floes
+            yield 11, part * cover.floes
+            part *= 1 - cover.floes
         yield code, part
     tundra = 0.95 / (1 + np.exp(-1.6 * cover.green))
     for code, part in (
@@ -349,13 +326,7 @@ def _soft(mask: Array) -> Array:
     return ndimage.gaussian_filter(mask.astype(np.float32), 0.5, truncate=3)
 
 
-def paint(
-    landscape: Landscape,
-    look: Look,
-    season: Season,
-    cover: Cover,
-    weather: np.random.Generator,
-) -> tuple[Array, Array]:
+def paint(landscape: Landscape, look: Look, season: Season, cover: Cover) -> tuple[Array, Array]:
     """Mix the surfaces by their fractions.
 
     Args:
@@ -363,7 +334,6 @@ def paint(
         look: of its images.
         season: the date.
         cover: of the ground.
-        weather: of floating ice.
 
     Returns:
         Reflectance under sun and open sky, float32 ``[band, row, col]``, and the code of the
@@ -372,34 +342,30 @@ def paint(
     shape = landscape.height.shape
     image = np.zeros((len(BANDS), *shape), np.float32)
     surface, most = np.zeros(shape, np.uint8), np.zeros(shape, np.float32)
-    for code, part in surfaces(landscape, cover, _floes(landscape, season, weather)):
+    for code, part in surfaces(landscape, cover):
         np.copyto(surface, code, where=part > most)
         np.maximum(part, most, out=most)
         where = np.flatnonzero(part > 0.004)
-
-        def at(field: Array, where: Array = where) -> Array:
-            return field.ravel()[where]
-
+        at = partial(_pick, where)
         kind, score, second = _score(code, at, landscape, season, cover)
         third = 0.4 * at(cover.hue) - 0.2 * at(cover.mottle)
-        weight = at(part)
         for band in range(len(BANDS)):
-            value = reflect(SPECTRA[kind], band, score, second, third)
+            value = reflect(kind, band, score, second, third)
             if kind == "water":
                 clear = np.clip(1 - at(landscape.turbidity) / 0.25, 0, 1)
                 value += clear * (CLEAR[band] * (1 + 0.1 * score) - value)
             elif kind == "rock":
                 value *= look.rock_tint[band]
-            image[band].ravel()[where] += weight * value
+            image[band].ravel()[where] += at(part) * value
     return image, surface
 
 
+def _pick(where: Array, field: Array) -> Array:
+    return field.ravel()[where]
+
+
 def _score(
-    code: int,
-    at: Callable[[Array], Array],
-    landscape: Landscape,
-    season: Season,
-    cover: Cover,
+    code: int, at: Callable[[Array], Array], landscape: Landscape, season: Season, cover: Cover
 ) -> tuple[str, Array, Array]:
     """Return the kind of a surface and its scores of brightness and of the second component.
 
@@ -423,35 +389,35 @@ def _score(
         return "tundra", 0.4 * mottle + 0.3 * hue, vigour + 0.4 * hue
     if code in (8, 10):
         ramp = np.clip((height - line - season.snow_line_m) / 300 + 0.1, -1, 1)
-        score = 0.45 * at(cover.fresh) + 0.3 * mottle + 0.9 * (ramp - season.snow_age)
-        return "snow", score, 0.8 * hue
+        score = 0.55 * at(cover.fresh) + 0.3 * mottle + 0.6 * ramp - 0.9 * season.snow_age + 0.1
+        return "snow", score, 0.5 * hue
     if code == 7:
         ramp = np.clip((height - line) / 250, -1.5, 1.0)
         # Crevasses open across the flow, which is down the slope: they follow the contours.
         wave = np.sin(2 * np.pi * height / 9 + 1.2 * mottle)
-        shade_ = np.clip(1.7 * wave - 0.5, 0, 1) * np.clip(1.5 * at(landscape.crevasses), 0, 1)
-        score = 0.55 * at(landscape.stripes) + 0.3 * mottle + 0.2 * hue + 0.45 * ramp + 0.1
-        return "ice", score - 1.6 * shade_, 0.6 * hue + 1.6 * shade_
+        there = np.clip(1.6 * at(landscape.crevasses) - 0.3, 0, 1)
+        gash = there * np.clip(1.7 * wave - 0.5, 0, 1)
+        score = 0.6 * at(landscape.stripes) + 0.15 * mottle + 0.15 * hue + 0.5 * ramp + 0.1
+        return "ice", score - 1.6 * gash, 0.6 * hue + 1.6 * gash
     if code == 11:
         return "ice", 1.2 + 0.6 * mottle, 1.0 + 0.5 * hue
     return "water", 4.2 * at(landscape.turbidity) - 2.0 + 0.03 * mottle, 0.1 * hue
 
 
-def reflect(spectrum: Spectrum, band: int, *components: Array | float) -> Array:
+def reflect(kind: str, band: int, *components: Array) -> Array:
     """Map scores of the three components to reflectance, at most that of the outer percentiles.
 
     Args:
-        spectrum: of ``SPECTRA``.
+        kind: of surface, one of ``SPECTRA``.
         band: its number.
         components: standard scores of any one shape.
     """
-    score = sum(
-        np.float32(loading) * np.asarray(part, np.float32)
-        for loading, part in zip(spectrum.loadings[band], components, strict=True)
-    )
+    row = SPECTRA[kind][band]
+    loadings = np.array(row[7:], np.float32)
+    score = sum(loading * part for loading, part in zip(loadings, components, strict=True))
     # A table of steps of a hundredth is quicker than interpolation, and below the sensor's noise.
     steps = np.linspace(SCORES[0], SCORES[-1], 512)
-    table = np.interp(steps, SCORES, spectrum.percentiles[band]).astype(np.float32)
+    table = np.interp(steps, SCORES, row[:7]).astype(np.float32)
     place = (score - SCORES[0]) * np.float32(511 / (SCORES[-1] - SCORES[0])) + 0.5
     return table[np.clip(place, 0, 511).astype(np.intp)]
 
