@@ -162,14 +162,12 @@ def make_sample(
         ThreadPoolExecutor(max_workers=2) as pool,
     ):
         write = partial(_write_area, work, pool=pool, done=bar.update)
-        numbered = enumerate(chosen)
-        tasks = {
-            number: pool.submit(write, area, (seed, number))
-            for number, area in sorted(numbered, key=lambda pair: -pair[1].patches)
-        }
-        outlines = pd.concat(
-            [tasks[number].result() for number in sorted(tasks)], ignore_index=True
-        )
+        # The largest first: the smallest, the first area, fills the gap at the end.
+        tasks = [
+            pool.submit(write, area, (seed, number))
+            for number, area in reversed([*enumerate(chosen)])
+        ]
+        outlines = pd.concat([task.result() for task in reversed(tasks)], ignore_index=True)
         _write_outlines(_numbered(outlines), work / "glims_download")
         (work / "dataset.yaml").write_text(_manifest(work, chosen), encoding="utf-8")
     return folder / "dataset.yaml"
@@ -202,14 +200,13 @@ def further_area(seed: int, number: int) -> Area:
         sheet=False,
     )
     corner = (459_200.0 + 38_400 * col, 6_832_000.0 + 38_400 * row)
-    return replace(
-        like,
-        name=f"test{number}",
-        corner=corner,
-        patches=AREAS[1].patches,
-        setting=setting,
-        cloudy="",
+    look = replace(
+        like.look,
+        rock_level=rng.uniform(-0.3, 0.6),
+        haze=rng.uniform(0.015, 0.04),
+        vegetation=rng.uniform(-0.2, 0.5),
     )
+    return Area(f"test{number}", corner, AREAS[1].patches, setting, look, like.swath_edge)
 
 
 def _check_free(folder: Path) -> None:
@@ -278,20 +275,20 @@ def _write_date(
         band[:] = np.clip(np.rint(reflectance * SCALE - OFFSET), 1, 65535)
     if season.date == area.swath_edge:
         # The lower right corner lies outside the satellite's swath.
-        height, width = numbers.shape[1:]
+        height, width = landscape.ice.shape
         left, above = width - np.arange(width), height - np.arange(height)[:, None]
         numbers[:, 0.45 * above + left < 0.11 * min(height, width)] = NODATA
     truth = landscape.ice.astype(np.uint8)
     # What the inventory leaves out, nobody assessed.
     truth[inner(landscape.sheet_around)] = UNKNOWN
-    layers = {
-        "images": (numbers, NODATA, BANDS),
-        "truth": (truth[None], None, ("glacier",)),
-        "surface": (scene.surface[None], None, ("surface",)),
-    }
-    if cloud:
-        layers["scene_classification"] = (scene.classification[None], None, ("SCL",))
-    for kind, (array, nodata, names) in layers.items():
+    layers: list[tuple[str, np.ndarray, float | None, tuple[str, ...]]] = [
+        ("images", numbers, NODATA, BANDS),
+        ("truth", truth[None], None, ("glacier",)),
+        ("surface", scene.surface[None], None, ("surface",)),
+        ("scene_classification", scene.classification[None], None, ("SCL",)),
+    ]
+    # Products have a scene classification; here only the image with cloud does.
+    for kind, array, nodata, names in layers if cloud else layers[:-1]:
         target = folder / kind / area.name / season.date
         target.mkdir(parents=True)
         for row in range(array.shape[1] // PATCH):
@@ -512,40 +509,31 @@ def _table(rows: list[dict[str, Any]]) -> gpd.GeoDataFrame:
     area = drawn.geometry.area.round(3)
     drawn = drawn.to_crs("EPSG:4326")
     uncertainty = drawn["loc_unc_x"]
+    none = ("wgms_id", "local_id", "gone_date", "chief_affl", "rgi_gl_typ")
+    zero = (
+        "anlys_id", "width", "length", "primeclass", "min_elev", "mean_elev", "max_elev", "rc_id",
+        "gone_dt_e", "subm_id", "conn_lvl", "surge_type", "term_type", "gtng_o1reg", "gtng_o2reg",
+    )  # fmt: skip
     table = {
         "line_type": drawn["line_type"],
-        "anlys_id": 0.0,
         "glac_id": drawn["glacier"].astype(str),
         "anlys_time": np.where(
             drawn["src_date"] == "2014-08-22", "2016-11-02T00:00:00", "2009-03-12T00:00:00"
         ),
         "area": area,
         "db_area": (area / 1e6).round(5),
-        **dict.fromkeys(
-            ("width", "length", "primeclass", "min_elev", "mean_elev", "max_elev"), 0.0
-        ),
         "src_date": drawn["src_date"] + "T00:00:00",
         "rec_status": "okay",
         # Most glaciers of an inventory have no name.
         "glac_name": np.where(drawn["glacier"] < 4, "named", "None"),
-        "wgms_id": "None",
-        "local_id": "None",
         "glac_stat": "exists",
-        "gone_date": "None",
-        "gone_dt_e": 0.0,
-        "subm_id": 0.0,
         "release_dt": "2017-05-31T00:00:00",
         "proc_desc": f"{SYNTHETIC}: drawn by glacier_utils.synthetic, not observed",
-        "rc_id": 0.0,
         "geog_area": f"{SYNTHETIC}, no real place",
-        "chief_affl": "None",
-        **dict.fromkeys(("conn_lvl", "surge_type", "term_type"), 0.0),
-        **dict.fromkeys(("gtng_o1reg", "gtng_o2reg"), 0.0),
-        "rgi_gl_typ": "None",
-        "loc_unc_x": uncertainty,
-        "loc_unc_y": uncertainty,
-        "glob_unc_x": uncertainty + 15,
-        "glob_unc_y": uncertainty + 15,
+        **dict.fromkeys(("loc_unc_x", "loc_unc_y"), uncertainty),
+        **dict.fromkeys(("glob_unc_x", "glob_unc_y"), uncertainty + 15),
+        **dict.fromkeys(none, "None"),
+        **dict.fromkeys(zero, 0.0),
         **dict.fromkeys(("submitters", "analysts"), SYNTHETIC),
     }
     return gpd.GeoDataFrame(table, geometry=drawn.geometry, crs="EPSG:4326")
