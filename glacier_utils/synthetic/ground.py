@@ -161,7 +161,8 @@ def rivers(
     plain, along, across = _floors(ground, tree, channel & (melt > 2.5) & (melt > 0.1 * water))
     rows, cols = ice.shape
     edge = power_noise(ice.shape, rng, exponent=2.7, longest=30)
-    sandur = np.clip(1.6 * refine(plain, CELL, order=1)[:rows, :cols] + 0.2 * edge - 0.4, 0, 1)
+    sandur = refine(plain, CELL, order=1)[:rows, :cols]
+    sandur = np.clip(1.6 * sandur + 0.2 * edge - 0.4, 0, 1) * (sandur > 0.05)
     there = np.flatnonzero(sandur.ravel() > 0.15)
     braids = _braids(there, ice.shape, along, across, edge.ravel()[there], rng)
     river.ravel()[there] = np.maximum(river.ravel()[there], braids * (sandur.ravel()[there] > 0.3))
