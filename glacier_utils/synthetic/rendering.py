@@ -68,7 +68,7 @@ Snow, ice, rock and water: 11,729 points on four glaciers in Alaska, Washington 
 August 2021 (R. Aberle 2023, doi 10.5281/zenodo.10616385). Tundra, which those points lack: what
 Sen2Cor calls vegetation in West Greenland (T22WDS, 31 August 2020, away from cloud)."""
 
-CLEAR = (0.008, 0.032, 0.043, 0.003)
+CLEAR = (0.005, 0.022, 0.031, 0.001)
 """Reflectance of clear sea, as in the fjords of the same image: the points hold lakes only."""
 
 SKY = (0.18, 0.25, 0.32, 0.13)
@@ -200,7 +200,7 @@ def cover_ground(landscape: Landscape, look: Look, season: Season, seed: Seed) -
     hollow = np.clip(_wide(height, 12) - _wide(height, 3), -20, 20)
     turned = _wide(height, 6, north=True)
     broad = _long_noise(shape, ground, 3, 250)
-    mottle = power_noise(shape, ground, exponent=1.6, longest=60)
+    mottle = power_noise(shape, ground, exponent=1.6, longest=40)
     gully = _downslope(height, ground)
 
     # Snow lies where it drifted in spring, so both dates share most of their pattern.
@@ -215,15 +215,17 @@ def cover_ground(landscape: Landscape, look: Look, season: Season, seed: Seed) -
     # Plants thrive low down, in hollows and near water, on slopes to the sun, not on steep or
     # freshly bared ground.
     wet = _wide((landscape.river + landscape.lake).astype(np.float32), 12)
-    green = (0.55 * line - height) / 220 + 0.5 * look.vegetation + 0.35 * broad + 0.45 * mottle
+    green = (0.55 * line - height) / 220 + 0.5 * look.vegetation + 0.35 * broad + 0.35 * mottle
     green += 0.08 * hollow + 0.012 * np.clip(_wide(height, 48) - height, -100, 150)
     green += 2 * np.sqrt(np.clip(wet, 0, 1)) - 0.6 * turned - 4 * landscape.till
-    green -= 0.9 * gully * np.clip(slope / 0.4, 0.2, 1) + 5 * np.clip(slope - 0.5, 0, 1)
+    green -= 0.9 * gully * np.clip(slope / 0.3, 0.4, 1) + 5 * np.clip(slope - 0.5, 0, 1)
 
-    # Lichen darkens old rock; frost, rock fall and ice keep that of the heights and the forelands
-    # fresh, from which debris comes.
-    units = np.sin(3 * _long_noise(shape, ground, 3, 400) + 2 * broad)
-    rock = look.rock_level + look.layers * units + 0.3 * broad + 0.45 * mottle + 0.3 * gully
+    # Gneiss lies in bands, folded and some 400 m wide.
+    strike = ground.uniform(0, np.pi)
+    across = np.arange(shape[0])[:, None] * np.cos(strike) + np.arange(shape[1]) * np.sin(strike)
+    fold = across / 7 + 7 * _long_noise(shape, ground, 3, 400) + broad
+    units = (np.sin(fold) + 0.5 * np.sin(4.3 * fold)).astype(np.float32)
+    rock = look.rock_level + look.layers * units + 0.3 * broad + 0.3 * mottle + 0.4 * gully
     fresh = _long_noise(shape, weather, 2.5, 150)
     hue = power_noise(shape, ground, exponent=2, longest=80)
     floes = _floes(landscape, season, weather)
@@ -346,9 +348,10 @@ def paint(landscape: Landscape, look: Look, season: Season, cover: Cover) -> tup
         np.copyto(surface, code, where=part > most)
         np.maximum(part, most, out=most)
         where = np.flatnonzero(part > 0.004)
-        at = partial(_pick, where)
+        at = partial(np.take, indices=where)
         kind, score, second = _score(code, at, landscape, season, cover)
-        third = 0.4 * at(cover.hue) - 0.2 * at(cover.mottle)
+        # Thriving plants are greener than the bands' first two components say.
+        third = 0.3 * at(cover.hue) - 0.15 * at(cover.mottle) - 0.6 * (kind == "tundra") * second
         for band in range(len(BANDS)):
             value = reflect(kind, band, score, second, third)
             if kind == "water":
@@ -358,10 +361,6 @@ def paint(landscape: Landscape, look: Look, season: Season, cover: Cover) -> tup
                 value *= look.rock_tint[band]
             image[band].ravel()[where] += at(part) * value
     return image, surface
-
-
-def _pick(where: Array, field: Array) -> Array:
-    return field.ravel()[where]
 
 
 def _score(
@@ -379,17 +378,19 @@ def _score(
     hue, mottle, line = at(cover.hue), at(cover.mottle), landscape.equilibrium_m
     height = at(landscape.height)
     if code in (1, 3, 9):
+        # Lichen darkens old rock; frost, rock fall and ice keep that of the heights and the
+        # forelands fresh, from which debris comes.
         score = at(cover.rock) + 0.8 * at(landscape.till) + (0.5 if code == 3 else 0.0)
         if code == 1:
             old = np.clip((0.95 * line - height) / (0.5 * line), 0, 1)
             score -= 0.9 * old * (1 - at(landscape.till))
         return "rock", score, 0.4 * hue
     if code == 2:
-        vigour = np.clip(0.55 * at(cover.green), -1.5, 2.0) - 1.5 + 1.2 * season.green
-        return "tundra", 0.4 * mottle + 0.3 * hue, vigour + 0.4 * hue
+        vigour = np.clip(0.7 * at(cover.green), -1.5, 2.5) - 1.6 + 1.2 * season.green
+        return "tundra", 0.3 * mottle + 0.2 * hue + 0.4 * at(cover.rock), vigour + 0.3 * hue
     if code in (8, 10):
         ramp = np.clip((height - line - season.snow_line_m) / 300 + 0.1, -1, 1)
-        score = 0.55 * at(cover.fresh) + 0.3 * mottle + 0.6 * ramp - 0.9 * season.snow_age + 0.1
+        score = 0.45 * at(cover.fresh) + 0.12 * mottle + 0.8 * ramp - 0.9 * season.snow_age + 0.2
         return "snow", score, 0.5 * hue
     if code == 7:
         ramp = np.clip((height - line) / 250, -1.5, 1.0)
@@ -397,7 +398,7 @@ def _score(
         wave = np.sin(2 * np.pi * height / 9 + 1.2 * mottle)
         there = np.clip(1.6 * at(landscape.crevasses) - 0.3, 0, 1)
         gash = there * np.clip(1.7 * wave - 0.5, 0, 1)
-        score = 0.6 * at(landscape.stripes) + 0.15 * mottle + 0.15 * hue + 0.5 * ramp + 0.1
+        score = 0.9 * at(landscape.stripes) + 0.1 * mottle + 0.15 * hue + 0.8 * ramp + 0.5
         return "ice", score - 1.6 * gash, 0.6 * hue + 1.6 * gash
     if code == 11:
         return "ice", 1.2 + 0.6 * mottle, 1.0 + 0.5 * hue
@@ -472,7 +473,7 @@ def _light(image: Array, height: Array, direct: Array) -> None:
     """Put light on each pixel and band: sun, sky, and what bright slopes around send."""
     steep = np.clip(np.hypot(*gradient(height, PIXEL_M)), 0, 1.5)
     # Level-2A processing takes part of the slope effect out: the exponent keeps the rest.
-    sun = np.minimum(direct, 1.9) ** 0.55
+    sun = np.minimum(direct, 1.9) ** 0.85
     # Light from around counts where the sun's is missing: flat sunlit ground is the reference.
     sent = 0.04 + 0.08 * steep + 0.22 * np.clip(1 - sun, 0, 1)
     for band, sky in zip(image, SKY, strict=True):
@@ -503,7 +504,7 @@ def _atmosphere(image: Array, look: Look, height: Array, weather: np.random.Gene
     """
     veil = np.exp(0.5 * _long_noise(height.shape, weather, 3.2, np.inf) - height / 1800)
     for band, strength in zip(image, (0.55, 0.75, 1.0, 0.3), strict=True):
-        depth = np.clip(1.5 * look.haze * strength * veil, 0, 0.4)
+        depth = np.clip(look.haze * strength * veil, 0, 0.4)
         around = _wide(band, 60)
         band += depth * (0.35 + 0.6 * around - band)
 
