@@ -287,7 +287,7 @@ class Setting:
         fraction_above: of the frame, above the equilibrium line of 2001.
         warming_m: by which the line has risen since.
         debris: median over the glaciers of the fraction of the ablation zone under debris.
-        sheet: whether the ice sheet enters the area, from the side where the fjord ends.
+        sheet: whether the ice sheet enters the area, from the relief's ``sheet_side``.
     """
 
     relief: Relief
@@ -368,7 +368,7 @@ def build_landscape(rows: int, cols: int, setting: Setting, rng: np.random.Gener
         rng: of all noise.
     """
     shape = (rows // FACTOR + 2 * MARGIN, cols // FACTOR + 2 * MARGIN)
-    relief = replace(setting.relief, sheet_side=_sheet_side(setting))
+    relief = setting.relief if setting.sheet else replace(setting.relief, sheet_side=None)
     bed, shore_km = make_bed(shape, relief, rng)
     frame = np.s_[MARGIN:-MARGIN, MARGIN:-MARGIN]
     line = float(np.quantile(bed[frame], 1 - setting.fraction_above))
@@ -424,15 +424,6 @@ def build_landscape(rows: int, cols: int, setting: Setting, rng: np.random.Gener
         melange=inner(_melange(sea, ice, sheet_ice, rng)),
         equilibrium_m=line + setting.warming_m,
     )
-
-
-def _sheet_side(setting: Setting) -> str | None:
-    """Return the side of the ice sheet: unless the relief says it, where the fjord's end is."""
-    if not setting.sheet or setting.relief.sheet_side:
-        return setting.relief.sheet_side if setting.sheet else None
-    row, col = setting.relief.fjord[1]
-    inside = {"north": row, "south": 1 - row, "west": col, "east": 1 - col}
-    return min(inside, key=lambda side: inside[side])
 
 
 class _Sheet:
@@ -685,7 +676,7 @@ def _along_flow(
 def _melange(sea: Array, ice: Array, sheet: Array, rng: np.random.Generator) -> Array:
     """Return the density of floating ice.
 
-    Closed before the calving front of the ice sheet's outlet, loose floes beyond, and icebergs
+    Closed before the calving front of the ice sheet's outlet, thinning beyond, and single icebergs
     whose areas follow a power law of exponent -1.9 (Sulak et al. 2017, Annals of Glaciology 58).
     """
     wide = np.s_[::4, ::4]
@@ -698,36 +689,24 @@ def _melange(sea: Array, ice: Array, sheet: Array, rng: np.random.Generator) -> 
     if calving.any():
         away_km = ndimage.distance_transform_edt(~calving) * 4 * PIXEL_M / 1000
     scale = 1.0 if sheet.any() else 0.1
-    loose = 1.2 + 0.5 * drift - 0.9 * away_km / scale
-    closed = 1.5 * (1.3 + 0.4 * drift - away_km / scale)
-    # Floes of some 10 to 50 m: where they lie close, only leads are left between them.
-    close = refine(np.clip(np.maximum(closed, loose - 1), -9, 3), 4, order=1)
-    floes = power_noise(sea.shape, rng, exponent=1.5, longest=12)
-    floating = np.clip(0.6 + close + 0.4 * floes, 0, 1) * np.clip(0.8 + 0.1 * floes, 0, 1)
+    closed = 2 * (1.4 + 0.5 * drift - away_km / scale)
+    loose = 0.6 * np.exp(-away_km / (1.5 * scale)) * np.clip(0.6 + 0.6 * drift, 0, 1)
+    floating = refine(np.clip(np.maximum(closed, loose), 0, 1), 4, order=1)
 
     density = water * (0.02 + 0.6 * scale * np.exp(-away_km / 5)) * np.exp(0.7 * drift)
     number = rng.poisson(density.sum() * 0.1)
     cells = rng.choice(water.size, number, p=density.ravel() / density.sum())
-    row, col = (
-        np.minimum(4 * at + rng.integers(0, 4, number), size - 1)
-        for at, size in zip(np.unravel_index(cells, water.shape), sea.shape, strict=True)
-    )
-    area = np.minimum(30 * rng.random(number) ** (-1 / 0.9), 1.5e4)
-    np.add.at(floating, (row, col), np.minimum(area / PIXEL_M**2, 1))
-    turn, long = rng.uniform(0, np.pi, number), rng.uniform(1, 1.8, number)
-    for berg in np.flatnonzero(area > 2 * PIXEL_M**2):
-        radius = np.sqrt(area[berg] / np.pi) / PIXEL_M
-        reach = int(1.8 * radius) + 2
-        low, left = max(row[berg] - reach, 0), max(col[berg] - reach, 0)
-        part = np.s_[low : row[berg] + reach, left : col[berg] + reach]
-        y, x = (
-            np.indices(floating[part].shape)
-            - np.array([row[berg] - low, col[berg] - left])[:, None, None]
-        )
-        ahead = (np.cos(turn[berg]) * x + np.sin(turn[berg]) * y) / long[berg]
-        aside = (np.cos(turn[berg]) * y - np.sin(turn[berg]) * x) * long[berg]
-        apart = np.maximum(np.hypot(ahead, aside), 0.9 * np.abs(ahead + 0.4 * aside))
-        floating[part] = np.maximum(floating[part], np.clip(radius + 0.5 - apart, 0, 1))
+    row, col = (4 * at + rng.integers(0, 4, number) for at in np.unravel_index(cells, water.shape))
+    radius = np.sqrt(np.minimum(30 * rng.random(number) ** (-1 / 0.9), 1.5e4) / np.pi) / PIXEL_M
+    stretch = rng.uniform(1, 1.6, number) * np.exp(1j * rng.uniform(0, np.pi, number))
+    for size, axis, down, right in zip(radius, stretch, row, col, strict=True):
+        reach = int(1.6 * size) + 1
+        part = np.s_[max(down - reach, 0) : down + reach, max(right - reach, 0) : right + reach]
+        y, x = np.ogrid[part]
+        turned = (x - right + 1j * (y - down)) * axis
+        apart = np.hypot(turned.real / abs(axis) ** 2, turned.imag)
+        whole = np.clip(size + 0.5 - apart, 0, min(1, np.pi * size**2))
+        floating[part] = np.maximum(floating[part], whole)
     return np.where(sea, np.clip(floating, 0, 1), 0).astype(np.float32)
 
 
