@@ -616,7 +616,7 @@ def _along_flow(
     row, col, load = upstream(top, cover, walls * np.exp(0.9 * patchy), cell_m)
     origin = np.stack([row, col])
     jump = np.sqrt(sum(part**2 for field in origin for part in np.gradient(field)))
-    suture = np.clip(jump / 8 - 0.75, 0, 1) * cover
+    suture = np.clip(ndimage.gaussian_filter(jump, 1) / 4 - 0.75, 0, 1) * cover
     # Some tributaries bring much rock, most little.
     bringing = ndimage.map_coordinates(patchy, origin, order=1, mode="nearest")
 
@@ -629,7 +629,7 @@ def _along_flow(
     score = np.log(load + 0.1) + 5 * np.clip(down, -1, 1)
     score += 0.25 * power_noise(shape, rng, exponent=2, longest=25)
     wanted = np.minimum(debris * np.exp(0.6 * rng.standard_normal(count)), 0.4)
-    wanted = np.where(rng.random(count) < 0.08, rng.uniform(0.5, 0.8, count), wanted)
+    wanted = np.where(rng.random(count) < 0.06, rng.uniform(0.5, 0.8, count), wanted)
     wanted[0] = 0.01
     # Within each glacier the highest scores are under debris.
     order = np.lexsort((score[melting], number))
@@ -642,7 +642,7 @@ def _along_flow(
     limits = total / np.maximum(weight, 1e-6) + 9 * (weight < 1e-3)
     medial = 2 * suture - 2.6 + np.minimum(bringing, 1.5) - (numbers == 0)
     score = np.maximum(np.clip((score - limits) / 0.4, -2, 2), medial)
-    score = np.minimum(score, 8 * below) - 4 * ~cover
+    score = np.minimum(score, 12 * below - 0.5) - 4 * ~cover
     score = refine(score, 2, order=1) + 0.2 * power_noise(ice.shape, rng, exponent=2, longest=12)
     cover_fine = np.where(ice, np.clip(score + 0.5, 0, 1), 0).astype(np.float32)
 

@@ -2,10 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
+import pytest
+from scipy import ndimage
 
 from glacier_utils.synthetic import glaciers
-from glacier_utils.synthetic.glaciers import Climate
+from glacier_utils.synthetic.glaciers import Climate, Setting, inner
+from glacier_utils.synthetic.terrain import Relief
+
+SETTING = Setting(
+    Relief(2200, fjord=((0.68, -0.1), (0.4, 1.1)), fjord_km=1.2, grain_km=5, roughness=1.0,
+           sheet_side="east"),
+    fraction_above=0.2, warming_m=55, debris=0.1, sheet=True,
+)  # fmt: skip
+
+
+def build(setting: Setting, patches: int) -> glaciers.Landscape:
+    size = 128 * patches
+    return glaciers.build_landscape(size, size, setting, np.random.default_rng(3))
+
+
+@pytest.fixture(scope="module")
+def with_sheet() -> glaciers.Landscape:
+    return build(SETTING, 4)
+
+
+@pytest.fixture(scope="module")
+def without_sheet() -> glaciers.Landscape:
+    return build(dataclasses.replace(SETTING, sheet=False), 4)
 
 
 def test_ice_without_balance_spreads_and_keeps_its_volume():
@@ -67,3 +93,88 @@ def test_shade_knows_north():
     falling_north = 10.0 * rows
     assert (glaciers.shade(falling_north, 10) > 0).all()
     assert (glaciers.shade(-falling_north, 10) < 0).all()
+
+
+def test_held_ice_keeps_its_height_and_feeds_its_surroundings():
+    bed, sea = np.zeros((30, 30)), np.zeros((30, 30), bool)
+    held = np.full(bed.shape, -1e4)
+    held[:, :10] = 300
+    melting = Climate(1000, gain=0.001)
+    ice = glaciers.grow(bed, sea, 80, melting, years=40, step=2, held=held)
+    assert (ice[:, :10] == 300).all()
+    assert (ice[:, 10] > 20).all()
+    assert not ice[:, 25:].any()
+
+
+def test_finer_cells_keep_their_numbers_and_cut_corners():
+    labels = np.array([[1, 1, 1], [1, 2, 2], [1, 2, 2]])
+    fine = glaciers._double(labels)
+    assert fine.shape == (6, 6)
+    assert fine[2, 2] == 1
+    cut = fine == np.kron(labels, np.ones((2, 2), int))
+    assert cut.sum() == 35
+
+
+def test_ice_sheet_is_number_zero_and_calves_with_a_cliff(with_sheet):
+    sheet, ice = with_sheet.sheet_around, with_sheet.ice_around
+    assert sheet.any()
+    assert (ice & ~sheet).any()
+    assert not (sheet & ~ice).any()
+    assert (with_sheet.glacier_around[sheet] == 0).all()
+    assert (with_sheet.glacier_around[ice & ~sheet] > 0).all()
+    front = inner(sheet) & ndimage.binary_dilation(with_sheet.fjord)
+    assert front.any()
+    cliff = np.median(with_sheet.height[front])
+    assert 15 < cliff < 120
+    assert np.median(with_sheet.height[inner(sheet)]) > 3 * cliff
+
+
+def test_melange_is_closed_before_the_front_and_only_at_sea(with_sheet, without_sheet):
+    front = inner(with_sheet.sheet_around)
+    near = ndimage.binary_dilation(front, iterations=10) & with_sheet.fjord
+    assert with_sheet.melange[near].mean() > 0.7
+    for landscape in (with_sheet, without_sheet):
+        assert not landscape.melange[~landscape.fjord].any()
+        assert not (landscape.fjord & landscape.ice).any()
+        assert (landscape.height[landscape.fjord] == 0).all()
+
+
+def test_no_ice_sheet_where_none_is_asked_for(without_sheet):
+    assert not without_sheet.sheet_around.any()
+    assert (without_sheet.glacier_around > 0).all()
+
+
+def test_glaciers_have_drawn_back_and_none_is_too_small(without_sheet):
+    now, then = without_sheet.ice_around, without_sheet.ice_2001_around
+    assert not (now & ~then).any()
+    assert 0.7 < now.sum() / then.sum() < 0.99
+    labels, _ = ndimage.label(now)
+    assert np.bincount(labels.ravel())[1:].min() >= 0.05e6 / 100
+
+
+@pytest.mark.parametrize("name", ["with_sheet", "without_sheet"])
+def test_debris_lies_low_on_the_tongues(name, request):
+    landscape = request.getfixturevalue(name)
+    melting = landscape.ice & (landscape.height < landscape.equilibrium_m)
+    covered = landscape.debris > 0.5
+    assert not (covered & ~landscape.ice).any()
+    assert not covered[landscape.height > landscape.equilibrium_m + 20].any()
+    local = melting & ~inner(landscape.sheet_around)
+    assert 0.02 < covered[local].mean() < 0.6
+    assert landscape.height[covered & local].mean() < landscape.height[local].mean()
+
+
+def test_textures_of_the_ice_are_in_their_ranges(with_sheet):
+    ice = with_sheet.ice
+    assert abs(with_sheet.stripes[ice].mean()) < 0.5
+    assert 0.5 < with_sheet.stripes[ice].std() < 1.5
+    assert with_sheet.crevasses.min() >= 0
+    assert with_sheet.crevasses.max() <= 1
+    assert not with_sheet.crevasses[~ice].any()
+
+
+def test_same_seed_same_landscape():
+    small = dataclasses.replace(SETTING, sheet=True)
+    first, second = build(small, 2), build(small, 2)
+    for field in dataclasses.fields(first):
+        np.testing.assert_array_equal(getattr(first, field.name), getattr(second, field.name))
