@@ -97,7 +97,7 @@ def moraines(
         rng: of gaps and unevenness.
 
     Returns:
-        The height with sharp ridges of some 10 m along the former margin and lower ones inside it,
+        The height with sharp ridges of some 20 m along the former margin and lower ones inside it,
         and the fraction of fresh bright till and rock.
     """
     half = np.s_[::2, ::2]
@@ -112,11 +112,11 @@ def moraines(
     # Where ice has hardly moved there is no ridge, and steep walls keep no till.
     holds = np.clip((1.1 - slope) / 0.5, 0, 1) * ~today * ~sea[half]
     left = np.clip((gap - 40) / 60, 0, 1)
-    width = np.where(margin > 0, 22.0, 14.0)
-    size = np.clip(10 + 6 * uneven, 0, 25)
+    width = np.where(margin > 0, 28.0, 18.0)
+    size = np.clip(20 + 10 * uneven, 0, 40)
     ridge = size * left * holds * np.exp(-np.abs(margin) / width)
     part = gap / np.maximum(gap - margin, 1.0)
-    for stage, tall in ((0.3, 2.5), (0.62, 4.0)):
+    for stage, tall in ((0.3, 4.0), (0.62, 7.0)):
         apart = (part - stage + 0.04 * uneven) * (gap - margin)
         pushed = tall * np.clip(0.6 + uneven, 0, 1.5) * np.exp(-np.abs(apart) / 15)
         ridge += pushed * left * holds * (margin < -40)
@@ -317,7 +317,7 @@ def turbidity(
         np.maximum.at(fed, ids, part[rows // size, cols // size])
         flour = least + np.clip(2.5 * fed, 0, 1) ** 0.7 * (most - least)
         flour = np.clip(
-            flour * rng.uniform(0.6, 1.15, fed.size) + rng.uniform(0, 0.1, fed.size), 0, 1
+            flour * rng.uniform(0.45, 1.15, fed.size) + rng.uniform(0, 0.1, fed.size), 0, 1
         )
         result[rows, cols] = flour[ids]
     running = river > 0

@@ -436,6 +436,13 @@ def make_bed(
 
     height = carve_troughs(height, outlets, rng)
     height = carve_cirques(height, outlets, 0.3 * relief.summit, rng, height.size // 1500)
+    # Ice scoured the uplands to knobs and hollows, which hold small lakes.
+    above = height - ndimage.gaussian_filter(height, 12)
+    even = np.clip(
+        1 - np.hypot(*gradient(ndimage.gaussian_filter(height, 2), COARSE_M)) / 0.4, 0, 1
+    )
+    knobs = power_noise(shape, rng, exponent=2.6, longest=12)
+    height += 14 * knobs * even * np.clip(0.5 + above / 80, 0, 1)
     # The walls of the fjord's trough; under the ice sheet its floor climbs to some 350 m.
     away_km = np.maximum(middle_km - half, 0)
     floor = np.clip((inland - 0.25) / 0.75, 0, 1) * 500 - 110 * (inland > 0)
