@@ -22,6 +22,8 @@ COARSE_M = 80.0
 """Cell size in m of the grid on which rivers and ice flow."""
 TILES = (896, 704)
 """Sizes in pixels of the periodic tiles that large fields of noise are made of."""
+SIDES = {"north": (0, 0), "south": (0, 1), "west": (1, 0), "east": (1, 1)}
+"""Axis of a side of the frame, and at which end of it."""
 NOISE_CELL = 8
 """Pixels a cell of the grid on which the long waves of large fields of noise are made."""
 
@@ -280,8 +282,7 @@ def carve_cirques(
         across = np.hypot(rows, cols) / radius
         distance = np.maximum(across + ragged[near], 0)
         bowl = height[row, col] - 20 + radius * COARSE_M * (0.55 * distance**3.5 + 0.1 * along)
-        inside = (across < 1.8) & (along > -1.0)
-        carved[near] = np.where(inside, np.minimum(carved[near], bowl), carved[near])
+        carved[near] = np.where(across < 1.8, np.minimum(carved[near], bowl), carved[near])
         free[near] &= across > 1.6
     return ndimage.gaussian_filter(carved, 0.6)
 
@@ -425,7 +426,11 @@ def make_bed(
     start = 25 + 5 * power_noise(wide.shape, rng, exponent=3)
     start = np.where(wide, low, np.maximum(start, low + 1))
     first = erode(start, wide, _blocks(uplift, 4, np.mean), steps=60, creep=0.3, rng=rng)
-    (height,) = _bend([refine(first, 4)[: shape[0], : shape[1]]], rng)
+    # Moved sideways by some 200 m, no ridge runs straight along the grid.
+    bent = np.indices(shape, dtype=np.float32)
+    bent += [2.5 * power_noise(shape, rng, exponent=4, longest=40) for _ in range(2)]
+    height = refine(first, 4)[: shape[0], : shape[1]]
+    height = ndimage.map_coordinates(height, bent, order=1, mode="nearest")
     # Uplands stand higher than rivers alone leave them: ice wears valleys more than crests.
     peak = np.quantile(height[inland < 0.1], 0.998)
     height = relief.summit * np.clip(height / peak, 0, 1.2) ** 0.8
@@ -465,22 +470,12 @@ def _blocks(field: Array, factor: int, how: Callable[..., Array]) -> Array:
     )
 
 
-def _bend(fields: list[Array], rng: np.random.Generator) -> list[Array]:
-    """Move the ground sideways by some 200 m, so that no ridge runs straight along the grid."""
-    shape = fields[0].shape
-    at = np.indices(shape, dtype=np.float32)
-    at += [2.5 * power_noise(shape, rng, exponent=4, longest=40) for _ in range(2)]
-    return [ndimage.map_coordinates(field, at, order=1, mode="nearest") for field in fields]
-
-
 def _inland(shape: tuple[int, int], relief: Relief, rng: np.random.Generator) -> Array:
     """Return 0 outside the ice sheet's margin, rising to 1 at the side that it comes from."""
     if relief.sheet_side is None:
         return np.zeros(shape)
-    axis = 0 if relief.sheet_side in ("north", "south") else 1
-    part = np.indices(shape)[axis] / (shape[axis] - 1)
-    if relief.sheet_side in ("north", "west"):
-        part = 1 - part
+    axis, end = SIDES[relief.sheet_side]
+    part = np.abs(np.indices(shape)[axis] / (shape[axis] - 1) - (1 - end))
     reach = min(0.4, 11_000 / COARSE_M / shape[axis])
     uneven = 0.12 * power_noise(shape, rng, exponent=3.5, longest=80)
     return np.clip(1 + (part - 1) / reach + uneven * (part < 1), 0, 1)
@@ -499,9 +494,8 @@ def _fjord_distance(shape: tuple[int, int], relief: Relief, rng: np.random.Gener
     ends = np.array(relief.fjord, float)
     if relief.sheet_side is not None:
         # The trough goes on below the ice, to the frame and beyond it.
-        axis = 0 if relief.sheet_side in ("north", "south") else 1
-        edge = -0.1 if relief.sheet_side in ("north", "west") else 1.1
-        ends[np.abs(ends[:, axis] - edge).argmin(), axis] = edge
+        axis, end = SIDES[relief.sheet_side]
+        ends[np.abs(ends[:, axis] - end).argmin(), axis] = 1.2 * end - 0.1
     (row0, col0), (row1, col1) = ends
     along = np.linspace(0, 1, 1500)
     bend = sum(
