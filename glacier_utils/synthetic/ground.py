@@ -158,7 +158,7 @@ def rivers(
     ).clip(-1.5, 1.5)
     river = _draw(ice.shape, tree, water, channel, at * CELL)
 
-    plain, along, across = _floors(ground, tree, channel & (melt > 2.5) & (melt > 0.1 * water))
+    plain, along, across = _floors(ground, tree, channel & (melt > 4.0) & (melt > 0.3 * water))
     rows, cols = ice.shape
     edge = power_noise(ice.shape, rng, exponent=2.7, longest=30)
     sandur = refine(plain, CELL, order=1)[:rows, :cols]
@@ -188,20 +188,21 @@ def _draw(shape: tuple[int, int], tree: Drainage, water: Array, channel: Array, 
     across = (end - start)[::-1] * np.array([[1.0], [-1.0]])
     across = across / np.maximum(np.hypot(*across), 1e-6)
     steps, lanes = 12, 3
-    total = np.zeros(shape[0] * shape[1])
+    places, amounts = [], []
     for t in (np.arange(steps) + 0.5) / steps:
         middle = (1 - t) ** 2 * start + 2 * t * (1 - t) * bend + t**2 * end
         for lane in (np.arange(lanes) - 1) / lanes:
-            row, col = middle + lane * width * across - 0.5
-            first = np.floor(row), np.floor(col)
+            at_row, at_col = middle + lane * width * across - 0.5
             for i in (0, 1):
                 for j in (0, 1):
-                    r, c = first[0] + i, first[1] + j
-                    share = (1 - np.abs(row - r)) * (1 - np.abs(col - c))
-                    inside = (r >= 0) & (c >= 0) & (r < shape[0]) & (c < shape[1])
-                    index = (r * shape[1] + c)[inside].astype(np.int64)
-                    amount = (share * width * length / (steps * lanes))[inside]
-                    total += np.bincount(index, amount, minlength=total.size)
+                    row, col = np.floor(at_row) + i, np.floor(at_col) + j
+                    near = (1 - np.abs(at_row - row)) * (1 - np.abs(at_col - col))
+                    inside = (row >= 0) & (col >= 0) & (row < shape[0]) & (col < shape[1])
+                    places.append((row * shape[1] + col)[inside].astype(np.int64))
+                    amounts.append((near * width * length / (steps * lanes))[inside])
+    total = np.bincount(
+        np.concatenate(places), np.concatenate(amounts), minlength=shape[0] * shape[1]
+    )
     return np.minimum(total, 1.0).reshape(shape).astype(np.float32)
 
 
