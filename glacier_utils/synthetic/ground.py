@@ -59,8 +59,8 @@ def lakes(height: Array, ice: Array, old_ice: Array, sea: Array) -> tuple[Array,
 
     rows, cols = height.shape
     fine = np.repeat(np.repeat(ndimage.maximum_filter(level, 3), CELL, 0), CELL, 1)
-    near = ndimage.gaussian_filter((level > -np.inf).astype(np.float32), 0.7)
-    near = refine(near, CELL)[:rows, :cols] > 0.3
+    near = ndimage.gaussian_filter((level > -np.inf).astype(np.float32), 1.0)
+    near = refine(near, CELL)[:rows, :cols] > 0.12
     water = (height < fine - 0.2) & near & ~ice & ~sea
     labels, number = ndimage.label(water)
     labels[np.bincount(labels.ravel())[labels] < 30] = 0
@@ -272,7 +272,7 @@ def _braids(
     # Half the difference of the distances is the way to the border, in widths of a bar.
     border_m = (second - first) / 2 * bar_m[1]
     # Channels are widest in the middle of the plain; some have fallen dry.
-    half_m = (6.5 + 4 * uneven) * np.clip(1.15 - np.abs(y) / 6, 0, 1)
+    half_m = (5.5 + 4 * uneven) * np.clip(1.15 - np.abs(y) / 6, 0, 1)
     return np.clip((half_m - border_m) / PIXEL_M + 0.5, 0, 1) * (half_m > 2)
 
 
@@ -316,7 +316,7 @@ def turbidity(
         ids = labels[rows, cols]
         fed = np.zeros(number + 1)
         np.maximum.at(fed, ids, part[rows // size, cols // size])
-        flour = least + np.clip(2.5 * fed, 0, 1) ** 0.7 * (most - least)
+        flour = least + np.clip(1.3 * fed, 0, 1) ** 0.8 * (most - least)
         flour = np.clip(
             flour * rng.uniform(0.45, 1.15, fed.size) + rng.uniform(0, 0.1, fed.size), 0, 1
         )
