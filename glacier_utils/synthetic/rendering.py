@@ -26,6 +26,8 @@ PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 SCORES = (-2.326, -1.645, -0.674, 0.0, 0.674, 1.645, 2.326)
 """Standard scores of the percentiles."""
 Seed = tuple[int, ...]
+STRIP = 128
+"""Rows that are painted at a time."""
 
 
 SPECTRA = {
@@ -151,10 +153,11 @@ def render(
     cover = cover_ground(landscape, look, season, seed)
     image, surface = paint(landscape, look, season, cover)
     height = _micro_relief(landscape, cover)
+    del cover
     direct, shadow = (inner(field) for field in sunlight(height, season.zenith, season.azimuth))
     weather = np.random.default_rng((*seed, 1))
     opacity, dimmed = _cloud(surface.shape, season, weather, cloud)
-    _light(image, inner(height), direct * (1 - dimmed))
+    _light(image, direct * (1 - dimmed))
     _atmosphere(image, look, inner(height), weather)
     for band, white in zip(image, (0.74, 0.76, 0.79, 0.77), strict=True):
         band += opacity * (white - band)
@@ -196,79 +199,72 @@ def cover_ground(landscape: Landscape, look: Look, season: Season, seed: Seed) -
     """
     ground, weather = np.random.default_rng(seed[:-1]), np.random.default_rng(seed)
     height, shape, line = landscape.height, landscape.height.shape, landscape.equilibrium_m
-    slope = np.hypot(*gradient(height, PIXEL_M))
-    hollow = np.clip(_wide(height, 12) - _wide(height, 3), -20, 20)
-    turned = _wide(height, 6, north=True)
-    broad = _long_noise(shape, ground, 3, 250)
-    mottle = power_noise(shape, ground, exponent=1.6, longest=40)
     gully = _downslope(height, ground)
+    mottle = power_noise(shape, ground, exponent=1.6, longest=40)
+    slope = np.hypot(*gradient(height, PIXEL_M))
+
+    # What varies over some 100 m is made on cells of 40 m.
+    mean = _blocks(height, 4)
+    hollow = np.clip(ndimage.gaussian_filter(mean, 3) - mean, -20, 20)
+    turned = shade(ndimage.gaussian_filter(mean, 1.5), 4 * PIXEL_M)
+
+    def wide(rng: np.random.Generator, exponent: float, longest: float) -> Array:
+        return power_noise(mean.shape, rng, exponent=exponent, longest=longest)
 
     # Snow lies where it drifted in spring, so both dates share most of their pattern.
-    drift = 0.9 * power_noise(shape, ground, exponent=1.8, longest=70, shortest=3)
-    drift += 0.3 * _long_noise(shape, weather, 2, 40)
-    above = height - (line + season.snow_line_m) + 70 * turned
-    on_ice = above + 0.4 * look.patchiness * drift + 4 * hollow + 18 * landscape.stripes
-    off_ice = above + look.patchiness * drift + 11 * hollow + 80 * turned - 60 * gully
-    off_ice -= 550 * np.clip(slope - 0.6, 0, 1)
-    snow = np.where(landscape.ice, on_ice / 90 + 1.7, off_ice / 60 + 0.1)
+    drift = power_noise(shape, ground, exponent=1.8, longest=70, shortest=3)
+    drift *= 0.9 * look.patchiness
+    lee = 75 * turned + 5 * hollow + 0.15 * look.patchiness * wide(weather, 2, 10)
+    lee = refine(lee, 4, order=1)
+    snow = height - (line + season.snow_line_m) + lee
+    on_ice = (snow + 0.4 * drift + 18 * landscape.stripes) / 90 + 1.7
+    snow += drift + lee - 60 * gully - 550 * np.clip(slope - 0.6, 0, 1)
+    snow = np.clip(np.where(landscape.ice, on_ice, snow / 60 + 0.1), 0, 1)
+    del on_ice, drift, lee
 
     # Plants thrive low down, in hollows and near water, on slopes to the sun, not on steep or
     # freshly bared ground.
-    wet = _wide((landscape.river + landscape.lake).astype(np.float32), 12)
-    green = (0.55 * line - height) / 220 + 0.5 * look.vegetation + 0.35 * broad + 0.35 * mottle
-    green += 0.08 * hollow + 0.012 * np.clip(_wide(height, 48) - height, -100, 150)
-    green += 2 * np.sqrt(np.clip(wet, 0, 1)) - 0.6 * turned - 4 * landscape.till
+    wet = ndimage.gaussian_filter(_blocks(landscape.river + landscape.lake, 4), 3)
+    broad = wide(ground, 3, 60)
+    low = np.clip(ndimage.gaussian_filter(mean, 12) - mean, -100, 150)
+    green = 0.35 * broad + 0.08 * hollow + 0.012 * low + 2 * np.sqrt(np.clip(wet, 0, 1))
+    green = refine(green - 0.6 * turned + 0.5 * look.vegetation, 4, order=1)
+    green += (0.55 * line - height) / 220 + 0.35 * mottle - 4 * landscape.till
     green -= 0.9 * gully * np.clip(slope / 0.3, 0.4, 1) + 5 * np.clip(slope - 0.5, 0, 1)
+    del slope
 
     # Gneiss lies in bands, folded and some 400 m wide.
     strike = ground.uniform(0, np.pi)
-    across = np.arange(shape[0])[:, None] * np.cos(strike) + np.arange(shape[1]) * np.sin(strike)
-    fold = across / 7 + 7 * _long_noise(shape, ground, 3, 400) + broad
-    units = (np.sin(fold) + 0.5 * np.sin(4.3 * fold)).astype(np.float32)
-    rock = look.rock_level + look.layers * units + 0.3 * broad + 0.3 * mottle + 0.4 * gully
-    fresh = _long_noise(shape, weather, 2.5, 150)
+    fold = refine(7 * wide(ground, 3, 100) + broad, 4, order=1)
+    fold += np.arange(shape[0], dtype=np.float32)[:, None] * np.float32(np.cos(strike) / 7)
+    fold += np.arange(shape[1], dtype=np.float32) * np.float32(np.sin(strike) / 7)
+    rock = look.layers * (np.sin(fold) + 0.5 * np.sin(4.3 * fold)) + look.rock_level
+    rock += 0.3 * mottle + 0.4 * gully
+    fresh = refine(wide(weather, 2.5, 40), 4, order=1)
     hue = power_noise(shape, ground, exponent=2, longest=80)
-    floes = _floes(landscape, season, weather)
-    return Cover(np.clip(snow, 0, 1), fresh, green, rock, mottle, hue, floes)
-
-
-def _long_noise(
-    shape: tuple[int, int], rng: np.random.Generator, exponent: float, longest: float
-) -> Array:
-    """Return ``power_noise`` without waves below some 80 m, made on cells of 40 m."""
-    cells = (shape[0] // 4, shape[1] // 4)
-    return refine(power_noise(cells, rng, exponent=exponent, longest=longest / 4), 4, order=1)
-
-
-def _wide(field: Array, sigma: float, *, north: bool = False) -> Array:
-    """Blur by some pixels, on larger cells; ``north``: how far it turns from the sun then."""
-    cell = 2 if sigma < 12 else 4 if sigma < 24 else 8
-    mean = _blocks(field, cell)
-    mean = ndimage.gaussian_filter(mean, sigma / cell, truncate=3)
-    return refine(shade(mean, cell * PIXEL_M) if north else mean, cell, order=1)
+    return Cover(snow, fresh, green, rock, mottle, hue, _floes(landscape, season, weather))
 
 
 def _blocks(field: Array, cell: int) -> Array:
     """Return the mean of blocks of ``cell`` pixels."""
     rows, cols = field.shape
-    return field.reshape(rows // cell, cell, cols // cell, cell).mean((1, 3))
+    part = field.reshape(rows, cols // cell, cell).mean(2, dtype=np.float32)
+    return part.reshape(rows // cell, cell, cols // cell).mean(1)
 
 
 def _downslope(height: Array, rng: np.random.Generator) -> Array:
     """Return noise drawn out over 160 m down the slope, as fans and gullies are."""
     mean = _blocks(height, 2)
     east, north = gradient(ndimage.gaussian_filter(mean, 2), 2 * PIXEL_M)
-    steep = np.hypot(east, north) + 0.02
+    steep = np.hypot(east, north) + np.float32(0.02)
     rows, cols = np.indices(mean.shape, dtype=np.float32)
-    row, col = rows - north / steep, cols + east / steep
-    total = power_noise(mean.shape, rng, exponent=1.2, longest=24)
-    for _ in range(3):
-        at = np.stack([row, col])
-        total, row, col = (
-            base + ndimage.map_coordinates(field, at, order=1, mode="nearest")
-            for base, field in ((total, total), (0, row), (0, col))
-        )
-    return refine((total / total.std()).astype(np.float32), 2, order=1)
+    noise = power_noise(mean.shape, rng, exponent=1.2, longest=24)
+    drawn = np.zeros_like(noise)
+    for step in range(-4, 4):
+        row = np.clip(np.rint(rows - step * north / steep), 0, mean.shape[0] - 1)
+        col = np.clip(np.rint(cols + step * east / steep), 0, mean.shape[1] - 1)
+        drawn += noise[row.astype(np.intp), col.astype(np.intp)]
+    return refine(drawn / drawn.std(), 2, order=1)
 
 
 def _floes(landscape: Landscape, season: Season, weather: np.random.Generator) -> Array:
@@ -279,7 +275,8 @@ def _floes(landscape: Landscape, season: Season, weather: np.random.Generator) -
     if sea[0].size == 0:
         return cover
     dense = density[sea]
-    drifting = np.exp(2 * _long_noise(density.shape, weather, 3, 200)[sea] - 2)
+    drifting = power_noise(_blocks(density, 4).shape, weather, exponent=3, longest=50)
+    drifting = np.exp(2 * drifting[sea[0] // 4, sea[1] // 4] - 2)
     here = 0.8 * dense**2
     for longest, share, sharp in (
         (40, 0.7 * dense, 0.6), (6, 0.3 * dense, 2), (16, 0.1 * dense, 3),
@@ -293,39 +290,32 @@ def _floes(landscape: Landscape, season: Season, weather: np.random.Generator) -
     return cover
 
 
-def surfaces(landscape: Landscape, cover: Cover) -> Iterator[tuple[int, Array]]:
+def surfaces(
+    landscape: Landscape, cover: Cover, rows: slice = slice(None)
+) -> Iterator[tuple[int, Array]]:
     """Yield the code and the fraction of every surface; they sum to one.
 
     Args:
         landscape: the area.
         cover: of the ground.
+        rows: of the frame.
     """
-    left = _soft(landscape.ice)
-    bare = left * (1 - cover.snow)
-    yield 8, left - bare
-    yield 9, bare * landscape.debris
-    yield 7, bare * (1 - landscape.debris)
-    left = 1 - left
-    for code, mask in ((4, landscape.fjord), (5, landscape.lake), (6, landscape.melt_lake)):
-        part = np.minimum(_soft(mask), left)
-        left -= part
-        if code == 4:
-            yield 11, part * cover.floes
-            part *= 1 - cover.floes
-        yield code, part
-    tundra = 0.95 / (1 + np.exp(-1.6 * cover.green))
-    for code, part in (
-        (12, landscape.river), (10, cover.snow), (3, landscape.sediment), (2, tundra)
+    ice, snow = landscape.ice[rows].astype(np.float32), cover.snow[rows]
+    bare, debris = ice * (1 - snow), landscape.debris[rows]
+    yield 8, ice - bare
+    yield 9, bare * debris
+    yield 7, bare * (1 - debris)
+    left = 1 - ice
+    sea, tundra = landscape.fjord[rows], 0.95 / (1 + np.exp(-1.6 * cover.green[rows]))
+    for code, field in (
+        (11, sea * cover.floes[rows]), (4, sea), (5, landscape.lake[rows]),
+        (6, landscape.melt_lake[rows]), (12, landscape.river[rows]), (10, snow),
+        (3, landscape.sediment[rows]), (2, tundra),
     ):  # fmt: skip
-        part = left * part
-        left -= part
+        part = left * field
+        left = left - part
         yield code, part
     yield 1, left
-
-
-def _soft(mask: Array) -> Array:
-    """Turn a mask into fractions: a 10 m edge does not follow the pixels."""
-    return ndimage.gaussian_filter(mask.astype(np.float32), 0.5, truncate=3)
 
 
 def paint(landscape: Landscape, look: Look, season: Season, cover: Cover) -> tuple[Array, Array]:
@@ -342,25 +332,32 @@ def paint(landscape: Landscape, look: Look, season: Season, cover: Cover) -> tup
         largest fraction, uint8 ``[row, col]``.
     """
     shape = landscape.height.shape
-    image = np.zeros((len(BANDS), *shape), np.float32)
-    surface, most = np.zeros(shape, np.uint8), np.zeros(shape, np.float32)
-    for code, part in surfaces(landscape, cover):
-        np.copyto(surface, code, where=part > most)
-        np.maximum(part, most, out=most)
-        where = np.flatnonzero(part > 0.004)
-        at = partial(np.take, indices=where)
-        kind, score, second = _score(code, at, landscape, season, cover)
-        # Thriving plants are greener than the bands' first two components say.
-        third = 0.3 * at(cover.hue) - 0.15 * at(cover.mottle) - 0.6 * (kind == "tundra") * second
-        for band in range(len(BANDS)):
-            value = reflect(kind, band, score, second, third)
-            if kind == "water":
-                clear = np.clip(1 - at(landscape.turbidity) / 0.25, 0, 1)
-                value += clear * (CLEAR[band] * (1 + 0.1 * score) - value)
-            elif kind == "rock":
-                value *= look.rock_tint[band]
-            image[band].ravel()[where] += at(part) * value
+    image, surface = np.zeros((len(BANDS), *shape), np.float32), np.zeros(shape, np.uint8)
+    for top in range(0, shape[0], STRIP):
+        rows = slice(top, top + STRIP)
+        most = np.zeros_like(cover.snow[rows])
+        for code, part in surfaces(landscape, cover, rows):
+            np.copyto(surface[rows], code, where=part > most)
+            np.maximum(part, most, out=most)
+            where = np.flatnonzero(part > 0.004)
+            at = partial(_pick, rows, where)
+            kind, score, second = _score(code, at, landscape, season, cover)
+            # Thriving plants are greener than the bands' first two components say.
+            third = 0.3 * at(cover.hue) - 0.15 * at(cover.mottle)
+            third -= 0.6 * (kind == "tundra") * second
+            for band in range(len(BANDS)):
+                value = reflect(kind, band, score, second, third)
+                if kind == "water":
+                    clear = np.clip(1 - at(landscape.turbidity) / 0.25, 0, 1)
+                    value += clear * (CLEAR[band] * (1 + 0.1 * score) - value)
+                elif kind == "rock":
+                    value *= look.rock_tint[band]
+                image[band, rows].ravel()[where] += part.take(where) * value
     return image, surface
+
+
+def _pick(rows: slice, where: Array, field: Array) -> Array:
+    return field[rows].take(where)
 
 
 def _score(
@@ -445,39 +442,45 @@ def sunlight(height: Array, zenith: float, azimuth: float) -> tuple[Array, Array
         azimuth: of the sun, degrees; within 45 of south.
     """
     sun, turn = np.radians(zenith), np.radians(azimuth)
-    east, north = gradient(height, PIXEL_M)
-    facing = -np.sin(sun) * (np.sin(turn) * east + np.cos(turn) * north) + np.cos(sun)
-    cosine = facing / np.sqrt(1 + east**2 + north**2)
-
     rows, cols = height.shape
-    moved = np.rint(np.arange(rows) * np.tan(turn)).astype(int)
+    moved = np.arange(rows) * np.tan(turn)
     moved -= moved.min()
-    drop = np.float32(PIXEL_M / (np.tan(sun) * abs(np.cos(turn))))
-    rays = np.full((rows, cols + moved.max()), -np.inf, np.float32)
-    for row, shift in enumerate(moved):
-        rays[row, shift : shift + cols] = height[row] - row * drop
+    whole, part = np.divmod(moved, 1)
+    starts = whole.astype(int)
+    drop = PIXEL_M / (np.tan(sun) * abs(np.cos(turn)))
+    rays = np.full((rows, cols + starts.max() + 1), -1e5, np.float32)
+    for row, (start, far) in enumerate(zip(starts, part, strict=True)):
+        line = height[row] - row * drop
+        rays[row, start] = line[0]
+        rays[row, start + 1 : start + cols] = (1 - far) * line[1:] + far * line[:-1]
     # The sun stands beyond the last row.
     np.maximum.accumulate(rays[::-1], axis=0, out=rays[::-1])
     ceiling = np.full_like(height, -np.inf, dtype=np.float32)
-    for row, shift in enumerate(moved[:-2]):
+    for row, (start, far) in enumerate(zip(starts[:-2], part[:-2], strict=True)):
         # The cell itself and the next do not shade it.
-        ceiling[row] = rays[row + 2, shift : shift + cols] + row * drop
-    cast = np.clip((ceiling - height) / 6 + 0.5, 0, 1)
-    shadow = np.maximum(cast, (cosine <= 0).astype(np.float32))
-    shadow = ndimage.gaussian_filter(shadow, 0.7, truncate=3)
-    direct = np.clip(cosine, 0, None) / np.cos(sun) * (1 - shadow)
-    return direct.astype(np.float32), shadow.astype(np.float32)
+        line = rays[row + 2, start : start + cols + 1]
+        ceiling[row] = (1 - far) * line[:-1] + far * line[1:] + row * drop
+    del rays
+    east, north = gradient(height, PIXEL_M)
+    cosine = -np.sin(sun) * (np.sin(turn) * east + np.cos(turn) * north) + np.cos(sun)
+    cosine /= np.sqrt(1 + east**2 + north**2)
+    del east, north
+    shadow = np.clip((ceiling - height) / 6 + 0.5, 0, 1)
+    np.maximum(shadow, cosine <= 0, out=shadow)
+    direct = np.maximum(cosine, 0) * (1 - shadow) / np.cos(sun)
+    return direct.astype(np.float32, copy=False), shadow.astype(np.float32, copy=False)
 
 
-def _light(image: Array, height: Array, direct: Array) -> None:
+def _light(image: Array, direct: Array) -> None:
     """Put light on each pixel and band: sun, sky, and what bright slopes around send."""
-    steep = np.clip(np.hypot(*gradient(height, PIXEL_M)), 0, 1.5)
     # Level-2A processing takes part of the slope effect out: the exponent keeps the rest.
-    sun = np.minimum(direct, 1.9) ** 0.85
-    # Light from around counts where the sun's is missing: flat sunlit ground is the reference.
-    sent = 0.04 + 0.08 * steep + 0.22 * np.clip(1 - sun, 0, 1)
-    for band, sky in zip(image, SKY, strict=True):
-        band *= (1 - sky) * sun + sky * (1 - 0.2 * steep) + _wide(band, 16) * sent
+    sun = np.minimum(direct, 1.9) ** np.float32(0.85)
+    for first, last in ((0, 3), (3, 4)):
+        around = ndimage.gaussian_filter(_blocks(image[first:last].mean(0), 4), 4, truncate=3)
+        # It counts where the sun's is missing: flat sunlit ground is the reference.
+        sent = refine(around, 4, order=1) * (0.05 + 0.22 * np.clip(1 - sun, 0, 1))
+        for band in range(first, last):
+            image[band] *= (1 - SKY[band]) * sun + 0.95 * SKY[band] + sent
 
 
 def _cloud(
@@ -488,7 +491,8 @@ def _cloud(
     if there:
         rows, cols = (np.arange(size, dtype=np.float32) for size in shape)
         away = np.hypot((shape[0] - rows)[:, None], 1.3 * cols[None]) / (0.34 * min(shape))
-        puffs = _long_noise(shape, weather, 3, 160)
+        cells = (shape[0] // 4, shape[1] // 4)
+        puffs = refine(power_noise(cells, weather, exponent=3, longest=40), 4, order=1)
         opacity = np.clip(0.35 * (1 - away) + 0.16 * puffs, 0, 0.75).astype(np.float32)
         opacity *= np.clip(3 * (1.15 - away), 0, 1)
     length = 1500 * np.tan(np.radians(season.zenith)) / PIXEL_M
@@ -502,20 +506,22 @@ def _atmosphere(image: Array, look: Look, height: Array, weather: np.random.Gene
 
     The veil is strongest in the blue, uneven over kilometres and thinner above high ground.
     """
-    veil = np.exp(0.5 * _long_noise(height.shape, weather, 3.2, np.inf) - height / 1800)
+    cells = (height.shape[0] // 8, height.shape[1] // 8)
+    uneven = refine(np.exp(0.5 * power_noise(cells, weather, exponent=3.2)), 8, order=1)
+    veil = look.haze * uneven * np.exp(-height / 1800)
     for band, strength in zip(image, (0.55, 0.75, 1.0, 0.3), strict=True):
-        depth = np.clip(look.haze * strength * veil, 0, 0.4)
-        around = _wide(band, 60)
-        band += depth * (0.35 + 0.6 * around - band)
+        around = ndimage.gaussian_filter(_blocks(band, 8), 8, truncate=3)
+        around = np.repeat(np.repeat(0.6 * around + 0.35, 8, 0), 8, 1)
+        band += np.clip(strength * veil, 0, 0.4) * (around - band)
 
 
 def _sensor(image: Array, weather: np.random.Generator) -> None:
-    """Blur by the point-spread function (about 0.6 px), add stripes and noise of the detectors."""
+    """Blur by the point-spread function (about 0.7 px), add stripes and noise of the detectors."""
     # The same detectors see every area, along a track that leaves north by some ten degrees.
     gains = np.random.default_rng(20150623).normal(1, 3e-4, (len(BANDS), 2592)).astype(np.float32)
     rows, cols = image.shape[1:]
     for band, gain in zip(image, gains, strict=True):
-        ndimage.gaussian_filter(band, 0.6, truncate=3, output=band)
+        ndimage.gaussian_filter(band, 0.7, truncate=3, output=band)
         band *= sliding_window_view(np.resize(gain, 2592 + cols), cols)[np.arange(rows) // 6 % 2592]
         noise = weather.standard_normal(band.shape, dtype=np.float32)
         band += noise * np.sqrt(0.0012**2 + (0.004 * band) ** 2)
