@@ -233,18 +233,6 @@ def precision_recall(
     return pd.DataFrame({"threshold": threshold, "precision": _over(tp, tp + fp), "recall": recall})
 
 
-def average_precision(curve: pd.DataFrame) -> float:
-    """Return the area under the steps of a ``precision_recall`` curve.
-
-    The sum of (R_k - R_(k+1)) P_k over thresholds: that of scikit-learn with probabilities rounded
-    down to 1 / bins. nan without glacier pixels.
-    """
-    if math.isnan(curve["recall"].iloc[0]):
-        return math.nan
-    steps = -np.diff(np.append(curve["recall"], 0.0))
-    return float(np.sum(steps * curve["precision"].fillna(0.0)))
-
-
 def outcomes(prediction: np.ndarray, label: np.ndarray) -> np.ndarray:
     """Return the outcome of each pixel.
 

@@ -153,26 +153,6 @@ def test_the_curve_is_exact_at_its_thresholds(number, seed, bins):
         assert row.recall == pytest.approx(counts.recall, nan_ok=True)
 
 
-def average_precision(probability, label, **options):
-    return metrics.average_precision(metrics.precision_recall(probability, label, **options))
-
-
-def test_average_precision_like_scikit_learn():
-    rng = np.random.default_rng(3)
-    label = (rng.random(5000) < 0.3).astype(np.uint8)
-    probability = np.clip(rng.normal(0.35 + 0.3 * label, 0.2), 0, 1)
-    expected = reference.average_precision_score(label, probability)
-    assert average_precision(probability, label) == pytest.approx(expected, abs=2e-3)
-    coarse = np.minimum(np.floor(probability * 50), 49) / 50
-    expected = reference.average_precision_score(label, coarse)
-    # Exact for probabilities that are multiples of the step.
-    assert average_precision(coarse + 1e-9, label, bins=50) == pytest.approx(expected)
-
-
-def test_average_precision_without_glacier_is_undefined():
-    assert math.isnan(average_precision(np.array([0.2, 0.8]), np.array([0, 0])))
-
-
 def test_histograms_of_parts_add_up():
     rng = np.random.default_rng(5)
     probability, label = rng.random((100, 8)), rng.integers(0, 2, (100, 8))

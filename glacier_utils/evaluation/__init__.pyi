@@ -1,4 +1,3 @@
-from .bootstrap import ranking as ranking
 from .calibration import uncertainty as uncertainty
 from .comparison import against_baselines as against_baselines
 from .comparison import areas_over_time as areas_over_time
@@ -10,7 +9,6 @@ from .comparison import calibrate as calibrate
 from .comparison import classify_models as classify_models
 from .comparison import clearly_better as clearly_better
 from .comparison import count_blocks as count_blocks
-from .comparison import curves as curves
 from .comparison import first_area as first_area
 from .comparison import judge as judge
 from .comparison import measure_label_bias as measure_label_bias
@@ -27,8 +25,6 @@ from .label_bias import band_curve as band_curve
 from .per_glacier import by_size as by_size
 from .per_glacier import scores_per_glacier as scores_per_glacier
 from .seams import effect_of_windows as effect_of_windows
-from .seams import error_by_distance as error_by_distance
 from .seams import error_near_borders as error_near_borders
-from .seams import gain_by_distance as gain_by_distance
 from .seams import seam_profile as seam_profile
 from .seams import worst_seam as worst_seam

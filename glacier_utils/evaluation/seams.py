@@ -115,71 +115,6 @@ def border_distance(found: np.ndarray, length: int) -> np.ndarray:
     return np.where(beyond < 0, -1 - beyond, beyond).min(axis=1, initial=length)
 
 
-def error_by_distance(
-    probability: np.ndarray, reference: np.ndarray, size: int, *, threshold: float
-) -> pd.DataFrame:
-    """Measure a map's error by a pixel's distance from the nearest border of patches.
-
-    A map of overlapping windows is measured by the distance from the same patches' borders as one
-    that was stitched patch by patch, so that the curves compare like with like: without seams, its
-    curve keeps only what the ground does.
-
-    Args:
-        probability: float [row, col] in 0..1, nan where unknown.
-        reference: uint8 [row, col]: 0, 1, 255.
-        size: side of the patches in px; borders lie at its multiples.
-        threshold: probability from which on a pixel is mapped as glacier.
-
-    Returns:
-        One row per distance: distance_px (0: beside the border; up to 24), pixels (known ones),
-        brier (mean squared difference of probability and reference, Brier 1950), wrong (fraction of
-        pixels of the wrong class), each with _low and _high of the 95 % interval; nan where there
-        is no pixel, or too few blocks. The intervals hold what differs from block to block for
-        every map; how surely two maps differ, ``gain_by_distance`` tells.
-
-    Raises:
-        ValueError: the shapes differ.
-    """
-    near = _patch_distances(reference.shape, size)
-    sums = _sums(probability, reference, near, FARTHEST, threshold)
-    columns: dict[str, Any] = {"distance_px": np.arange(FARTHEST + 1)}
-    columns["pixels"] = sums["pixels"].sum(axis=0)[:-1].astype(np.int64)
-    for name in ("brier", "wrong"):
-        found = [_mean(sums[name][:, d], sums["pixels"][:, d]) for d in range(FARTHEST + 1)]
-        ends = np.array([estimate.interval() for estimate in found])
-        columns[name] = [estimate.value for estimate in found]
-        columns[f"{name}_low"], columns[f"{name}_high"] = ends.clip(0, 1).T
-    return pd.DataFrame(columns)
-
-
-def gain_by_distance(
-    before: np.ndarray, after: np.ndarray, reference: np.ndarray, size: int
-) -> pd.DataFrame:
-    """Measure how much smaller the error of one map is than that of another, by the distance.
-
-    Args:
-        before: probability [row, col] of one map.
-        after: of the other.
-        reference: uint8 [row, col]: 0, 1, 255.
-        size: side of the patches in px.
-
-    Returns:
-        distance_px, gain (Brier score before - after on the same pixels), low and high of its 95 %
-        interval. It is paired: what is hard in a block is hard for both maps.
-
-    Raises:
-        ValueError: the shapes differ.
-    """
-    near = _patch_distances(reference.shape, size)
-    one, other = (_sums(values, reference, near, FARTHEST) for values in (before, after))
-    rows = []
-    for d in range(FARTHEST + 1):
-        pairs = ((sums["brier"][:, d], sums["pixels"][:, d]) for sums in (one, other))
-        found = _difference(*pairs)
-        rows.append((d, found.value, *found.interval()))
-    return pd.DataFrame(rows, columns=["distance_px", "gain", "low", "high"])
-
-
 def error_near_borders(
     maps: Mapping[str, np.ndarray], reference: np.ndarray, size: int
 ) -> pd.DataFrame:
@@ -323,7 +258,6 @@ def _sums(
     reference: np.ndarray,
     distances: tuple[np.ndarray, np.ndarray],
     farthest: int,
-    threshold: float = 0.5,
 ) -> dict[str, np.ndarray]:
     """Sum errors and pixels up [block, distance]; the last distance is all beyond ``farthest``."""
     if probability.shape != reference.shape:
@@ -336,11 +270,7 @@ def _sums(
     known = np.isfinite(probability) & (reference != UNKNOWN)
     place = ((row_block[:, None] * _BLOCKS + col_block) * bins + distance)[known]
     value, truth = probability[known].astype(np.float64), reference[known] == 1
-    weights = {
-        "pixels": None,
-        "brier": (value - truth) ** 2,
-        "wrong": (value >= threshold) != truth,
-    }
+    weights = {"pixels": None, "brier": (value - truth) ** 2}
     return {
         name: np.bincount(place, weight, _BLOCKS**2 * bins).reshape(-1, bins)
         for name, weight in weights.items()

@@ -7,13 +7,10 @@ from .change_figures import robustness_matrix as robustness_matrix
 from .charts import band_histograms as band_histograms
 from .charts import differences as differences
 from .charts import learning_curves as learning_curves
-from .charts import precision_recall as precision_recall
 from .charts import score_intervals as score_intervals
 from .evaluation_figures import areas as areas
 from .evaluation_figures import band_curves as band_curves
-from .evaluation_figures import correlograms as correlograms
 from .evaluation_figures import error_bars as error_bars
-from .evaluation_figures import error_by_distance as error_by_distance
 from .evaluation_figures import labels_and_truth as labels_and_truth
 from .evaluation_figures import reliability as reliability
 from .gallery import augmentation_gallery as augmentation_gallery

@@ -124,54 +124,24 @@ def maps(height=64, width=96, size=16, seed=0):
     return np.abs(reference - off), reference, size
 
 
-def test_error_by_distance_in_numbers():
+def test_unknown_pixels_do_not_count():
     probability, reference, size = maps()
-    table = seams.error_by_distance(probability, reference, size, threshold=0.5)
-    assert table["distance_px"].tolist() == list(range(25))
-    np.testing.assert_allclose(table["brier"][:8], [0.36] + [0.04] * 7)
-    assert table["wrong"][:8].tolist() == [1] + [0] * 7
-    # No block differs from another: the intervals are points.
-    np.testing.assert_allclose(table["brier_low"][:8], table["brier"][:8])
-    assert table["pixels"][0] == reference.size - (64 - 6) * (96 - 10)
-    # The frame's own edge is no border: the corners of the map lie 15 px from one.
-    assert table["pixels"].sum() == table["pixels"][:16].sum() == reference.size
-    np.testing.assert_allclose(table["brier"][8:16], 0.04)
-    # No probability is as high as this: the glacier alone is wrong.
-    strict = seams.error_by_distance(probability, reference, size, threshold=0.9)
-    assert strict["wrong"][1] == pytest.approx((reference == 1).mean(), abs=0.05)
+    whole = seams.error_near_borders({"map": probability}, reference, size)
+    probability[:16] = np.nan
+    reference[16:32] = 255  # two rows of patches of four, which are all alike
+    half = seams.error_near_borders({"map": probability}, reference, size)
+    assert half["inside"][0] == pytest.approx(whole["inside"][0])
+    assert half["beside"][0] == pytest.approx(0.04 + 0.32 * beside_seams(probability, reference))
 
 
-def test_unknown_pixels_do_not_count_and_distances_without_pixels_are_nan():
-    probability, reference, size = maps()
-    probability[:20] = np.nan
-    reference[20:30] = 255
-    table = seams.error_by_distance(probability, reference, size, threshold=0.5)
-    assert table["pixels"].sum() == 34 * 96
-    np.testing.assert_allclose(table["brier"][:8], [0.36] + [0.04] * 7)
-    assert table["pixels"].iloc[-1] == 0
-    assert table.iloc[-1][["brier", "brier_low", "wrong_high"]].isna().all()
-
-
-def test_the_interval_is_that_of_a_ratio_over_blocks():
-    generator = np.random.default_rng(1)
-    reference = np.zeros((32, 32), np.uint8)
-    probability = generator.random((32, 32))
-    reference[generator.random((32, 32)) < 0.2] = 255
-    table = seams.error_by_distance(probability, reference, 16, threshold=0.5)
-    rows, cols = np.indices((32, 32))
-    beside = (np.isin(rows, [15, 16]) | np.isin(cols, [15, 16])) & (reference == 0)
-    block = rows // 8 * 4 + cols // 8
-    n = np.array([(beside & (block == b)).sum() for b in range(16)])
-    e = np.array([(probability**2)[beside & (block == b)].sum() for b in range(16)])
-    ratio, used = e.sum() / n.sum(), (n > 0).sum()
-    error = np.sqrt(used / (used - 1) * ((e - ratio * n) ** 2).sum()) / n.sum()
-    from scipy import stats
-
-    reach = stats.t.ppf(0.975, n.sum() ** 2 / (n**2).sum() - 1) * error
-    row = table.iloc[0]
-    assert row["brier"] == pytest.approx(ratio)
-    assert row["brier_low"] == pytest.approx(ratio - reach)
-    assert row["brier_high"] == pytest.approx(ratio + reach)
+def beside_seams(probability, reference, size=16):
+    """Return the fraction of known pixels beside a border among those within 8 px of one."""
+    known = np.isfinite(probability) & (reference != 255)
+    rows, cols = (
+        seams.border_distance(seams.borders(range(0, n, size), size, n), n) for n in reference.shape
+    )
+    distance = np.minimum(rows[:, None], cols)
+    return (known & (distance == 0)).sum() / (known & (distance < 8)).sum()
 
 
 def test_intervals_hold_the_truth_about_as_often_as_they_say():
@@ -181,31 +151,11 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say():
         generator = np.random.default_rng(seed)
         level = generator.uniform(-0.3, 0.3, (4, 4))
         field = generator.random((32, 32)) + np.kron(level, np.ones((8, 8)))
-        table = seams.error_by_distance(field, np.zeros((32, 32), np.uint8), 16, threshold=0.5)
-        row = table.iloc[2]
-        held += row["brier_low"] <= 1 / 3 + 0.09 / 3 <= row["brier_high"]
+        maps = {"before": field, "after": 0.8 * field}
+        table = seams.error_near_borders(maps, np.zeros((32, 32), np.uint8), 16)
+        row = table.iloc[1]
+        held += row["gain_low"] <= (1 - 0.8**2) * (1 / 3 + 0.09 / 3) <= row["gain_high"]
     assert 175 <= held <= 199
-
-
-def test_a_gain_is_paired():
-    before, reference, size = maps()
-    generator = np.random.default_rng(0)
-    # Hard and easy ground for both maps alike.
-    hard = np.kron(generator.uniform(0, 0.3, (4, 6)), np.ones((16, 16)))
-    truth = reference.astype(float)
-    before = np.abs(truth - np.abs(truth - before) - hard)
-    after = np.abs(truth - 0.2 - hard)
-    after[reference == 1] = 1 - 0.2 - hard[reference == 1]
-    after[reference == 0] = 0.2 + hard[reference == 0]
-    gain = seams.gain_by_distance(before, after, reference, size)
-    one, other = (
-        seams.error_by_distance(values, reference, size, threshold=0.5)
-        for values in (before, after)
-    )
-    np.testing.assert_allclose(gain["gain"], one["brier"] - other["brier"])
-    same = seams.gain_by_distance(after, after, reference, size)
-    assert same.loc[:7, ["gain", "low", "high"]].eq(0).all(axis=None)
-    assert (other["brier_high"] - other["brier_low"])[:7].min() > 0
 
 
 def test_maps_compared_near_borders():
@@ -230,18 +180,7 @@ def test_maps_compared_near_borders():
 
 def test_shapes_that_differ():
     with pytest.raises(ValueError, match=r"\(4, 4\)"):
-        seams.error_by_distance(np.zeros((4, 4)), np.zeros((4, 5), np.uint8), 4, threshold=0.5)
-
-
-def test_strips_sum_up_to_the_whole():
-    generator = np.random.default_rng(0)
-    probability = generator.random((600, 40))
-    reference = generator.integers(0, 2, (600, 40)).astype(np.uint8)
-    table = seams.error_by_distance(probability, reference, 40, threshold=0.5)
-    assert table["pixels"].sum() == reference.size - 2 * 15 * 40  # beyond 24 px from a border
-    known = np.r_[15:585]
-    total = (table["brier"] * table["pixels"]).sum() / table["pixels"].sum()
-    assert total == pytest.approx(np.mean((probability[known] - reference[known]) ** 2))
+        seams.error_near_borders({"map": np.zeros((4, 4))}, np.zeros((4, 5), np.uint8), 4)
 
 
 # ---- effect of windows
