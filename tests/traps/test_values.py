@@ -361,3 +361,12 @@ def test_top_of_atmosphere(tmp_path: Path, model: Path, capsys: Capsys) -> str:
     done = glacier(capsys, "predict", model, safe, tmp_path / "out")
     says = "a Level-1C product, with reflectance at the top of the atmosphere"
     return told(done, says=says, right=iou(mapped(tmp_path / "out"), TRUTH) > 0.99)
+
+
+@trap(2, "predict: numbers without the 1000 whose ground looks like water then", "warned")
+def test_no_value_tells(tmp_path: Path, model: Path, capsys: Capsys) -> str:
+    # A slope of brightness, whose darkest end becomes as dark as water: nothing tells the offset.
+    ramp = np.repeat(np.linspace(0.12, 0.75, 256)[None, None], 256, axis=1)
+    array = numbers(ramp * np.array([1, 1, 0.97, 0.85])[:, None, None], offset=0)
+    done = predict(capsys, model, tmp_path, array)
+    return told(done, says="offset -1000, as in the training: the files do not say")
