@@ -58,8 +58,6 @@ def test_a_probability_is_not_a_map():
         metrics.count(np.array([0.3, 1.0]), np.array([0, 1]))
     with pytest.raises(ValueError, match="differ in shape"):
         metrics.count(np.zeros((2, 3)), np.zeros((3, 2)))
-    with pytest.raises(ValueError, match=r"\[n, row, col\]"):
-        metrics.count_patches(np.zeros((2, 3)), np.zeros((2, 3)))
 
 
 def test_classify():
@@ -112,23 +110,6 @@ def test_scores_of_a_whole_sentinel_tile_do_not_overflow():
     counts = Counts(3 * 10**9, 10**9, 10**9, 6 * 10**9)
     small = Counts(3, 1, 1, 6)
     assert metrics.score_table(counts) == pytest.approx(metrics.score_table(small))
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(1, 150), st.integers(0, 2**16))
-def test_patches_sum_to_the_whole(number, seed):
-    rng = np.random.default_rng(seed)
-    label = rng.choice([0, 1, 255], (number, 5, 4)).astype(np.uint8)
-    prediction = rng.random(label.shape) < 0.5
-    frame = metrics.count_patches(prediction, label)
-    assert len(frame) == number
-    whole = metrics.count(prediction, label)
-    assert tuple(frame.sum()) == (whole.tp, whole.fp, whole.fn, whole.tn)
-    first = metrics.count(prediction[0], label[0])
-    assert tuple(frame.iloc[0]) == (first.tp, first.fp, first.fn, first.tn)
-    scored = metrics.score_patches(frame)
-    assert scored["iou"].iloc[0] == pytest.approx(first.iou, nan_ok=True)
-    assert metrics.score_table(frame) == pytest.approx(metrics.score_table(whole), nan_ok=True)
 
 
 # --- curves

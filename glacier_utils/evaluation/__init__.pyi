@@ -2,7 +2,6 @@ from .calibration import uncertainty as uncertainty
 from .comparison import against_baselines as against_baselines
 from .comparison import areas_over_time as areas_over_time
 from .comparison import assemble as assemble
-from .comparison import best_median_worst as best_median_worst
 from .comparison import block_size as block_size
 from .comparison import boundary_table as boundary_table
 from .comparison import calibrate as calibrate
@@ -12,7 +11,6 @@ from .comparison import count_blocks as count_blocks
 from .comparison import first_area as first_area
 from .comparison import judge as judge
 from .comparison import measure_label_bias as measure_label_bias
-from .comparison import patch_scores as patch_scores
 from .comparison import patches_to_test as patches_to_test
 from .comparison import predict_models as predict_models
 from .comparison import references as references
@@ -24,7 +22,6 @@ from .error_analysis import disagreements as disagreements
 from .label_bias import band_curve as band_curve
 from .per_glacier import by_size as by_size
 from .per_glacier import scores_per_glacier as scores_per_glacier
-from .seams import effect_of_windows as effect_of_windows
 from .seams import error_near_borders as error_near_borders
 from .seams import seam_profile as seam_profile
 from .seams import worst_seam as worst_seam

@@ -240,55 +240,6 @@ def _paired(pairs: Sequence[tuple[str, str]], counts: Counts) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)[columns]
 
 
-def patch_scores(masks: Masks, store: PatchStore, positions: np.ndarray) -> pd.DataFrame:
-    """Return counts and scores of every patch and model against the labels.
-
-    Args:
-        masks: model -> uint8 [n, row, col].
-        store: of patches.
-        positions: patches in the store.
-
-    Returns:
-        model, patch (the store's number), tp, fp, fn, tn and the scores.
-    """
-    labels = np.asarray(store.labels[positions])
-    tables = []
-    for name, mask in masks.items():
-        scores = metrics.score_patches(metrics.count_patches(mask, labels))
-        scores.insert(0, "patch", store.index["patch"].to_numpy()[positions])
-        scores.insert(0, "model", name)
-        tables.append(scores)
-    return pd.concat(tables, ignore_index=True)
-
-
-def best_median_worst(scores: pd.DataFrame, model: str, *, each: int = 3) -> pd.DataFrame:
-    """Pick patches of one model by IoU, among those that hold enough glacier to judge.
-
-    Args:
-        scores: of ``patch_scores``.
-        model: whose patches.
-        each: how many of each kind at most.
-
-    Returns:
-        which (``best``, ``median``, ``worst``), patch and iou; no patch twice. A patch counts when
-        label or map hold at least 2 % glacier.
-    """
-    own = scores[scores["model"] == model]
-    total = own[metrics.COUNTS].sum(axis=1)
-    own = own[own[["tp", "fp", "fn"]].sum(axis=1) >= 0.02 * total]
-    own = own.dropna(subset=["iou"]).sort_values("iou", ascending=False, kind="stable")
-    each = min(each, max(1, len(own) // 3))
-    middle = (len(own) - each) // 2
-    parts = {
-        "best": own.iloc[:each],
-        "median": own.iloc[middle : middle + each],
-        "worst": own.iloc[len(own) - each :],
-    }
-    picked = pd.concat([part.assign(which=which) for which, part in parts.items()])
-    picked = picked.drop_duplicates("patch")  # of one or two patches
-    return picked[["which", "patch", "iou"]].reset_index(drop=True)
-
-
 def assemble(
     values: np.ndarray, store: PatchStore, positions: np.ndarray
 ) -> tuple[np.ndarray, Grid]:

@@ -10,18 +10,14 @@ on the ground is then the same. Intervals are those of a ratio of sums over squa
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from glacier_utils import metrics
 from glacier_utils.conventions import UNKNOWN
-from glacier_utils.errors import GlacierError
 from glacier_utils.evaluation.bootstrap import Estimate, verdict
-from glacier_utils.prediction.windows import fit_windows
 
 FARTHEST = 24  # px: the largest distance from a border that curves show
 NEAR = 8  # px: pixels nearer than this to a border count as beside it
@@ -149,99 +145,6 @@ def error_near_borders(
             row[f"{title}_low"], row[f"{title}_high"] = estimate.interval()
         row["verdict"] = verdict(*gain.interval()) if rows else ""
         rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def seam_jump(values: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> float:
-    """Return the mean jump across borders over that between all other neighbours.
-
-    1 for a map without seams; nan without borders, or where nothing jumps anywhere else.
-
-    Args:
-        values: map [row, col], nan where unknown.
-        rows: ``borders`` down the rows.
-        cols: ``borders`` along the columns.
-    """
-    lines = _jumps(values)
-    across = np.where(lines["axis"] == 0, lines["line"].isin(rows), lines["line"].isin(cols))
-    sums = lines.groupby(across)[["jump", "pairs"]].sum().reindex([True, False])
-    beside, elsewhere = sums["jump"] / sums["pairs"]
-    return float(beside / elsewhere) if elsewhere > 0 else math.nan
-
-
-def effect_of_windows(
-    predict: Callable[[int, int], np.ndarray],
-    reference: np.ndarray,
-    *,
-    windows: Sequence[int],
-    overlaps: Sequence[int],
-    threshold: float,
-) -> pd.DataFrame:
-    """Try window sizes and overlaps: what they do to error, seams and time.
-
-    The map of the largest window with the largest overlap is made first and kept: the others'
-    errors beside their borders are compared with it on the same pixels, since what lies there on
-    the ground differs more than the maps do.
-
-    Args:
-        predict: (window, overlap) in px -> probability [row, col] of the whole scene.
-        reference: uint8 [row, col]: 0, 1, 255.
-        windows: sides in px; one larger than the scene is left out after the first such one, which
-            is the same prediction.
-        overlaps: in px; one that is not below its window is left out.
-        threshold: probability from which on a pixel is mapped as glacier.
-
-    Returns:
-        window_px, overlap_px, border_error (Brier score within 8 px of the borders of the
-        combination's own windows; nan where there is none inside the scene), excess (what that is
-        above the error there of the map compared with) with excess_low and excess_high, iou,
-        seam_jump (``seam_jump``), s_per_mpx (seconds per million pixels of the scene, each map
-        once, after the first).
-
-    Raises:
-        GlacierError: nothing to try.
-    """
-    height, width = reference.shape
-    tried = [(window, overlap) for window in sorted(set(windows))
-             for overlap in sorted(set(overlaps)) if overlap < window]  # fmt: skip
-    whole = [pair for pair in tried if pair[0] >= max(height, width)]
-    tried = [pair for pair in tried if pair not in whole[1:]]
-    if not tried:
-        raise GlacierError(
-            f"windows {list(windows)} with overlaps {list(overlaps)}: no overlap is below a "
-            "window; give smaller overlaps"
-        )
-    best = predict(*tried[-1])
-    rows = []
-    for window, overlap in tried:
-        began = time.perf_counter()
-        probability = predict(window, overlap)
-        seconds = time.perf_counter() - began
-        laid = [fit_windows(length, window, overlap) for length in (height, width)]
-        found = [borders(axis.starts, axis.size, axis.length) for axis in laid]
-        down, along = (
-            border_distance(lines, axis.length) for lines, axis in zip(found, laid, strict=True)
-        )
-        beside, there = (
-            _beside(_sums(values, reference, (down, along), NEAR - 1))
-            for values in (probability, best)
-        )
-        excess = _difference(beside, there)
-        low, high = excess.interval()
-        mask = metrics.classify(probability, threshold)
-        rows.append(
-            {
-                "window_px": window,
-                "overlap_px": overlap,
-                "border_error": _mean(*beside).value,
-                "excess": excess.value,
-                "excess_low": low,
-                "excess_high": high,
-                "iou": metrics.count(mask, reference).iou,
-                "seam_jump": seam_jump(probability, *found),
-                "s_per_mpx": seconds / (height * width / 1e6),
-            }
-        )
     return pd.DataFrame(rows)
 
 

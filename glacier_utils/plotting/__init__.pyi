@@ -2,7 +2,6 @@ from .change_figures import area_series as area_series
 from .change_figures import cause_bars as cause_bars
 from .change_figures import cause_maps as cause_maps
 from .change_figures import false_change as false_change
-from .change_figures import glacier_changes as glacier_changes
 from .change_figures import robustness_matrix as robustness_matrix
 from .charts import band_histograms as band_histograms
 from .charts import differences as differences

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from glacier_utils.evaluation import calibration
@@ -194,10 +193,3 @@ def labels_and_truth(table: pd.DataFrame, *, own: float | None = None) -> Figure
     for ax in (left, right):
         ax.grid(axis="x", alpha=0.3)
     return figure
-
-
-def _curve(ax: Axes, table: pd.DataFrame, factor: float, colour: str, label: str = "") -> None:
-    """Draw a value and its interval: the columns are distance, value, low end, high end."""
-    x, middle, low, high = (table[column] for column in table)
-    ax.fill_between(x, factor * low, factor * high, color=colour, alpha=0.15, linewidth=0)
-    ax.plot(x, factor * middle, "o-", color=colour, markersize=3, linewidth=1.2, label=label)

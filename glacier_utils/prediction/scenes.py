@@ -29,7 +29,6 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import rasterio
-from rasterio.features import rasterize
 from tqdm import tqdm
 
 from glacier_utils.conventions import UNKNOWN, date_in_name, image_day
@@ -650,16 +649,6 @@ def large_scene(name: str) -> LargeScene:
     if classes is not None:
         cloud = thumbnail_mask(cloud_mask(source, scl=classes)) > 0
     return LargeScene(data.name, date, source, cloud)
-
-
-def known_rock(inventory: gpd.GeoDataFrame | None, grid: Grid) -> np.ndarray | None:
-    """Return the pixels of an inventory's internal rock, bool [row, col]; None without any."""
-    if inventory is None:
-        return None
-    rock = inventory[inventory["kind"] == "internal_rock"].geometry
-    if rock.empty:
-        return None
-    return rasterize(rock, out_shape=grid.shape, transform=grid.transform, dtype="uint8") == 1
 
 
 def reduced(mask: np.ndarray, view: Image) -> np.ndarray:

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glacier_utils.errors import GlacierError
 from glacier_utils.evaluation import seams
 from glacier_utils.prediction.windows import fit_windows
 
@@ -35,7 +34,6 @@ def test_a_ramp_has_a_flat_profile_and_unknown_pixels_do_not_count():
     values[4:7, 3:22] = np.nan
     jump = seams.seam_profile(values, 10)["jump"][:6]
     np.testing.assert_allclose(jump, 0.1)
-    assert seams.seam_jump(values, [10], [10, 20]) == pytest.approx(1)
 
 
 def test_a_seam_one_pixel_beside_the_border_is_at_distance_one():
@@ -73,20 +71,6 @@ def test_the_worst_window_lies_inside_the_map(height, width, size, unknown):
     if (row, col) != (0, 0):
         assert row + size <= height
         assert col + size <= width
-
-
-@pytest.mark.parametrize("rows", [40, 700])
-def test_the_jump_across_borders_over_that_elsewhere(rows):
-    generator = np.random.default_rng(0)
-    values = generator.random((rows, 60))
-    values[20:] += 5  # five times the range: the pairs across that row jump by 5
-    values[3, 3] = np.nan
-    down, across = np.abs(np.diff(values, axis=0)), np.abs(np.diff(values, axis=1))
-    others = np.r_[np.delete(down, 19, 0).ravel(), np.delete(across, 29, 1).ravel()]
-    expected = np.nanmean(np.r_[down[19], across[:, 29]]) / np.nanmean(others)
-    assert seams.seam_jump(values, [20], [30]) == pytest.approx(expected)
-    assert np.isnan(seams.seam_jump(values, [], []))
-    assert np.isnan(seams.seam_jump(np.zeros((9, 9)), [3], []))
 
 
 # ---- borders
@@ -199,26 +183,3 @@ def scene(length=256):
         return np.where(bad, 1 - reference, reference).astype(np.float32)
 
     return predict, reference, asked
-
-
-def test_effect_of_windows(monkeypatch):
-    monkeypatch.setattr(seams, "NEAR", 1)
-    predict, reference, asked = scene()
-    table = seams.effect_of_windows(
-        predict, reference, windows=(128, 64, 512), overlaps=(0, 32), threshold=0.5
-    )
-    pairs = [(64, 0), (64, 32), (128, 0), (128, 32), (512, 0)]
-    assert list(zip(table["window_px"], table["overlap_px"], strict=True)) == pairs
-    assert asked == [(512, 0), *pairs]
-    assert table["border_error"].tolist()[:4] == [1, 0, 1, 0]
-    assert table["excess"].tolist()[:4] == [1, 0, 1, 0]
-    assert table.iloc[-1][["border_error", "excess", "excess_low", "seam_jump"]].isna().all()
-    assert table["iou"].tolist()[1] == table["iou"].tolist()[4] == 1
-    assert table["iou"][0] < table["iou"][2] < 1
-    assert (table["s_per_mpx"] > 0).all()
-
-
-def test_no_combination_to_try():
-    predict, reference, _ = scene()
-    with pytest.raises(GlacierError, match="overlap"):
-        seams.effect_of_windows(predict, reference, windows=(32,), overlaps=(32, 64), threshold=0.5)
