@@ -323,7 +323,7 @@ def _predict(options: argparse.Namespace) -> int:
     use_one_heap()  # before torch is imported, which takes and frees a lot
     from glacier_utils.prediction.many_scenes import map_scenes
     from glacier_utils.prediction.scene_lists import list_scenes
-    from glacier_utils.prediction.scenes import is_map, map_scene
+    from glacier_utils.prediction.scenes import assumed_rules, is_map, map_scene
 
     checkpoints = [options.checkpoint, *options.others]
     settings = _given(options, "window", "overlap", "flips", "date", "scale", "offset", "nodata",
@@ -352,6 +352,8 @@ def _predict(options: argparse.Namespace) -> int:
             checkpoints, scene.images, options.out, progress=True, **scene.settings | settings
         )
         print(*files.values(), sep="\n")
+        for line in assumed_rules([files]):
+            print(line, file=sys.stderr)
         return 0
     how = {name: getattr(options, name) for name in ("workers", "scheduler", "retries")}
     done = map_scenes(checkpoints, scenes, options.out, **how, **settings)

@@ -150,38 +150,11 @@ def count(prediction: np.ndarray, label: np.ndarray) -> Counts:
     return Counts(*(int(number) for number in counts[:4]))
 
 
-def count_patches(prediction: np.ndarray, label: np.ndarray) -> pd.DataFrame:
-    """Count each patch of two arrays ``[n, row, col]``, with the values of ``count``.
-
-    Returns:
-        tp, fp, fn, tn, one row per patch.
-
-    Raises:
-        ValueError: other values or shapes.
-    """
-    if np.ndim(label) != 3 or np.shape(prediction) != np.shape(label):
-        raise ValueError(
-            f"expected two arrays [n, row, col], got {np.shape(prediction)} and {np.shape(label)}"
-        )
-    counts = np.zeros((len(label), 4), np.int64)
-    for part in _chunks(len(label)):
-        codes = outcomes(prediction[part], label[part])
-        for column in range(4):
-            counts[part, column] = (codes == column).sum(axis=(1, 2))
-    return pd.DataFrame(counts, columns=COUNTS)
-
-
 def score_table(counts: Counts | pd.DataFrame) -> dict[str, float]:
     """Return every score of ``SCORES``; the rows of a table are pooled first."""
     if not isinstance(counts, Counts):
         counts = Counts(*(int(counts[name].sum()) for name in COUNTS))
     return {name: counts.score(name) for name in SCORES}
-
-
-def score_patches(frame: pd.DataFrame) -> pd.DataFrame:
-    """Add a column for every score of ``SCORES`` to a table of counts, row by row."""
-    columns = [frame[name].to_numpy() for name in COUNTS]
-    return frame.assign(**{name: score(*columns) for name, score in SCORES.items()})
 
 
 def histograms(
@@ -231,18 +204,6 @@ def precision_recall(
     threshold = np.arange(bins) / bins
     recall = _over(tp, np.full(bins, tp[0]))
     return pd.DataFrame({"threshold": threshold, "precision": _over(tp, tp + fp), "recall": recall})
-
-
-def average_precision(curve: pd.DataFrame) -> float:
-    """Return the area under the steps of a ``precision_recall`` curve.
-
-    The sum of (R_k - R_(k+1)) P_k over thresholds: that of scikit-learn with probabilities rounded
-    down to 1 / bins. nan without glacier pixels.
-    """
-    if math.isnan(curve["recall"].iloc[0]):
-        return math.nan
-    steps = -np.diff(np.append(curve["recall"], 0.0))
-    return float(np.sum(steps * curve["precision"].fillna(0.0)))
 
 
 def outcomes(prediction: np.ndarray, label: np.ndarray) -> np.ndarray:

@@ -269,7 +269,9 @@ def test_predict_maps_a_scene(project, checkpoint, scene, tmp_path, capsys):
     out = tmp_path / "maps" / "glaciers.tif"
     assert cli.main(["predict", *map(str, (checkpoint, scene, out))]) == 0
     names = ["glaciers.tif", "glaciers_class.tif", "glaciers_outlines.gpkg", "glaciers.json"]
-    assert capsys.readouterr().out.splitlines() == [str(out.parent / name) for name in names]
+    told = capsys.readouterr()
+    assert told.out.splitlines() == [str(out.parent / name) for name in names]
+    assert "1 scene with scale 10000 and offset 0, as in the training" in told.err
     assert {path.name for path in out.parent.iterdir()} == {*names, "glaciers.qml"}
     with rasterio.open(out) as written, rasterio.open(scene) as source:
         assert (written.crs, written.transform) == (source.crs, source.transform)

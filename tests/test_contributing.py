@@ -57,10 +57,6 @@ def test_a_metric_is_in_the_tables(monkeypatch):
     recipe("A metric")
     counts = metrics.Counts(tp=3, fp=1, fn=1, tn=5)
     assert metrics.score_table(counts)["miss_rate"] == pytest.approx(0.25)
-    patches = pd.DataFrame({"tp": [3, 0], "fp": [0, 1], "fn": [1, 0], "tn": [0, 3]})
-    assert metrics.score_patches(patches)["miss_rate"].tolist() == pytest.approx(
-        [0.25, np.nan], nan_ok=True
-    )
 
 
 def test_a_figure_takes_a_table(offscreen):

@@ -58,8 +58,6 @@ def test_a_probability_is_not_a_map():
         metrics.count(np.array([0.3, 1.0]), np.array([0, 1]))
     with pytest.raises(ValueError, match="differ in shape"):
         metrics.count(np.zeros((2, 3)), np.zeros((3, 2)))
-    with pytest.raises(ValueError, match=r"\[n, row, col\]"):
-        metrics.count_patches(np.zeros((2, 3)), np.zeros((2, 3)))
 
 
 def test_classify():
@@ -114,23 +112,6 @@ def test_scores_of_a_whole_sentinel_tile_do_not_overflow():
     assert metrics.score_table(counts) == pytest.approx(metrics.score_table(small))
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.integers(1, 150), st.integers(0, 2**16))
-def test_patches_sum_to_the_whole(number, seed):
-    rng = np.random.default_rng(seed)
-    label = rng.choice([0, 1, 255], (number, 5, 4)).astype(np.uint8)
-    prediction = rng.random(label.shape) < 0.5
-    frame = metrics.count_patches(prediction, label)
-    assert len(frame) == number
-    whole = metrics.count(prediction, label)
-    assert tuple(frame.sum()) == (whole.tp, whole.fp, whole.fn, whole.tn)
-    first = metrics.count(prediction[0], label[0])
-    assert tuple(frame.iloc[0]) == (first.tp, first.fp, first.fn, first.tn)
-    scored = metrics.score_patches(frame)
-    assert scored["iou"].iloc[0] == pytest.approx(first.iou, nan_ok=True)
-    assert metrics.score_table(frame) == pytest.approx(metrics.score_table(whole), nan_ok=True)
-
-
 # --- curves
 
 
@@ -151,26 +132,6 @@ def test_the_curve_is_exact_at_its_thresholds(number, seed, bins):
         counts = metrics.count(prediction, label)
         assert row.precision == pytest.approx(counts.precision, nan_ok=True)
         assert row.recall == pytest.approx(counts.recall, nan_ok=True)
-
-
-def average_precision(probability, label, **options):
-    return metrics.average_precision(metrics.precision_recall(probability, label, **options))
-
-
-def test_average_precision_like_scikit_learn():
-    rng = np.random.default_rng(3)
-    label = (rng.random(5000) < 0.3).astype(np.uint8)
-    probability = np.clip(rng.normal(0.35 + 0.3 * label, 0.2), 0, 1)
-    expected = reference.average_precision_score(label, probability)
-    assert average_precision(probability, label) == pytest.approx(expected, abs=2e-3)
-    coarse = np.minimum(np.floor(probability * 50), 49) / 50
-    expected = reference.average_precision_score(label, coarse)
-    # Exact for probabilities that are multiples of the step.
-    assert average_precision(coarse + 1e-9, label, bins=50) == pytest.approx(expected)
-
-
-def test_average_precision_without_glacier_is_undefined():
-    assert math.isnan(average_precision(np.array([0.2, 0.8]), np.array([0, 0])))
 
 
 def test_histograms_of_parts_add_up():

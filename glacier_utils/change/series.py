@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import ndimage
 
 from glacier_utils.change import transition
 from glacier_utils.change.area import AreaError, Errors, Key, Map, interval
@@ -24,7 +23,6 @@ from glacier_utils.datasets.dataset import Dataset
 from glacier_utils.errors import GlacierError
 from glacier_utils.evaluation import bootstrap
 from glacier_utils.evaluation.comparison import known_clouds
-from glacier_utils.evaluation.per_glacier import Partition, burn_glaciers, partition
 from glacier_utils.imagery.clouds import CLOUD
 from glacier_utils.metrics import COUNTS, mapped_area
 from glacier_utils.models.checkpoint import load_checkpoint
@@ -251,83 +249,6 @@ def explain(
     )
 
 
-def partitions(
-    data: Dataset, areas: Sequence[str], date: str, labels: Mapping[str, np.ndarray]
-) -> dict[str, Partition]:
-    """Divide the ground of each area among the glaciers of the labels (``per_glacier.partition``).
-
-    Without outlines (labels that are ready masks) glaciers are connected regions.
-
-    Args:
-        data: the dataset.
-        areas: of the dataset.
-        date: of the image.
-        labels: area -> uint8 [row, col]: 0, 1, 255.
-    """
-    found = {}
-    for area in areas:
-        grid = data.source(area, date).grid
-        outlines = None if grid.crs is None else data.outlines(area, date)
-        numbered = None if outlines is None else burn_glaciers(outlines, grid, date)
-        found[area] = partition(labels[area], grid, numbered)
-    return found
-
-
-def glacier_table(
-    maps: Mapping[Key, Map],
-    parts: Mapping[str, Partition],
-    labels: Mapping[str, np.ndarray],
-    errors: Errors | None = None,
-) -> pd.DataFrame:
-    """Return the mapped area of each glacier on each date, and its change since the first date.
-
-    A glacier's ground is its zone (``per_glacier.partition``): its outline and what lies within
-    300 m of it and nearer to it than to others. Mapped ice beyond every zone is no glacier's.
-
-    Args:
-        maps: (model, area, date) -> map.
-        parts: area -> partition on the same grid, of these labels.
-        labels: area -> uint8 [row, col]: 0, 1, 255.
-        errors: of the classification (``area.from_validation``); None: only the outline's
-        uncertainty.
-
-    Returns:
-        model, area, date, glacier_id, name; zone_km2 (known ground); reference_km2 (of the label,
-        as far as the map is known); area_km2 with low and high, bias_km2 and reach_km2 (see
-        ``area.interval``; the error's size is that of the mapped area or of the reference,
-        whichever is larger, so that a glacier that was missed has an interval too); unknown_km2;
-        high_if_unknown (high plus all unknown pixels); change_km2 with change_low, change_high,
-        change_bias_km2, change_reach_km2 (on pixels known on both dates); changed (the interval
-        leaves out zero); cut (by the frame); listed (in the inventory).
-    """
-    rows = []
-    for (model, area, date), found in maps.items():
-        part = parts[area]
-        windows = ndimage.find_objects(part.zones, max(part.table.index, default=0))
-        first = _first_date(maps, model, area)
-        wanted = _errors_of(errors, model, first, date)
-        for number, glacier in part.table.iterrows():
-            window = windows[number - 1]
-            if window is None:
-                continue
-            own = part.zones[window] == number
-            before, after = (
-                np.where(own, entry.probability[window], np.float32(np.nan))
-                for entry in (maps[model, area, first], found)
-            )
-            same, ice = np.array_equal(before, after, equal_nan=True), labels[area][window] == 1
-            numbers = _measure(before, after, found, wanted, within=own, ice=ice, same=same)
-            rows.append(
-                {
-                    **dict(zip(_KEY, (model, area, date), strict=True)),
-                    **glacier[["glacier_id", "name"]],
-                    **numbers,
-                    **{name: bool(glacier[name]) for name in ("cut", "listed")},
-                }
-            )
-    return pd.DataFrame(rows).drop(columns="buffer_km2", errors="ignore")
-
-
 def _measure(
     before: np.ndarray,
     after: np.ndarray,
@@ -372,43 +293,6 @@ def _measure(
         "change_reach_km2": 0.0 if same else since["uncertainty_km2"],
         "changed": not same and since["distinguishable"],
     }
-
-
-def sum_table(glaciers: pd.DataFrame) -> pd.DataFrame:
-    """Add up the glaciers of an area, with their errors taken in two ways.
-
-    Args:
-        glaciers: of ``glacier_table``.
-
-    Returns:
-        One row per model, area and date: glaciers, changed (how many of them changed by more than
-        their own interval), reference_km2, area_km2; low_correlated and high_correlated, the
-        reaches added up as for errors that are all alike (one model, one image); low_uncorrelated
-        and high_uncorrelated, the reaches added in quadrature as for independent errors; change_km2
-        with the same four. The bias is added up in both.
-    """
-    rows = []
-    for keys, group in glaciers.groupby(_KEY, sort=False):
-        row = dict(zip(_KEY, keys, strict=True))
-        row |= {
-            "glaciers": len(group),
-            "changed": int(group["changed"].sum()),
-            "reference_km2": group["reference_km2"].sum(),
-        }
-        for name, prefix in (("area_km2", ""), ("change_km2", "change_")):
-            total, bias = group[name].sum(), group[f"{prefix}bias_km2"].sum()
-            reaches = group[f"{prefix}reach_km2"]
-            row[name] = total
-            for way, reach in (
-                ("correlated", reaches.sum()),
-                ("uncorrelated", float(np.sqrt((reaches**2).sum()))),
-            ):
-                low, high = total + min(0.0, bias) - reach, total + max(0.0, bias) + reach
-                if not prefix:
-                    low, high = max(0.0, low), min(high, group["zone_km2"].sum())
-                row[f"{prefix}low_{way}"], row[f"{prefix}high_{way}"] = low, high
-        rows.append(row)
-    return pd.DataFrame(rows)
 
 
 def unchanged_truth(

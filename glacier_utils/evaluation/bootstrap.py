@@ -1,4 +1,4 @@
-"""How sure a score is: blocks of ground, intervals from them, paired differences, a ranking.
+"""How sure a score is: blocks of ground, intervals from them, paired differences.
 
 Errors of neighbouring pixels are alike: a shadowed slope is missed as a whole. What varies
 independently are pieces of ground larger than the length over which errors are alike, and only
@@ -132,49 +132,6 @@ def compare(
     columns = ["model", "against", "difference", "low", "high", "verdict", "p"]
     table = pd.DataFrame(rows, columns=columns)
     return table.assign(p_holm=_holm(table["p"].to_numpy(float)))
-
-
-def ranking(counts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Rank models by IoU as far as their paired differences allow.
-
-    A difference counts only if it stands among all the comparisons made here (Holm).
-
-    Args:
-        counts: model -> tp, fp, fn, tn and ``block``, the same blocks.
-
-    Returns:
-        One row per model, the best first: model, iou, low, high (95 %), rank (``1 to 3``: the
-        places it may have, by the models that are clearly better and clearly worse), ``not
-        distinguishable from`` (names, joined by commas).
-
-    Example:
-        >>> good = pd.DataFrame({"tp": [8, 9, 7], "fp": 1, "fn": 1, "tn": 9, "block": list("abc")})
-        >>> ranking({"fair": good.assign(fn=3), "good": good})[["model", "rank"]].values.tolist()
-        [['good', '1'], ['fair', '2']]
-    """
-    pairs = compare(counts)
-    clear = pairs["p_holm"] < 0.05
-    above = pairs["difference"] > 0
-    rows = []
-    for name, table in counts.items():
-        ours, theirs = pairs["model"] == name, pairs["against"] == name
-        better = (clear & ((ours & above) | (theirs & ~above))).sum()
-        worse = (clear & ((ours & ~above) | (theirs & above))).sum()
-        alike = [*pairs["against"][ours & ~clear], *pairs["model"][theirs & ~clear]]
-        first, last = 1 + worse, len(counts) - better
-        low, high = score_interval(table)
-        rows.append(
-            {
-                "model": name,
-                "iou": score_table(table)["iou"],
-                "low": low,
-                "high": high,
-                "rank": f"{first} to {last}" if last > first else f"{first}",
-                f"{SAME} from": ", ".join(sorted(alike)),
-            }
-        )
-    table = pd.DataFrame(rows)
-    return table.sort_values("iou", ascending=False, kind="stable", ignore_index=True)
 
 
 def _block_sums(tables: Iterable[pd.DataFrame]) -> list[np.ndarray]:

@@ -240,79 +240,6 @@ def _paired(pairs: Sequence[tuple[str, str]], counts: Counts) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)[columns]
 
 
-def curves(
-    probabilities: Masks, masks: Masks, store: PatchStore, positions: np.ndarray
-) -> tuple[dict[str, pd.DataFrame], dict[str, tuple[float, float]]]:
-    """Return precision-recall curves against the labels, and each map's own point on them.
-
-    Args:
-        probabilities: model -> float32 [n, row, col].
-        masks: of the models that are wanted.
-        store: of patches.
-        positions: patches in the store.
-
-    Returns:
-        title -> ``metrics.precision_recall``, title -> (recall, precision).
-    """
-    labels = np.asarray(store.labels[positions])
-    lines, points = {}, {}
-    for name, mask in masks.items():
-        curve = metrics.precision_recall(probabilities[name], labels)
-        title = f"{name} (average precision {metrics.average_precision(curve):.2f})"
-        counts = metrics.count(mask, labels)
-        lines[title], points[title] = curve, (counts.recall, counts.precision)
-    return lines, points
-
-
-def patch_scores(masks: Masks, store: PatchStore, positions: np.ndarray) -> pd.DataFrame:
-    """Return counts and scores of every patch and model against the labels.
-
-    Args:
-        masks: model -> uint8 [n, row, col].
-        store: of patches.
-        positions: patches in the store.
-
-    Returns:
-        model, patch (the store's number), tp, fp, fn, tn and the scores.
-    """
-    labels = np.asarray(store.labels[positions])
-    tables = []
-    for name, mask in masks.items():
-        scores = metrics.score_patches(metrics.count_patches(mask, labels))
-        scores.insert(0, "patch", store.index["patch"].to_numpy()[positions])
-        scores.insert(0, "model", name)
-        tables.append(scores)
-    return pd.concat(tables, ignore_index=True)
-
-
-def best_median_worst(scores: pd.DataFrame, model: str, *, each: int = 3) -> pd.DataFrame:
-    """Pick patches of one model by IoU, among those that hold enough glacier to judge.
-
-    Args:
-        scores: of ``patch_scores``.
-        model: whose patches.
-        each: how many of each kind at most.
-
-    Returns:
-        which (``best``, ``median``, ``worst``), patch and iou; no patch twice. A patch counts when
-        label or map hold at least 2 % glacier.
-    """
-    own = scores[scores["model"] == model]
-    total = own[metrics.COUNTS].sum(axis=1)
-    own = own[own[["tp", "fp", "fn"]].sum(axis=1) >= 0.02 * total]
-    own = own.dropna(subset=["iou"]).sort_values("iou", ascending=False, kind="stable")
-    each = min(each, max(1, len(own) // 3))
-    middle = (len(own) - each) // 2
-    parts = {
-        "best": own.iloc[:each],
-        "median": own.iloc[middle : middle + each],
-        "worst": own.iloc[len(own) - each :],
-    }
-    picked = pd.concat([part.assign(which=which) for which, part in parts.items()])
-    picked = picked.drop_duplicates("patch")  # of one or two patches
-    return picked[["which", "patch", "iou"]].reset_index(drop=True)
-
-
 def assemble(
     values: np.ndarray, store: PatchStore, positions: np.ndarray
 ) -> tuple[np.ndarray, Grid]:
@@ -527,25 +454,23 @@ def judge(
     )
 
 
-def block_size(judged: Judged) -> tuple[dict[str, pd.DataFrame], float, bootstrap.Side]:
+def block_size(judged: Judged) -> bootstrap.Side:
     """Choose blocks larger than the reach of every model's errors against the labels.
 
     Args:
         judged: the area.
 
     Returns:
-        model -> correlogram, the longest correlation length in m, the side chosen.
+        The side chosen, and why.
     """
     resolution = judged.grid.resolution
     resolution = resolution if np.isfinite(resolution) else 1.0  # lengths are in pixels then
-    curves = {
-        name: bootstrap.correlogram(bootstrap.errors(mask, judged.references["labels"]), resolution)
-        for name, mask in judged.maps.items()
-    }
-    lengths = [bootstrap.correlation_length(curve) for curve in curves.values()]
+    wrong = [bootstrap.errors(mask, judged.references["labels"]) for mask in judged.maps.values()]
+    curves = [bootstrap.correlogram(errors, resolution) for errors in wrong]
+    lengths = [bootstrap.correlation_length(curve) for curve in curves]
     longest = max((length for length in lengths if np.isfinite(length)), default=math.nan)
     extent = judged.grid.height * resolution, judged.grid.width * resolution
-    return curves, longest, bootstrap.block_side(longest, extent)
+    return bootstrap.block_side(longest, extent)
 
 
 def calibrate(

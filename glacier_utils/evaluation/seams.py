@@ -10,18 +10,14 @@ on the ground is then the same. Intervals are those of a ratio of sums over squa
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from glacier_utils import metrics
 from glacier_utils.conventions import UNKNOWN
-from glacier_utils.errors import GlacierError
 from glacier_utils.evaluation.bootstrap import Estimate, verdict
-from glacier_utils.prediction.windows import fit_windows
 
 FARTHEST = 24  # px: the largest distance from a border that curves show
 NEAR = 8  # px: pixels nearer than this to a border count as beside it
@@ -115,71 +111,6 @@ def border_distance(found: np.ndarray, length: int) -> np.ndarray:
     return np.where(beyond < 0, -1 - beyond, beyond).min(axis=1, initial=length)
 
 
-def error_by_distance(
-    probability: np.ndarray, reference: np.ndarray, size: int, *, threshold: float
-) -> pd.DataFrame:
-    """Measure a map's error by a pixel's distance from the nearest border of patches.
-
-    A map of overlapping windows is measured by the distance from the same patches' borders as one
-    that was stitched patch by patch, so that the curves compare like with like: without seams, its
-    curve keeps only what the ground does.
-
-    Args:
-        probability: float [row, col] in 0..1, nan where unknown.
-        reference: uint8 [row, col]: 0, 1, 255.
-        size: side of the patches in px; borders lie at its multiples.
-        threshold: probability from which on a pixel is mapped as glacier.
-
-    Returns:
-        One row per distance: distance_px (0: beside the border; up to 24), pixels (known ones),
-        brier (mean squared difference of probability and reference, Brier 1950), wrong (fraction of
-        pixels of the wrong class), each with _low and _high of the 95 % interval; nan where there
-        is no pixel, or too few blocks. The intervals hold what differs from block to block for
-        every map; how surely two maps differ, ``gain_by_distance`` tells.
-
-    Raises:
-        ValueError: the shapes differ.
-    """
-    near = _patch_distances(reference.shape, size)
-    sums = _sums(probability, reference, near, FARTHEST, threshold)
-    columns: dict[str, Any] = {"distance_px": np.arange(FARTHEST + 1)}
-    columns["pixels"] = sums["pixels"].sum(axis=0)[:-1].astype(np.int64)
-    for name in ("brier", "wrong"):
-        found = [_mean(sums[name][:, d], sums["pixels"][:, d]) for d in range(FARTHEST + 1)]
-        ends = np.array([estimate.interval() for estimate in found])
-        columns[name] = [estimate.value for estimate in found]
-        columns[f"{name}_low"], columns[f"{name}_high"] = ends.clip(0, 1).T
-    return pd.DataFrame(columns)
-
-
-def gain_by_distance(
-    before: np.ndarray, after: np.ndarray, reference: np.ndarray, size: int
-) -> pd.DataFrame:
-    """Measure how much smaller the error of one map is than that of another, by the distance.
-
-    Args:
-        before: probability [row, col] of one map.
-        after: of the other.
-        reference: uint8 [row, col]: 0, 1, 255.
-        size: side of the patches in px.
-
-    Returns:
-        distance_px, gain (Brier score before - after on the same pixels), low and high of its 95 %
-        interval. It is paired: what is hard in a block is hard for both maps.
-
-    Raises:
-        ValueError: the shapes differ.
-    """
-    near = _patch_distances(reference.shape, size)
-    one, other = (_sums(values, reference, near, FARTHEST) for values in (before, after))
-    rows = []
-    for d in range(FARTHEST + 1):
-        pairs = ((sums["brier"][:, d], sums["pixels"][:, d]) for sums in (one, other))
-        found = _difference(*pairs)
-        rows.append((d, found.value, *found.interval()))
-    return pd.DataFrame(rows, columns=["distance_px", "gain", "low", "high"])
-
-
 def error_near_borders(
     maps: Mapping[str, np.ndarray], reference: np.ndarray, size: int
 ) -> pd.DataFrame:
@@ -217,99 +148,6 @@ def error_near_borders(
     return pd.DataFrame(rows)
 
 
-def seam_jump(values: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> float:
-    """Return the mean jump across borders over that between all other neighbours.
-
-    1 for a map without seams; nan without borders, or where nothing jumps anywhere else.
-
-    Args:
-        values: map [row, col], nan where unknown.
-        rows: ``borders`` down the rows.
-        cols: ``borders`` along the columns.
-    """
-    lines = _jumps(values)
-    across = np.where(lines["axis"] == 0, lines["line"].isin(rows), lines["line"].isin(cols))
-    sums = lines.groupby(across)[["jump", "pairs"]].sum().reindex([True, False])
-    beside, elsewhere = sums["jump"] / sums["pairs"]
-    return float(beside / elsewhere) if elsewhere > 0 else math.nan
-
-
-def effect_of_windows(
-    predict: Callable[[int, int], np.ndarray],
-    reference: np.ndarray,
-    *,
-    windows: Sequence[int],
-    overlaps: Sequence[int],
-    threshold: float,
-) -> pd.DataFrame:
-    """Try window sizes and overlaps: what they do to error, seams and time.
-
-    The map of the largest window with the largest overlap is made first and kept: the others'
-    errors beside their borders are compared with it on the same pixels, since what lies there on
-    the ground differs more than the maps do.
-
-    Args:
-        predict: (window, overlap) in px -> probability [row, col] of the whole scene.
-        reference: uint8 [row, col]: 0, 1, 255.
-        windows: sides in px; one larger than the scene is left out after the first such one, which
-            is the same prediction.
-        overlaps: in px; one that is not below its window is left out.
-        threshold: probability from which on a pixel is mapped as glacier.
-
-    Returns:
-        window_px, overlap_px, border_error (Brier score within 8 px of the borders of the
-        combination's own windows; nan where there is none inside the scene), excess (what that is
-        above the error there of the map compared with) with excess_low and excess_high, iou,
-        seam_jump (``seam_jump``), s_per_mpx (seconds per million pixels of the scene, each map
-        once, after the first).
-
-    Raises:
-        GlacierError: nothing to try.
-    """
-    height, width = reference.shape
-    tried = [(window, overlap) for window in sorted(set(windows))
-             for overlap in sorted(set(overlaps)) if overlap < window]  # fmt: skip
-    whole = [pair for pair in tried if pair[0] >= max(height, width)]
-    tried = [pair for pair in tried if pair not in whole[1:]]
-    if not tried:
-        raise GlacierError(
-            f"windows {list(windows)} with overlaps {list(overlaps)}: no overlap is below a "
-            "window; give smaller overlaps"
-        )
-    best = predict(*tried[-1])
-    rows = []
-    for window, overlap in tried:
-        began = time.perf_counter()
-        probability = predict(window, overlap)
-        seconds = time.perf_counter() - began
-        laid = [fit_windows(length, window, overlap) for length in (height, width)]
-        found = [borders(axis.starts, axis.size, axis.length) for axis in laid]
-        down, along = (
-            border_distance(lines, axis.length) for lines, axis in zip(found, laid, strict=True)
-        )
-        beside, there = (
-            _beside(_sums(values, reference, (down, along), NEAR - 1))
-            for values in (probability, best)
-        )
-        excess = _difference(beside, there)
-        low, high = excess.interval()
-        mask = metrics.classify(probability, threshold)
-        rows.append(
-            {
-                "window_px": window,
-                "overlap_px": overlap,
-                "border_error": _mean(*beside).value,
-                "excess": excess.value,
-                "excess_low": low,
-                "excess_high": high,
-                "iou": metrics.count(mask, reference).iou,
-                "seam_jump": seam_jump(probability, *found),
-                "s_per_mpx": seconds / (height * width / 1e6),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
 def _patch_distances(shape: tuple[int, int], size: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the distance of each row and of each column to a border of patches."""
     rows, cols = (
@@ -323,7 +161,6 @@ def _sums(
     reference: np.ndarray,
     distances: tuple[np.ndarray, np.ndarray],
     farthest: int,
-    threshold: float = 0.5,
 ) -> dict[str, np.ndarray]:
     """Sum errors and pixels up [block, distance]; the last distance is all beyond ``farthest``."""
     if probability.shape != reference.shape:
@@ -336,11 +173,7 @@ def _sums(
     known = np.isfinite(probability) & (reference != UNKNOWN)
     place = ((row_block[:, None] * _BLOCKS + col_block) * bins + distance)[known]
     value, truth = probability[known].astype(np.float64), reference[known] == 1
-    weights = {
-        "pixels": None,
-        "brier": (value - truth) ** 2,
-        "wrong": (value >= threshold) != truth,
-    }
+    weights = {"pixels": None, "brier": (value - truth) ** 2}
     return {
         name: np.bincount(place, weight, _BLOCKS**2 * bins).reshape(-1, bins)
         for name, weight in weights.items()

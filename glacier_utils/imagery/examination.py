@@ -137,6 +137,12 @@ def examine(
     found = [Finding(WARNING, line) for line in source.warnings]
     found += [Finding(WARNING, name + line) for line in _examine_place(source.grid, trained)]
     found += _examine_frame(source, trained)
+    if "MSIL1C" in source.reflectance_source:
+        text = (
+            "a Level-1C product, with reflectance at the top of the atmosphere; take Level-2A, or "
+            "train and map with Level-1C alone"
+        )
+        found.append(Finding(WARNING, name + text))
     if not values.size:
         key = "`nodata` in `reflectance`" if trained is None else "--nodata"
         text = f"{name}no valid pixel; check {key} and the files"

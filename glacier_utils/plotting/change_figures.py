@@ -132,41 +132,6 @@ def cause_bars(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def glacier_changes(table: pd.DataFrame) -> Figure:
-    """Show the change of each glacier with its interval, the 30 largest of each area on top.
-
-    Args:
-        table: of `series.glacier_table`, one model and one date.
-
-    Returns:
-        The figure.
-    """
-    parts = {
-        area: own.nlargest(_MOST_GLACIERS, "reference_km2", keep="first")
-        for area, own in table.groupby("area", sort=False)
-    }
-    tall = 0.2 * max(len(own) for own in parts.values()) + 1.5
-    figure, axes = graphs(len(parts), (5.2, tall))
-    for ax, (area, own) in zip(axes, parts.items(), strict=True):
-        heights = np.arange(len(own))
-        colours = ["#d55e00" if changed else "#0072b2" for changed in own["changed"]]
-        ax.hlines(heights, own["change_low"], own["change_high"], colors=colours)
-        ax.scatter(own["change_km2"], heights, c=colours, s=14, zorder=3)
-        names = own["name"].where(own["name"].astype(bool), own["glacier_id"])
-        labels = [
-            f"{escape_math(name)}, {size:.2f}"
-            for name, size in zip(names, own["reference_km2"], strict=True)
-        ]
-        ax.set_yticks(heights, labels, fontsize=7)
-        ax.axvline(0, color="0.3", linewidth=0.8)
-        ax.invert_yaxis()
-        shown = f", {int(own['changed'].sum())} of {len(own)} beyond their interval"
-        ax.set_title(escape_math(area) + shown, fontsize=10)
-        ax.set_xlabel("change of mapped area (km²), 95 % interval")
-    axes[0].set_ylabel("glacier, area of the label (km²)")
-    return figure
-
-
 def robustness_matrix(table: pd.DataFrame, *, reference: str) -> Figure:
     """Show the IoU of every model (rows) on every area and date (columns) with its interval.
 

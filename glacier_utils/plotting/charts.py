@@ -169,31 +169,3 @@ def differences(table: pd.DataFrame) -> Figure:
     figure = score_intervals(pairs.rename(columns=names), label="difference of IoU")
     figure.axes[0].axvline(0, color="0.4", linewidth=0.8)
     return figure
-
-
-def precision_recall(curves: Mapping[str, pd.DataFrame], points: Mapping[str, tuple]) -> Figure:
-    """Show precision against recall, over lines of equal IoU.
-
-    Args:
-        curves: legend text -> threshold, precision, recall.
-        points: the same keys -> (recall, precision) at the model's own threshold.
-
-    Returns:
-        The figure.
-    """
-    colours = palette(list(curves))
-    figure, (ax,) = graphs(1, (5.6, 4.6))
-    for name, curve in curves.items():
-        ax.plot(curve["recall"], curve["precision"], color=colours[name], label=name)
-        if name in points:
-            ax.plot(*points[name], "o", color=colours[name], markersize=6)
-    recall = np.linspace(0.02, 1, 200)
-    for iou in (0.4, 0.6, 0.8):
-        # IoU = 1 / (1/precision + 1/recall - 1), solved for precision.
-        precision = 1 / (1 / iou + 1 - 1 / recall)
-        shown = (precision > 0) & (precision <= 1)
-        ax.plot(recall[shown], precision[shown], ":", color="#999", linewidth=0.9)
-        ax.annotate(f"IoU {iou}", (1.0, iou), fontsize=7, color="#777", ha="right")
-    ax.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
-    ax.legend(frameon=False, fontsize=8, loc="lower left")
-    return figure

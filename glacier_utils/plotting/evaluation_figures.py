@@ -10,11 +10,9 @@ from collections.abc import Mapping
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from glacier_utils.evaluation import calibration
-from glacier_utils.evaluation.bootstrap import LEVEL, correlation_length
 from glacier_utils.evaluation.per_glacier import NONE
 from glacier_utils.plotting.charts import BESIDE, interval_dots
 from glacier_utils.plotting.style import escape_math, graphs, palette
@@ -60,36 +58,6 @@ def reliability(histograms: Mapping[str, Mapping[str, calibration.Histograms]]) 
         upper.legend(frameon=False, fontsize=8, loc="upper left")
         lower.set(yscale="log", ylim=(1e-3, 1), ylabel="fraction\nof pixels")
         lower.set_xlabel("probability of glacier")
-    return figure
-
-
-def correlograms(curves: Mapping[str, pd.DataFrame], side_m: float | None = None) -> Figure:
-    """Show how alike errors are by their distance, and the side of the blocks beside it.
-
-    Args:
-        curves: model -> `bootstrap.correlogram`; dots mark the correlation length.
-        side_m: of the blocks, None not drawn.
-
-    Returns:
-        The figure.
-    """
-    colours = palette(list(curves))
-    figure, (ax,) = graphs(1, (7.6, 3.9))
-    for name, curve in curves.items():
-        length = correlation_length(curve)
-        text = f"{length / 1000:.1f} km" if np.isfinite(length) else "not found"
-        label = f"{escape_math(name)}, {text}"
-        shown = curve[curve["distance_m"] > 0]  # a logarithm has no zero
-        ax.plot(shown["distance_m"] / 1000, shown["correlation"], color=colours[name], label=label)
-        ax.plot(length / 1000, LEVEL, "o", color=colours[name], clip_on=False)
-    ax.axhline(LEVEL, color="0.4", linewidth=0.8, linestyle=":")
-    ax.axhline(0, color="0.4", linewidth=0.8)
-    if side_m is not None:
-        ax.axvline(side_m / 1000, color="black", linewidth=1.2, linestyle="--",
-                   label=f"side of the blocks, {side_m / 1000:.1f} km")  # fmt: skip
-    ax.set(xscale="log", xlabel="distance (km)", ylabel="correlation of errors", ylim=(None, 1))
-    ax.xaxis.set_major_formatter("{x:g}")
-    ax.legend(title=f"falls below {LEVEL:g} at", fontsize=8, **BESIDE)
     return figure
 
 
@@ -225,56 +193,3 @@ def labels_and_truth(table: pd.DataFrame, *, own: float | None = None) -> Figure
     for ax in (left, right):
         ax.grid(axis="x", alpha=0.3)
     return figure
-
-
-def error_by_distance(
-    curves: Mapping[str, pd.DataFrame], gain: pd.DataFrame, *, resolution_m: float
-) -> Figure:
-    """Show error against the distance from the border of windows, with 95 % intervals.
-
-    Args:
-        curves: title -> table of `seams.error_by_distance`, before and after.
-        gain: of `seams.gain_by_distance` for the two.
-        resolution_m: side of a pixel, for a second axis in metres.
-
-    Returns:
-        The figure.
-    """
-    one, other = map(escape_math, curves)
-    figure, axes = graphs(3, (3.5, 3.9))
-    for name, colour in palette(list(curves)).items():
-        label = escape_math(name)
-        brier, wrong = (
-            curves[name][["distance_px", kind, f"{kind}_low", f"{kind}_high"]]
-            for kind in ("brier", "wrong")
-        )
-        _curve(axes[0], brier, 1, colour, label)
-        _curve(axes[1], wrong, 100, colour, label)
-    _curve(axes[2], gain[["distance_px", "gain", "low", "high"]], 1000, "0.25")
-    axes[2].axhline(0, color="0.4", linewidth=0.8)
-    axes[0].set(ylabel="Brier score", ylim=(0, None))
-    axes[1].set(ylabel="pixels of the wrong class (%)", ylim=(0, None))
-    axes[2].set_ylabel(f"Brier score x 1000, {one}\nminus {other}", fontsize=9)
-    for ax in axes:
-        ax.set_xlabel("distance from patch border (px)")
-        ax.grid(alpha=0.3)
-        metres = (lambda px: px * resolution_m, lambda metre: metre / resolution_m)
-        above = ax.secondary_xaxis("top", functions=metres)
-        above.set_xlabel("distance (m)", fontsize=9)
-        above.tick_params(labelsize=8)
-    pixels = pd.concat([curve["pixels"] for curve in curves.values()])
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=len(handles), frameon=False,
-        title=f"bands: 95 % interval over blocks of ground; "
-              f"{pixels.min():,} to {pixels.max():,} pixels a distance",
-        title_fontsize=8,
-    )  # fmt: skip
-    return figure
-
-
-def _curve(ax: Axes, table: pd.DataFrame, factor: float, colour: str, label: str = "") -> None:
-    """Draw a value and its interval: the columns are distance, value, low end, high end."""
-    x, middle, low, high = (table[column] for column in table)
-    ax.fill_between(x, factor * low, factor * high, color=colour, alpha=0.15, linewidth=0)
-    ax.plot(x, factor * middle, "o-", color=colour, markersize=3, linewidth=1.2, label=label)

@@ -8,13 +8,9 @@ from .mapper import (
 from .mapper import (
     predict_scene as predict_scene,
 )
-from .postprocess import effects as effects
 from .scene_lists import list_scenes as list_scenes
 from .scenes import (
     check_products as check_products,
-)
-from .scenes import (
-    known_rock as known_rock,
 )
 from .scenes import (
     large_scene as large_scene,

@@ -31,7 +31,7 @@ from glacier_utils.outlines.glims import write_glims
 from glacier_utils.outlines.reading import clean_text
 from glacier_utils.prediction.mosaic import MappedScene, merge
 from glacier_utils.prediction.scene_lists import SceneRef, list_scenes, public_names
-from glacier_utils.prediction.scenes import checkpoint_hash, finished, map_scene
+from glacier_utils.prediction.scenes import assumed_rules, checkpoint_hash, finished, map_scene
 from glacier_utils.prediction.stac import read_item
 from glacier_utils.raster.io import read_header
 from glacier_utils.raster.paths import is_virtual
@@ -95,6 +95,7 @@ class Campaign:
         lines = [f"{len(self.scenes)} scenes: {told}; each stands in {self.folder / TABLE}"]
         lines += [f"failed: {scene.name}: {scene.error}" for scene in self.failed]
         lines += [f"look at {one.name}: {line}" for one in self.scenes for line in one.warnings]
+        lines += assumed_rules(one.files for one in self.scenes)
         lines += self.notes
         made = [path for paths in self.mosaics.values() for path in paths]
         lines += [str(path) for path in [*made, *([self.outlines] if self.outlines else [])]]

@@ -16,7 +16,8 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -28,13 +29,12 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import rasterio
-from rasterio.features import rasterize
 from tqdm import tqdm
 
 from glacier_utils.conventions import SYNTHETIC, UNKNOWN, date_in_name, image_day
 from glacier_utils.datasets.dataset import open_dataset
 from glacier_utils.datasets.exploration import thumbnail, thumbnail_mask
-from glacier_utils.errors import GlacierError
+from glacier_utils.errors import GlacierError, counted
 from glacier_utils.files import file_fingerprint, fingerprint, write_json
 from glacier_utils.imagery.clouds import cloud_mask
 from glacier_utils.imagery.examination import Finding, Trained, examine, heed
@@ -58,6 +58,7 @@ FORMAT = 5
 CLASS_COLOURMAP = {value: (*bytes.fromhex(colour), 255) for value, _, _, colour in CLASSES}
 # Larger scenes are not written a second time: a person opens their own file beside the maps.
 LARGEST_IMAGE = 4096
+AS_TRAINED = ", as in the training"
 _INPUTS = "INPUTS"  # tag of the rasters: a hash of all that they were made from
 _ROWS_WRITTEN = 128  # at a time
 # Bytes per pixel of the two maps: as plain bytes, as a plain raster, and as file with overviews.
@@ -379,6 +380,7 @@ def _about(
     """Return what made a map: the tags of its files and the properties of its item."""
     mapper = plan.mapper
     rule = source.reflectance
+    taken = AS_TRAINED if source.reflectance_source == "training" else ""
     return {
         "model": mapper.name,
         "checkpoint": ", ".join(name for name, _ in models),
@@ -386,7 +388,7 @@ def _about(
         "scene": ", ".join(path.name for path in source.paths[:8]),
         "image_date": date,
         "bands": ", ".join(mapper.bands),
-        "reflectance": rule.words if isinstance(rule, Reflectance) else "",
+        "reflectance": rule.words + taken if isinstance(rule, Reflectance) else "",
         "threshold": mapper.threshold,
         "temperature": ", ".join(f"{model.temperature:g}" for _, model in models),
         "window_px": f"{plan.rows.size} x {plan.cols.size}",
@@ -395,6 +397,24 @@ def _about(
         "precision": mapper.precision,
         **({"synthetic": SYNTHETIC} if source.synthetic else {}),
     }
+
+
+def assumed_rules(scenes: Iterable[Mapping[str, Path]]) -> list[str]:
+    """Return a line for each scale and offset that maps took from the training, unstated.
+
+    Args:
+        scenes: kind -> file of each map (``map_scene``).
+    """
+    taken = Counter(
+        str(read_item(files["item"])[0].get("glacier:reflectance", ""))
+        for files in scenes
+        if "item" in files
+    )
+    return [
+        f"{counted(number, 'scene')} with {rule}: the files do not say"
+        for rule, number in taken.items()
+        if rule.endswith(AS_TRAINED)
+    ]
 
 
 def _text(value: object) -> str:
@@ -632,16 +652,6 @@ def large_scene(name: str) -> LargeScene:
     if classes is not None:
         cloud = thumbnail_mask(cloud_mask(source, scl=classes)) > 0
     return LargeScene(data.name, date, source, cloud)
-
-
-def known_rock(inventory: gpd.GeoDataFrame | None, grid: Grid) -> np.ndarray | None:
-    """Return the pixels of an inventory's internal rock, bool [row, col]; None without any."""
-    if inventory is None:
-        return None
-    rock = inventory[inventory["kind"] == "internal_rock"].geometry
-    if rock.empty:
-        return None
-    return rasterize(rock, out_shape=grid.shape, transform=grid.transform, dtype="uint8") == 1
 
 
 def reduced(mask: np.ndarray, view: Image) -> np.ndarray:

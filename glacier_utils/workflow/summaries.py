@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-from scipy import stats
 
 from glacier_utils.change.area import within_a_year
 from glacier_utils.change.series import INSIDE, STABLE, TRUE_GROUND, TRUE_ICE
@@ -221,7 +220,6 @@ def temporal_conclusions(
     dates: Sequence[str],
     *,
     areas: pd.DataFrame,
-    sums: pd.DataFrame,
     repeatability: pd.DataFrame,
     costs: pd.DataFrame,
     model: str,
@@ -234,7 +232,6 @@ def temporal_conclusions(
         sentences: of ``temporal_statements``.
         dates: all dates, in order.
         areas: of ``series.area_table`` with causes.
-        sums: of ``series.sum_table``.
         repeatability: of ``series.repeatability``; empty with one date.
         costs: of ``series.cost_of_dates``.
         model: whose rows are meant.
@@ -244,10 +241,10 @@ def temporal_conclusions(
     Returns:
         Markdown.
     """
-    areas, sums = (table[table["model"] == model] for table in (areas, sums))
+    areas = areas[areas["model"] == model]
     parts = ["## What may be concluded", "", *(f"- {text}" for text in sentences)]
     if len(dates) > 1:
-        parts += [*_sums(sums, dates), *_repeats(repeatability, model), *_costs(costs, main_date)]
+        parts += [*_repeats(repeatability, model), *_costs(costs, main_date)]
     else:
         parts += [
             f"- Area {row.area}: the mapped glacier area is {km2(row.area_km2)} km2 "
@@ -296,31 +293,6 @@ def _composition(explained: pd.DataFrame) -> str:
     ]
     unexplained = f"{km2(rest)} km2 ({100 * rest / total:.0f} %) has no simple explanation"
     return f"Of the {km2(total)} km2 mapped differently, {', '.join([*named, unexplained])}."
-
-
-def _sums(sums: pd.DataFrame, dates: Sequence[str]) -> list[str]:
-    lines = []
-    for row in sums[sums["date"] == dates[-1]].itertuples():
-        shown = row.change_low_correlated > 0 or row.change_high_correlated < 0
-        # Of intervals of 95 %, so many miss by chance in 39 cases of 40 at the most.
-        chance = int(stats.binom.ppf(0.975, row.glaciers, 0.05))
-        lines.append(
-            f"- Area {row.area}, its glaciers ({row.glaciers}) together: {km2(row.area_km2)} km2 "
-            f"on {row.date} ({_range(row.low_correlated, row.high_correlated)} if their errors are "
-            f"alike, {_range(row.low_uncorrelated, row.high_uncorrelated)} if independent), "
-            f"{row.change_km2:+.2f} km2 since {dates[0]} "
-            f"({row.change_low_correlated:+.2f} to {row.change_high_correlated:+.2f} if alike, "
-            f"{row.change_low_uncorrelated:+.2f} to {row.change_high_uncorrelated:+.2f} if "
-            f"independent): {'more than the errors' if shown else 'no change can be shown'}. "
-            f"One by one, {row.changed} of them changed by more than their own interval"
-            + (
-                f", up to {chance} might by chance."
-                if row.changed <= chance or not within_a_year((dates[0], dates[-1]))
-                else f", where up to {chance} might by chance: single glaciers err more here than "
-                "on the validation part, and no change of one of them can be believed."
-            )
-        )
-    return lines
 
 
 def _repeats(table: pd.DataFrame, model: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Blocks of ground and what follows from them: intervals, differences, the ranking."""
+"""Blocks of ground and what follows from them: intervals, differences."""
 
 from __future__ import annotations
 
@@ -330,22 +330,7 @@ def test_p_and_interval_say_the_same():
         assert row.p == row.p_holm
 
 
-# --- ranking
-
-
-def test_ranking_groups_what_cannot_be_told_apart():
-    best = counted(20)
-    counts = {"worst": worsened(best, 30), "best": best, "same": best, "near": worsened(best, 20)}
-    table = bootstrap.ranking(counts).set_index("model")
-    assert table.index.tolist() == ["best", "same", "near", "worst"]
-    assert table["rank"].tolist() == ["1 to 2", "1 to 2", "3", "4"]
-    assert table["not distinguishable from"].tolist() == ["same", "best", "", ""]
-    assert table.eval("low < iou and iou < high").all()
-
-
-def test_one_model_is_ranked_alone():
-    table = bootstrap.ranking({"alone": counted(9)})
-    assert table["rank"].tolist() == ["1"]
+def test_one_model_is_compared_with_none():
     assert bootstrap.compare({"alone": counted(9)}).empty
 
 
@@ -355,7 +340,6 @@ def test_of_many_equal_models_some_look_different():
     pairs = bootstrap.compare(counts)
     assert (pairs["verdict"] != "not distinguishable").any()
     assert (pairs["p_holm"] > 0.05).all()
-    assert set(bootstrap.ranking(counts)["rank"]) == {"1 to 12"}
 
 
 # --- how often an interval holds the truth

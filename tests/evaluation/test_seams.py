@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glacier_utils.errors import GlacierError
 from glacier_utils.evaluation import seams
 from glacier_utils.prediction.windows import fit_windows
 
@@ -35,7 +34,6 @@ def test_a_ramp_has_a_flat_profile_and_unknown_pixels_do_not_count():
     values[4:7, 3:22] = np.nan
     jump = seams.seam_profile(values, 10)["jump"][:6]
     np.testing.assert_allclose(jump, 0.1)
-    assert seams.seam_jump(values, [10], [10, 20]) == pytest.approx(1)
 
 
 def test_a_seam_one_pixel_beside_the_border_is_at_distance_one():
@@ -75,20 +73,6 @@ def test_the_worst_window_lies_inside_the_map(height, width, size, unknown):
         assert col + size <= width
 
 
-@pytest.mark.parametrize("rows", [40, 700])
-def test_the_jump_across_borders_over_that_elsewhere(rows):
-    generator = np.random.default_rng(0)
-    values = generator.random((rows, 60))
-    values[20:] += 5  # five times the range: the pairs across that row jump by 5
-    values[3, 3] = np.nan
-    down, across = np.abs(np.diff(values, axis=0)), np.abs(np.diff(values, axis=1))
-    others = np.r_[np.delete(down, 19, 0).ravel(), np.delete(across, 29, 1).ravel()]
-    expected = np.nanmean(np.r_[down[19], across[:, 29]]) / np.nanmean(others)
-    assert seams.seam_jump(values, [20], [30]) == pytest.approx(expected)
-    assert np.isnan(seams.seam_jump(values, [], []))
-    assert np.isnan(seams.seam_jump(np.zeros((9, 9)), [3], []))
-
-
 # ---- borders
 
 
@@ -124,54 +108,24 @@ def maps(height=64, width=96, size=16, seed=0):
     return np.abs(reference - off), reference, size
 
 
-def test_error_by_distance_in_numbers():
+def test_unknown_pixels_do_not_count():
     probability, reference, size = maps()
-    table = seams.error_by_distance(probability, reference, size, threshold=0.5)
-    assert table["distance_px"].tolist() == list(range(25))
-    np.testing.assert_allclose(table["brier"][:8], [0.36] + [0.04] * 7)
-    assert table["wrong"][:8].tolist() == [1] + [0] * 7
-    # No block differs from another: the intervals are points.
-    np.testing.assert_allclose(table["brier_low"][:8], table["brier"][:8])
-    assert table["pixels"][0] == reference.size - (64 - 6) * (96 - 10)
-    # The frame's own edge is no border: the corners of the map lie 15 px from one.
-    assert table["pixels"].sum() == table["pixels"][:16].sum() == reference.size
-    np.testing.assert_allclose(table["brier"][8:16], 0.04)
-    # No probability is as high as this: the glacier alone is wrong.
-    strict = seams.error_by_distance(probability, reference, size, threshold=0.9)
-    assert strict["wrong"][1] == pytest.approx((reference == 1).mean(), abs=0.05)
+    whole = seams.error_near_borders({"map": probability}, reference, size)
+    probability[:16] = np.nan
+    reference[16:32] = 255  # two rows of patches of four, which are all alike
+    half = seams.error_near_borders({"map": probability}, reference, size)
+    assert half["inside"][0] == pytest.approx(whole["inside"][0])
+    assert half["beside"][0] == pytest.approx(0.04 + 0.32 * beside_seams(probability, reference))
 
 
-def test_unknown_pixels_do_not_count_and_distances_without_pixels_are_nan():
-    probability, reference, size = maps()
-    probability[:20] = np.nan
-    reference[20:30] = 255
-    table = seams.error_by_distance(probability, reference, size, threshold=0.5)
-    assert table["pixels"].sum() == 34 * 96
-    np.testing.assert_allclose(table["brier"][:8], [0.36] + [0.04] * 7)
-    assert table["pixels"].iloc[-1] == 0
-    assert table.iloc[-1][["brier", "brier_low", "wrong_high"]].isna().all()
-
-
-def test_the_interval_is_that_of_a_ratio_over_blocks():
-    generator = np.random.default_rng(1)
-    reference = np.zeros((32, 32), np.uint8)
-    probability = generator.random((32, 32))
-    reference[generator.random((32, 32)) < 0.2] = 255
-    table = seams.error_by_distance(probability, reference, 16, threshold=0.5)
-    rows, cols = np.indices((32, 32))
-    beside = (np.isin(rows, [15, 16]) | np.isin(cols, [15, 16])) & (reference == 0)
-    block = rows // 8 * 4 + cols // 8
-    n = np.array([(beside & (block == b)).sum() for b in range(16)])
-    e = np.array([(probability**2)[beside & (block == b)].sum() for b in range(16)])
-    ratio, used = e.sum() / n.sum(), (n > 0).sum()
-    error = np.sqrt(used / (used - 1) * ((e - ratio * n) ** 2).sum()) / n.sum()
-    from scipy import stats
-
-    reach = stats.t.ppf(0.975, n.sum() ** 2 / (n**2).sum() - 1) * error
-    row = table.iloc[0]
-    assert row["brier"] == pytest.approx(ratio)
-    assert row["brier_low"] == pytest.approx(ratio - reach)
-    assert row["brier_high"] == pytest.approx(ratio + reach)
+def beside_seams(probability, reference, size=16):
+    """Return the fraction of known pixels beside a border among those within 8 px of one."""
+    known = np.isfinite(probability) & (reference != 255)
+    rows, cols = (
+        seams.border_distance(seams.borders(range(0, n, size), size, n), n) for n in reference.shape
+    )
+    distance = np.minimum(rows[:, None], cols)
+    return (known & (distance == 0)).sum() / (known & (distance < 8)).sum()
 
 
 def test_intervals_hold_the_truth_about_as_often_as_they_say():
@@ -181,31 +135,11 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say():
         generator = np.random.default_rng(seed)
         level = generator.uniform(-0.3, 0.3, (4, 4))
         field = generator.random((32, 32)) + np.kron(level, np.ones((8, 8)))
-        table = seams.error_by_distance(field, np.zeros((32, 32), np.uint8), 16, threshold=0.5)
-        row = table.iloc[2]
-        held += row["brier_low"] <= 1 / 3 + 0.09 / 3 <= row["brier_high"]
+        maps = {"before": field, "after": 0.8 * field}
+        table = seams.error_near_borders(maps, np.zeros((32, 32), np.uint8), 16)
+        row = table.iloc[1]
+        held += row["gain_low"] <= (1 - 0.8**2) * (1 / 3 + 0.09 / 3) <= row["gain_high"]
     assert 175 <= held <= 199
-
-
-def test_a_gain_is_paired():
-    before, reference, size = maps()
-    generator = np.random.default_rng(0)
-    # Hard and easy ground for both maps alike.
-    hard = np.kron(generator.uniform(0, 0.3, (4, 6)), np.ones((16, 16)))
-    truth = reference.astype(float)
-    before = np.abs(truth - np.abs(truth - before) - hard)
-    after = np.abs(truth - 0.2 - hard)
-    after[reference == 1] = 1 - 0.2 - hard[reference == 1]
-    after[reference == 0] = 0.2 + hard[reference == 0]
-    gain = seams.gain_by_distance(before, after, reference, size)
-    one, other = (
-        seams.error_by_distance(values, reference, size, threshold=0.5)
-        for values in (before, after)
-    )
-    np.testing.assert_allclose(gain["gain"], one["brier"] - other["brier"])
-    same = seams.gain_by_distance(after, after, reference, size)
-    assert same.loc[:7, ["gain", "low", "high"]].eq(0).all(axis=None)
-    assert (other["brier_high"] - other["brier_low"])[:7].min() > 0
 
 
 def test_maps_compared_near_borders():
@@ -230,18 +164,7 @@ def test_maps_compared_near_borders():
 
 def test_shapes_that_differ():
     with pytest.raises(ValueError, match=r"\(4, 4\)"):
-        seams.error_by_distance(np.zeros((4, 4)), np.zeros((4, 5), np.uint8), 4, threshold=0.5)
-
-
-def test_strips_sum_up_to_the_whole():
-    generator = np.random.default_rng(0)
-    probability = generator.random((600, 40))
-    reference = generator.integers(0, 2, (600, 40)).astype(np.uint8)
-    table = seams.error_by_distance(probability, reference, 40, threshold=0.5)
-    assert table["pixels"].sum() == reference.size - 2 * 15 * 40  # beyond 24 px from a border
-    known = np.r_[15:585]
-    total = (table["brier"] * table["pixels"]).sum() / table["pixels"].sum()
-    assert total == pytest.approx(np.mean((probability[known] - reference[known]) ** 2))
+        seams.error_near_borders({"map": np.zeros((4, 4))}, np.zeros((4, 5), np.uint8), 4)
 
 
 # ---- effect of windows
@@ -260,26 +183,3 @@ def scene(length=256):
         return np.where(bad, 1 - reference, reference).astype(np.float32)
 
     return predict, reference, asked
-
-
-def test_effect_of_windows(monkeypatch):
-    monkeypatch.setattr(seams, "NEAR", 1)
-    predict, reference, asked = scene()
-    table = seams.effect_of_windows(
-        predict, reference, windows=(128, 64, 512), overlaps=(0, 32), threshold=0.5
-    )
-    pairs = [(64, 0), (64, 32), (128, 0), (128, 32), (512, 0)]
-    assert list(zip(table["window_px"], table["overlap_px"], strict=True)) == pairs
-    assert asked == [(512, 0), *pairs]
-    assert table["border_error"].tolist()[:4] == [1, 0, 1, 0]
-    assert table["excess"].tolist()[:4] == [1, 0, 1, 0]
-    assert table.iloc[-1][["border_error", "excess", "excess_low", "seam_jump"]].isna().all()
-    assert table["iou"].tolist()[1] == table["iou"].tolist()[4] == 1
-    assert table["iou"][0] < table["iou"][2] < 1
-    assert (table["s_per_mpx"] > 0).all()
-
-
-def test_no_combination_to_try():
-    predict, reference, _ = scene()
-    with pytest.raises(GlacierError, match="overlap"):
-        seams.effect_of_windows(predict, reference, windows=(32,), overlaps=(32, 64), threshold=0.5)

@@ -64,23 +64,6 @@ def test_cause_bars(none):
     assert (min(ends), max(ends)) == ((0, 0) if none else (-8, 8))
 
 
-def test_glacier_changes():
-    table = pd.DataFrame(
-        {
-            "area": ["train"] * 40 + [ODD], "glacier_id": [f"G{i}" for i in range(41)],
-            "name": ["", ODD] * 20 + [""], "reference_km2": np.arange(41.0), "change_km2": 0.1,
-            "change_low": -0.2, "change_high": 0.3, "changed": [True] + [False] * 40,
-        }
-    )  # fmt: skip
-    figure = drawn(change_figures.glacier_changes(table))
-    left, right = figure.axes
-    assert len(left.get_yticklabels()) == 30
-    assert left.get_yticklabels()[0].get_text().endswith("39.00")
-    assert left.get_title().startswith("train, 0 of 30")
-    assert len(right.get_yticklabels()) == 1
-    assert "km²" in left.get_xlabel()
-
-
 def scored() -> pd.DataFrame:
     return pd.DataFrame(
         [

@@ -145,17 +145,3 @@ def test_differences_stand_beside_the_line_of_none():
     names = [text.get_text() for text in ax.get_yticklabels()]
     assert names == ["unet − threshold", "unet − random_forest"]
     assert any(set(line.get_xdata()) == {0} for line in ax.get_lines())
-
-
-def test_precision_recall():
-    curve = pd.DataFrame({"threshold": [0, 0.5], "precision": [0.4, np.nan], "recall": [1.0, 0.0]})
-    figure = drawn(
-        charts.precision_recall({"a": curve, "b": curve}, {"a": (0.8, 0.7), "b": (0.5, np.nan)})
-    )
-    (ax,) = figure.axes
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("recall", "precision")
-    assert legend(figure) == ["a", "b"]
-    for line, iou in zip([x for x in ax.get_lines() if x.get_linestyle() == ":"], (0.4, 0.6, 0.8),
-                         strict=True):  # fmt: skip
-        recall, precision = line.get_data()
-        np.testing.assert_allclose(1 / (1 / recall + 1 / precision - 1), iou)

@@ -8,9 +8,8 @@ import pytest
 from affine import Affine
 from drawing import ODD, drawn, legend
 from rasterio.crs import CRS
-from scipy import ndimage
 
-from glacier_utils.evaluation import bootstrap, calibration, error_analysis, label_bias, per_glacier
+from glacier_utils.evaluation import calibration, error_analysis, label_bias, per_glacier
 from glacier_utils.evaluation.bootstrap import SAME
 from glacier_utils.plotting import evaluation_figures
 from glacier_utils.raster.grid import Grid, Image
@@ -121,20 +120,6 @@ def test_reliability_without_a_pixel():
     drawn(evaluation_figures.reliability({"none": {"before": empty}}))
 
 
-def test_correlograms_mark_length_and_side():
-    noise = np.random.default_rng(0).normal(size=(200, 200))
-    field = ndimage.gaussian_filter(noise, 5) * 10
-    curves = {"a": bootstrap.correlogram(field, 10.0), ODD: bootstrap.correlogram(field * 0, 10.0)}
-    figure = drawn(evaluation_figures.correlograms(curves, 500.0))
-    (ax,) = figure.axes
-    assert ax.get_xlabel() == "distance (km)"
-    length = bootstrap.correlation_length(curves["a"])
-    assert legend(figure)[0] == f"a, {length / 1000:.1f} km"
-    assert legend(figure)[1].endswith("not found")
-    assert legend(figure)[2] == "side of the blocks, 0.5 km"
-    assert any(list(line.get_xdata()) == [length / 1000] for line in ax.get_lines())
-
-
 def curve(level: float) -> pd.DataFrame:
     distance = np.arange(6)
     values = level + 0.1 * np.exp(-distance)
@@ -150,22 +135,3 @@ def curve(level: float) -> pd.DataFrame:
             "wrong_high": np.nan,
         }
     )
-
-
-def test_error_by_distance():
-    gain = pd.DataFrame({"distance_px": [0, 1], "gain": [0.05, 0], "low": [0.02, -0.01],
-                         "high": [0.08, 0.01]})  # fmt: skip
-    curves = {ODD: curve(0.2), "after": curve(0.1)}
-    figure = drawn(evaluation_figures.error_by_distance(curves, gain, resolution_m=10))
-    assert len(figure.axes) == 3
-    assert legend(figure) == [ODD.replace("$", r"\$"), "after"]
-    assert "1,000 to 1,005 pixels" in figure.legends[0].get_title().get_text()
-    left, right, added = figure.axes
-    np.testing.assert_allclose(left.lines[0].get_ydata(), curves[ODD]["brier"])
-    np.testing.assert_allclose(right.lines[1].get_ydata(), 100 * curves["after"]["wrong"])
-    np.testing.assert_allclose(added.lines[0].get_ydata(), [50, 0])
-    assert "%" in right.get_ylabel()
-    assert "px" in left.get_xlabel()
-    above = left.child_axes[0]
-    assert above.get_xlabel() == "distance (m)"
-    np.testing.assert_allclose(above.get_xlim(), 10 * np.array(left.get_xlim()))

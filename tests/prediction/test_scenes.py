@@ -121,7 +121,7 @@ def test_a_scene_is_mapped_from_checkpoint_and_file_alone(tmp_path, checkpoint):
     assert tags["CHECKPOINT"].startswith("checkpoint.pt sha256:")
     assert tags["SCENE"] == "T23VMG_20230824T142749.tif"
     assert (tags["THRESHOLD"], tags["IMAGE_DATE"]) == ("0.51", "2023-08-24")
-    assert tags["REFLECTANCE"] == "scale 10000 and offset -1000"
+    assert tags["REFLECTANCE"] == "scale 10000 and offset -1000, as in the training"
     item = json.loads(files["item"].read_text())
     assert item["properties"]["datetime"].startswith("2023-08-24")
     assert set(item["assets"]) == {"probability", "class", "outlines"}

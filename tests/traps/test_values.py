@@ -12,6 +12,7 @@ import pytest
 import rasterio
 import torch
 from affine import Affine
+from imagery.test_safe import metadata, write_jp2
 from traps.tools import (
     AT,
     SNOW,
@@ -348,3 +349,24 @@ def test_offset_of_a_date(tmp_path: Path, capsys: Capsys) -> str:
     checkpoint = tmp_path / "model" / "checkpoint.pt"
     assert load_checkpoint(checkpoint).provenance["reflectance"]["offset"] == -1000
     return told(predict(capsys, checkpoint, tmp_path, numbers(IMAGE)), right=good(tmp_path))
+
+
+@trap(2, "predict: a Level-1C product by a model of surface reflectance", "warned")
+def test_top_of_atmosphere(tmp_path: Path, model: Path, capsys: Capsys) -> str:
+    safe = tmp_path / "S2B_MSIL1C_20230824T140059_N0509_R067_T23VMH_20230824T150011.SAFE"
+    images = safe / "GRANULE" / "L1C_T23VMH_A033764_20230824T140101" / "IMG_DATA"
+    for name, band in zip(("B04", "B03", "B02", "B08"), numbers(IMAGE), strict=True):
+        write_jp2(images / f"T23VMH_20230824T140059_{name}.jp2", band)
+    (safe / "MTD_MSIL1C.xml").write_text(metadata("L1C"))
+    done = glacier(capsys, "predict", model, safe, tmp_path / "out")
+    says = "a Level-1C product, with reflectance at the top of the atmosphere"
+    return told(done, says=says, right=iou(mapped(tmp_path / "out"), TRUTH) > 0.99)
+
+
+@trap(2, "predict: numbers without the 1000 whose ground looks like water then", "warned")
+def test_no_value_tells(tmp_path: Path, model: Path, capsys: Capsys) -> str:
+    # A slope of brightness, whose darkest end becomes as dark as water: nothing tells the offset.
+    ramp = np.repeat(np.linspace(0.12, 0.75, 256)[None, None], 256, axis=1)
+    array = numbers(ramp * np.array([1, 1, 0.97, 0.85])[:, None, None], offset=0)
+    done = predict(capsys, model, tmp_path, array)
+    return told(done, says="offset -1000, as in the training: the files do not say")

@@ -12,8 +12,7 @@ from stubs import BANDS, Scene, segmenter
 from torch import nn
 
 from glacier_utils.models.checkpoint import Segmenter
-from glacier_utils.prediction.mapper import Mapper, predict_scene
-from glacier_utils.prediction.pooling import LocalPooling, local_mean
+from glacier_utils.prediction.mapper import LocalPooling, Mapper, local_mean, predict_scene
 
 
 @settings(max_examples=30, deadline=None)
