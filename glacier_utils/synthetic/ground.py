@@ -41,7 +41,7 @@ def lakes(height: Array, ice: Array, old_ice: Array, sea: Array) -> tuple[Array,
     ground, covered = _blocks(height), _blocks(ice) > 0.3
     salt = _blocks(sea) > 0
     tree = drain(ground, salt | frame_of(ground.shape))
-    full = ground.ravel().copy()
+    full = ground.flatten()
     for run in tree.levels[1:]:
         cells = tree.order[run]
         full[cells] = np.maximum(full[cells], full[tree.receiver[cells]])
@@ -60,7 +60,7 @@ def lakes(height: Array, ice: Array, old_ice: Array, sea: Array) -> tuple[Array,
     rows, cols = height.shape
     fine = np.repeat(np.repeat(ndimage.maximum_filter(level, 3), CELL, 0), CELL, 1)
     near = ndimage.gaussian_filter((level > -np.inf).astype(np.float32), 1.0)
-    near = refine(near, CELL)[:rows, :cols] > 0.12
+    near = refine(near, CELL, order=1)[:rows, :cols] > 0.12
     water = (height < fine - 0.2) & near & ~ice & ~sea
     labels, number = ndimage.label(water)
     labels[np.bincount(labels.ravel())[labels] < 30] = 0
@@ -81,7 +81,7 @@ def _ponds(surface: Array, depth: Array, wet: Array) -> Array:
     deepest = np.zeros(number + 1)
     np.maximum.at(deepest, labels[wet], depth[wet])
     kept = (np.bincount(labels.ravel(), minlength=number + 1) >= 4) & (deepest > 1.5)
-    return np.where(kept[labels] & wet, surface, -np.inf)
+    return np.where(kept[labels] & wet, surface, np.float32(-np.inf))
 
 
 def moraines(
@@ -256,10 +256,11 @@ def _braids(
     Bars are the cells of a Voronoi diagram drawn out along the river, channels their borders, which
     part and meet.
     """
-    rows, cols = np.divmod(there, shape[1])
+    at = (np.stack(np.divmod(there, shape[1])) + 0.5) / CELL - 0.5
+    along, across = (ndimage.map_coordinates(field, at, order=1) for field in (along, across))
     bar_m = np.array([420.0, 80.0])
-    x = refine(along, CELL, order=1)[rows, cols] / bar_m[0] + 0.08 * uneven
-    y = refine(across, CELL, order=1)[rows, cols] / bar_m[1] + 0.12 * uneven
+    x = along / bar_m[0] + 0.08 * uneven
+    y = across / bar_m[1] + 0.12 * uneven
     table = rng.random((3, 64, 64), dtype=np.float32)
     first, second = np.full(there.size, 9.0), np.full(there.size, 9.0)
     for i in (-1, 0, 1):
@@ -321,13 +322,13 @@ def turbidity(
             flour * rng.uniform(0.45, 1.15, fed.size) + rng.uniform(0, 0.1, fed.size), 0, 1
         )
         result[rows, cols] = flour[ids]
-    running = river > 0
-    result[running] = np.clip(0.2 + 2 * refine(part, size, order=1)[running], 0, 1)
+    rows, cols = np.nonzero(river)
+    result[rows, cols] = np.clip(0.2 + 2 * part[rows // size, cols // size], 0, 1)
 
     plume = _plumes(np.where(salt, melt, 0), salt)
     at = np.indices(salt.shape, dtype=np.float32)
     at += [1.5 * power_noise(salt.shape, rng, exponent=3, longest=24) for _ in range(2)]
-    plume = refine(ndimage.map_coordinates(plume, at, order=1, mode="nearest"), size)
+    plume = refine(ndimage.map_coordinates(plume, at, order=1, mode="nearest"), size, order=1)
     streaks = 1 + 0.12 * power_noise(ice.shape, rng, exponent=2.6, longest=120)
     result[sea] = (np.clip(plume, 0, 1) * streaks)[sea] + 0.04
     return np.clip(result, 0, 1)
@@ -352,7 +353,8 @@ def _plumes(supply: Array, salt: Array) -> Array:
 def _blocks(field: Array, size: int = CELL) -> Array:
     """Average blocks of ``size`` pixels."""
     rows, cols = field.shape
-    return field.reshape(rows // size, size, cols // size, size).mean((1, 3), dtype=np.float32)
+    lines = field.reshape(rows // size, size, cols).mean(1, dtype=np.float32)
+    return lines.reshape(rows // size, cols // size, size).mean(2)
 
 
 def _spread(mask: Array, cells: int) -> Array:

@@ -73,15 +73,12 @@ def power_noise(
         if shortest < 4 * split:
             for size in TILES:
                 tile = band((size, size), 1, 0.0, split) / np.sqrt(len(TILES))
-                for row in range(0, shape[0], size):
-                    for col in range(0, shape[1], size):
-                        part = field[row : row + size, col : col + size]
-                        part += tile[: part.shape[0], : part.shape[1]]
+                times = [-(-length // size) for length in shape]
+                field += np.tile(tile, times)[: shape[0], : shape[1]]
         if split < np.inf:
             cells = (-(-shape[0] // NOISE_CELL), -(-shape[1] // NOISE_CELL))
-            field += refine(band(cells, NOISE_CELL, split, np.inf), NOISE_CELL)[
-                : shape[0], : shape[1]
-            ]
+            broad = refine(band(cells, NOISE_CELL, split, np.inf), NOISE_CELL)
+            field += broad[: shape[0], : shape[1]]
     field -= field.mean()
     field /= field.std()
     return field
