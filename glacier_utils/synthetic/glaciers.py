@@ -8,6 +8,7 @@ time in years, grids [row, col].
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -175,7 +176,7 @@ def _relax(target: Array, east: Array, south: Array, scale: float, start: Array)
     scaled = residual / diagonal
     direction = scaled.copy()
     energy = (residual * scaled).sum(dtype=float)
-    for _ in range(40):
+    for _ in range(25):
         image = apply(direction)
         length = np.float32(energy / (direction * image).sum(dtype=float))
         solution += length * direction
@@ -189,8 +190,8 @@ def _relax(target: Array, east: Array, south: Array, scale: float, start: Array)
 
 
 def upstream(
-    surface: Array, ice: Array, source: Array, cell_m: float, doublings: int = 9
-) -> tuple[Array, Array, Array]:
+    surface: Array, ice: Array, sources: Sequence[tuple[Array, int]], cell_m: float
+) -> tuple[Array, Array, list[Array]]:
     """Follow the flow lines backwards from every cell of a glacier.
 
     A path of 2n steps is the path of n steps taken twice, so nine compositions follow 512 steps.
@@ -198,28 +199,30 @@ def upstream(
     Args:
         surface: m [row, col].
         ice: bool [row, col].
-        source: what is picked up, per step.
+        sources: what is picked up, per step of one cell, and two to what power steps it is summed.
         cell_m: side of a cell.
-        doublings: 2 to the power of this is the number of steps of one cell.
 
     Returns:
-        The row and the column that ice came from (it stops at the margin), and the sum of the
+        The row and the column that ice came from (it stops at the margin), and the sum of each
         source along the way.
     """
     east, north = gradient(ndimage.gaussian_filter(surface, 3), cell_m)
     speed = np.hypot(east, north) + 1e-6
-    inside = ice.astype(np.float32)
     rows, cols = np.indices(surface.shape, dtype=np.float32)
     # Uphill is backwards along the flow; rows count to the south.
-    fields = np.stack(
-        [rows - north / speed * inside, cols + east / speed * inside, source * inside]
-    ).astype(np.float32)
-    for _ in range(doublings):
-        at = fields[:2, ice]
-        came = [ndimage.map_coordinates(field, at, order=1, mode="nearest") for field in fields]
-        came[2] += fields[2, ice]
-        fields[:, ice] = came
-    return fields[0], fields[1], fields[2]
+    fields = [rows - north / speed * ice, cols + east / speed * ice]
+    fields += [source * ice for source, _ in sources]
+    fields = [np.ascontiguousarray(field, np.float32) for field in fields]
+    inside = np.flatnonzero(ice)
+    lengths = [doublings for _, doublings in sources]
+    for done in range(max(lengths)):
+        at = np.stack([field.ravel()[inside] for field in fields[:2]])
+        for field, length in zip(fields, [*[max(lengths)] * 2, *lengths], strict=True):
+            if done < length:
+                came = ndimage.map_coordinates(field, at, order=1, mode="nearest")
+                kept = field is not fields[0] and field is not fields[1]
+                field.ravel()[inside] = came + kept * field.ravel()[inside]
+    return fields[0], fields[1], fields[2:]
 
 
 def basins(surface: Array, ice: Array, least_cells: int, rng: np.random.Generator) -> Array:
@@ -382,10 +385,14 @@ def build_landscape(rows: int, cols: int, setting: Setting, rng: np.random.Gener
     ragged = 0.02 * power_noise(fine_bed.shape, rng, exponent=2.5, longest=40)
     under_sea = refine(shore_km, FACTOR, order=1) + ragged < 0
     fine_bed = np.where(under_sea, np.minimum(fine_bed, -1), np.maximum(fine_bed, 1.0))
+    smooth_bed = ndimage.gaussian_filter(fine_bed, 5)
     lia, old, now = (
-        _on_fine(bed, ice, fine_bed, refine(sheet.water_km(age), FACTOR, order=1) + ragged < 0)
+        _on_fine(
+            bed, ice, fine_bed, smooth_bed,
+            refine(sheet.water_km(age), FACTOR, order=1) + ragged < 0,
+        )
         for age, ice in enumerate(ages)
-    )
+    )  # fmt: skip
     ice = _drop_small((now > 0) & (old > 0))
     old_ice = ice | _drop_small(old > 0)
     sea = under_sea & ~ice
@@ -443,7 +450,7 @@ class _Sheet:
             towards = towards[::-1, ::-1]
         km = COARSE_M / 1000
         reach_km = min(0.4 * bed.shape[axis] * km, 11)
-        wavy = power_noise(bed.shape, rng, exponent=3, longest=60, shortest=20)
+        wavy = power_noise(bed.shape, rng, exponent=3, longest=150, shortest=40)
         away_km = (bed.shape[axis] - towards) * km
         self.inside_km = 0.75 * reach_km - away_km + 0.06 * reach_km * wavy
         # The front bends back in the middle, where the outlet is fastest.
@@ -509,9 +516,9 @@ def _ages(
         top = ndimage.gaussian_filter(np.where(thick, bed + ice, 0), 3) / np.maximum(weight, 1e-6)
         return np.where(thick, np.maximum(top - bed, 0.5 * ice), ice)
 
-    cold = run(None, 0, -COOLER_M, True, 300)
-    wide = run(cold, 1, 0.0, True, 80)
-    then = run(refined(wide), 1, 0.0, False, 30)
+    cold = run(None, 0, -COOLER_M, True, 240)
+    wide = run(cold, 1, 0.0, True, 60)
+    then = run(refined(wide), 1, 0.0, False, 24)
     now = run(then, 2, warming_m, False, 22)
     return [refined(cold), smoothed(then), smoothed(now)]
 
@@ -556,7 +563,7 @@ def _detail(bed: Array, roughness: float, rng: np.random.Generator) -> Array:
     return bed + roughness * ((2.5 + 5 * steep) * fine + 24 * steep * ribs)
 
 
-def _on_fine(bed: Array, ice: Array, fine_bed: Array, water: Array) -> Array:
+def _on_fine(bed: Array, ice: Array, fine_bed: Array, smooth_bed: Array, water: Array) -> Array:
     """Lay the coarse ice over the fine bed; return its thickness in m, 0 where there is none.
 
     The surface goes on beyond the margin of the coarse ice until it meets the bed, so that a
@@ -571,8 +578,8 @@ def _on_fine(bed: Array, ice: Array, fine_bed: Array, water: Array) -> Array:
         weight < 0.05, return_distances=False, return_indices=True
     )
     level = refine(level[tuple(nearest)], FACTOR)
-    depth = ndimage.gaussian_filter(refine(ice, FACTOR, order=1), 3)
-    thin = ndimage.gaussian_filter(fine_bed, 5) + 1.7 * depth
+    depth = refine(ndimage.gaussian_filter(ice, 0.5), FACTOR)
+    thin = smooth_bed + 1.7 * depth
     apart = np.maximum(12 - np.abs(level - thin), 0)
     thickness = np.minimum(level, thin) - apart**2 / 48 - fine_bed
     covered = (thickness > 2) & (depth > 4) & ~water
@@ -613,7 +620,11 @@ def _along_flow(
     slope = np.hypot(*gradient(top, cell_m))
     walls = ndimage.gaussian_filter(((slope > 0.7) & ~cover).astype(np.float32), 2.5)
     patchy = power_noise(shape, rng, exponent=2, longest=30)
-    row, col, load = upstream(top, cover, walls * np.exp(0.9 * patchy), cell_m)
+    # The mean of noise along two kilometres of flow gives bands that follow it.
+    noise = power_noise(shape, rng, exponent=0.5, longest=20, shortest=3)
+    row, col, (load, streaks) = upstream(
+        top, cover, [(walls * np.exp(0.9 * patchy), 9), (noise, 7)], cell_m
+    )
     origin = np.stack([row, col])
     jump = np.sqrt(sum(part**2 for field in origin for part in np.gradient(field)))
     suture = np.clip(ndimage.gaussian_filter(jump, 1) / 4 - 0.75, 0, 1) * cover
@@ -646,28 +657,28 @@ def _along_flow(
     score = refine(score, 2, order=1) + 0.2 * power_noise(ice.shape, rng, exponent=2, longest=12)
     cover_fine = np.where(ice, np.clip(score + 0.5, 0, 1), 0).astype(np.float32)
 
-    # The mean of noise along two kilometres of flow gives bands that follow it.
-    noise = power_noise(shape, rng, exponent=0.5, longest=20, shortest=3)
-    streaks = upstream(top, cover, noise, cell_m, doublings=7)[2]
-    streaks /= streaks[cover].std() if cover.any() else 1
     smooth = ndimage.gaussian_filter(top, 3)
     steep = np.hypot(*gradient(smooth, cell_m)) * cover
-    broad = power_noise(shape, rng, exponent=3, longest=150)
-    # Old layers come out along the contours.
-    layers = np.sin(smooth / 7 + 3 * broad + 0.7 * streaks)
-    stripes = streaks + 0.35 * layers
-    if cover.any():
-        stripes = (stripes - stripes[cover].mean()) / stripes[cover].std()
+    # Old layers come out along the contours, as wide bands where the ice sheet ends.
+    broad = power_noise(shape, rng, exponent=3, longest=150, shortest=40)
+    streaks /= max(streaks.std(where=cover), 1e-6)
+    ages = smooth / 22 + 1.5 * broad + 0.1 * np.clip(streaks, -2, 2)
+    layers = np.interp(ages, np.arange(-10, 190), rng.standard_normal(200))
+    on_sheet = numbers == 0
+    stripes = np.where(on_sheet, 0.5, 1) * np.clip(streaks, -3, 3)
+    stripes += np.where(on_sheet, 0.4, 0.2) * layers
+    stripes -= stripes.mean(where=cover)
+    stripes /= max(stripes.std(where=cover), 1e-6)
 
     # Ice cracks where thickness times slope, that is the stress, is high: 15 m are 135 kPa.
     pull = thickness[half] * steep
     falls = np.clip((pull - 20) / 20, 0, 1) * np.clip((steep - 0.12) / 0.12, 0, 1)
-    sides = 0.5 * np.clip(1.2 - ndimage.distance_transform_edt(cover) / 8, 0, 1)
+    sides = np.clip(1 - ndimage.gaussian_filter(cover.astype(np.float32), 4), 0, 0.5)
     sides *= np.clip(ndimage.maximum_filter(pull, 9) / 30 - 0.5, 0, 1)
     crevasses = np.maximum(falls, sides)
     if sea.any():
-        to_sea = ndimage.distance_transform_edt(~sea[half]) * cell_m
-        crevasses = np.maximum(crevasses, np.exp(-to_sea / 900))
+        to_sea = ndimage.distance_transform_edt(~sea[::FACTOR, ::FACTOR]) * COARSE_M
+        crevasses = np.maximum(crevasses, refine(np.exp(-to_sea / 900), FACTOR // 2, order=1))
     crevasses *= np.clip(0.7 + 0.5 * patchy, 0, 1)
     crevasses = np.where(ice, refine(crevasses, 2, order=1), 0)
     return cover_fine, refine(stripes, 2, order=1), crevasses

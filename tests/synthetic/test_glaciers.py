@@ -70,12 +70,13 @@ def test_no_ice_at_sea():
 def test_flow_lines_run_uphill_and_sum_their_source():
     rows, _ = np.indices((40, 10), dtype=float)
     surface = -5.0 * rows  # falls to the south
-    row, col, total = glaciers.upstream(
-        surface, np.ones((40, 10), bool), np.ones((40, 10)), 10, doublings=3
+    row, col, (total, less) = glaciers.upstream(
+        surface, np.ones((40, 10), bool), [(np.ones((40, 10)), 3), (np.ones((40, 10)), 2)], 10
     )
     np.testing.assert_allclose(row[20:, 5], rows[20:, 5] - 8, atol=0.1)
     np.testing.assert_allclose(col[20:, 5], 5, atol=0.1)
     np.testing.assert_allclose(total[20:, 5], 8, atol=0.1)
+    np.testing.assert_allclose(less[20:, 5], 4, atol=0.1)
 
 
 def test_divide_parts_two_glaciers():
