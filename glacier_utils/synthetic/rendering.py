@@ -70,8 +70,8 @@ Snow, ice, rock and water: 11,729 points on four glaciers in Alaska, Washington 
 August 2021 (R. Aberle 2023, doi 10.5281/zenodo.10616385). Tundra, which those points lack: what
 Sen2Cor calls vegetation in West Greenland (T22WDS, 31 August 2020, away from cloud)."""
 
-CLEAR = (0.005, 0.022, 0.031, 0.001)
-"""Reflectance of clear sea, as in the fjords of the same image: the points hold lakes only."""
+CLEAR = (0.0025, 0.016, 0.0235, 0.0002)
+"""Reflectance of clear sea, the median of the fjords in that image: the points hold lakes only."""
 
 SKY = (0.18, 0.25, 0.32, 0.13)
 """Fraction of the light on flat open ground that comes from the sky, by band."""
@@ -240,7 +240,7 @@ def cover_ground(landscape: Landscape, look: Look, season: Season, seed: Seed) -
     fold += np.arange(shape[1], dtype=np.float32) * np.float32(np.sin(strike) / 7)
     rock = look.layers * (np.sin(fold) + 0.5 * np.sin(4.3 * fold)) + look.rock_level
     rock += 0.3 * mottle + 0.4 * gully
-    fresh = refine(wide(weather, 2.5, 40), 4, order=1)
+    fresh = refine(wide(weather, 3.2, 50), 4, order=1)
     hue = power_noise(shape, ground, exponent=2, longest=80)
     return Cover(snow, fresh, green, rock, mottle, hue, _floes(landscape, season, weather))
 
@@ -347,7 +347,7 @@ def paint(landscape: Landscape, look: Look, season: Season, cover: Cover) -> tup
             third -= 0.6 * (kind == "tundra") * second
             for band in range(len(BANDS)):
                 value = reflect(kind, band, score, second, third)
-                if kind == "water":
+                if code == 4:
                     clear = np.clip(1 - at(landscape.turbidity) / 0.25, 0, 1)
                     value += clear * (CLEAR[band] * (1 + 0.1 * score) - value)
                 elif kind == "rock":
@@ -379,23 +379,23 @@ def _score(
         # forelands fresh, from which debris comes.
         score = at(cover.rock) + 0.8 * at(landscape.till) + (0.5 if code == 3 else 0.0)
         if code == 1:
-            old = np.clip((0.95 * line - height) / (0.5 * line), 0, 1)
-            score -= 0.9 * old * (1 - at(landscape.till))
+            old = np.clip((1.1 * line - height) / (0.5 * line), 0, 1)
+            score -= 1.2 * old * (1 - at(landscape.till))
         return "rock", score, 0.4 * hue
     if code == 2:
         vigour = np.clip(0.7 * at(cover.green), -1.5, 2.5) - 1.6 + 1.2 * season.green
         return "tundra", 0.3 * mottle + 0.2 * hue + 0.4 * at(cover.rock), vigour + 0.3 * hue
     if code in (8, 10):
         ramp = np.clip((height - line - season.snow_line_m) / 300 + 0.1, -1, 1)
-        score = 0.45 * at(cover.fresh) + 0.12 * mottle + 0.8 * ramp - 0.9 * season.snow_age + 0.2
-        return "snow", score, 0.5 * hue
+        score = 0.4 * at(cover.fresh) + 0.05 * mottle + 0.8 * ramp - 0.9 * season.snow_age + 0.2
+        return "snow", score, 0.3 * hue
     if code == 7:
         ramp = np.clip((height - line) / 250, -1.5, 1.0)
         # Crevasses open across the flow, which is down the slope: they follow the contours.
         wave = np.sin(2 * np.pi * height / 9 + 1.2 * mottle)
         there = np.clip(1.6 * at(landscape.crevasses) - 0.3, 0, 1)
         gash = there * np.clip(1.7 * wave - 0.5, 0, 1)
-        score = 0.9 * at(landscape.stripes) + 0.1 * mottle + 0.15 * hue + 0.8 * ramp + 0.5
+        score = 0.9 * at(landscape.stripes) + 0.2 * mottle + 0.15 * hue + 0.8 * ramp + 0.5
         return "ice", score - 1.6 * gash, 0.6 * hue + 1.6 * gash
     if code == 11:
         return "ice", 1.2 + 0.6 * mottle, 1.0 + 0.5 * hue
@@ -478,9 +478,9 @@ def _light(image: Array, direct: Array) -> None:
     for first, last in ((0, 3), (3, 4)):
         around = ndimage.gaussian_filter(_blocks(image[first:last].mean(0), 4), 4, truncate=3)
         # It counts where the sun's is missing: flat sunlit ground is the reference.
-        sent = refine(around, 4, order=1) * (0.05 + 0.22 * np.clip(1 - sun, 0, 1))
+        sent = refine(around, 4, order=1) * (0.08 + 0.24 * np.clip(1 - sun, 0, 1))
         for band in range(first, last):
-            image[band] *= (1 - SKY[band]) * sun + 0.95 * SKY[band] + sent
+            image[band] *= (1 - SKY[band]) * sun + 0.8 * SKY[band] + sent
 
 
 def _cloud(
@@ -504,15 +504,16 @@ def _cloud(
 def _atmosphere(image: Array, look: Look, height: Array, weather: np.random.Generator) -> None:
     """Lay on what correction leaves of the air: a veil, and light scattered in from around.
 
-    The veil is strongest in the blue, uneven over kilometres and thinner above high ground.
+    The veil is strongest in the blue, uneven over kilometres and thinner above high ground, but
+    one value corrects the whole image: dark heights come out below what they are.
     """
     cells = (height.shape[0] // 8, height.shape[1] // 8)
     uneven = refine(np.exp(0.5 * power_noise(cells, weather, exponent=3.2)), 8, order=1)
-    veil = look.haze * uneven * np.exp(-height / 1800)
+    veil = look.haze * (uneven * np.exp(-height / 1800) - 1)
     for band, strength in zip(image, (0.55, 0.75, 1.0, 0.3), strict=True):
         around = ndimage.gaussian_filter(_blocks(band, 8), 8, truncate=3)
         around = np.repeat(np.repeat(0.6 * around + 0.35, 8, 0), 8, 1)
-        band += np.clip(strength * veil, 0, 0.4) * (around - band)
+        band += strength * veil * (around - band)
 
 
 def _sensor(image: Array, weather: np.random.Generator) -> None:
@@ -551,7 +552,7 @@ def classify(
         (4, nir - red > 0.42 * (nir + red)),
         (6, (nir < 0.8 * green) & (nir < 0.11) & (green < 0.24)),
         (2, (shadow > 0.6) & (nir < 0.08)),
-        (11, (green > 0.23 + 0.03 * doubt) & (nir < 1.25 * red) & (doubt > -2.2)),
+        (11, (nir > 0.1 + 0.02 * doubt) & ((nir < 0.95 * red) | (green > 0.4)) & (doubt > -2.2)),
         (8, (green > 0.6) & (doubt > 2.6)),
         (3, (dimmed > 0.22 + 0.05 * doubt) & (nir < 0.5)),
         (10, opacity > 0.10 + 0.03 * doubt),

@@ -115,7 +115,7 @@ def test_fractions_sum_to_one(painted):
 def test_surfaces_lie_within_real_percentiles(painted, kind):
     """Pure pixels of both areas: the 5th, 50th and 95th percentile within those of real points."""
     pixels = np.concatenate(
-        [area.image[:, sum(area.parts[code] for code in KINDS[kind]) > 0.95] for area in painted],
+        [area.image[:, sum(area.parts[code] for code in KINDS[kind]) > 0.9] for area in painted],
         axis=1,
     )
     assert pixels.shape[1] > 50
@@ -173,19 +173,20 @@ def test_areas_differ_by_their_rock(rendered):
     assert redness[1] > 1.1 * redness[0]
 
 
-@pytest.mark.slow
-def test_areas_share_one_sensor(landscapes):
+def test_areas_share_one_sensor():
     """The same stripes in every image, far below its noise; no band has a gain of its own."""
-    means = []
+    found = []
     for seed in (1, 2):
         image = np.full((4, 600, 600), 0.3, np.float32)
         rendering._sensor(image, np.random.default_rng(seed))
-        means.append(image[:, :6].mean(axis=1) / 0.3 - 1)
         np.testing.assert_allclose(image.mean(axis=(1, 2)), 0.3, rtol=2e-4)
-        assert 3e-4 < image.std() < 3e-3
-    assert not {"gain"} & set(inspect.signature(rendering.Look).parameters)
-    alike = np.corrcoef(np.concatenate(means[0]), np.concatenate(means[1]))[0, 1]
-    assert 0.05 < alike < 0.5
+        assert 1e-3 < image.std() < 3e-3
+        # The track leaves the columns by one pixel in six rows.
+        along = [image[:, row, 100 - row // 6 : 600 - row // 6] for row in range(600)]
+        found.append(np.mean(along, axis=0).ravel())
+    assert np.std(found[0]) < 0.1 * image.std()
+    assert np.corrcoef(*found)[0, 1] > 0.4
+    assert "gain" not in inspect.signature(rendering.Look).parameters
 
 
 @pytest.mark.slow
