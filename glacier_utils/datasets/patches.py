@@ -107,10 +107,9 @@ def build_patches(
         max_unknown: patches with a larger fraction without image or label are dropped. They stay
             in the store with split "dropped" and their reason.
         clouds: which mask makes pixels under cloud and cloud shadow unknown: "ready" (the user's
-            own), "scl" (the scene classification), "csmask" (a network; it misses cloud, and on
-            blurred images calls ice cloud), "none", or "auto": ready, else scl, else none. What a
-            mask does not assess stays as it is. ``parameters["clouds_used"]`` says which was used
-            where.
+            own), "scl" (the scene classification), "none", or "auto": ready, else scl, else none.
+            What a mask does not assess stays as it is; ``parameters["clouds_used"]`` says which was
+            used where.
         max_cloud: patches with a larger fraction of cloud are dropped; None: cloud is only counted
             as unknown.
         buffer_m: width of the strip between validation and training in m: no training patch comes
@@ -416,11 +415,7 @@ def _open_layers(dataset: Dataset, pair: Pair, parameters: Mapping[str, Any]) ->
 
 
 def _clouds(dataset: Dataset, pair: Pair, source: Source, method: str) -> tuple[str, Mask | None]:
-    """Return which cloud mask is used, and the mask.
-
-    "auto" takes a mask of the user's, else the scene classification, else none: a mask made from
-    four bands may call bright snow cloud, and so take ice from the labels, only when asked to.
-    """
+    """Return which cloud mask is used, and the mask."""
     if method == "none":
         return "none", None
     ready, scl = dataset.clouds(*pair), dataset.scene_classification(*pair)
@@ -428,11 +423,11 @@ def _clouds(dataset: Dataset, pair: Pair, source: Source, method: str) -> tuple[
         method = "ready" if ready is not None else "scl" if scl is not None else "none"
         if method == "none":
             return "none", None
-    if {"ready": ready, "scl": scl, "csmask": source}[method] is None:
+    if {"ready": ready, "scl": scl}[method] is None:
         what = {"ready": "mask of clouds", "scl": "scene classification"}[method]
         raise GlacierError(
             f"{dataset.name}, {', '.join(pair)}: has no {what}, which clouds: {method} asks for; "
-            "name one in dataset.yaml, or set clouds to auto, csmask or none"
+            "name one in dataset.yaml, or set clouds to auto or none"
         )
     return method, cloud_mask(source, scl=scl, ready=ready, method=method)
 

@@ -450,7 +450,7 @@ def judge(
         image=image,
         glaciers=None if outlines is None else burn_glaciers(outlines, grid, date),
         clouds=None if clouds is None else clouds.read(*corner, *grid.shape),
-        unfit=unfit(source, any_size=True),
+        unfit=unfit(source),
     )
 
 

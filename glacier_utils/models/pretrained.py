@@ -24,10 +24,10 @@ import torch
 from torch import nn
 
 from glacier_utils.errors import GlacierError, plain
-from glacier_utils.imagery import clouds
 from glacier_utils.models import registry
 from glacier_utils.models.checkpoint import Segmenter, load_checkpoint
 
+_CSMASK_BANDS = ("blue", "green", "red", "nir")  # in the order of its weights
 WORDS = ("none", "auto", "csmask", "imagenet")
 CSMASK_ENCODER = "efficientnet-b4"
 _LEVEL = "L2A"  # surface reflectance, as all images here
@@ -110,32 +110,32 @@ def _start_csmask(segmenter: Segmenter, reflectance: bool) -> str:
     with suppress(GlacierError):
         _copy(network.decoder, _part(everything, "decoder."))
         parts = "encoder and decoder"
-    _set_statistics(segmenter, clouds.BANDS, mean, std)
-    further = _new_bands(segmenter.bands, clouds.BANDS)
+    _set_statistics(segmenter, _CSMASK_BANDS, mean, std)
+    further = _new_bands(segmenter.bands, _CSMASK_BANDS)
     return f"csmask: {parts} of ukis-csmask {version('ukis-csmask')}, {_LEVEL}{further}"
 
 
 def _csmask_encoder(bands: Sequence[str]) -> State:
     """Return the encoder's state for ``bands``; only the first layer is a copy."""
     state = _part(_csmask_network()[0], "encoder.")
-    state["_conv_stem.weight"] = _reordered(state["_conv_stem.weight"], clouds.BANDS, bands)
+    state["_conv_stem.weight"] = _reordered(state["_conv_stem.weight"], _CSMASK_BANDS, bands)
     return state
 
 
 def _csmask_obstacle(name: str, bands: Sequence[str], reflectance: bool) -> str:
     """Return why the weights cannot be taken and what to do about it; empty if they can."""
     encoder = name.partition("-")[2]
-    absent = [band for band in clouds.BANDS if band not in bands]
+    absent = [band for band in _CSMASK_BANDS if band not in bands]
     if encoder != CSMASK_ENCODER:
         return f"they are of the encoder {CSMASK_ENCODER}, {name} has another; choose weights none"
     if absent:
         return f"they need the band {absent[0]}, the images have {', '.join(bands)}"
     if not reflectance:
         return "they need surface reflectance, not digital numbers; choose weights none"
-    missing = clouds.missing()
-    if not missing and find_spec("onnx") is None:
-        missing = "onnx is not installed: pip install -e '.[cloud]'"
-    return f"{missing}, or choose weights none" if missing else ""
+    for package in ("ukis_csmask", "onnx"):
+        if find_spec(package) is None:
+            return f"{package} is missing: pip install -e '.[cloud]', or choose weights none"
+    return ""
 
 
 @lru_cache(maxsize=1)
@@ -148,7 +148,7 @@ def _csmask_network() -> tuple[State, np.ndarray, np.ndarray]:
         facts = json.loads((folder / f"{stem}.json").read_text(encoding="utf-8"))["data"]
         statistics = facts["dataset_statistics"]
         mean, std = (np.array(values, np.float32) for values in statistics["img"])
-        if tuple(statistics["band_names"]) != clouds.BANDS or not mean.shape == std.shape == (4,):
+        if tuple(statistics["band_names"]) != _CSMASK_BANDS or not mean.shape == std.shape == (4,):
             raise ValueError("its bands are others than expected")
         with resources.as_file(folder / f"{stem}.onnx") as path:
             tensors = onnx.load(path, load_external_data=False).graph.initializer

@@ -41,7 +41,6 @@ from glacier_utils.files import (
     write_csv,
     write_json,
 )
-from glacier_utils.imagery import clouds
 from glacier_utils.models import pretrained, registry
 from glacier_utils.models.baselines import PixelModel
 from glacier_utils.models.checkpoint import Segmenter, save_checkpoint
@@ -209,7 +208,7 @@ def _start_of(name: str, store: PatchStore, settings: Settings) -> list[Any]:
         return file_fingerprint(settings.weights)
     fits = pretrained.csmask_fits(name, store.bands, _is_reflectance(store, settings))
     if settings.weights == "csmask" or (settings.weights == "auto" and fits):
-        return ["csmask", None if clouds.missing() else version("ukis-csmask")]
+        return ["csmask", version("ukis-csmask") if fits else None]
     return [settings.weights]
 
 

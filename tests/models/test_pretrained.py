@@ -2,6 +2,7 @@ import time
 import urllib.error
 import urllib.request
 from importlib import resources
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glacier_utils.errors import GlacierError
-from glacier_utils.imagery import clouds
 from glacier_utils.models import pretrained
 from glacier_utils.models.checkpoint import Segmenter, save_checkpoint
 from glacier_utils.models.pretrained import csmask_fits, start
@@ -19,7 +19,9 @@ from glacier_utils.models.pretrained import csmask_fits, start
 BANDS = ("red", "green", "blue", "nir")
 B4 = "unet-efficientnet-b4"
 SMALL = {"filters": [4, 8]}
-needs_csmask = pytest.mark.skipif(bool(clouds.missing()), reason="ukis-csmask is not installed")
+needs_csmask = pytest.mark.skipif(
+    find_spec("ukis_csmask") is None, reason="ukis-csmask is not installed (extra cloud)"
+)
 
 
 def segmenter(name="glaciernet", bands=BANDS, seed=0, **arguments):
@@ -66,7 +68,7 @@ def test_a_pixel_model_takes_no_weights():
 
 
 def test_where_the_cloud_networks_weights_fit(monkeypatch):
-    monkeypatch.setattr(clouds, "missing", lambda: "")
+    monkeypatch.setattr(pretrained, "find_spec", lambda name: True)
     assert csmask_fits(B4, BANDS)
     assert csmask_fits("fpn-efficientnet-b4", (*BANDS, "swir"), reflectance=True)
     assert not csmask_fits("unet-resnet18", BANDS)
@@ -74,12 +76,12 @@ def test_where_the_cloud_networks_weights_fit(monkeypatch):
     assert not csmask_fits("glaciernet", BANDS)
     assert not csmask_fits(B4, ("red", "green", "blue"))
     assert not csmask_fits(B4, BANDS, reflectance=False)
-    monkeypatch.setattr(clouds, "missing", lambda: "not installed")
+    monkeypatch.setattr(pretrained, "find_spec", lambda name: None)
     assert not csmask_fits(B4, BANDS)
 
 
 def test_csmask_where_it_does_not_fit_says_why(monkeypatch):
-    monkeypatch.setattr(clouds, "missing", lambda: "")
+    monkeypatch.setattr(pretrained, "find_spec", lambda name: True)
     with pytest.raises(GlacierError, match=r"of the encoder efficientnet-b4, glaciernet has"):
         start(segmenter(), "csmask")
     with pytest.raises(GlacierError, match="need the band blue, the images have red, nir"):
@@ -87,8 +89,8 @@ def test_csmask_where_it_does_not_fit_says_why(monkeypatch):
     model = segmenter("unet-efficientnet-b4")
     with pytest.raises(GlacierError, match="surface reflectance"):
         start(model, "csmask", reflectance=False)
-    monkeypatch.setattr(clouds, "missing", lambda: "ukis-csmask is not installed: pip install x")
-    with pytest.raises(GlacierError, match="pip install x"):
+    monkeypatch.setattr(pretrained, "find_spec", lambda name: None)
+    with pytest.raises(GlacierError, match="ukis_csmask is missing: pip install"):
         start(model, "csmask")
     assert start(model, "auto") == "none"
 
@@ -120,12 +122,12 @@ def test_the_loaded_network_answers_as_the_package_does():
 
 @needs_csmask
 def test_bands_in_any_order_and_beyond_the_four_give_the_same_features():
-    theirs, ours = segmenter(B4, clouds.BANDS), segmenter(B4, ("swir", *BANDS), seed=1)
+    theirs, ours = segmenter(B4, pretrained._CSMASK_BANDS), segmenter(B4, ("swir", *BANDS), seed=1)
     told = [start(model, "csmask") for model in (theirs, ours)]
     assert told[0].startswith("csmask: encoder and decoder of ukis-csmask")
     assert told[1] == told[0] + "; first layer 0 for swir"
     image = torch.rand(1, 5, 64, 64)
-    order = [1 + BANDS.index(band) for band in clouds.BANDS]
+    order = [1 + BANDS.index(band) for band in pretrained._CSMASK_BANDS]
     with torch.no_grad():
         expected = theirs.network.network.encoder(theirs.normalise(image[:, order]))
         found = ours.network.network.encoder(ours.normalise(image))
