@@ -18,6 +18,7 @@ from glacier_utils.synthetic.terrain import (
     gradient,
     power_noise,
     refine,
+    signed_distance,
 )
 
 CELL = 4
@@ -46,7 +47,8 @@ def lakes(height: Array, ice: Array, old_ice: Array, sea: Array) -> tuple[Array,
         cells = tree.order[run]
         full[cells] = np.maximum(full[cells], full[tree.receiver[cells]])
     depth = full.reshape(ground.shape) - ground
-    level = _ponds(ground + depth, depth, (depth > 0.6) & ~covered & ~salt)
+    hollow = ndimage.binary_opening((depth > 1.0) & ~covered & ~salt, np.ones((2, 2)))
+    level = np.where(hollow, ground + depth, -np.inf).astype(np.float32)
 
     bared = (_blocks(old_ice & ~ice & ~sea) > 0.5) & ~covered
     labels, _ = ndimage.label(ndimage.binary_opening(bared))
@@ -68,20 +70,11 @@ def lakes(height: Array, ice: Array, old_ice: Array, sea: Array) -> tuple[Array,
     # One level for each lake, the lowest of its parts.
     levels = np.full(number + 1, np.inf, np.float32)
     np.minimum.at(levels, labels[water], fine[water])
-    touching = np.zeros(number + 1, bool)
-    touching[np.unique(labels[water & _spread(covered, 2)])] = True
     height = np.where(water, levels[labels], height).astype(np.float32)
-    melt = touching[labels] & water
+    rows, cols = np.nonzero(water)
+    by_ice = ndimage.binary_dilation(covered, iterations=3)[rows // CELL, cols // CELL]
+    melt = np.isin(labels, labels[rows, cols][by_ice]) & water
     return height, water & ~melt, melt
-
-
-def _ponds(surface: Array, depth: Array, wet: Array) -> Array:
-    """Return the level of hollows that are large and deep enough for a lake, else -inf."""
-    labels, number = ndimage.label(wet)
-    deepest = np.zeros(number + 1)
-    np.maximum.at(deepest, labels[wet], depth[wet])
-    kept = (np.bincount(labels.ravel(), minlength=number + 1) >= 4) & (deepest > 1.5)
-    return np.where(kept[labels] & wet, surface, np.float32(-np.inf))
 
 
 def moraines(
@@ -97,35 +90,23 @@ def moraines(
         rng: of gaps and unevenness.
 
     Returns:
-        The height with sharp ridges of some 20 m along the former margin and lower ones inside it,
-        and the fraction of fresh bright till and rock.
+        The height with sharp ridges of some 20 m along the former margin, and the fraction of
+        fresh bright till and rock.
     """
-    half = np.s_[::2, ::2]
-    inside, today = (lia_ice | ice)[half], ice[half]
-    cell = 2 * PIXEL_M
-    out = ndimage.distance_transform_edt(~inside).astype(np.float32)
-    back = ndimage.distance_transform_edt(inside).astype(np.float32)
-    gap = ndimage.distance_transform_edt(~today).astype(np.float32) * cell
-    uneven = power_noise(inside.shape, rng, exponent=2.5, longest=60)
-    margin = cell * ndimage.gaussian_filter(out - back, 1.0) + 6 * uneven
+    half, cell = np.s_[::2, ::2], 2 * PIXEL_M
+    today = ice[half]
+    uneven = power_noise(today.shape, rng, exponent=2.5, longest=60)
+    margin = cell * ndimage.gaussian_filter(signed_distance((lia_ice | ice)[half]), 1) + 6 * uneven
+    gap = cell * ndimage.distance_transform_edt(~today).astype(np.float32)
     slope = np.hypot(*gradient(ndimage.gaussian_filter(height[half], 1.5), cell))
-    # Where ice has hardly moved there is no ridge, and steep walls keep no till.
-    holds = np.clip((1.1 - slope) / 0.5, 0, 1) * ~today * ~sea[half]
-    left = np.clip((gap - 40) / 60, 0, 1)
-    width = np.where(margin > 0, 28.0, 18.0)
-    size = np.clip(20 + 10 * uneven, 0, 40)
-    ridge = size * left * holds * np.exp(-np.abs(margin) / width)
-    part = gap / np.maximum(gap - margin, 1.0)
-    for stage, tall in ((0.3, 4.0), (0.62, 7.0)):
-        apart = (part - stage + 0.04 * uneven) * (gap - margin)
-        pushed = tall * np.clip(0.6 + uneven, 0, 1.5) * np.exp(-np.abs(apart) / 15)
-        ridge += pushed * left * holds * (margin < -40)
-    fresh = np.clip(0.5 - margin / 30, 0, 1) * ~today
-    fresh = fresh * np.clip(0.9 - 0.25 * part + 0.18 * uneven, 0, 1) * (0.6 + 0.4 * holds)
-    rows, cols = ice.shape
-    ridge, till = (refine(field, 2, order=1)[:rows, :cols] for field in (ridge, fresh))
+    # Steep walls keep no till, and where ice has hardly moved there is no ridge.
+    holds = np.clip((1.1 - slope) / 0.5, 0, 1)
+    ridge = np.clip(20 + 10 * uneven, 0, 40) * np.exp(-np.abs(margin + 4) / 22)
+    ridge *= holds * np.clip((gap - 40) / 60, 0, 1)
+    fresh = np.clip(0.5 - margin / 30, 0, 1) * np.clip(0.9 - gap / 4000 + 0.18 * uneven, 0, 1)
     off = ~ice & ~sea
-    return (height + ridge * off).astype(np.float32), np.clip(till, 0, 1) * off
+    till = refine(fresh * (0.6 + 0.4 * holds), 2, order=1) * off
+    return (height + refine(ridge, 2, order=1) * off).astype(np.float32), till
 
 
 def rivers(
@@ -152,22 +133,18 @@ def rivers(
     melt = MELT_SUPPLY * tree.accumulate(covered * cell_km2)
     water = melt + tree.accumulate((1 - covered) * cell_km2)
     channel = (water > 3.0) & dry
-    at = np.indices(ground.shape, dtype=np.float32).reshape(2, -1) + 0.5
-    at += 0.5 * np.stack(
-        [power_noise(ground.shape, rng, exponent=2, longest=12).ravel() for _ in range(2)]
-    ).clip(-1.5, 1.5)
-    river = _draw(ice.shape, tree, water, channel, at * CELL)
+    bends = [power_noise(ground.shape, rng, exponent=2, longest=12) for _ in range(2)]
+    places = np.indices(ground.shape) + 0.5 + 0.5 * np.clip(bends, -1.5, 1.5)
+    river = _draw(ice.shape, tree, water, channel, CELL * places.reshape(2, -1))
 
-    plain, along, across = _floors(ground, tree, channel & (melt > 4.0) & (melt > 0.3 * water))
-    rows, cols = ice.shape
+    sandur, along, across = _floors(ground, tree, channel & (melt > 4.0) & (melt > 0.3 * water))
     edge = power_noise(ice.shape, rng, exponent=2.7, longest=30)
-    sandur = refine(plain, CELL, order=1)[:rows, :cols]
+    sandur = refine(sandur, CELL, order=1)
     sandur = np.clip(1.6 * sandur + 0.2 * edge - 0.4, 0, 1) * (sandur > 0.05)
-    there = np.flatnonzero(sandur.ravel() > 0.15)
-    braids = _braids(there, ice.shape, along, across, edge.ravel()[there], rng)
-    river.ravel()[there] = np.maximum(river.ravel()[there], braids * (sandur.ravel()[there] > 0.3))
+    there = np.nonzero(sandur > 0.3)
+    river[there] = np.maximum(river[there], _braids(there, along, across, edge[there], rng))
     free = ~(ice | sea | lake)
-    return (river * free).astype(np.float32), (sandur * free).astype(np.float32)
+    return river * free, sandur * free
 
 
 def _draw(shape: tuple[int, int], tree: Drainage, water: Array, channel: Array, at: Array) -> Array:
@@ -176,34 +153,19 @@ def _draw(shape: tuple[int, int], tree: Drainage, water: Array, channel: Array, 
     Each cell has a quadratic Bezier curve from the middle of its largest feeder to the middle of
     its receiver. Width in m is 2.5 times the root of the water in km2 of land.
     """
-    cells = np.flatnonzero(channel.ravel())
+    cells = np.flatnonzero(channel)
     cells = cells[np.argsort(water.ravel()[cells], kind="stable")]
-    feeder = np.arange(water.size)
-    feeder[tree.receiver[cells]] = cells
-    below = tree.receiver[cells]
+    feeder, below = np.arange(water.size), tree.receiver[cells]
+    feeder[below] = cells
     start, bend, end = (at[:, feeder[cells]] + at[:, cells]) / 2, at[:, cells], at[:, below]
     end = np.where(feeder[below] == cells, (bend + end) / 2, end)
-    length = np.hypot(*(bend - start)) + np.hypot(*(end - bend))
-    width = 2.5 * np.sqrt(water.ravel()[cells]) / PIXEL_M
-    across = (end - start)[::-1] * np.array([[1.0], [-1.0]])
-    across = across / np.maximum(np.hypot(*across), 1e-6)
-    steps, lanes = 12, 3
-    places, amounts = [], []
-    for t in (np.arange(steps) + 0.5) / steps:
-        middle = (1 - t) ** 2 * start + 2 * t * (1 - t) * bend + t**2 * end
-        for lane in (np.arange(lanes) - 1) / lanes:
-            at_row, at_col = middle + lane * width * across - 0.5
-            for i in (0, 1):
-                for j in (0, 1):
-                    row, col = np.floor(at_row) + i, np.floor(at_col) + j
-                    near = (1 - np.abs(at_row - row)) * (1 - np.abs(at_col - col))
-                    inside = (row >= 0) & (col >= 0) & (row < shape[0]) & (col < shape[1])
-                    places.append((row * shape[1] + col)[inside].astype(np.int64))
-                    amounts.append((near * width * length / (steps * lanes))[inside])
-    total = np.bincount(
-        np.concatenate(places), np.concatenate(amounts), minlength=shape[0] * shape[1]
-    )
-    return np.minimum(total, 1.0).reshape(shape).astype(np.float32)
+    area = (np.hypot(*(bend - start)) + np.hypot(*(end - bend))) * np.sqrt(water.ravel()[cells])
+    part = ((np.arange(16) + 0.5) / 16)[:, None, None]
+    curve = (1 - part) ** 2 * start + 2 * part * (1 - part) * bend + part**2 * end
+    row, col = (curve[:, k].astype(int).clip(0, shape[k] - 1) for k in (0, 1))
+    amount = np.broadcast_to(2.5 / PIXEL_M * area / 16, row.shape)
+    total = np.bincount((row * shape[1] + col).ravel(), amount.ravel(), shape[0] * shape[1])
+    return ndimage.gaussian_filter(total.reshape(shape).astype(np.float32), 0.7).clip(0, 1)
 
 
 def _floors(ground: Array, tree: Drainage, fed: Array) -> tuple[Array, Array, Array]:
@@ -213,67 +175,51 @@ def _floors(ground: Array, tree: Drainage, fed: Array) -> tuple[Array, Array, Ar
         How much a cell belongs to such a floor, 0..1, and its place along the nearest river (m,
         upstream) and across it (m, left of it negative).
     """
-    cell = CELL * PIXEL_M
-    shape = ground.shape
+    shape, cell = ground.shape, CELL * PIXEL_M
     if not fed.any():
         return np.zeros(shape), np.zeros(shape), np.zeros(shape)
-    rows, cols = np.indices(shape).reshape(2, -1)
-    upstream = np.zeros(ground.size)
-    for run in tree.levels[1:]:
-        cells = tree.order[run]
-        below = tree.receiver[cells]
-        upstream[cells] = upstream[below] + np.hypot(
-            rows[cells] - rows[below], cols[cells] - cols[below]
-        )
-    far = np.arange(ground.size)
+    upstream, far = np.zeros(ground.size), np.arange(ground.size)
+    for steps, run in enumerate(tree.levels):
+        upstream[tree.order[run]] = 1.2 * steps
     for _ in range(6):
         far = tree.receiver[far]
-    toward = np.stack([rows - rows[far], cols - cols[far]]).astype(float)
-    toward /= np.maximum(np.hypot(*toward), 1e-6)
-    distance, (near_row, near_col) = ndimage.distance_transform_edt(~fed, return_indices=True)
-    near = (near_row * shape[1] + near_col).ravel()
-    offset = np.stack([rows - rows[near], cols - cols[near]])
-    along = upstream[near] + (offset * toward[:, near]).sum(0)
-    across = offset[0] * toward[1, near] - offset[1] * toward[0, near]
+    places = np.indices(shape).reshape(2, -1)
+    toward = places - places[:, far]
+    toward = toward / np.maximum(np.hypot(*toward), 1)
+    distance, nearest = ndimage.distance_transform_edt(~fed, return_indices=True)
+    near = np.ravel_multi_index(tuple(nearest), shape).ravel()
+    offset, toward = places - places[:, near], toward[:, near]
+    along = upstream[near] + (offset * toward).sum(0)
+    across = offset[0] * toward[1] - offset[1] * toward[0]
     above = ground - ndimage.minimum_filter(ground, 3).ravel()[near].reshape(shape)
     slope = np.hypot(*gradient(ndimage.gaussian_filter(ground, 2.0), cell))
     plain = np.clip((12 - above) / 6, 0, 1) * np.clip((0.15 - slope) / 0.06, 0, 1)
-    plain *= np.clip(1.3 - distance * cell / 550, 0, 1)
-    plain = ndimage.gaussian_filter(plain, 1.0)
+    plain = ndimage.gaussian_filter(plain * np.clip(1.3 - distance * cell / 550, 0, 1), 1.0)
     return plain, along.reshape(shape) * cell, across.reshape(shape) * cell
 
 
 def _braids(
-    there: Array,
-    shape: tuple[int, int],
-    along: Array,
-    across: Array,
-    uneven: Array,
-    rng: np.random.Generator,
+    there: tuple[Array, ...], along: Array, across: Array, uneven: Array, rng: np.random.Generator
 ) -> Array:
     """Return the fraction of water on the pixels ``there``: channels between long bars of gravel.
 
     Bars are the cells of a Voronoi diagram drawn out along the river, channels their borders, which
     part and meet.
     """
-    at = (np.stack(np.divmod(there, shape[1])) + 0.5) / CELL - 0.5
-    along, across = (ndimage.map_coordinates(field, at, order=1) for field in (along, across))
-    bar_m = np.array([420.0, 80.0])
-    x = along / bar_m[0] + 0.08 * uneven
-    y = across / bar_m[1] + 0.12 * uneven
-    table = rng.random((3, 64, 64), dtype=np.float32)
-    first, second = np.full(there.size, 9.0), np.full(there.size, 9.0)
-    for i in (-1, 0, 1):
-        for j in (-1, 0, 1):
-            bar_x, bar_y = np.floor(x) + i, np.floor(y) + j
-            pick = bar_x.astype(np.int64) % 64, bar_y.astype(np.int64) % 64
-            apart = np.hypot(x - bar_x - table[0][pick], y - bar_y - table[1][pick])
-            second = np.minimum(second, np.maximum(first, apart))
-            first = np.minimum(first, apart)
-    # Half the difference of the distances is the way to the border, in widths of a bar.
-    border_m = (second - first) / 2 * bar_m[1]
-    # Channels are widest in the middle of the plain; some have fallen dry.
-    half_m = (5.5 + 4 * uneven) * np.clip(1.15 - np.abs(y) / 6, 0, 1)
+    at = (np.stack(there) + 0.5) / CELL - 0.5
+    place = np.stack([ndimage.map_coordinates(field, at, order=1) for field in (along, across)])
+    place = place / np.array([[420.0], [80.0]]) + np.outer([0.08, 0.12], uneven)
+    table = rng.random((2, 64, 64))
+    first = second = np.full(uneven.size, 9.0)
+    for step in np.ndindex(3, 3):
+        bar = np.floor(place) + np.array(step)[:, None] - 1
+        apart = np.hypot(*(place - bar - table[:, *(bar.astype(int) % 64)]))
+        second = np.minimum(second, np.maximum(first, apart))
+        first = np.minimum(first, apart)
+    # Half the difference of the distances is the way to the border, in widths of a bar. Channels
+    # are widest in the middle of the plain; some have fallen dry.
+    border_m = (second - first) / 2 * 80
+    half_m = (5.5 + 4 * uneven) * np.clip(1.15 - np.abs(place[1]) / 6, 0, 1)
     return np.clip((half_m - border_m) / PIXEL_M + 0.5, 0, 1) * (half_m > 2)
 
 
@@ -311,43 +257,35 @@ def turbidity(
     part = melt / tree.accumulate(np.full(ground.shape, cell_km2))
     result = np.zeros(ice.shape, np.float32)
 
-    for water, least, most in ((lake, 0.0, 0.75), (melt_lake, 0.55, 1.0)):
-        labels, number = ndimage.label(water)
-        rows, cols = np.nonzero(water)
-        ids = labels[rows, cols]
-        fed = np.zeros(number + 1)
-        np.maximum.at(fed, ids, part[rows // size, cols // size])
-        flour = least + np.clip(1.3 * fed, 0, 1) ** 0.8 * (most - least)
-        flour = np.clip(
-            flour * rng.uniform(0.45, 1.15, fed.size) + rng.uniform(0, 0.1, fed.size), 0, 1
-        )
-        result[rows, cols] = flour[ids]
+    labels, number = ndimage.label(lake | melt_lake)
+    rows, cols = np.nonzero(labels)
+    ids, flour = labels[rows, cols], np.zeros(number + 1)
+    fed = 0.8 * np.clip(1.3 * part[rows // size, cols // size], 0, 1) ** 0.8
+    np.maximum.at(flour, ids, np.where(melt_lake[rows, cols], 0.9, fed))
+    flour = flour * rng.uniform(0.45, 1.1, number + 1) + rng.uniform(0, 0.1, number + 1)
+    result[rows, cols] = flour[ids]
     rows, cols = np.nonzero(river)
-    result[rows, cols] = np.clip(0.2 + 2 * part[rows // size, cols // size], 0, 1)
+    result[rows, cols] = 0.2 + 2 * part[rows // size, cols // size]
 
     plume = _plumes(np.where(salt, melt, 0), salt)
-    at = np.indices(salt.shape, dtype=np.float32)
+    at = np.indices(salt.shape, np.float32)
     at += [1.5 * power_noise(salt.shape, rng, exponent=3, longest=24) for _ in range(2)]
     plume = refine(ndimage.map_coordinates(plume, at, order=1, mode="nearest"), size, order=1)
     streaks = 1 + 0.12 * power_noise(ice.shape, rng, exponent=2.6, longest=120)
-    result[sea] = (np.clip(plume, 0, 1) * streaks)[sea] + 0.04
+    result[sea] = (plume * streaks)[sea] + 0.04
     return np.clip(result, 0, 1)
 
 
 def _plumes(supply: Array, salt: Array) -> Array:
     """Spread meltwater from the shore cells that it reaches, round headlands, until it settles."""
-    source = np.sqrt(supply)
     open_water = np.maximum(ndimage.uniform_filter(salt.astype(float), 5), 0.04)
     amount = np.zeros(salt.shape)
     for _ in range(160):
-        amount = ndimage.uniform_filter(amount + source, 5) / open_water * salt * 0.985
-    near = np.quantile(amount[salt], 0.97) if salt.any() else 1.0
-    cloudy = 1 - np.exp(-1.6 * amount / max(near, 1e-6))
-    # Continued over land: the swirls look across the shore.
-    land = ndimage.gaussian_filter(cloudy, 2) / np.maximum(
-        ndimage.gaussian_filter(salt.astype(float), 2), 1e-3
-    )
-    return np.where(salt, cloudy, np.minimum(land, 1)).astype(np.float32)
+        # It reaches two cells inland, where swirls look across the shore.
+        amount = amount * salt + np.sqrt(supply)
+        amount = 0.985 * ndimage.uniform_filter(amount, 5) / open_water
+    strong = np.quantile(amount[salt], 0.97) if salt.any() else 1.0
+    return 1 - np.exp(-1.6 * amount / max(strong, 1e-6))
 
 
 def _blocks(field: Array, size: int = CELL) -> Array:
@@ -355,9 +293,3 @@ def _blocks(field: Array, size: int = CELL) -> Array:
     rows, cols = field.shape
     lines = field.reshape(rows // size, size, cols).mean(1, dtype=np.float32)
     return lines.reshape(rows // size, cols // size, size).mean(2)
-
-
-def _spread(mask: Array, cells: int) -> Array:
-    """Widen a mask of the coarse grid by some cells and lay it onto the fine one."""
-    wide = ndimage.binary_dilation(mask, np.ones((3, 3)), iterations=cells)
-    return np.repeat(np.repeat(wide, CELL, 0), CELL, 1)

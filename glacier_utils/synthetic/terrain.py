@@ -6,7 +6,6 @@ is made on a coarse grid, where drainage is followed cell by cell, and refined a
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -55,14 +54,11 @@ def power_noise(
     def band(size: tuple[int, int], cell: int, low: float, high: float) -> Array:
         spectrum = fft.rfft2(rng.standard_normal(size, dtype=np.float32))
         k = np.hypot(fft.fftfreq(size[0])[:, None], fft.rfftfreq(size[1])[None, :]) / cell
-        k[0, 0] = 1.0
+        k[0, 0] = 1e9
         # White noise of one variance a cell is stronger per frequency on larger cells.
         gain = np.maximum(k, 1.0 / longest) ** (-exponent / 2) / cell
         gain *= np.sqrt(np.exp(-((k * low) ** 4)) * -np.expm1(-((k * high) ** 4)))
-        gain[k < 0.5 / longest] = 0.0
-        gain[0, 0] = 0.0
-        if shortest > 0:
-            gain *= np.exp(-((k * shortest) ** 2))
+        gain *= np.exp(-((k * shortest) ** 2)) * (k >= 0.5 / longest)
         return fft.irfft2(spectrum * gain.astype(np.float32), s=size)
 
     if max(shape) <= TILES[0]:
@@ -70,11 +66,10 @@ def power_noise(
     else:
         field = np.zeros(shape, np.float32)
         split = 12 * NOISE_CELL if longest > TILES[1] / 6 else np.inf
-        if shortest < 4 * split:
-            for size in TILES:
-                tile = band((size, size), 1, 0.0, split) / np.sqrt(len(TILES))
-                times = [-(-length // size) for length in shape]
-                field += np.tile(tile, times)[: shape[0], : shape[1]]
+        for size in TILES:
+            times = [-(-length // size) for length in shape]
+            tile = band((size, size), 1, 0.0, split) / np.sqrt(len(TILES))
+            field += np.tile(tile, times)[: shape[0], : shape[1]]
         if split < np.inf:
             cells = (-(-shape[0] // NOISE_CELL), -(-shape[1] // NOISE_CELL))
             broad = refine(band(cells, NOISE_CELL, split, np.inf), NOISE_CELL)
@@ -166,13 +161,7 @@ def drain(height: Array, outlets: Array) -> Drainage:
 
 
 def erode(
-    height: Array,
-    outlets: Array,
-    uplift: Array,
-    *,
-    steps: int,
-    creep: float,
-    rng: np.random.Generator | None = None,
+    height: Array, outlets: Array, uplift: Array, steps: int, rng: np.random.Generator
 ) -> Array:
     """Let rivers cut into rising ground: stream power, implicit in time.
 
@@ -184,17 +173,15 @@ def erode(
         outlets: bool [row, col]; they keep their height.
         uplift: m per step.
         steps: their number.
-        creep: weight of diffusion in each step.
-        rng: of the unevenness that turns brooks out of the eight directions of the grid; None:
-            even ground.
+        rng: of the unevenness that turns brooks out of the eight directions of the grid.
 
     Returns:
         Height in m.
     """
     height = height.astype(float).copy()
     for _ in range(steps):
-        uneven = 0.0 if rng is None else 15 * power_noise(height.shape, rng, exponent=1, longest=8)
-        tree = drain(height + uneven, outlets)
+        uneven = power_noise(height.shape, rng, exponent=1, longest=8)
+        tree = drain(height + 15 * uneven, outlets)
         area = tree.accumulate(np.ones_like(height)).ravel()
         power = 0.25 * area**0.45
         flat = np.where(outlets, height, height + uplift).ravel()
@@ -206,7 +193,7 @@ def erode(
         height = flat.reshape(height.shape)
         # Slopes creep: without it crests grow into needles one cell wide.
         smooth = ndimage.gaussian_filter(height, 1.0)
-        height = np.where(outlets, height, (1 - creep) * height + creep * smooth)
+        height = np.where(outlets, height, 0.7 * height + 0.3 * smooth)
     return height
 
 
@@ -240,9 +227,7 @@ def carve_troughs(height: Array, outlets: Array, rng: np.random.Generator) -> Ar
     return ndimage.gaussian_filter(carved, 0.7)
 
 
-def carve_cirques(
-    height: Array, outlets: Array, above: float, rng: np.random.Generator, number: int
-) -> Array:
+def carve_cirques(height: Array, outlets: Array, above: float, rng: np.random.Generator) -> Array:
     """Hollow out bowls of some 300 to 800 m radius at valley heads higher than ``above``.
 
     The bowl opens down the slope: its wall stands on the uphill side only.
@@ -252,36 +237,25 @@ def carve_cirques(
         outlets: bool [row, col].
         above: m.
         rng: chooses the places.
-        number: of bowls at most.
     """
     area = drain(height, outlets).accumulate(np.full(height.shape, (COARSE_M / 1000) ** 2))
     east, north = gradient(ndimage.gaussian_filter(height, 3), COARSE_M)
     steep = np.maximum(np.hypot(east, north), 1e-3)
-    heads = np.argwhere((area > 0.08) & (area < 0.6) & (height > above) & (steep > 0.25))
+    heads = (area > 0.08) & (area < 0.6) & (height > above) & (steep > 0.25)
     # Snow lasts where the slope turns from the sun, so most bowls look north and north-east.
-    turned = (-(0.4 * east + north) / steep)[tuple(heads.T)]
-    heads = heads[np.argsort(rng.random(len(heads)) - 0.35 * turned, kind="stable")]
-    all_rows, all_cols = (np.arange(size) for size in height.shape)
+    chance = heads * (1 + rng.random(height.shape) + 0.35 * (0.4 * east + north) / -steep)
     ragged = 0.08 * power_noise(height.shape, rng, exponent=3, longest=16)
-    free = np.ones(height.shape, bool)
+    rows, cols = (np.arange(size) for size in height.shape)
     carved = height.copy()
-    for row, col in heads:
-        if number == 0:
-            break
-        if not free[row, col]:
-            continue
-        number -= 1
+    for row, col in np.argwhere(heads & (chance == ndimage.maximum_filter(chance, 17))):
         radius = np.exp(rng.normal(6.2, 0.3)) / COARSE_M
-        reach = int(2 * radius) + 1
-        near = np.s_[max(row - reach, 0) : row + reach, max(col - reach, 0) : col + reach]
-        rows, cols = all_rows[near[0], None] - row, all_cols[near[1]] - col
-        along = (cols * east[row, col] - rows * north[row, col]) / steep[row, col] / radius
-        across = np.hypot(rows, cols) / radius
-        distance = np.maximum(across + ragged[near], 0)
-        bowl = height[row, col] - 20 + radius * COARSE_M * (0.55 * distance**3.5 + 0.1 * along)
+        near = tuple(slice(max(at - int(2 * radius), 0), at + int(2 * radius)) for at in (row, col))
+        south, right = rows[near[0], None] - row, cols[near[1]] - col
+        along = (right * east[row, col] - south * north[row, col]) / steep[row, col] / radius
+        across = np.maximum(np.hypot(south, right) / radius + ragged[near], 0)
+        bowl = height[row, col] - 20 + radius * COARSE_M * (0.55 * across**3.5 + 0.1 * along)
         carved[near] = np.where(across < 1.8, np.minimum(carved[near], bowl), carved[near])
-        free[near] &= across > 1.6
-    return ndimage.gaussian_filter(carved, 0.6)
+    return ndimage.gaussian_filter(carved, 0.8)
 
 
 def refine(coarse: Array, factor: int, *, order: int = 3) -> Array:
@@ -301,17 +275,16 @@ def refine(coarse: Array, factor: int, *, order: int = 3) -> Array:
         lines = np.moveaxis(fine, axis, 0)
         result = np.empty((size * factor, *lines.shape[1:]), np.float32)
         for phase in range(factor):
-            first, part = divmod((phase + 0.5) / factor - 0.5, 1.0)
+            first, b = divmod((phase + 0.5) / factor - 0.5, 1.0)
+            a, start = 1 - b, pad - 1 + int(first)
+            weights = np.array([0, a, b, 0])
             if order == 3:
-                # The cubic B-spline's weights of the four nearest cells.
-                a, b = 1 - part, part
-                weights = (a**3, 4 - 6 * b**2 + 3 * b**3, 4 - 6 * a**2 + 3 * a**3, b**3)
-                taps = [(k - 1, weight / 6) for k, weight in enumerate(weights)]
-            else:
-                taps = [(0, 1 - part), (1, part)]
-            start = pad + int(first)
+                # The cubic B-spline at the four nearest cells.
+                weights = np.array([a**3, 4 - 6 * b**2 + 3 * b**3, 4 - 6 * a**2 + 3 * a**3, b**3])
+                weights /= 6
             result[phase::factor] = sum(
-                np.float32(weight) * lines[start + k : start + k + size] for k, weight in taps
+                np.float32(weights[k]) * lines[start + k : start + k + size]
+                for k in np.flatnonzero(weights)
             )
         fine = np.moveaxis(result, 0, axis)
     return fine
@@ -335,11 +308,8 @@ def add_detail(bed: Array, roughness: float, rng: np.random.Generator) -> Array:
     east, north = gradient(small, 2 * PIXEL_M)
     slope = np.hypot(east, north)
     steep = np.clip((slope - 0.25) / 0.5, 0, 1.4)
-    rows, cols = (np.arange(size, dtype=np.float32) for size in small.shape)
-    reach = 3.0 / np.maximum(slope, 1e-6)
-    below_row = np.rint(rows[:, None] + north * reach).clip(0, len(rows) - 1)
-    below_col = np.rint(cols - east * reach).clip(0, len(cols) - 1)
-    below = (below_row * len(cols) + below_col).astype(np.int32).ravel()
+    down = np.indices(small.shape) + 3.0 / np.maximum(slope, 1e-6) * np.stack([north, -east])
+    below = np.ravel_multi_index(tuple(np.rint(down).astype(int)), slope.shape, "clip").ravel()
     total = power_noise(small.shape, rng, exponent=2.2, longest=30, shortest=4).ravel()
     # Paths of one, two and four steps, each twice the one before.
     for _ in range(3):
@@ -347,11 +317,10 @@ def add_detail(bed: Array, roughness: float, rng: np.random.Generator) -> Array:
         below = below[below]
     gullies = total.reshape(small.shape) / total.std()
     # Ribs stand out sharply between rounded gullies.
-    ribs = steep * (0.8 - np.abs(gullies).clip(0, 2.5))
-    ribs, steep = (refine(field, 2, order=1) for field in (ribs, steep))
+    ribs = refine(18 * steep * (0.8 - np.abs(gullies).clip(0, 2.5)), 2, order=1)
     knobs = power_noise(bed.shape, rng, exponent=3.3, longest=45)
-    knobs *= 1.2 + 3.5 * steep
-    return (bed + roughness * (knobs + 18 * ribs)).astype(np.float32)
+    knobs *= refine(1.2 + 3.5 * steep, 2, order=1)
+    return (bed + roughness * (knobs + ribs)).astype(np.float32)
 
 
 def gradient(height: Array, cell_m: float) -> tuple[Array, Array]:
@@ -363,6 +332,12 @@ def gradient(height: Array, cell_m: float) -> tuple[Array, Array]:
     """
     to_south, to_east = np.gradient(height, cell_m)
     return to_east, -to_south
+
+
+def signed_distance(mask: Array) -> Array:
+    """Return the distance to the edge of a mask in cells, negative inside it, float32."""
+    outside, inside = (ndimage.distance_transform_edt(side) for side in (~mask, mask))
+    return (outside - inside).astype(np.float32)
 
 
 def frame_of(shape: tuple[int, int]) -> Array:
@@ -412,17 +387,18 @@ def make_bed(
     half = relief.fjord_km / 2
     inland = _inland(shape, relief, rng)
     fjord = (middle_km < half) & (inland < 0.25)
-    outlets = fjord | _passes(shape, np.where(inland > 0, 0, middle_km), rng)
-    rise = np.clip((middle_km - half) / 4.0, 0, 1) ** 0.7
+    # Other valleys leave by a cell each 12 km of the frame, far from the fjord and the ice sheet.
+    passes = frame_of(shape) & (middle_km > 4) & (inland == 0) & (rng.random(shape) < 0.007)
+    outlets = fjord | passes
+    away_km = np.maximum(middle_km - half, 0)
+    rise = np.minimum(away_km / 4.0, 1) ** 0.7
     massif = power_noise(shape, rng, exponent=4, longest=relief.grain_km * 1000 / COARSE_M)
     base = np.where(fjord, 0.0, rng.uniform(0.05, 0.2) * relief.summit / 4)
     uplift = 100 * np.exp(0.5 * massif) * (0.25 + 0.75 * rise)
 
-    wide = _blocks(outlets, 4, np.max)
-    low = _blocks(base, 4, np.max)
+    wide = ndimage.maximum_filter(outlets, 4)[::4, ::4]
     start = 25 + 5 * power_noise(wide.shape, rng, exponent=3)
-    start = np.where(wide, low, np.maximum(start, low + 1))
-    first = erode(start, wide, _blocks(uplift, 4, np.mean), steps=60, creep=0.3, rng=rng)
+    first = erode(np.where(wide, base[::4, ::4], start), wide, uplift[::4, ::4], 60, rng)
     # Moved sideways by some 200 m, no ridge runs straight along the grid.
     bent = np.indices(shape, dtype=np.float32)
     bent += [2.5 * power_noise(shape, rng, exponent=4, longest=40) for _ in range(2)]
@@ -437,34 +413,20 @@ def make_bed(
     height = np.where(outlets, base, np.maximum(height, base + 1))
 
     height = carve_troughs(height, outlets, rng)
-    height = carve_cirques(height, outlets, 0.3 * relief.summit, rng, height.size // 1500)
+    height = carve_cirques(height, outlets, 0.3 * relief.summit, rng)
     # Ice scoured the uplands to knobs and hollows, which hold small lakes.
-    above = height - ndimage.gaussian_filter(height, 12)
-    even = np.clip(
-        1 - np.hypot(*gradient(ndimage.gaussian_filter(height, 2), COARSE_M)) / 0.4, 0, 1
-    )
-    knobs = power_noise(shape, rng, exponent=2.6, longest=12)
-    height += 14 * knobs * even * np.clip(0.5 + above / 80, 0, 1)
+    scoured = np.clip((height / relief.summit - 0.2) / 0.3, 0, 1)
+    height += 12 * scoured * power_noise(shape, rng, exponent=2.6, longest=12)
     # The walls of the fjord's trough; under the ice sheet its floor climbs to some 350 m.
-    away_km = np.maximum(middle_km - half, 0)
     floor = np.clip((inland - 0.25) / 0.75, 0, 1) * 500 - 110 * (inland > 0)
     wall = 750 * (away_km / (1.1 * np.exp(0.3 * massif))) ** 1.4
     height = np.minimum(height, np.maximum(ndimage.gaussian_filter(floor, 3), 0) + wall + 2)
     # Trunk valleys were cut below the sea near the fjord: they become its arms and bays.
     height -= 110 * np.exp(-away_km / 2.2) * np.clip(1.6 - height / 90, 0, 1)
-    depth = np.clip((half - middle_km) / 0.5, 0, 1)
-    height = np.where(fjord, -120 * depth - 2, height)
-    return height, _shore_distance(height, fjord)
-
-
-def _blocks(field: Array, factor: int, how: Callable[..., Array]) -> Array:
-    """Put the cells of ``factor`` by ``factor`` blocks together; the frame is continued."""
-    rows, cols = field.shape
-    padded = np.pad(field, ((0, -rows % factor), (0, -cols % factor)), mode="edge")
-    return how(
-        padded.reshape(padded.shape[0] // factor, factor, padded.shape[1] // factor, factor),
-        axis=(1, 3),
-    )
+    height = np.where(fjord, -120 * np.clip((half - middle_km) / 0.5, 0, 1) - 2, height)
+    flooded, _ = ndimage.label(height < 0)
+    sea = np.isin(flooded, flooded[fjord])
+    return height, ndimage.gaussian_filter(signed_distance(sea), 1.2) * COARSE_M / 1000
 
 
 def _inland(shape: tuple[int, int], relief: Relief, rng: np.random.Generator) -> Array:
@@ -478,14 +440,6 @@ def _inland(shape: tuple[int, int], relief: Relief, rng: np.random.Generator) ->
     return np.clip(1 + (part - 1) / reach + uneven * (part < 1), 0, 1)
 
 
-def _shore_distance(height: Array, fjord: Array) -> Array:
-    """Return the distance in km to the shore of the fjord and of all that it floods."""
-    flooded, _ = ndimage.label(height < 0)
-    sea = np.isin(flooded, np.unique(flooded[fjord & (height < 0)]))
-    distance = ndimage.distance_transform_edt(~sea) - ndimage.distance_transform_edt(sea)
-    return ndimage.gaussian_filter(distance, 1.2) * COARSE_M / 1000
-
-
 def _fjord_distance(shape: tuple[int, int], relief: Relief, rng: np.random.Generator) -> Array:
     """Return the distance in km of every cell to the bent middle line of the fjord."""
     ends = np.array(relief.fjord, float)
@@ -493,27 +447,16 @@ def _fjord_distance(shape: tuple[int, int], relief: Relief, rng: np.random.Gener
         # The trough goes on below the ice, to the frame and beyond it.
         axis, end = SIDES[relief.sheet_side]
         ends[np.abs(ends[:, axis] - end).argmin(), axis] = 1.2 * end - 0.1
-    (row0, col0), (row1, col1) = ends
     along = np.linspace(0, 1, 1500)
-    bend = sum(
-        rng.normal(0, 0.055 / k) * np.sin(k * np.pi * along + rng.uniform(0, 2 * np.pi))
-        for k in (1, 2, 3, 5)
-    )
-    across = np.array([-(col1 - col0), row1 - row0]) / np.hypot(col1 - col0, row1 - row0)
-    rows = (row0 + along * (row1 - row0) + bend * across[0]) * shape[0]
-    cols = (col0 + along * (col1 - col0) + bend * across[1]) * shape[1]
+    waves = np.array([[1], [2], [3], [5]])
+    turns = np.sin(waves * np.pi * along + rng.uniform(0, 2 * np.pi, waves.shape))
+    bend = (rng.normal(0, 0.055 / waves) * turns).sum(0)
+    run = ends[1] - ends[0]
+    across = np.array([-run[1], run[0]]) / np.hypot(*run)
+    places = (ends[0] + np.outer(along, run) + np.outer(bend, across)) * shape
+    places = places[((places >= 0) & (places < shape)).all(1)].astype(int)
     line = np.ones(shape, bool)
-    inside = (rows >= 0) & (rows < shape[0]) & (cols >= 0) & (cols < shape[1])
-    line[rows[inside].astype(int), cols[inside].astype(int)] = False
+    line[tuple(places.T)] = False
     distance = ndimage.distance_transform_edt(line) * COARSE_M / 1000
     broad = 0.2 * relief.fjord_km * power_noise(shape, rng, exponent=4, longest=120)
     return distance + broad + 0.12 * power_noise(shape, rng, exponent=4, longest=40)
-
-
-def _passes(shape: tuple[int, int], fjord_distance: Array, rng: np.random.Generator) -> Array:
-    """Choose a cell each 12 km of the frame, far from the fjord, by which other valleys leave."""
-    candidates = np.argwhere(frame_of(shape) & (fjord_distance > 4.0))
-    passes = np.zeros(shape, bool)
-    if len(candidates):
-        passes[tuple(candidates[rng.integers(0, len(candidates), 6 + sum(shape) // 75)].T)] = True
-    return passes

@@ -57,7 +57,7 @@ def test_rivers_cut_valleys_but_leave_the_outlets():
     outlets = np.zeros((24, 24), bool)
     outlets[12, 0] = True
     height[outlets] = 0
-    eroded = terrain.erode(height, outlets, np.full((24, 24), 10.0), steps=10, creep=0.1)
+    eroded = terrain.erode(height, outlets, np.full((24, 24), 10.0), 10, rng)
     assert eroded[12, 0] == 0
     tree = terrain.drain(eroded, outlets)
     valleys = tree.accumulate(np.ones((24, 24))) > 40
