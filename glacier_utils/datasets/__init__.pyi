@@ -1,5 +1,6 @@
 from .checks import check as check
 from .dataset import open_dataset as open_dataset
+from .exploration import SURFACES as SURFACES
 from .exploration import (
     class_fractions as class_fractions,
 )

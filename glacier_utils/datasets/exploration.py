@@ -22,6 +22,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
 from glacier_utils.conventions import DAYS_A_YEAR, UNKNOWN, image_day
+from glacier_utils.conventions import SURFACES as SURFACES
 from glacier_utils.datasets.dataset import Dataset
 from glacier_utils.errors import GlacierError
 from glacier_utils.imagery.source import Source
