@@ -73,8 +73,9 @@ Sen2Cor calls vegetation in West Greenland (T22WDS, 31 August 2020, away from cl
 CLEAR = (0.0025, 0.016, 0.0235, 0.0002)
 """Reflectance of clear sea, the median of the fjords in that image: the points hold lakes only."""
 
-SKY = (0.18, 0.25, 0.32, 0.13)
-"""Fraction of the light on flat open ground that comes from the sky, by band."""
+SKY = (0.13, 0.19, 0.25, 0.09)
+"""Fraction of the light on flat open ground that comes from the sky, by band, as far as correction
+leaves it."""
 
 
 @dataclass(frozen=True)
@@ -348,7 +349,7 @@ def paint(landscape: Landscape, look: Look, season: Season, cover: Cover) -> tup
             for band in range(len(BANDS)):
                 value = reflect(kind, band, score, second, third)
                 if code == 4:
-                    clear = np.clip(1 - at(landscape.turbidity) / 0.25, 0, 1)
+                    clear = np.clip(1 - at(landscape.turbidity) / 0.7, 0, 1)
                     value += clear * (CLEAR[band] * (1 + 0.1 * score) - value)
                 elif kind == "rock":
                     value *= look.rock_tint[band]
@@ -395,7 +396,7 @@ def _score(
         wave = np.sin(2 * np.pi * height / 9 + 1.2 * mottle)
         there = np.clip(1.6 * at(landscape.crevasses) - 0.3, 0, 1)
         gash = there * np.clip(1.7 * wave - 0.5, 0, 1)
-        score = 0.9 * at(landscape.stripes) + 0.2 * mottle + 0.15 * hue + 0.8 * ramp + 0.5
+        score = 0.9 * at(landscape.stripes) + 0.3 * mottle + 0.15 * hue + 0.8 * ramp + 0.5
         return "ice", score - 1.6 * gash, 0.6 * hue + 1.6 * gash
     if code == 11:
         return "ice", 1.2 + 0.6 * mottle, 1.0 + 0.5 * hue
@@ -424,7 +425,7 @@ def _micro_relief(landscape: Landscape, cover: Cover) -> Array:
     """Return the heights that the sun sees: snow fills the hollows, debris lies in hummocks."""
     height = landscape.height_around.copy()
     field = inner(height)
-    field += 0.7 * cover.snow * (ndimage.gaussian_filter(field, 2, truncate=3) - field)
+    field += 0.9 * cover.snow * (ndimage.gaussian_filter(field, 3, truncate=2.5) - field)
     field += 2.0 * landscape.debris * (1 - cover.snow) * cover.mottle
     return height
 
@@ -474,13 +475,13 @@ def sunlight(height: Array, zenith: float, azimuth: float) -> tuple[Array, Array
 def _light(image: Array, direct: Array) -> None:
     """Put light on each pixel and band: sun, sky, and what bright slopes around send."""
     # Level-2A processing takes part of the slope effect out: the exponent keeps the rest.
-    sun = np.minimum(direct, 1.9) ** np.float32(0.85)
+    sun = np.minimum(direct, 1.9) ** np.float32(0.75)
     for first, last in ((0, 3), (3, 4)):
         around = ndimage.gaussian_filter(_blocks(image[first:last].mean(0), 4), 4, truncate=3)
         # It counts where the sun's is missing: flat sunlit ground is the reference.
-        sent = refine(around, 4, order=1) * (0.08 + 0.24 * np.clip(1 - sun, 0, 1))
+        sent = refine(around, 4, order=1) * (0.05 + 0.29 * np.clip(1 - sun, 0, 1))
         for band in range(first, last):
-            image[band] *= (1 - SKY[band]) * sun + 0.8 * SKY[band] + sent
+            image[band] *= (1 - SKY[band]) * sun + SKY[band] + sent
 
 
 def _cloud(
