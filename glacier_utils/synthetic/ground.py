@@ -137,7 +137,7 @@ def rivers(
     places = np.indices(ground.shape) + 0.5 + 0.5 * np.clip(bends, -1.5, 1.5)
     river = _draw(ice.shape, tree, water, channel, CELL * places.reshape(2, -1))
 
-    sandur, along, across = _floors(ground, tree, channel & (melt > 4.0) & (melt > 0.3 * water))
+    sandur, along, across = _floors(ground, tree, channel & (melt > 4.0) & (melt > 0.4 * water))
     edge = power_noise(ice.shape, rng, exponent=2.7, longest=30)
     sandur = refine(sandur, CELL, order=1)
     sandur = np.clip(1.6 * sandur + 0.2 * edge - 0.4, 0, 1) * (sandur > 0.05)
@@ -193,8 +193,8 @@ def _floors(ground: Array, tree: Drainage, fed: Array) -> tuple[Array, Array, Ar
     across = offset[0] * toward[1] - offset[1] * toward[0]
     above = ground - ndimage.minimum_filter(ground, 3).ravel()[near].reshape(shape)
     slope = np.hypot(*gradient(ndimage.gaussian_filter(ground, 2.0), cell))
-    plain = np.clip((12 - above) / 6, 0, 1) * np.clip((0.15 - slope) / 0.06, 0, 1)
-    plain = ndimage.gaussian_filter(plain * np.clip(1.3 - distance * cell / 550, 0, 1), 1.0)
+    plain = np.clip((12 - above) / 6, 0, 1) * np.clip((0.12 - slope) / 0.06, 0, 1)
+    plain = ndimage.gaussian_filter(plain * np.clip(1.3 - distance * cell / 380, 0, 1), 1.0)
     return plain, along.reshape(shape) * cell, across.reshape(shape) * cell
 
 
@@ -260,12 +260,14 @@ def turbidity(
     labels, number = ndimage.label(lake | melt_lake)
     rows, cols = np.nonzero(labels)
     ids, flour = labels[rows, cols], np.zeros(number + 1)
-    fed = 0.8 * np.clip(1.3 * part[rows // size, cols // size], 0, 1) ** 0.8
+    fed = 0.8 * np.clip(1.1 * part[rows // size, cols // size], 0, 1) ** 0.8
     np.maximum.at(flour, ids, np.where(melt_lake[rows, cols], 0.9, fed))
     flour = flour * rng.uniform(0.45, 1.1, number + 1) + rng.uniform(0, 0.1, number + 1)
     result[rows, cols] = flour[ids]
     rows, cols = np.nonzero(river)
-    result[rows, cols] = 0.2 + 2 * part[rows // size, cols // size]
+    # Braids are as milky as the main channel, some 400 m from them at most.
+    main = ndimage.maximum_filter(part, 11)
+    result[rows, cols] = 0.2 + main[rows // size, cols // size]
 
     plume = _plumes(np.where(salt, melt, 0), salt)
     at = np.indices(salt.shape, np.float32)

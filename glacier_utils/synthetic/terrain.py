@@ -317,9 +317,9 @@ def add_detail(bed: Array, roughness: float, rng: np.random.Generator) -> Array:
         below = below[below]
     gullies = total.reshape(small.shape) / total.std()
     # Ribs stand out sharply between rounded gullies.
-    ribs = refine(18 * steep * (0.8 - np.abs(gullies).clip(0, 2.5)), 2, order=1)
+    ribs = refine(11 * steep * (0.8 - np.abs(gullies).clip(0, 2.5)), 2, order=1)
     knobs = power_noise(bed.shape, rng, exponent=3.3, longest=45)
-    knobs *= refine(1.2 + 3.5 * steep, 2, order=1)
+    knobs *= refine(1.2 + 2.5 * steep, 2, order=1)
     return (bed + roughness * (knobs + ribs)).astype(np.float32)
 
 
