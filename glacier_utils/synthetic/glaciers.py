@@ -8,7 +8,6 @@ time in years, grids [row, col].
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,8 +16,10 @@ from scipy import ndimage
 from glacier_utils.synthetic import ground
 from glacier_utils.synthetic.terrain import (
     COARSE_M,
+    PIXEL_M,
     Array,
     Relief,
+    add_detail,
     drain,
     frame_of,
     gradient,
@@ -33,7 +34,6 @@ FLOW_FACTOR = 2.2e-5
 MOST_DIFFUSIVITY = 2e5
 """Limit in m2 a^-1 that keeps the equations quick to solve; only thick, flat ice reaches it."""
 
-PIXEL_M = 10.0
 FACTOR = round(COARSE_M / PIXEL_M)
 MARGIN = 16
 """Coarse cells around the frame: mountains outside it shade it and send ice into it."""
@@ -45,7 +45,7 @@ PLASTIC_M = 22.2
 root of this times the distance from its margin (Cuffey & Paterson 2010, section 8.9)."""
 CLIFF_M = 45.0
 """Height of the calving front above the sea."""
-COOLER_M = 70.0
+COOLER_M = 110.0
 """By which the equilibrium line lay lower in the Little Ice Age than in 2001."""
 NO_SHEET = -1e4
 """Height in m that stands for "no ice sheet here"."""
@@ -190,51 +190,50 @@ def _relax(target: Array, east: Array, south: Array, scale: float, start: Array)
 
 
 def upstream(
-    surface: Array, ice: Array, sources: Sequence[tuple[Array, int]], cell_m: float
-) -> tuple[Array, Array, list[Array]]:
+    surface: Array, ice: Array, sources: Array, cell_m: float, doublings: int = 8
+) -> tuple[Array, Array]:
     """Follow the flow lines backwards from every cell of a glacier.
 
-    A path of 2n steps is the path of n steps taken twice, so nine compositions follow 512 steps.
+    A path of 2n steps is the path of n steps taken twice, so eight compositions follow 256 steps.
 
     Args:
         surface: m [row, col].
         ice: bool [row, col].
-        sources: what is picked up, per step of one cell, and two to what power steps it is summed.
+        sources: what is picked up per step of one cell [source, row, col].
         cell_m: side of a cell.
+        doublings: 2 to the power of this is the number of steps.
 
     Returns:
-        The row and the column that ice came from (it stops at the margin), and the sum of each
-        source along the way.
+        The row and the column that ice came from (it stops at the margin) [2, row, col], and the
+        sums of the sources along the way.
     """
     east, north = gradient(ndimage.gaussian_filter(surface, 3), cell_m)
-    speed = np.hypot(east, north) + 1e-6
-    rows, cols = np.indices(surface.shape, dtype=np.float32)
+    slope = np.hypot(east, north) + 1e-6
+    # Paths end at the frame, and pick up little on summits, where they run to and fro.
+    ice = ice & ~frame_of(ice.shape)
     # Uphill is backwards along the flow; rows count to the south.
-    fields = [rows - north / speed * ice, cols + east / speed * ice]
-    fields += [source * ice for source, _ in sources]
-    fields = [np.ascontiguousarray(field, np.float32) for field in fields]
-    inside = np.flatnonzero(ice)
-    lengths = [doublings for _, doublings in sources]
-    for done in range(max(lengths)):
-        at = np.stack([field.ravel()[inside] for field in fields[:2]])
-        for field, length in zip(fields, [*[max(lengths)] * 2, *lengths], strict=True):
-            if done < length:
-                came = ndimage.map_coordinates(field, at, order=1, mode="nearest")
-                kept = field is not fields[0] and field is not fields[1]
-                field.ravel()[inside] = came + kept * field.ravel()[inside]
-    return fields[0], fields[1], fields[2:]
+    origin = np.indices(surface.shape, np.float32) + np.stack([-north, east]) / slope * ice
+    fields = np.concatenate([origin, sources * ice * np.minimum(slope / 0.02, 1)])
+    fields = fields.astype(np.float32)
+    flat, inside = fields.reshape(len(fields), -1), np.flatnonzero(ice)
+    for _ in range(doublings):
+        at = flat[:2, inside]
+        came = [ndimage.map_coordinates(field, at, order=1, mode="nearest") for field in fields]
+        flat[:2, inside] = came[:2]
+        flat[2:, inside] += came[2:]
+    return fields[:2], fields[2:]
 
 
 def basins(surface: Array, ice: Array, least_cells: int, rng: np.random.Generator) -> Array:
     """Divide ice into glaciers by where it drains to.
 
-    Cells that leave the ice within some 400 m of each other belong to one tongue; small basins join
-    the neighbour with which they have the longest border.
+    Cells that leave the ice within some 400 m of each other belong to one tongue; what leaves it
+    anywhere else along a flank belongs to the nearest one.
 
     Args:
         surface: m [row, col].
         ice: bool [row, col].
-        least_cells: of a basin.
+        least_cells: of a tongue, else it belongs to its neighbour.
         rng: of a little roughness.
 
     Returns:
@@ -245,40 +244,18 @@ def basins(surface: Array, ice: Array, least_cells: int, rng: np.random.Generato
     # Some roughness keeps the divides from running straight along the grid.
     smooth = ndimage.gaussian_filter(surface, 1.5) + 2.0 * rng.standard_normal(surface.shape)
     mouth = drain(smooth, ~outer | frame_of(ice.shape)).mouths()
-    # The many small mouths along a flank end no tongue of their own.
-    wide = np.bincount(mouth[ice.ravel()], minlength=ice.size) >= 2 * least_cells
-    groups, _ = ndimage.label(
-        ndimage.binary_dilation(wide.reshape(ice.shape), np.ones((3, 3)), iterations=2),
-        np.ones((3, 3)),
-    )
-    labels = np.where(
-        ice & wide[mouth].reshape(ice.shape), groups.ravel()[mouth].reshape(ice.shape), 0
-    )
-    pieces, _ = ndimage.label(ice, np.ones((3, 3)))
+    wide = np.bincount(mouth[ice.ravel()], minlength=ice.size) >= least_cells
+    block = np.ones((3, 3))
+    ends = ndimage.binary_dilation(wide.reshape(ice.shape), block, iterations=2)
+    groups, number = ndimage.label(ends, block)
+    labels = np.where(ice.ravel() & wide[mouth], groups.ravel()[mouth], 0).reshape(ice.shape)
+    pieces, _ = ndimage.label(ice, block)
+    labels = np.where(ice & ~np.isin(pieces, pieces[labels > 0]), number + pieces, labels)
     nearest = ndimage.distance_transform_edt(
         labels == 0, return_distances=False, return_indices=True
     )
-    joined = np.where(pieces == pieces[tuple(nearest)], labels[tuple(nearest)], 0)
-    labels = np.where(ice & (joined == 0), groups.max() + pieces, np.where(ice, joined, 0))
-    return _merge_small(labels, least_cells)
-
-
-def _merge_small(labels: Array, least_cells: int) -> Array:
-    labels = labels.copy()
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
-    for label in np.argsort(sizes, kind="stable"):
-        if not 0 < sizes[label] < least_cells:
-            continue
-        own = labels == label
-        around = labels[ndimage.binary_dilation(own, np.ones((3, 3))) & ~own]
-        around = around[around > 0]
-        if around.size:
-            into = np.bincount(around).argmax()
-            labels[own] = into
-            sizes[into] += sizes[label]
-    _, numbered = np.unique(labels, return_inverse=True)
-    return numbered.reshape(labels.shape)
+    _, numbered = np.unique(np.where(ice, labels[tuple(nearest)], 0), return_inverse=True)
+    return numbered.reshape(ice.shape)
 
 
 @dataclass(frozen=True)
@@ -313,6 +290,7 @@ class Landscape:
         glacier_around: number of the glacier of 2001 that a cell belongs to or lies nearest to, 0
             for the ice sheet.
         sheet_around: mask of the ice of 2023 of the ice sheet and its outlet.
+        equilibrium_m: height of the equilibrium line of 2023.
         debris: fraction of cover.
         stripes: texture of the ice drawn out along the flow, mean 0, deviation 1.
         crevasses: their density, 0..1.
@@ -324,7 +302,6 @@ class Landscape:
         till: fraction of fresh till and rock that the ice has left since the Little Ice Age.
         turbidity: of the water, 0 clear, 1 milky.
         melange: density of floating ice at sea, 1 before the calving front.
-        equilibrium_m: height of the equilibrium line of 2023.
     """
 
     height_around: Array
@@ -332,6 +309,7 @@ class Landscape:
     ice_2001_around: Array
     glacier_around: Array
     sheet_around: Array
+    equilibrium_m: float
     debris: Array
     stripes: Array
     crevasses: Array
@@ -343,7 +321,6 @@ class Landscape:
     till: Array
     turbidity: Array
     melange: Array
-    equilibrium_m: float
 
     @property
     def height(self) -> Array:
@@ -375,30 +352,27 @@ def build_landscape(rows: int, cols: int, setting: Setting, rng: np.random.Gener
     bed, shore_km = make_bed(shape, relief, rng)
     frame = np.s_[MARGIN:-MARGIN, MARGIN:-MARGIN]
     line = float(np.quantile(bed[frame], 1 - setting.fraction_above))
-    sheet = _Sheet(relief.sheet_side, bed, shore_km, rng)
+    sheets = _ice_sheet(relief.sheet_side, bed, shore_km, rng)
     # Wind carries snow from crests into hollows, where it lies through the summer.
     hollow = ndimage.gaussian_filter(bed, 4) - bed
     local = 50 * power_noise(shape, rng, exponent=3, longest=60) - 1.2 * np.clip(hollow, -150, 60)
-    ages = _ages(bed, sheet, Climate(line), setting.warming_m, local)
+    ages = _ages(bed, sheets, Climate(line), setting.warming_m, local)
 
-    fine_bed = _detail(refine(bed, FACTOR), setting.relief.roughness, rng)
+    fine_bed = add_detail(refine(bed, FACTOR), setting.relief.roughness, rng)
     ragged = 0.02 * power_noise(fine_bed.shape, rng, exponent=2.5, longest=40)
     under_sea = refine(shore_km, FACTOR, order=1) + ragged < 0
     fine_bed = np.where(under_sea, np.minimum(fine_bed, -1), np.maximum(fine_bed, 1.0))
     smooth_bed = ndimage.gaussian_filter(fine_bed, 5)
     lia, old, now = (
-        _on_fine(
-            bed, ice, fine_bed, smooth_bed,
-            refine(sheet.water_km(age), FACTOR, order=1) + ragged < 0,
-        )
-        for age, ice in enumerate(ages)
-    )  # fmt: skip
+        _on_fine(bed, grown, fine_bed, smooth_bed, refine(water_km, FACTOR, order=1) + ragged < 0)
+        for grown, (_, water_km) in zip(ages, sheets, strict=True)
+    )
     ice = _drop_small((now > 0) & (old > 0))
     old_ice = ice | _drop_small(old > 0)
     sea = under_sea & ~ice
     height = np.where(sea, 0, fine_bed + now * ice)
 
-    glacier = _numbers(bed, ages[1], sheet, rng)
+    glacier = _numbers(bed, ages[1], sheets[1][0], rng)
     debris, stripes, crevasses = _along_flow(
         height, now * ice, sea, glacier, line + setting.warming_m, setting.debris, rng
     )
@@ -411,83 +385,60 @@ def build_landscape(rows: int, cols: int, setting: Setting, rng: np.random.Gener
     height, lake, melt_lake = ground.lakes(height, ice, old_ice, sea)
     river, sediment = ground.rivers(height, ice, sea, lake | melt_lake, rng)
     turbidity = ground.turbidity(height, ice, sea, lake, melt_lake, river, rng)
-    sheet_ice = ice & (glacier == 0)
-    return Landscape(
-        height_around=height,
-        ice_around=ice,
-        ice_2001_around=old_ice,
-        glacier_around=glacier,
-        sheet_around=sheet_ice,
-        debris=inner(debris),
-        stripes=inner(stripes),
-        crevasses=inner(crevasses),
-        fjord=inner(sea),
-        lake=inner(lake),
-        melt_lake=inner(melt_lake),
-        river=inner(river),
-        sediment=inner(sediment),
-        till=inner(till),
-        turbidity=inner(turbidity),
-        melange=inner(_melange(sea, ice, sheet_ice, rng)),
-        equilibrium_m=line + setting.warming_m,
-    )
+    sheet = ice & (glacier == 0)
+    melange = _melange(sea, sheet, rng)
+    framed: list[Array] = [debris, stripes, crevasses, sea, lake, melt_lake, river, sediment, till]
+    framed += [turbidity, melange]
+    equilibrium_m = line + setting.warming_m
+    return Landscape(height, ice, old_ice, glacier, sheet, equilibrium_m, *map(inner, framed))
 
 
-class _Sheet:
-    """The margin of the ice sheet, coarse grid.
+def _ice_sheet(
+    side: str | None, bed: Array, shore_km: Array, rng: np.random.Generator
+) -> list[tuple[Array, Array]]:
+    """Return the margin of the ice sheet in the Little Ice Age, in 2001 and in 2023, coarse grid.
 
     Perfectly plastic ice rises with the root of the distance from its margin; its outlet, held
-    back by the walls of the fjord, rises faster. Ages: 0 the Little Ice Age, 1 2001, 2 2023.
+    back by the walls of the fjord, rises faster.
+
+    Returns:
+        For each age the height in m of the ice sheet and its outlet, ``NO_SHEET`` elsewhere, and a
+        field in km that is negative where the fjord is water.
     """
-
-    def __init__(
-        self, side: str | None, bed: Array, shore_km: Array, rng: np.random.Generator
-    ) -> None:
-        self.there, self.bed, self.shore_km = side is not None, bed, shore_km
-        axis = 0 if side in ("north", "south") else 1
-        towards = np.indices(bed.shape)[axis]
-        if side in ("north", "west"):
-            towards = towards[::-1, ::-1]
-        km = COARSE_M / 1000
-        reach_km = min(0.4 * bed.shape[axis] * km, 11)
-        wavy = power_noise(bed.shape, rng, exponent=3, longest=150, shortest=40)
-        away_km = (bed.shape[axis] - towards) * km
-        self.inside_km = 0.75 * reach_km - away_km + 0.06 * reach_km * wavy
-        # The front bends back in the middle, where the outlet is fastest.
-        bay = 0.3 * np.clip(-shore_km / max(-shore_km.min(), km), 0, 1)
-        self.front_km = 1.28 * reach_km - away_km - bay + 0.1 * wavy
-        margin = (np.abs(self.inside_km) < 1) & (shore_km > 1)
-        self.edge_m = float(np.quantile(bed[margin], 0.7)) if margin.any() else 700.0
-
-    def beyond_front_km(self, age: int) -> Array:
-        """Return how far inside the calving front a cell lies, km along the fjord."""
-        return self.front_km - (-1.2, 0.0, 0.35)[age]
-
-    def water_km(self, age: int) -> Array:
-        """Return a field in km that is negative where the fjord is water."""
-        if not self.there:
-            return self.shore_km
-        return np.maximum(self.shore_km, self.beyond_front_km(age))
-
-    def surface(self, age: int) -> Array | None:
-        """Return the height in m of the ice sheet and its outlet, ``NO_SHEET`` elsewhere."""
-        if not self.there:
-            return None
-        # The front of the grid's ice lies further out than the one that the fine sea cuts.
-        front = self.beyond_front_km(age) + 0.3
-        change = (25.0, 0.0, -12.0)[age]
-        plateau = self.edge_m + np.sqrt(PLASTIC_M * 1e3 * np.maximum(self.inside_km, 0))
-        outlet = np.sqrt(CLIFF_M**2 + 2.5 * PLASTIC_M * 1e3 * np.maximum(front - 0.3, 0))
-        outlet = outlet + 100 * np.maximum(self.shore_km, 0)
-        trough = (self.inside_km > -1.5) & (self.shore_km < 1.5) & (self.bed < outlet - 120)
-        # The outermost kilometre of the sheet finds its own way down.
-        high = (self.inside_km > 1) | (self.shore_km < 0) | trough
-        low = np.minimum(plateau, outlet) + change * (front > 1)
-        return np.where(high & (front > 0), low, NO_SHEET)
+    if side is None:
+        return [(np.full(bed.shape, NO_SHEET), shore_km)] * 3
+    axis = 0 if side in ("north", "south") else 1
+    away_km = (bed.shape[axis] - np.indices(bed.shape)[axis]) * COARSE_M / 1000
+    if side in ("north", "west"):
+        away_km = away_km[::-1, ::-1]
+    reach_km = min(0.4 * away_km.max(), 11)
+    wavy = power_noise(bed.shape, rng, exponent=3, longest=150, shortest=40)
+    inside_km = 0.75 * reach_km - away_km + 0.06 * reach_km * wavy
+    margin = (np.abs(inside_km) < 1) & (shore_km > 1)
+    edge_m = float(np.quantile(bed[margin], 0.7)) if margin.any() else 700.0
+    plateau = edge_m + np.sqrt(PLASTIC_M * 1e3 * np.maximum(inside_km, 0))
+    ages = []
+    for advance_km, thicker_m in ((1.2, 25.0), (0.0, 0.0), (-0.35, -12.0)):
+        # The front bends back in the middle of the fjord, where the outlet is fastest.
+        front_km = 1.28 * reach_km + advance_km - away_km + 0.2 * np.clip(shore_km, -1.5, 0)
+        front_km += 0.1 * wavy
+        outlet = np.sqrt(CLIFF_M**2 + 2.5 * PLASTIC_M * 1e3 * np.maximum(front_km, 0))
+        outlet = outlet + 100 * np.maximum(shore_km, 0)
+        trough = (inside_km > -1.5) & (shore_km < 1.5) & (bed < outlet - 120)
+        # The outermost kilometre of the sheet finds its own way down. On the coarse grid the front
+        # lies further out than the water of the fine one, which cuts a cliff.
+        there = ((inside_km > 1) | (shore_km < 0) | trough) & (front_km > -0.3)
+        low = np.minimum(plateau, outlet) + thicker_m * (front_km > 1)
+        ages.append((np.where(there, low, NO_SHEET), np.maximum(shore_km, front_km)))
+    return ages
 
 
 def _ages(
-    bed: Array, sheet: _Sheet, climate: Climate, warming_m: float, local: Array
+    bed: Array,
+    sheets: list[tuple[Array, Array]],
+    climate: Climate,
+    warming_m: float,
+    local: Array,
 ) -> list[Array]:
     """Return the ice of the Little Ice Age, grown to balance, of 2001 and of 2023."""
 
@@ -496,22 +447,20 @@ def _ages(
 
     def run(thickness: Array | None, age: int, warmer: float, half: bool, years: float) -> Array:
         cell_m, resize = (2 * COARSE_M, halve) if half else (COARSE_M, lambda field: field)
-        held = sheet.surface(age)
+        held, water_km = (resize(field) for field in sheets[age])
         return grow(
-            resize(bed), resize(sheet.water_km(age) + 0.3 * sheet.there) < 0, cell_m,
+            resize(bed), (water_km < 0) & (held == NO_SHEET), cell_m,
             replace(climate, equilibrium_m=climate.equilibrium_m + warmer),
-            years=years, step=2, thickness=thickness, local=resize(local),
-            held=None if held is None else resize(held),
+            years=years, step=2, thickness=thickness, local=resize(local), held=held,
         )  # fmt: skip
 
     def refined(wide: Array) -> Array:
         top = refine(halve(bed) + wide, 2)
         return np.maximum(top - bed, 0) * (refine(wide, 2, order=1) > 3)
 
-    def smoothed(ice: Array) -> Array:
+    def smoothed(ice: Array, held: Array) -> Array:
         # Where the ice sheet's given surface meets the ice that flows from it, no step is left.
-        near = (sheet.inside_km > -1) | (sheet.water_km(1) > 0) & (sheet.shore_km < 2.5)
-        thick = (ice > 60) & near & (sheet.front_km > 0) & sheet.there
+        thick = (ice > 60) & ndimage.binary_dilation(held > bed, iterations=12)
         weight = ndimage.gaussian_filter(thick.astype(np.float32), 3)
         top = ndimage.gaussian_filter(np.where(thick, bed + ice, 0), 3) / np.maximum(weight, 1e-6)
         return np.where(thick, np.maximum(top - bed, 0.5 * ice), ice)
@@ -520,47 +469,23 @@ def _ages(
     wide = run(cold, 1, 0.0, True, 60)
     then = run(refined(wide), 1, 0.0, False, 24)
     now = run(then, 2, warming_m, False, 22)
-    return [refined(cold), smoothed(then), smoothed(now)]
+    return [refined(cold), smoothed(then, sheets[1][0]), smoothed(now, sheets[2][0])]
 
 
-def _numbers(bed: Array, ice: Array, sheet: _Sheet, rng: np.random.Generator) -> Array:
+def _numbers(bed: Array, ice: Array, held: Array, rng: np.random.Generator) -> Array:
     """Number the glaciers, with margin, fine grid: 0 for the ice sheet and all that joins it."""
-    numbers = basins(bed + ice, ice > 8, least_cells=10, rng=rng)
-    held = sheet.surface(1)
-    if held is not None:
-        sizes = np.bincount(numbers.ravel())
-        sheets = np.bincount(numbers.ravel(), held.ravel() > bed.ravel()) > 0.2 * sizes
-        sheets[0] = False
-        numbers = np.where(sheets[numbers], -1, numbers)
+    numbers = basins(bed + ice, ice > 8, least_cells=20, rng=rng)
+    sizes = np.bincount(numbers.ravel())
+    of_sheet = np.bincount(numbers.ravel(), (held > bed).ravel()) > 0.2 * sizes
+    of_sheet[0] = False
+    numbers = np.where(of_sheet[numbers], -1, numbers)
     row, col = ndimage.distance_transform_edt(
         numbers == 0, return_distances=False, return_indices=True
     )
     numbers = np.maximum(numbers[row, col], 0).astype(np.int32)
-    while len(numbers) < FACTOR * len(bed):
-        numbers = _double(numbers)
-    return numbers
-
-
-def _double(labels: Array) -> Array:
-    """Halve the cells of a map of numbers; corners of borders are cut (the rule "Scale2x")."""
-    above, below = np.pad(labels, ((1, 1), (0, 0)), mode="edge")[:-2], np.roll(labels, -1, 0)
-    before, after = np.pad(labels, ((0, 0), (1, 1)), mode="edge")[:, :-2], np.roll(labels, -1, 1)
-    below[-1], after[:, -1] = labels[-1], labels[:, -1]
-    fine = np.repeat(np.repeat(labels, 2, 0), 2, 1)
-    for row, one, opposite in ((0, above, below), (1, below, above)):
-        for col, other, across in ((0, before, after), (1, after, before)):
-            cut = (one == other) & (one != across) & (other != opposite)
-            fine[row::2, col::2] = np.where(cut, one, labels)
-    return fine
-
-
-def _detail(bed: Array, roughness: float, rng: np.random.Generator) -> Array:
-    """Add what the coarse grid cannot hold: ribs and gullies, more of them on steep ground."""
-    slope = np.hypot(*gradient(bed, PIXEL_M))
-    steep = np.clip(slope / 0.8, 0, 1.3) ** 1.5
-    fine = power_noise(bed.shape, rng, exponent=3.4, longest=50)
-    ribs = -np.abs(power_noise(bed.shape, rng, exponent=3.7, longest=45)) + 0.8
-    return bed + roughness * ((2.5 + 5 * steep) * fine + 24 * steep * ribs)
+    # The median of numbers takes the corners off borders that follow the grid.
+    finer = ndimage.median_filter(np.kron(numbers, np.ones((2, 2), np.int32)), 5)
+    return np.kron(finer, np.ones((FACTOR // 2, FACTOR // 2), np.int32))
 
 
 def _on_fine(bed: Array, ice: Array, fine_bed: Array, smooth_bed: Array, water: Array) -> Array:
@@ -570,8 +495,6 @@ def _on_fine(bed: Array, ice: Array, fine_bed: Array, smooth_bed: Array, water: 
     glacier ends at the wall of its valley; where it thins out it lies on the bed.
     """
     there = ice > 8
-    if not there.any():
-        return np.zeros(fine_bed.shape, np.float32)
     weight = ndimage.gaussian_filter(there.astype(np.float32), 0.7)
     level = ndimage.gaussian_filter(np.where(there, bed + ice, 0), 0.7) / np.maximum(weight, 1e-6)
     nearest = ndimage.distance_transform_edt(
@@ -622,10 +545,8 @@ def _along_flow(
     patchy = power_noise(shape, rng, exponent=2, longest=30)
     # The mean of noise along two kilometres of flow gives bands that follow it.
     noise = power_noise(shape, rng, exponent=0.5, longest=20, shortest=3)
-    row, col, (load, streaks) = upstream(
-        top, cover, [(walls * np.exp(0.9 * patchy), 9), (noise, 7)], cell_m
-    )
-    origin = np.stack([row, col])
+    sources = np.stack([walls * np.exp(0.9 * patchy), noise])
+    origin, (load, streaks) = upstream(top, cover, sources, cell_m)
     jump = np.sqrt(sum(part**2 for field in origin for part in np.gradient(field)))
     suture = np.clip(ndimage.gaussian_filter(jump, 1) / 4 - 0.75, 0, 1) * cover
     # Some tributaries bring much rock, most little.
@@ -661,6 +582,7 @@ def _along_flow(
     steep = np.hypot(*gradient(smooth, cell_m)) * cover
     # Old layers come out along the contours, as wide bands where the ice sheet ends.
     broad = power_noise(shape, rng, exponent=3, longest=150, shortest=40)
+    streaks -= ndimage.gaussian_filter(streaks, 10)
     streaks /= max(streaks.std(where=cover), 1e-6)
     ages = smooth / 22 + 1.5 * broad + 0.1 * np.clip(streaks, -2, 2)
     layers = np.interp(ages, np.arange(-10, 190), rng.standard_normal(200))
@@ -676,49 +598,41 @@ def _along_flow(
     sides = np.clip(1 - ndimage.gaussian_filter(cover.astype(np.float32), 4), 0, 0.5)
     sides *= np.clip(ndimage.maximum_filter(pull, 9) / 30 - 0.5, 0, 1)
     crevasses = np.maximum(falls, sides)
-    if sea.any():
-        to_sea = ndimage.distance_transform_edt(~sea[::FACTOR, ::FACTOR]) * COARSE_M
-        crevasses = np.maximum(crevasses, refine(np.exp(-to_sea / 900), FACTOR // 2, order=1))
-    crevasses *= np.clip(0.7 + 0.5 * patchy, 0, 1)
+    calving = ndimage.gaussian_filter(sea[::FACTOR, ::FACTOR].astype(np.float32), 8)
+    crevasses = np.maximum(crevasses, refine(2 * calving, FACTOR // 2, order=1))
+    crevasses = np.clip(crevasses * np.clip(0.7 + 0.5 * patchy, 0, 1), 0, 1)
     crevasses = np.where(ice, refine(crevasses, 2, order=1), 0)
     return cover_fine, refine(stripes, 2, order=1), crevasses
 
 
-def _melange(sea: Array, ice: Array, sheet: Array, rng: np.random.Generator) -> Array:
+def _melange(sea: Array, sheet: Array, rng: np.random.Generator) -> Array:
     """Return the density of floating ice.
 
     Closed before the calving front of the ice sheet's outlet, thinning beyond, and single icebergs
     whose areas follow a power law of exponent -1.9 (Sulak et al. 2017, Annals of Glaciology 58).
     """
-    wide = np.s_[::4, ::4]
-    water = sea[wide]
-    if not water.any():
-        return np.zeros(sea.shape, np.float32)
-    drift = power_noise(water.shape, rng, exponent=2.6, longest=60)
-    calving = (sheet if sheet.any() else ice)[wide] & ndimage.binary_dilation(water)
-    away_km = np.full(water.shape, np.inf)
+    water, calving = sea[::4, ::4], sheet[::4, ::4] & ndimage.binary_dilation(sea[::4, ::4])
+    away_km = np.full(water.shape, 99.0)
     if calving.any():
         away_km = ndimage.distance_transform_edt(~calving) * 4 * PIXEL_M / 1000
-    scale = 1.0 if sheet.any() else 0.1
-    closed = 2 * (1.4 + 0.5 * drift - away_km / scale)
-    loose = 0.6 * np.exp(-away_km / (1.5 * scale)) * np.clip(0.6 + 0.6 * drift, 0, 1)
+    drift = power_noise(water.shape, rng, exponent=2.6, longest=60)
+    closed = 2 * (1.2 + 0.5 * drift - away_km)
+    loose = 0.5 * np.exp(-away_km / 1.2) * np.clip(0.6 + 0.6 * drift, 0, 1)
     floating = refine(np.clip(np.maximum(closed, loose), 0, 1), 4, order=1)
 
-    density = water * (0.02 + 0.6 * scale * np.exp(-away_km / 5)) * np.exp(0.7 * drift)
+    density = (0.02 + 0.6 * np.exp(-away_km / 5)) * np.exp(0.7 * drift) * water
     number = rng.poisson(density.sum() * 0.1)
-    cells = rng.choice(water.size, number, p=density.ravel() / density.sum())
-    row, col = (4 * at + rng.integers(0, 4, number) for at in np.unravel_index(cells, water.shape))
+    places = np.searchsorted(np.cumsum(density), rng.random(number) * density.sum())
+    row, col = (4 * at + 2 for at in np.unravel_index(places, water.shape))
     radius = np.sqrt(np.minimum(30 * rng.random(number) ** (-1 / 0.9), 1.5e4) / np.pi) / PIXEL_M
-    stretch = rng.uniform(1, 1.6, number) * np.exp(1j * rng.uniform(0, np.pi, number))
-    for size, axis, down, right in zip(radius, stretch, row, col, strict=True):
-        reach = int(1.6 * size) + 1
+    for size, down, right in zip(radius, row, col, strict=True):
+        reach = int(size) + 2
         part = np.s_[max(down - reach, 0) : down + reach, max(right - reach, 0) : right + reach]
         y, x = np.ogrid[part]
-        turned = (x - right + 1j * (y - down)) * axis
-        apart = np.hypot(turned.real / abs(axis) ** 2, turned.imag)
-        whole = np.clip(size + 0.5 - apart, 0, min(1, np.pi * size**2))
-        floating[part] = np.maximum(floating[part], whole)
-    return np.where(sea, np.clip(floating, 0, 1), 0).astype(np.float32)
+        apart = np.hypot(y - down, x - right)
+        berg = np.clip(size + 0.5 - apart, 0, min(1, np.pi * size**2))
+        floating[part] = np.maximum(floating[part], berg)
+    return np.where(sea, floating, 0).astype(np.float32)
 
 
 def north_facing(height: Array) -> Array:
