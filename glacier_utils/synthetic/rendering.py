@@ -378,7 +378,7 @@ def _score(
     if code in (1, 3, 9):
         # Lichen darkens old rock; frost, rock fall and ice keep that of the heights and the
         # forelands fresh, from which debris comes.
-        score = at(cover.rock) + 0.8 * at(landscape.till) + (0.5 if code == 3 else 0.0)
+        score = at(cover.rock) + 0.8 * at(landscape.till) + {1: 0.0, 3: 0.5, 9: -0.4}[code]
         if code == 1:
             old = np.clip((1.1 * line - height) / (0.5 * line), 0, 1)
             score -= 1.2 * old * (1 - at(landscape.till))
@@ -426,7 +426,7 @@ def _micro_relief(landscape: Landscape, cover: Cover) -> Array:
     height = landscape.height_around.copy()
     field = inner(height)
     field += 0.9 * cover.snow * (ndimage.gaussian_filter(field, 3, truncate=2.5) - field)
-    field += 2.0 * landscape.debris * (1 - cover.snow) * cover.mottle
+    field += 3.0 * landscape.debris * (1 - cover.snow) * cover.mottle
     return height
 
 
