@@ -107,7 +107,7 @@ AREAS = (
         Setting(
             Relief(summit=2000, fjord=((1.05, 0.1), (0.75, 1.05)), fjord_km=1.8, grain_km=7,
                    roughness=1.0),
-            fraction_above=0.26, warming_m=35, debris=0.09, sheet=False,
+            fraction_above=0.19, warming_m=35, debris=0.09, sheet=False,
         ),
         Look((1.0, 1.0, 1.0, 1.0), 0.0, 0.5, haze=0.020, patchiness=90),
         swath_edge="2023-08",
@@ -117,7 +117,7 @@ AREAS = (
         Setting(
             Relief(summit=2250, fjord=((0.68, -0.1), (0.40, 1.1)), fjord_km=1.6, grain_km=5,
                    roughness=1.1, sheet_side="east"),
-            fraction_above=0.30, warming_m=45, debris=0.11, sheet=True,
+            fraction_above=0.22, warming_m=45, debris=0.11, sheet=True,
         ),
         Look((1.16, 1.0, 0.86, 1.06), 0.35, 0.6, haze=0.035, patchiness=110, vegetation=0.3),
         swath_edge="2023-07", cloudy="2023-07",
@@ -189,12 +189,11 @@ def further_area(seed: int, number: int) -> Area:
         fjord=((rng.uniform(0.2, 1.05), -0.1), (rng.uniform(0.6, 1.1), 1.1)),
         fjord_km=rng.uniform(1.3, 2.0),
         grain_km=rng.uniform(5, 7.5),
-        sheet_side=None,
     )
     setting = replace(
         like.setting,
         relief=relief,
-        fraction_above=rng.uniform(0.24, 0.32),
+        fraction_above=rng.uniform(0.17, 0.24),
         warming_m=rng.uniform(30, 50),
         debris=rng.uniform(0.07, 0.15),
         sheet=False,
