@@ -35,16 +35,16 @@ from glacier_utils.files import write_csv
 from glacier_utils.imagery.clouds import cloud_mask
 from glacier_utils.imagery.source import open_source
 from glacier_utils.raster.grid import Image
-from glacier_utils.raster.indices import ice_index, is_shadow, is_snow, visible
+from glacier_utils.raster.indices import ice_index, is_shadow, is_snow, is_water, visible
 from glacier_utils.raster.mask import open_mask
 
-# Class -> its number among the points, its surfaces in the sample, whether in shadow.
+# Class -> its number among the points, its surfaces in the sample, whether in shadow (None: both).
 CLASSES = {
     "snow": (1, (8, 10), False),
     "shadowed snow": (2, (8, 10), True),
     "ice": (3, (7,), False),
     "rock": (4, (1, 9), False),
-    "lake": (5, (5, 6), False),
+    "lake": (5, (5, 6), None),
 }
 FJORD, WATER = (4,), (4, 5, 6)
 LAND = "land"  # all that is neither water nor sunlit snow or ice, shadows included
@@ -56,7 +56,7 @@ TOLERANCE = 1 / 3
 LEAST_DIFFERENCE = 0.02  # of reflectance: atmospheric correction knows dark ground no better
 DARK_NIR = 0.08  # 95 % of sunlit rock is above 0.10
 WINDOW = 12  # px of the windows of power spectra: a glacier is hardly wider at 60 m
-LEAST = 300  # pixels or pairs, below which nothing is said of a kind
+LEAST = 100  # pixels or pairs, below which nothing is said of a kind
 # The mountains and fjords at the lower right of the image near Nuuk (first row, first column): the
 # rest is cloud, open sea and upland without relief.
 NUUK_PART = (600, 1050)
@@ -219,11 +219,12 @@ def pixels(image: View, surface: np.ndarray) -> dict[str, np.ndarray]:
     alike = ndimage.minimum_filter(surface, 3) == ndimage.maximum_filter(surface, 3)
     thin = np.s_[..., ::2, ::2]  # every second will do
     values, codes = image.reflectance[thin], surface[thin]
-    pure, shadow = (alike & image.valid)[thin], is_shadow(values)
-    found = {
-        name: values[:, pure & np.isin(codes, own) & (shadow == dark)]
-        for name, (_, own, dark) in CLASSES.items()
-    }
+    # Ground in shadow may look like water.
+    pure, shadow = (alike & image.valid)[thin], is_shadow(values) | is_water(values)
+    found = {}
+    for name, (_, own, dark) in CLASSES.items():
+        chosen = pure & np.isin(codes, own)
+        found[name] = values[:, chosen if dark is None else chosen & (shadow == dark)]
     return found | {"fjord": values[:, pure & np.isin(codes, FJORD)]}
 
 
