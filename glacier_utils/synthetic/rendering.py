@@ -31,36 +31,26 @@ STRIP = 128
 
 
 SPECTRA = {
-    "snow": (
-        (0.349, 0.522, 0.708, 0.829, 0.879, 0.958, 1.116,  1.00, 0.02, 0.08),
-        (0.322, 0.485, 0.679, 0.832, 0.895, 0.978, 1.158,  0.99, -0.13, 0.02),
-        (0.278, 0.449, 0.638, 0.809, 0.880, 0.972, 1.164,  0.98, -0.20, -0.06),
-        (0.333, 0.488, 0.636, 0.694, 0.731, 0.807, 0.940,  0.95, 0.31, -0.04),
-    ),
-    "ice": (
-        (0.146, 0.181, 0.263, 0.338, 0.444, 0.567, 0.663,  1.00, 0.00, 0.06),
-        (0.157, 0.188, 0.274, 0.355, 0.462, 0.615, 0.718,  0.99, 0.11, 0.01),
-        (0.135, 0.174, 0.262, 0.346, 0.454, 0.625, 0.715,  0.99, 0.15, -0.05),
-        (0.108, 0.131, 0.180, 0.241, 0.348, 0.460, 0.529,  0.96, -0.27, -0.02),
-    ),
-    "rock": (
-        (0.030, 0.064, 0.119, 0.156, 0.183, 0.236, 0.298,  0.96, 0.02, 0.28),
-        (0.045, 0.061, 0.118, 0.150, 0.161, 0.210, 0.280,  0.98, -0.16, 0.02),
-        (0.024, 0.041, 0.097, 0.122, 0.135, 0.180, 0.251,  0.89, -0.40, -0.22),
-        (0.067, 0.097, 0.145, 0.167, 0.223, 0.285, 0.370,  0.69, 0.71, -0.12),
-    ),
-    "water": (
-        (0.009, 0.010, 0.066, 0.105, 0.130, 0.137, 0.141,  0.85, 0.49, 0.14),
-        (0.054, 0.060, 0.126, 0.166, 0.171, 0.180, 0.191,  0.89, 0.24, -0.37),
-        (0.050, 0.065, 0.101, 0.112, 0.124, 0.145, 0.156,  0.78, -0.54, -0.30),
-        (0.001, 0.003, 0.017, 0.029, 0.035, 0.069, 0.092,  0.79, -0.26, 0.55),
-    ),
-    "tundra": (
-        (0.024, 0.034, 0.048, 0.057, 0.065, 0.079, 0.099,  0.96, -0.17, 0.20),
-        (0.025, 0.034, 0.044, 0.051, 0.058, 0.072, 0.092,  1.00, -0.06, -0.11),
-        (0.016, 0.022, 0.030, 0.037, 0.044, 0.055, 0.069,  0.94, -0.30, -0.09),
-        (0.098, 0.143, 0.188, 0.211, 0.236, 0.288, 0.374,  0.69, 0.72, 0.00),
-    ),
+    "snow": ((0.349, 0.522, 0.708, 0.829, 0.879, 0.958, 1.116,  1.00, 0.02, 0.08),
+             (0.322, 0.485, 0.679, 0.832, 0.895, 0.978, 1.158,  0.99, -0.13, 0.02),
+             (0.278, 0.449, 0.638, 0.809, 0.880, 0.972, 1.164,  0.98, -0.20, -0.06),
+             (0.333, 0.488, 0.636, 0.694, 0.731, 0.807, 0.940,  0.95, 0.31, -0.04)),
+    "ice": ((0.146, 0.181, 0.263, 0.338, 0.444, 0.567, 0.663,  1.00, 0.00, 0.06),
+            (0.157, 0.188, 0.274, 0.355, 0.462, 0.615, 0.718,  0.99, 0.11, 0.01),
+            (0.135, 0.174, 0.262, 0.346, 0.454, 0.625, 0.715,  0.99, 0.15, -0.05),
+            (0.108, 0.131, 0.180, 0.241, 0.348, 0.460, 0.529,  0.96, -0.27, -0.02)),
+    "rock": ((0.030, 0.064, 0.119, 0.156, 0.183, 0.236, 0.298,  0.96, 0.02, 0.28),
+             (0.045, 0.061, 0.118, 0.150, 0.161, 0.210, 0.280,  0.98, -0.16, 0.02),
+             (0.024, 0.041, 0.097, 0.122, 0.135, 0.180, 0.251,  0.89, -0.40, -0.22),
+             (0.067, 0.097, 0.145, 0.167, 0.223, 0.285, 0.370,  0.69, 0.71, -0.12)),
+    "water": ((0.009, 0.010, 0.066, 0.105, 0.130, 0.137, 0.141,  0.85, 0.49, 0.14),
+              (0.054, 0.060, 0.126, 0.166, 0.171, 0.180, 0.191,  0.89, 0.24, -0.37),
+              (0.050, 0.065, 0.101, 0.112, 0.124, 0.145, 0.156,  0.78, -0.54, -0.30),
+              (0.001, 0.003, 0.017, 0.029, 0.035, 0.069, 0.092,  0.79, -0.26, 0.55)),
+    "tundra": ((0.024, 0.034, 0.048, 0.057, 0.065, 0.079, 0.099,  0.96, -0.17, 0.20),
+               (0.025, 0.034, 0.044, 0.051, 0.058, 0.072, 0.092,  1.00, -0.06, -0.11),
+               (0.016, 0.022, 0.030, 0.037, 0.044, 0.055, 0.069,  0.94, -0.30, -0.09),
+               (0.098, 0.143, 0.188, 0.211, 0.236, 0.288, 0.374,  0.69, 0.72, 0.00)),
 }  # fmt: skip
 """Reflectance of each kind of surface, one row per band: its ``PERCENTILES``, and the loadings of
 the first three principal components of the bands' standard scores (by rank); the first of them is
@@ -283,7 +273,7 @@ def _floes(landscape: Landscape, season: Season, weather: np.random.Generator) -
         (40, 0.7 * dense, 0.6), (6, 0.3 * dense, 2), (16, 0.1 * dense, 3),
         (12, season.sea_ice * drifting, 2),
     ):  # fmt: skip
-        tile = power_noise((512, 512), weather, exponent=2.4, longest=longest, shortest=2)
+        tile = power_noise((512, 512), weather, exponent=2.2, longest=longest, shortest=1)
         # A fraction p of standard noise lies above ln(1 / p - 1) / 1.7 (Bowling et al. 2009).
         limit = np.log(1 / np.clip(share, 1e-4, 0.95) - 1) / 1.7
         here = np.maximum(here, sharp * (tile[sea[0] % 512, sea[1] % 512] - limit))
@@ -488,16 +478,14 @@ def _cloud(
     shape: tuple[int, int], season: Season, weather: np.random.Generator, there: bool
 ) -> tuple[Array, Array]:
     """Return the opacity of thin cloud 1,500 m above the ground, and the sun that it takes."""
-    opacity = np.zeros(shape, np.float32)
-    if there:
-        rows, cols = (np.arange(size, dtype=np.float32) for size in shape)
-        away = np.hypot((shape[0] - rows)[:, None], 1.3 * cols[None]) / (0.34 * min(shape))
-        cells = (shape[0] // 4, shape[1] // 4)
-        puffs = refine(power_noise(cells, weather, exponent=3, longest=40), 4, order=1)
-        opacity = np.clip(0.35 * (1 - away) + 0.16 * puffs, 0, 0.75).astype(np.float32)
-        opacity *= np.clip(3 * (1.15 - away), 0, 1)
-    length = 1500 * np.tan(np.radians(season.zenith)) / PIXEL_M
-    turn = np.radians(season.azimuth)
+    if not there:
+        return np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    rows, cols = (np.arange(size, dtype=np.float32) for size in shape)
+    away = np.hypot((shape[0] - rows)[:, None], 1.3 * cols[None]) / (0.34 * min(shape))
+    cells = (shape[0] // 4, shape[1] // 4)
+    puffs = refine(power_noise(cells, weather, exponent=3, longest=40), 4, order=1)
+    opacity = np.clip(0.35 * (1 - away) + 0.16 * puffs, 0, 0.75) * np.clip(3.5 - 3 * away, 0, 1)
+    length, turn = 1500 * np.tan(np.radians(season.zenith)) / PIXEL_M, np.radians(season.azimuth)
     shift = (round(length * np.cos(turn)), round(-length * np.sin(turn)))
     return opacity, np.clip(1.1 * ndimage.shift(opacity, shift, order=0), 0, 0.85)
 
