@@ -292,8 +292,8 @@ class Landscape:
         sheet_around: mask of the ice of 2023 of the ice sheet and its outlet.
         equilibrium_m: height of the equilibrium line of 2023.
         debris: fraction of cover.
-        stripes: texture of the ice drawn out along the flow, mean 0, deviation 1.
-        crevasses: their density, 0..1.
+        stripes: texture of the ice drawn out along the flow, mean 0, deviation near 1.
+        crevasses: their density, 0..1: at icefalls and before the calving front.
         fjord: mask of the sea.
         lake: mask of still lakes.
         melt_lake: mask of lakes at the margin of the ice.
@@ -461,8 +461,7 @@ def _ages(
     def smoothed(ice: Array, held: Array) -> Array:
         # Where the ice sheet's given surface meets the ice that flows from it, no step is left.
         thick = (ice > 60) & ndimage.binary_dilation(held > bed, iterations=12)
-        weight = ndimage.gaussian_filter(thick.astype(np.float32), 3)
-        top = ndimage.gaussian_filter(np.where(thick, bed + ice, 0), 3) / np.maximum(weight, 1e-6)
+        top = _mean(bed + ice, thick, 3)
         return np.where(thick, np.maximum(top - bed, 0.5 * ice), ice)
 
     cold = run(None, 0, -COOLER_M, True, 240)
@@ -488,6 +487,12 @@ def _numbers(bed: Array, ice: Array, held: Array, rng: np.random.Generator) -> A
     return np.kron(finer, np.ones((FACTOR // 2, FACTOR // 2), np.int32))
 
 
+def _mean(field: Array, there: Array, sigma: float) -> Array:
+    """Return the mean of a field around each cell over the cells that are ``there``."""
+    weight = ndimage.gaussian_filter(there.astype(np.float32), sigma)
+    return ndimage.gaussian_filter(np.where(there, field, 0), sigma) / np.maximum(weight, 1e-6)
+
+
 def _on_fine(bed: Array, ice: Array, fine_bed: Array, smooth_bed: Array, water: Array) -> Array:
     """Lay the coarse ice over the fine bed; return its thickness in m, 0 where there is none.
 
@@ -495,10 +500,9 @@ def _on_fine(bed: Array, ice: Array, fine_bed: Array, smooth_bed: Array, water: 
     glacier ends at the wall of its valley; where it thins out it lies on the bed.
     """
     there = ice > 8
-    weight = ndimage.gaussian_filter(there.astype(np.float32), 0.7)
-    level = ndimage.gaussian_filter(np.where(there, bed + ice, 0), 0.7) / np.maximum(weight, 1e-6)
+    level = _mean(bed + ice, there, 0.7)
     nearest = ndimage.distance_transform_edt(
-        weight < 0.05, return_distances=False, return_indices=True
+        ~ndimage.binary_dilation(there), return_distances=False, return_indices=True
     )
     level = refine(level[tuple(nearest)], FACTOR)
     depth = refine(ndimage.gaussian_filter(ice, 0.5), FACTOR)
@@ -569,10 +573,8 @@ def _along_flow(
     rank = np.cumsum(sizes) - np.maximum(np.ceil(wanted * sizes), 1).astype(int)
     limit = np.append(score[melting][order], np.inf)[np.minimum(rank, order.size)]
     # Where two glaciers meet, one limit passes into the other.
-    near = np.stack([melting, np.where(melting, limit[numbers], 0)]).astype(np.float32)
-    weight, total = (ndimage.gaussian_filter(field, 8) for field in near)
-    limits = total / np.maximum(weight, 1e-6) + 9 * (weight < 1e-3)
-    medial = 2 * suture - 2.6 + np.minimum(bringing, 1.5) - (numbers == 0)
+    limits = _mean(limit[numbers], melting, 8)
+    medial = 2 * suture - 2.4 + np.minimum(bringing, 1.5) - (numbers == 0)
     score = np.maximum(np.clip((score - limits) / 0.4, -2, 2), medial)
     score = np.minimum(score, 12 * below - 0.5) - 4 * ~cover
     score = refine(score, 2, order=1) + 0.2 * power_noise(ice.shape, rng, exponent=2, longest=12)
@@ -587,19 +589,14 @@ def _along_flow(
     ages = smooth / 22 + 1.5 * broad + 0.1 * np.clip(streaks, -2, 2)
     layers = np.interp(ages, np.arange(-10, 190), rng.standard_normal(200))
     on_sheet = numbers == 0
-    stripes = np.where(on_sheet, 0.5, 1) * np.clip(streaks, -3, 3)
-    stripes += np.where(on_sheet, 0.4, 0.2) * layers
-    stripes -= stripes.mean(where=cover)
-    stripes /= max(stripes.std(where=cover), 1e-6)
+    stripes = np.where(on_sheet, 0.7, 1) * np.clip(streaks, -3, 3)
+    stripes += np.where(on_sheet, 0.5, 0.2) * layers
 
     # Ice cracks where thickness times slope, that is the stress, is high: 15 m are 135 kPa.
     pull = thickness[half] * steep
     falls = np.clip((pull - 20) / 20, 0, 1) * np.clip((steep - 0.12) / 0.12, 0, 1)
-    sides = np.clip(1 - ndimage.gaussian_filter(cover.astype(np.float32), 4), 0, 0.5)
-    sides *= np.clip(ndimage.maximum_filter(pull, 9) / 30 - 0.5, 0, 1)
-    crevasses = np.maximum(falls, sides)
     calving = ndimage.gaussian_filter(sea[::FACTOR, ::FACTOR].astype(np.float32), 8)
-    crevasses = np.maximum(crevasses, refine(2 * calving, FACTOR // 2, order=1))
+    crevasses = np.maximum(falls, refine(2 * calving, FACTOR // 2, order=1))
     crevasses = np.clip(crevasses * np.clip(0.7 + 0.5 * patchy, 0, 1), 0, 1)
     crevasses = np.where(ice, refine(crevasses, 2, order=1), 0)
     return cover_fine, refine(stripes, 2, order=1), crevasses
