@@ -585,7 +585,7 @@ def _along_flow(
     # Old layers come out along the contours, as wide bands where the ice sheet ends.
     broad = power_noise(shape, rng, exponent=3, longest=150, shortest=40)
     streaks -= ndimage.gaussian_filter(streaks, 10)
-    streaks /= max(streaks.std(where=cover), 1e-6)
+    streaks /= np.append(streaks[cover], [-1, 1]).std()
     ages = smooth / 22 + 1.5 * broad + 0.1 * np.clip(streaks, -2, 2)
     layers = np.interp(ages, np.arange(-10, 190), rng.standard_normal(200))
     on_sheet = numbers == 0
