@@ -69,10 +69,8 @@ STEP = 3
 _CRS = CRS.from_string(CRS_NAME)
 SCALE, OFFSET, NODATA = 10000, -1000, 0
 SEASONS = (
-    Season(
-        "2023-07", zenith=40, azimuth=163, snow_line_m=-150, snow_age=0.3, green=0.7, sea_ice=0.02
-    ),
-    Season("2023-08", zenith=49, azimuth=166, snow_line_m=100, snow_age=0.7, green=0.45),
+    Season("2023-07", 40, 163, snow_line_m=-150, snow_age=0.3, green=0.7, sea_ice=0.02),
+    Season("2023-08", 49, 166, snow_line_m=100, snow_age=0.7, green=0.45, sea_ice=0.0),
 )
 LEAST_KM2 = 0.10
 """Glaciers smaller than this were left out by whoever drew the outlines."""
@@ -163,10 +161,8 @@ def make_sample(
     ):
         write = partial(_write_area, work, pool=pool, done=bar.update)
         # The largest first: the smallest, the first area, fills the gap at the end.
-        tasks = [
-            pool.submit(write, area, (seed, number))
-            for number, area in reversed([*enumerate(chosen)])
-        ]
+        numbered = reversed([*enumerate(chosen)])
+        tasks = [pool.submit(write, area, (seed, number)) for number, area in numbered]
         outlines = pd.concat([task.result() for task in reversed(tasks)], ignore_index=True)
         _write_outlines(_numbered(outlines), work / "glims_download")
         (work / "dataset.yaml").write_text(_manifest(work, chosen), encoding="utf-8")
@@ -180,30 +176,15 @@ def further_area(seed: int, number: int) -> Area:
         seed: of the sample.
         number: from 2 on; the area is called by it.
     """
-    rng = np.random.default_rng((seed, number, 3))
+    draw = np.random.default_rng((seed, number, 3)).uniform
     like = AREAS[number % 2]
     row, col = divmod(number - 2, 4)
-    relief = replace(
-        like.setting.relief,
-        summit=rng.uniform(1900, 2350),
-        fjord=((rng.uniform(0.2, 1.05), -0.1), (rng.uniform(0.6, 1.1), 1.1)),
-        fjord_km=rng.uniform(1.3, 2.0),
-        grain_km=rng.uniform(5, 7.5),
-    )
-    setting = replace(
-        like.setting,
-        relief=relief,
-        fraction_above=rng.uniform(0.17, 0.24),
-        warming_m=rng.uniform(30, 50),
-        debris=rng.uniform(0.07, 0.15),
-        sheet=False,
-    )
     corner = (459_200.0 + 38_400 * col, 6_832_000.0 + 38_400 * row)
+    fjord = ((draw(0.2, 1.05), -0.1), (draw(0.6, 1.1), 1.1))
+    relief = Relief(draw(1900, 2350), fjord, draw(1.3, 2.0), draw(5, 7.5), draw(1.0, 1.1))
+    setting = Setting(relief, draw(0.17, 0.24), warming_m=draw(30, 50), debris=draw(0.07, 0.15))
     look = replace(
-        like.look,
-        rock_level=rng.uniform(-0.3, 0.6),
-        haze=rng.uniform(0.015, 0.04),
-        vegetation=rng.uniform(-0.2, 0.5),
+        like.look, rock_level=draw(-0.3, 0.6), haze=draw(0.015, 0.04), vegetation=draw(-0.2, 0.5)
     )
     return Area(f"test{number}", corner, AREAS[1].patches, setting, look, like.swath_edge)
 
@@ -235,13 +216,10 @@ def _write_area(
     around = corner @ Affine.translation(-EDGE, -EDGE)
     outlines = draw_outlines(landscape, around, np.random.default_rng((*seed, 1)))
     outlines["glac_id"] = area.name + outlines["glac_id"]
-    sheet = draw_ice_sheet(landscape, around)
+    sheet, target = draw_ice_sheet(landscape, around), folder / "ice_outside"
     if len(sheet):
-        (folder / "ice_outside").mkdir(parents=True, exist_ok=True)
-        sheet.to_file(
-            folder / "ice_outside" / f"{area.name}.geojson", driver="GeoJSON",
-            engine="pyogrio", COORDINATE_PRECISION=5,
-        )  # fmt: skip
+        target.mkdir(parents=True, exist_ok=True)
+        sheet.to_file(target / f"{area.name}.geojson", engine="pyogrio", COORDINATE_PRECISION=5)
     done()
 
     def write(when: int) -> None:
@@ -387,11 +365,7 @@ def draw_outlines(
         if rank == min(1, len(outlines) - 1):
             analyses.append(("2014-08-22", _later(outline, landscape, coarse)))
         for date, polygon in analyses:
-            common = {
-                "glacier": rank,
-                "src_date": date,
-                "loc_unc_x": int(rng.choice([15, 20, 30])),
-            }
+            common = {"glacier": rank, "src_date": date, "loc_unc_x": rng.choice([15, 20, 30])}
             rows += [{**common, **row} for row in _analysis(polygon, warp, rng)]
     return _table(rows)
 
@@ -406,13 +380,12 @@ def draw_ice_sheet(landscape: Landscape, transform: Affine) -> gpd.GeoDataFrame:
     then = landscape.ice_2001_around & (landscape.glacier_around == 0)
     ground = _on_landsat(landscape.sheet_around | then).astype(int)
     around = shapely.union_all(_polygons(ground, transform @ Affine.scale(STEP)))
-    parts = shapely.get_parts(around.buffer(200).buffer(-100).simplify(40))
+    around = around.buffer(200).buffer(-100).simplify(40)
     # Nunataks and lakes below a square kilometre are not told from the ice.
     drawn = [
         Polygon(part.exterior, [hole for hole in part.interiors if Polygon(hole).area > 1e6])
-        for part in parts
-        if not part.is_empty
-    ]
+        for part in shapely.get_parts(around) if not part.is_empty
+    ]  # fmt: skip
     what = [f"ice sheet, {SYNTHETIC}"] * len(drawn)
     return gpd.GeoDataFrame({"what": what}, geometry=drawn, crs=CRS_NAME).to_crs("EPSG:4326")
 
@@ -507,7 +480,7 @@ def _table(rows: list[dict[str, Any]]) -> gpd.GeoDataFrame:
     drawn = gpd.GeoDataFrame(rows, columns=columns, geometry="geometry", crs=CRS_NAME)
     area = drawn.geometry.area.round(3)
     drawn = drawn.to_crs("EPSG:4326")
-    uncertainty = drawn["loc_unc_x"]
+    uncertainty, later = drawn["loc_unc_x"], drawn["src_date"] > "2010"
     none = ("wgms_id", "local_id", "gone_date", "chief_affl", "rgi_gl_typ")
     zero = (
         "anlys_id", "width", "length", "primeclass", "min_elev", "mean_elev", "max_elev", "rc_id",
@@ -516,9 +489,7 @@ def _table(rows: list[dict[str, Any]]) -> gpd.GeoDataFrame:
     table = {
         "line_type": drawn["line_type"],
         "glac_id": drawn["glacier"].astype(str),
-        "anlys_time": np.where(
-            drawn["src_date"] == "2014-08-22", "2016-11-02T00:00:00", "2009-03-12T00:00:00"
-        ),
+        "anlys_time": np.where(later, "2016-11-02T00:00:00", "2009-03-12T00:00:00"),
         "area": area,
         "db_area": (area / 1e6).round(5),
         "src_date": drawn["src_date"] + "T00:00:00",
