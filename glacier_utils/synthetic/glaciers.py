@@ -624,7 +624,10 @@ def _melange(sea: Array, sheet: Array, rng: np.random.Generator) -> Array:
     radius = np.sqrt(np.minimum(30 * rng.random(number) ** (-1 / 0.9), 1.5e4) / np.pi) / PIXEL_M
     for size, down, right in zip(radius, row, col, strict=True):
         reach = int(size) + 2
-        part = np.s_[max(down - reach, 0) : down + reach, max(right - reach, 0) : right + reach]
+        part = tuple(
+            slice(max(at - reach, 0), min(at + reach, side))
+            for at, side in zip((down, right), sea.shape, strict=True)
+        )
         y, x = np.ogrid[part]
         apart = np.hypot(y - down, x - right)
         berg = np.clip(size + 0.5 - apart, 0, min(1, np.pi * size**2))

@@ -171,3 +171,11 @@ def test_same_seed_same_landscape():
     first, second = build(small, 2), build(small, 2)
     for field in dataclasses.fields(first):
         np.testing.assert_array_equal(getattr(first, field.name), getattr(second, field.name))
+
+
+def test_icebergs_may_be_cut_by_the_frame():
+    sea = np.ones((96, 64), bool)
+    for seed in range(40):
+        floating = glaciers._melange(sea, ~sea, np.random.default_rng(seed))
+        assert floating.shape == sea.shape
+        assert -1e-6 < floating.min() <= floating.max() <= 1
