@@ -71,7 +71,7 @@ class StubMask:
 class StubDataset:
     """Areas of random reflectance; the glacier is a disc, so that blocks differ."""
 
-    name, bands, fingerprint = "stub", BANDS, "0123"
+    name, bands, fingerprint, synthetic = "stub", BANDS, "0123", False
     manifest: ClassVar = {"reflectance": {"scale": 10000}}
 
     def __init__(self, folder, grids, dates=("2023-07", "2023-08"), truth=False):
