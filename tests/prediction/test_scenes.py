@@ -15,7 +15,6 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
-import shapely
 import torch
 from affine import Affine
 from rasterio.crs import CRS
@@ -503,22 +502,6 @@ def test_masks_are_reduced_like_their_image(shape):
     source = Scene(np.zeros((1, *shape), np.float32), bands=("red",))
     view = thumbnail(source)
     assert scenes.reduced(np.zeros(shape, np.uint8), view).shape == view.valid.shape
-
-
-def test_known_rock_is_burnt_where_there_is_some():
-    source = scene(40, 60)
-    x, y = source.grid.bounds[0], source.grid.bounds[3]
-    rows = [("glacier", shapely.box(x, y - 300, x + 300, y)),
-            ("internal_rock", shapely.box(x + 100, y - 120, x + 150, y - 100))]  # fmt: skip
-    table = gpd.GeoDataFrame(
-        {"kind": [kind for kind, _ in rows]}, geometry=[shape for _, shape in rows],
-        crs=source.grid.crs,
-    )  # fmt: skip
-    rock = scenes.known_rock(table, source.grid)
-    assert rock.dtype == bool
-    assert np.argwhere(rock).tolist() == [[r, c] for r in (10, 11) for c in range(10, 15)]
-    assert scenes.known_rock(table.iloc[:1], source.grid) is None
-    assert scenes.known_rock(None, source.grid) is None
 
 
 VALIDATE = [
