@@ -529,6 +529,7 @@ class MirroredScene(Source):
         self.reflectance = source.reflectance
         self.reflectance_source = source.reflectance_source
         self.synthetic = source.synthetic
+        self.synthetic = source.synthetic
 
     def read(
         self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None

@@ -87,18 +87,21 @@ class Run:
         """Folder of the figures as PNG files."""
         return self.folder / "figures"
 
-    def save_figure(self, figure: matplotlib.figure.Figure, name: str) -> None:
+    def save_figure(
+        self, figure: matplotlib.figure.Figure, name: str, *, synthetic: bool | None = None
+    ) -> None:
         """Write ``figure`` to ``figures/<name>.png``, show that file and close the figure.
 
         The picture keeps 256 colours, chosen for it: satellite images then take a third of the
         space in figures, notebooks and reports, and look the same. "synthetic sample" stands
-        below it where the dataset that was opened last is one.
+        below it where its image is made, not observed.
 
         Args:
             figure: Any; it is closed.
             name: Name of the file, without its ending.
+            synthetic: whether it is; None: as of the dataset that was opened last.
         """
-        if _shown["synthetic"]:
+        if _shown["synthetic"] if synthetic is None else synthetic:
             figure.text(1, 0, SYNTHETIC, ha="right", va="top", fontsize=8, color="0.35")
         drawn = io.BytesIO()
         figure.savefig(drawn, format="png", dpi=FIGURE_DPI, bbox_inches="tight")

@@ -136,6 +136,9 @@ def test_figures_of_a_synthetic_dataset_say_so(run, project, monkeypatch):
 
     monkeypatch.setattr(runs, "_shown", {"synthetic": False})
     assert texts("synthetic: true") == ["synthetic sample"]
+    real = matplotlib.figure.Figure()
+    run.save_figure(real, "real", synthetic=False)  # a real scene, mapped beside the sample
+    assert not real.texts
     assert texts("") == []
 
 
