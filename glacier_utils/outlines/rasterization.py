@@ -85,7 +85,8 @@ class OutlineMask(Mask):
         window = self.grid.window(row, col, height, width)
         area = shapely.box(*window.bounds)
         if self._reach:
-            area = area.buffer(self._reach, join_style="mitre")
+            # Twice the band and more: the rounded ends of lines that are cut off stay outside.
+            area = area.buffer(2.5 * self._reach, join_style="mitre")
         ice = self._ice[np.sort(self._tree.query(area))]
         label = burn(ice, window)
         if self._reach and len(ice):
@@ -101,7 +102,11 @@ def _edge(ice: Sequence[shapely.Geometry], area: shapely.Polygon) -> shapely.Geo
     around = area.buffer(1 + 0.1 * math.sqrt(area.area), join_style="mitre")
     xmin, ymin, xmax, ymax = around.bounds
     # Where a glacier only touches the cut, clipping leaves lines and points.
-    pieces = shapely.get_parts(shapely.clip_by_rect(ice, xmin, ymin, xmax, ymax))
+    try:
+        clipped = shapely.clip_by_rect(ice, xmin, ymin, xmax, ymax)
+    except shapely.GEOSException:  # slivers of no width
+        clipped = shapely.intersection(ice, around)
+    pieces = shapely.get_parts(clipped)
     near = shapely.union_all(pieces[shapely.get_dimensions(pieces) == 2])
     edges = shapely.get_parts(near)
     edges = shapely.boundary(edges[shapely.get_dimensions(edges) == 2])
