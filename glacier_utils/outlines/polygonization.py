@@ -60,8 +60,8 @@ def polygonize(mask: np.ndarray, grid: Grid, *, min_area_km2: float = 0.0) -> gp
     """Return the polygons of ``mask`` == 1 without the pixels' staircase, largest first.
 
     Burning them (pixel-centre rule) gives back the mask. They never overlap and are always valid.
-    Pixels that touch at a corner belong together, as the regions of ``postprocess.clean`` do; holes
-    that touch at a corner do not. Lines along the frame's edge stay on it.
+    Pixels that touch at a corner belong together; holes that touch at a corner do not. Lines along
+    the frame's edge stay on it.
 
     Args:
         mask: bool or uint8 [row, col]; 1 glacier, anything else not.
