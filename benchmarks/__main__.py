@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from benchmarks import scenes, tiling, training
+from benchmarks import quality, scenes, tiling, training
 from benchmarks.effort import greenland_estimate
 from glacier_utils.files import write_json
 from glacier_utils.workflow import runs
@@ -20,6 +20,7 @@ def main() -> None:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         **training.training(),
+        **quality.quality(),
         **scenes.scenes(),
         **tiling.tiling(),
     }

@@ -1,7 +1,8 @@
 """Training as tutorials write it, to compare with; it knows nothing of this project.
 
-Run as a script, in a process with the libraries' own settings, with FOLDER BATCH EPOCHS.
-FOLDER holds images/*.tif and labels/*.tif. Prints patches per second of the best epoch.
+Run as a script, in a process with the libraries' own settings, with FOLDER BATCH STEPS.
+FOLDER holds images/*.tif and labels/*.tif (255: unknown). Writes FOLDER/weights.pt and prints the
+seconds of all steps and the patches per second of the fastest pass over the tiles.
 """
 
 from __future__ import annotations
@@ -42,26 +43,34 @@ class Tiles(Dataset):
         return torch.from_numpy(image.copy()), torch.from_numpy(label.copy())
 
 
-def main(folder: str, batch: str, epochs: str) -> None:
+def main(folder: str, batch: str, steps: str) -> None:
     torch.manual_seed(0)
-    tiles = DataLoader(Tiles(Path(folder)), batch_size=int(batch), shuffle=True)
+    tiles = DataLoader(Tiles(Path(folder)), batch_size=int(batch), shuffle=True, drop_last=True)
     network = smp.Unet("resnet18", encoder_weights=None, in_channels=4, classes=1)
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)
-    entropy = torch.nn.BCEWithLogitsLoss()
-    dice = smp.losses.DiceLoss("binary")
+    dice = smp.losses.DiceLoss("binary", ignore_index=255)
     network.train()
-    seconds = []
-    for _ in range(int(epochs)):
+    seconds, left = [], int(steps)
+    while left > 0:
         start = time.perf_counter()
         for images, labels in tiles:
             optimiser.zero_grad()
             logits = network(images)
-            loss = entropy(logits[:, 0], labels) + dice(logits, labels[:, None])
+            known = labels != 255
+            entropy = torch.nn.functional.binary_cross_entropy_with_logits(
+                logits[:, 0][known], labels[known]
+            )
+            loss = entropy + dice(logits, labels[:, None])
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimiser.step()
+            left -= 1
+            if left == 0:
+                break
         seconds.append(time.perf_counter() - start)
-    print(len(tiles.dataset) / min(seconds))
+    torch.save(network.state_dict(), Path(folder) / "weights.pt")
+    whole = seconds[:-1] or seconds
+    print(sum(seconds), len(tiles) * int(batch) / min(whole))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ the same in all.
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -33,29 +34,30 @@ BANDS = ("red", "green", "blue", "nir")
 BATCH = 16
 # Of the training patches; that of the default split is a third, with a fifth of the work each.
 VALIDATION = 0.3
+_PLAIN_PASSES = 4  # over the patches
 MANY = 10  # times as many patches, to see whether memory grows with them
 
 
-def training(patches: int = 96, size: int = 128, epochs: int = 4) -> dict[str, float]:
+def training(patches: int = 96, size: int = 128, steps: int = 120) -> dict[str, float]:
     """Return rates, ratios and overheads of training a U-Net with a ResNet-18.
 
     training_over_plain_loop: patches per second of `fitting.fit`, validation and all, over those
     of ``plain_loop.py``, which does not validate. training_share_of_bare_step: its steps (reading,
     augmentation, optimiser and all) over the bare step, forward, loss and backward on one batch in
-    memory, in the same number format and layout; training_epoch_share_of_bare_step: its epochs.
+    memory, in the same number format and layout; training_validated_share_of_bare_step: with
+    validation and saving.
     first_step_s: seconds from calling `fitting.fit` in a new process to the end of the first step,
     with the import of the libraries; first_step_from_start_s also holds the start of Python and the
-    import of torch. epoch_overhead: fraction of an epoch that is not training steps, but
-    validation and saving. training_peak_mb
-    and training_peak_many_mb: peak of memory with so many patches and with ten times as many, which
-    lie in a file, in epochs of as many steps.
+    import of torch. validation_overhead: fraction of the time that is not training steps, but
+    validation and saving. training_peak_mb and training_peak_many_mb: peak of memory with so many
+    patches and with ten times as many, which lie in a file, for as many steps.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _write_tiles(folder, patches, size)
+        write_tiles(folder, *_images(patches, size))
         bare = _part("bare", folder, size)
-        own = _part("fit", folder, size, patches, epochs)
-        plain = _plain(folder, epochs)
+        own = _part("fit", folder, size, patches, steps)
+        _, plain = plain_loop(folder, BATCH, _PLAIN_PASSES * (patches // BATCH))
         first = _part("first", folder, size)
         few, many = (_part("memory", folder, size, patches, patches * n) for n in (1, MANY))
     return {
@@ -63,11 +65,11 @@ def training(patches: int = 96, size: int = 128, epochs: int = 4) -> dict[str, f
         "bare_step_patches_s": round(bare["rate"], 1),
         "plain_loop_patches_s": round(plain, 1),
         "training_share_of_bare_step": round(own["steps_rate"] / bare["rate"], 3),
-        "training_epoch_share_of_bare_step": round(own["rate"] / bare["rate"], 3),
+        "training_validated_share_of_bare_step": round(own["rate"] / bare["rate"], 3),
         "training_over_plain_loop": round(own["rate"] / plain, 2),
         "first_step_s": round(first["seconds"], 2),
         "first_step_from_start_s": round(first["from_start"], 2),
-        "epoch_overhead": round(own["overhead"], 3),
+        "validation_overhead": round(own["overhead"], 3),
         "training_peak_mb": few["peak_mb"],
         "training_peak_many_mb": many["peak_mb"],
     }
@@ -83,14 +85,24 @@ def _part(work: str, *arguments: int | Path) -> dict[str, float]:
     return found
 
 
-def _plain(folder: Path, epochs: int) -> float:
-    """Run the plain loop with the libraries' own settings, not those that the package sets."""
+def plain_loop(folder: Path, batch: int, steps: int) -> tuple[float, float]:
+    """Run the plain loop with the libraries' own settings, not those that the package sets.
+
+    Args:
+        folder: with the files of `write_tiles`.
+        batch: patches a step.
+        steps: how many.
+
+    Returns:
+        Seconds of all steps; patches per second of the fastest pass over the files.
+    """
     own = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "THP_MEM_ALLOC_ENABLE")
     environment = {name: value for name, value in os.environ.items() if name not in own}
     script = Path(__file__).with_name("plain_loop.py")
-    command = [sys.executable, str(script), str(folder), str(BATCH), str(epochs)]
+    command = [sys.executable, str(script), str(folder), str(batch), str(steps)]
     run = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
-    return float(run.stdout.splitlines()[-1])
+    seconds, rate = map(float, run.stdout.splitlines()[-1].split())
+    return seconds, rate
 
 
 def _images(count: int, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -99,16 +111,21 @@ def _images(count: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     return images, (images[:, 0] > 0.5).astype(np.uint8)
 
 
-def _write_tiles(folder: Path, patches: int, size: int) -> None:
-    """Write the training patches as a user has them, image and label each a GeoTIFF."""
-    images, labels = _images(patches, size)
-    for kind, arrays in (("images", images * 10000 + 1000), ("labels", labels[:, None])):
+def write_tiles(folder: Path, images: np.ndarray, labels: np.ndarray) -> None:
+    """Write patches as a user has them, image and label each a GeoTIFF.
+
+    Args:
+        folder: for images/ and labels/.
+        images: reflectance [n, band, row, col].
+        labels: uint8 [n, row, col].
+    """
+    numbers = np.round(images * 10000 + 1000).clip(0, 65535).astype(np.uint16)
+    for kind, arrays in (("images", numbers), ("labels", labels[:, None])):
         (folder / kind).mkdir()
         for number, array in enumerate(arrays):
-            array = array.astype(np.uint16 if kind == "images" else np.uint8)
             with rasterio.open(
                 folder / kind / f"{number:04d}.tif", "w", driver="GTiff", count=len(array),
-                height=size, width=size, dtype=array.dtype, crs="EPSG:32623",
+                height=array.shape[1], width=array.shape[2], dtype=array.dtype, crs="EPSG:32623",
                 transform=from_origin(300_000, 6_900_000, 10, 10), compress="DEFLATE",
             ) as file:  # fmt: skip
                 file.write(array)
@@ -120,6 +137,8 @@ def _store(images: np.ndarray, labels: np.ndarray, train: int, drawn: int) -> Si
     """
     split = np.array(["train"] * train + ["validation"] * (len(images) - train))
     index = pd.DataFrame({"area": "a", "date": "2023-08", "split": split, "glacier": 0.5})
+    side, size = math.ceil(math.sqrt(len(index))), images.shape[-1]
+    index["row"], index["col"] = (size * place for place in divmod(np.arange(len(index)), side))
     used = np.linspace(0, train - 1, drawn).astype(int)
     parts = {"train": used, "validation": np.flatnonzero(split == "validation")}
     return SimpleNamespace(
@@ -129,22 +148,23 @@ def _store(images: np.ndarray, labels: np.ndarray, train: int, drawn: int) -> Si
     )  # fmt: skip
 
 
-def _fit(folder: Path, size: int, patches: int, epochs: int) -> dict[str, float]:
+def _fit(folder: Path, size: int, patches: int, steps: int) -> dict[str, float]:
     from glacier_utils.training import module
 
     train = _Clock(module.Task)
     store = _store(*_images(patches + int(VALIDATION * patches), size), patches, patches)
-    settings = Settings(epochs=epochs, batch_size=BATCH)
+    settings = Settings(steps=steps, batch_size=BATCH)
     fit(MODEL, store, folder / "fit", settings=settings, progress=False)
-    whole, steps = (np.median([epoch[name] for epoch in train.epochs[1:]])
+    whole, stepping = (np.median([epoch[name] for epoch in train.epochs[1:]])
                     for name in ("whole", "steps"))  # fmt: skip
     saving = _save_seconds(folder, store, settings)
     # A state is saved every so many seconds.
     saved = whole + saving * min(1, whole / module.SAVE_EVERY_S)
+    patches = settings.steps_between * BATCH
     return {
         "rate": patches / saved,
-        "steps_rate": patches / steps,
-        "overhead": 1 - steps / saved,
+        "steps_rate": patches / stepping,
+        "overhead": 1 - stepping / saved,
     }
 
 
@@ -161,14 +181,14 @@ def _save_seconds(folder: Path, store: SimpleNamespace, settings: Settings) -> f
 
     module.SAVE_EVERY_S, every = 0, module.SAVE_EVERY_S
     module.History._save = timed
-    few = settings.changed(epochs=3)
+    few = settings.changed(steps=3)
     fit(MODEL, store, folder / "saved", settings=few, progress=False)
     module.SAVE_EVERY_S = every
     return float(np.median(seconds))
 
 
 class _Clock:
-    """Notes how long each epoch takes, and how much of it until its last training step ended."""
+    """Notes how long it is from one validation to the next, and how much of it the steps take."""
 
     def __init__(self, task: type) -> None:
         self.epochs: list[dict[str, float]] = []
@@ -226,7 +246,7 @@ def _memory(folder: Path, size: int, drawn: int, count: int) -> dict[str, float]
         del written, patch
         arrays[kind] = np.load(path, mmap_mode="r")
     store = _store(arrays["images"], arrays["labels"], count, drawn)
-    fit(MODEL, store, folder / f"memory{count}", settings=Settings(epochs=1), progress=False)
+    fit(MODEL, store, folder / f"memory{count}", settings=Settings(steps=6), progress=False)
     return {}
 
 

@@ -73,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
     add("out", metavar="OUT", type=Path, help="folder for checkpoint and history")
     add("--dates", nargs="+", metavar="DATE", help="to learn from (default: all)")
     add("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE",
-        help="a field of training settings: epochs=80, loss=focal, devices=2")  # fmt: skip
+        help="a field of training settings: steps=3000, loss=focal, devices=2")  # fmt: skip
     add("--patch", dest="patches", action="append", default=[], metavar="NAME=VALUE",
         help="how patches are cut: stride=64, block_m=960")  # fmt: skip
     add("--patches", dest="store", type=Path, metavar="FOLDER",
@@ -290,7 +290,7 @@ def _values(option: str, pairs: Sequence[str]) -> dict[str, Any]:
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not (name and equals):
-            raise GlacierError(f"{option} {pair}: write it as NAME=VALUE, such as epochs=80")
+            raise GlacierError(f"{option} {pair}: write it as NAME=VALUE, such as steps=3000")
         try:
             values[name] = yaml.safe_load(text)
         except yaml.YAMLError as error:

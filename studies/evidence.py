@@ -37,7 +37,6 @@ from studies.trials import BASE, BASES, STUDY, TRIALS, Trial
 REFERENCES = ("truth", "labels")
 TABLES = Path(__file__).parent / "tables"
 _FEW = 60  # training patches
-_STEPS = 120  # of ten epochs in a synthetic landscape
 
 
 def run_trials(
@@ -192,10 +191,8 @@ class _Work:
         return changed.changed(seed=self.seed + changed.seed)
 
     def _fit(self, trial: Trial) -> Path:
-        settings, dates = self._settings(trial), [self.date]
-        if trial.both_dates:
-            dates = self.dates
-            settings = settings.changed(epochs=max(1, round(settings.epochs / len(dates))))
+        settings = self._settings(trial)
+        dates = self.dates if trial.both_dates else [self.date]
         fit = fitting.fit(
             trial.model, self.store, self.folder / _slug(trial.name) / "fit", dates=dates,
             settings=settings, progress=False,
@@ -211,7 +208,7 @@ class _Work:
     def _pseudo(self, trial: Trial, teacher: Path) -> Path:
         settings = self._settings(trial)
         settings = settings.changed(
-            epochs=max(1, settings.epochs // 2), learning_rate=settings.learning_rate / 2
+            steps=max(1, settings.steps // 2), learning_rate=settings.learning_rate / 2
         )
         fit = self_train(
             teacher, self.store, self.test, self.folder / _slug(trial.name) / "fit",
@@ -336,8 +333,7 @@ def run_study(
         store, dates = ground(confirm)
         counts = run_trials(
             store, folder / files.file_name(confirm), date=dates[-1], dates=dates, seed=0,
-            trials=trials_for(dates, trials), settings=enough_steps(store, dates[-1]),
-            progress=progress,
+            trials=trials_for(dates, trials), progress=progress,
         )  # fmt: skip
         found[confirm] = table({confirm: counts})
     for name, content in found.items():
@@ -348,13 +344,6 @@ def run_study(
 def trials_for(dates: Sequence[str], trials: Sequence[Trial] = TRIALS) -> tuple[Trial, ...]:
     """Return the trials that can be made: that of both dates asks for two."""
     return tuple(trial for trial in trials if len(dates) > 1 or not trial.both_dates)
-
-
-def enough_steps(store: PatchStore, date: str) -> Settings:
-    """Return the study's settings with epochs for as many steps as on a landscape."""
-    patches = len(store.select(split="train", date=date))
-    epochs = max(STUDY.epochs, -(-_STEPS * STUDY.batch_size // max(patches, 1)))
-    return STUDY.changed(epochs=epochs, patience=epochs)
 
 
 def read_tables(folder: str | Path | None = None) -> dict[str, pd.DataFrame]:

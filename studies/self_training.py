@@ -94,7 +94,7 @@ def self_train(
         targets: positions of the patches without labels, such as those of the test area; their
             labels in the store are not read.
         folder: of the student's fit.
-        settings: of the student; half the epochs, and half the learning rate, of a training from
+        settings: of the student; half the steps, and half the learning rate, of a training from
             scratch will do.
         dates: of the labelled patches, as in `fitting.fit`; those of the targets must be among
             them.

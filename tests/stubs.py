@@ -38,6 +38,7 @@ class Store:
         self.index = pd.DataFrame(
             {"area": "train", "date": date, "split": split, "block": "a", "glacier": glacier}
         )
+        self.index["row"], self.index["col"] = np.arange(count) * 10 * size, 0  # apart
         self.statistics = {
             "mean": self.images.mean(axis=(0, 2, 3)).tolist(),
             "std": self.images.std(axis=(0, 2, 3)).tolist(),

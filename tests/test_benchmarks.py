@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import scenes, training
+from benchmarks import quality, scenes, training
+from glacier_utils.training import Settings
 
 pytestmark = pytest.mark.slow
 
 
 def test_the_speed_of_training_is_held_against_the_bare_step_and_a_plain_loop():
-    found = training.training(patches=32, size=32, epochs=2)
+    found = training.training(patches=32, size=32, steps=40)
     for ratio, one, other in (
-        ("training_epoch_share_of_bare_step", "training_patches_s", "bare_step_patches_s"),
+        ("training_validated_share_of_bare_step", "training_patches_s", "bare_step_patches_s"),
         ("training_over_plain_loop", "training_patches_s", "plain_loop_patches_s"),
     ):
         assert found[ratio] == pytest.approx(found[one] / found[other], rel=0.05)
-    assert 0 < found["epoch_overhead"] < 1
+    assert 0 < found["validation_overhead"] < 1
     assert 0 < found["first_step_s"] < found["first_step_from_start_s"]
     assert 50 < found["training_peak_many_mb"] <= found["training_peak_mb"] * 1.2
+
+
+def test_the_time_to_quality_is_that_of_the_first_state_near_the_plain_loop():
+    found = quality.quality(steps=8, patches=4, settings=Settings(steps=20))
+    assert 0 <= found["plain_validation_iou"] <= 1
+    assert 0 <= found["validation_iou"] <= 1
+    if found["validation_iou"] >= found["plain_validation_iou"] - quality.NEAR:
+        ratio = found["minutes_to_quality"] / found["plain_minutes"]
+        assert found["time_to_quality_ratio"] == pytest.approx(ratio, rel=0.5)
+    else:
+        assert found["time_to_quality_ratio"] is None
 
 
 def test_the_speed_of_a_scene_is_held_against_the_bare_pass_and_the_usual_way(monkeypatch):

@@ -30,7 +30,7 @@ def project(tmp_path, monkeypatch) -> Path:
     """An empty project with one notebook; the working directory lies outside."""
     root = tmp_path / "project"
     (root / "notebooks" / "parameters").mkdir(parents=True)
-    cell = nbformat.v4.new_code_cell("epochs = 40", metadata={"tags": ["parameters"]})
+    cell = nbformat.v4.new_code_cell("steps = 40", metadata={"tags": ["parameters"]})
     notebook = nbformat.v4.new_notebook(cells=[cell])
     nbformat.write(notebook, root / "notebooks" / "01_first.ipynb")
     monkeypatch.setenv("GLACIER_HOME", str(root))
@@ -217,9 +217,9 @@ def test_sample_stays_in_data_and_spares_other_folders(project, capsys):
 
 def test_run_refuses_a_parameter_that_no_notebook_has(project, capsys):
     path = project / "notebooks" / "parameters" / "longer.yaml"
-    path.write_text("epoch: 3\n")
+    path.write_text("step: 3\n")
     message = fails(capsys, "run", path)
-    assert "longer.yaml: no notebook has a parameter 'epoch'; did you mean 'epochs'" in message
+    assert "longer.yaml: no notebook has a parameter 'step'; did you mean 'steps'" in message
     assert "none.yaml: cannot be read" in fails(capsys, "run", project / "none.yaml")
     assert not (project / "reports").exists()
 
@@ -371,7 +371,7 @@ def test_a_model_is_trained_on_the_command_line(make_dataset, tmp_path, capsys):
     folder = make_dataset()
     asked = [
         "train", str(folder), "glaciernet", str(tmp_path / "fit"), "--dates", "2023-08",
-        "--set", "epochs=2", "--set", "learning_rate=1e-2", "--set", "loss=focal",
+        "--set", "steps=4", "--set", "learning_rate=1e-2", "--set", "loss=focal",
         "--patch", "size=32", "--patch", "block_m=320",
     ]  # fmt: skip
     assert cli.main(asked) == 0
@@ -385,9 +385,9 @@ def test_a_model_is_trained_on_the_command_line(make_dataset, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        (["--set", "epoch=3"], "did you mean 'epochs'"),
-        (["--set", "epochs"], "write it as NAME=VALUE"),
-        (["--set", "epochs=[1"], "cannot be read"),
+        (["--set", "step=3"], "did you mean 'steps'"),
+        (["--set", "steps"], "write it as NAME=VALUE"),
+        (["--set", "steps=[1"], "cannot be read"),
         (["--patch", "folder=x"], "--patch folder: known are"),
     ],
 )

@@ -161,7 +161,7 @@ def test_each_parameter_set_fits_the_notebooks(path):
 
 
 def test_the_named_parameter_sets_are_there():
-    assert {"default", "both_dates", "longer", "everest"} <= {path.stem for path in SETS}
+    assert {"default", "both_dates", "thorough", "everest"} <= {path.stem for path in SETS}
     default = notebooks.load_parameters(SETS[[path.stem for path in SETS].index("default")],
                                     notebooks.all_parameters(ROOT))  # fmt: skip
     assert set(default) == {"run"}

@@ -1,7 +1,7 @@
 """The baselines: models that are fitted to a sample of pixels, as networks without layers.
 
 A threshold rule and a random forest look at single pixels; gradient-boosted trees, the strong
-baseline, look at what lies around a pixel too. They are fitted once, not trained in epochs. All
+baseline, look at what lies around a pixel too. They are fitted once, not trained in steps. All
 that they learn lies in tensors (buffers), so that a checkpoint of theirs is as safe to load as a
 network's.
 """

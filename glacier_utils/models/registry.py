@@ -127,7 +127,7 @@ def encoders(text: str = "") -> list[str]:
 
 
 def is_pixel_model(name: str) -> bool:
-    """Return whether ``name`` is a baseline fitted to a sample of pixels, without epochs."""
+    """Return whether ``name`` is a baseline fitted to a sample of pixels in one go."""
     builder = _entry(name).builder
     return isinstance(builder, type) and issubclass(builder, PixelModel)
 

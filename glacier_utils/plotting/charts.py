@@ -105,10 +105,10 @@ def band_histograms(pixels: pd.DataFrame, bands: Sequence[str]) -> Figure:
 
 
 def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
-    """Show loss and validation IoU over the epochs; losses far apart on a logarithmic axis.
+    """Show loss and validation IoU over the steps; losses far apart on a logarithmic axis.
 
     Args:
-        histories: model -> history with epoch, train_loss, validation_loss, validation_iou.
+        histories: model -> history with step, train_loss, validation_loss, validation_iou.
 
     Returns:
         The figure.
@@ -116,14 +116,14 @@ def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
     colours = palette(list(histories))
     figure, (left, right) = graphs(2, (5, 3.8))
     for name, history in histories.items():
-        left.plot(history["epoch"], history["train_loss"], "--", color=colours[name], linewidth=1)
-        left.plot(history["epoch"], history["validation_loss"], color=colours[name], label=name)
-        right.plot(history["epoch"], history["validation_iou"], color=colours[name], label=name)
+        left.plot(history["step"], history["train_loss"], "--", color=colours[name], linewidth=1)
+        left.plot(history["step"], history["validation_loss"], color=colours[name], label=name)
+        right.plot(history["step"], history["validation_iou"], color=colours[name], label=name)
         known = history.dropna(subset=["validation_iou"])
         if len(known):  # no IoU where validation holds no glacier
             best = known.loc[known["validation_iou"].idxmax()]
-            right.plot(best["epoch"], best["validation_iou"], "o", color=colours[name])
-    left.set(xlabel="epoch", ylabel="loss", title="loss: validation solid, training dashed")
+            right.plot(best["step"], best["validation_iou"], "o", color=colours[name])
+    left.set(xlabel="step", ylabel="loss", title="loss: validation solid, training dashed")
     # Running statistics of normalisation start far off: a first validation loss of 80 would leave
     # nothing to see of all others.
     losses = pd.concat(histories.values())[["train_loss", "validation_loss"]].to_numpy(float)
@@ -132,7 +132,7 @@ def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
         left.set_yscale("log")
         left.yaxis.set_major_formatter("{x:g}")
         left.yaxis.set_minor_formatter(NullFormatter())
-    right.set(xlabel="epoch", ylabel="IoU", title="validation IoU, the kept epoch marked")
+    right.set(xlabel="step", ylabel="IoU", title="validation IoU, the kept state marked")
     right.legend(frameon=False, fontsize=9)
     return figure
 

@@ -52,7 +52,7 @@ BOTH, OTHER = "-both", "-other"
 """They end the names of models that learned from both dates, or from the other date alone."""
 
 HISTORY = (
-    "epoch", "train_loss", "validation_loss", "validation_iou", "learning_rate", "seconds"
+    "step", "train_loss", "validation_loss", "validation_iou", "learning_rate", "seconds"
 )  # fmt: skip
 SCORES = ("iou", "f1", "precision", "recall")
 # Surface reflectance is stored in ten thousands (Sentinel-2) or finer; 255 is a picture.
@@ -67,7 +67,7 @@ class Fit:
 
     Args:
         checkpoint: the file.
-        history: a row per epoch.
+        history: a row per validation.
         validation: scores, loss, threshold, temperature and patch counts.
         seconds: that it took.
         parameters: the numbers that it set.
@@ -97,10 +97,10 @@ def fit(
     Where validation lacks a class, or nearly, its patches train too, the last step is kept,
     threshold and temperature stay at .5 and 1, and a warning says so, in fit.json too. Test patches
     are never read. The folder appears when the fit is finished, with checkpoint.pt, history.csv (a
-    row per epoch; ``seconds`` since the start) and fit.json. A finished fit is
-    reused where store, model, arguments, settings, dates and versions are the same; one that was
-    interrupted goes on after the last epoch whose state was saved (``.<folder>.<key>.partial``) and
-    comes to the same weights as if nothing had happened.
+    row per validation; ``seconds`` since the start) and fit.json. A finished fit is reused where
+    store, model, arguments, settings, dates and versions are the same; one that was interrupted
+    goes on from the last state that was saved (``.<folder>.<key>.partial``) and comes to the same
+    weights as if nothing had happened.
 
     With several processes (``settings.devices``, ``nodes``) each of them calls this; the first one
     writes, all return the same.
@@ -166,7 +166,7 @@ def fit(
         if _first_process():
             scores = _validate(segmenter, store, validation, settings)
             if history.empty:  # a pixel model: one row, so that every history reads alike
-                row = (1, math.nan, scores["loss"], scores["iou"], math.nan, _since(started))
+                row = (0, math.nan, scores["loss"], scores["iou"], math.nan, _since(started))
                 history = pd.DataFrame([row], columns=HISTORY)
             segmenter.provenance["validation"] = scores
             save_checkpoint(partial / "checkpoint.pt", segmenter)
@@ -175,8 +175,7 @@ def fit(
                 "fingerprint": key,
                 **identity,
                 "weights": segmenter.provenance["weights"],
-                "validation": scores
-                | {"patches": len(validation), "train_patches": len(np.unique(train))},
+                "validation": scores | {"patches": len(validation), "train_patches": len(train)},
                 "seconds": max(_since(started), float(history["seconds"].iloc[-1])),
                 "parameters": registry.parameter_count(segmenter.network),
             } | ({"warning": warning} if warning else {})
@@ -397,8 +396,7 @@ def _positions(store: PatchStore, dates: list[str]) -> tuple[np.ndarray, np.ndar
             f"{'glacier' if ice.all() else 'not glacier'}, and a model needs both; look at the "
             "labels (glacier check), or train on other areas or dates"
         )
-    # One patch makes no batch: it is seen twice, augmented in two ways.
-    return np.repeat(train, 2) if len(train) == 1 else train, validation, warning
+    return train, validation, warning
 
 
 def _provenance(store: PatchStore, identity: dict[str, Any]) -> dict[str, Any]:
@@ -501,14 +499,14 @@ def fit_again(
     settings: Settings,
     progress: bool = True,
 ) -> dict[str, Fit]:
-    """Train a model on other dates, for as many steps as `fit_all` gave it.
+    """Train a model on other dates, for as many steps.
 
     Args:
         name: of the model.
         suffix: `BOTH` or `OTHER`, which ends the name of the folder.
         store: the patches.
         folder: that holds all the folders.
-        dates: those of `fit_all`, which set the number of steps.
+        dates: those of `fit_all`.
         others: the dates to learn from; where they are the same nothing is trained.
         settings: those of `fit_all`.
         progress: show a bar.
@@ -518,9 +516,6 @@ def fit_again(
     """
     if not others or sorted(others) == sorted(dates):
         return {}
-    # More dates make longer epochs.
-    epochs = max(1, settings.epochs * len(dates) // len(others))
-    settings = settings.changed(epochs=epochs)
     key = f"{name}{suffix}"
     target = Path(folder) / key
     return {key: fit(name, store, target, dates=others, settings=settings, progress=progress)}
@@ -535,7 +530,7 @@ def summary(fits: Mapping[str, Fit]) -> pd.DataFrame:
     Returns:
         A row per fit: model (its key), architecture (the name that scores are listed under: that of
         the registry, with `BOTH` or `OTHER` behind it), kind (``network`` or ``baseline``), dates,
-        seed, parameters, epochs, seconds, validation_iou and the other scores, threshold,
+        seed, parameters, steps, seconds, validation_iou and the other scores, threshold,
         temperature, checkpoint (relative to the project).
     """
     rows = []
@@ -550,7 +545,7 @@ def summary(fits: Mapping[str, Fit]) -> pd.DataFrame:
                 "dates": " ".join(content["dates"]),
                 "seed": content["settings"]["seed"],
                 "parameters": fit.parameters,
-                "epochs": len(fit.history),
+                "steps": int(fit.history["step"].iloc[-1]),
                 "seconds": fit.seconds,
                 **{f"validation_{name}": fit.validation[name] for name in SCORES},
                 "threshold": fit.validation["threshold"],

@@ -16,7 +16,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -28,7 +28,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import lr_scheduler
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
@@ -40,17 +40,17 @@ from glacier_utils.models.losses import Loss, bce_dice
 from glacier_utils.prediction.acceleration import faster_steps, resolve
 from glacier_utils.training.augmentation import augment, operations
 from glacier_utils.training.settings import Settings
+from glacier_utils.training.windows import TrainingGround
 
 if TYPE_CHECKING:
     from glacier_utils.datasets.store import PatchStore
 
 SAVE_EVERY_S = 60.0
 """Seconds between two states. One is some 200 MB for a U-Net: to write it more often would take
-longer than it saves. A killed training loses no more than this and an epoch."""
+longer than it saves. A killed training loses no more than this and what lies between two
+validations."""
 
 _LOGGED = ("train_loss", "validation_loss", "validation_iou")
-_AVERAGING_RATE = 0.1  # of the highest learning rate, while weights are averaged
-_LAST_RATE = {"one_cycle": 4e-6, "cosine": 1e-5, "constant": 1.0}  # of the highest, at the end
 
 
 def train_network(
@@ -63,37 +63,37 @@ def train_network(
     *,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Train a segmenter in place and leave it with the weights of its best epoch.
+    """Train a segmenter in place and leave it with the weights that did best on validation.
 
     What a process was doing when it was killed goes on from ``state`` and comes to the same
-    weights: order, augmentation and dropout of a step follow from seed, epoch and number of the
-    step alone.
+    weights: windows, augmentation and dropout of a step follow from seed and number of the step
+    alone.
 
     Args:
         segmenter: with the weights to start from.
         store: the patches.
         train: positions of those to learn from.
-        validation: positions of those that choose the best epoch; without any the last is kept.
+        validation: positions of those that choose the weights; without any the last are kept.
         settings: how to train.
-        state: file of the last epochs' state, in a folder of this training alone, which has to
-            exist. It stays there.
+        state: file of the last state, in a folder of this training alone, which has to exist. It
+            stays there.
         progress: show a bar.
 
     Returns:
-        The history, a row per epoch.
+        The history, a row per validation.
 
     Raises:
-        GlacierError: fewer patches than processes, an accelerator or strategy that Lightning does
-            not have, a state that cannot be read.
+        GlacierError: fewer validation patches than processes, an accelerator or strategy that
+            Lightning does not have, a state that cannot be read.
     """
     device = {"gpu": "cuda"}.get(settings.accelerator, settings.accelerator)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     processes = max(settings.devices, 1) * settings.nodes
-    if min(len(train) // 2, len(validation) or processes) < processes:
+    if 0 < len(validation) < processes:
         raise GlacierError(
-            f"{len(train)} training and {len(validation)} validation patches are too few for "
-            f"{processes} processes; set devices to less"
+            f"{len(validation)} validation patches are too few for {processes} processes; set "
+            "devices to less"
         )
     if processes > 1:
         _freeze_unused(segmenter)
@@ -107,7 +107,7 @@ def train_network(
     bf16 = history.precision == "bf16"
     with _quiet(), faster_steps(segmenter, bf16=bf16) if device == "cpu" else nullcontext():
         trainer = _trainer(
-            max_epochs=settings.epochs,
+            max_epochs=settings.validations,
             accelerator=device,
             devices=settings.devices,
             num_nodes=settings.nodes,
@@ -196,85 +196,67 @@ class Patches(Dataset):
         return found[0], found[1]
 
 
-class Batches(Sampler):
-    """Positions in batches of nearly equal size, in an order that follows from seed and epoch.
-
-    Equal sizes leave no last batch of one patch, on which batch normalisation would fail; nothing
-    is dropped. Of several processes each takes its part of every batch.
+class Windows(Dataset):
+    """Gives a batch of random windows at once: the index is the number of the step.
 
     Args:
-        positions: in the store.
-        batch_size: patches of a batch, over all processes together.
-        seed: None keeps the order.
-        rank: number of this process.
-        processes: how many there are.
-        epoch: gives the number of the epoch when its first batch is asked for. (Lightning's
-            ``set_epoch`` does not reach the first epoch of a training that goes on.)
+        ground: to draw from.
+        count: windows of a batch, of this process.
+        seeds: beside the number of the step, what the windows follow from.
     """
 
-    def __init__(
-        self,
-        positions: np.ndarray,
-        batch_size: int,
-        seed: int | None,
-        *,
-        rank: int = 0,
-        processes: int = 1,
-        epoch: Callable[[], int] = lambda: 0,
-    ) -> None:
-        self.positions = np.sort(positions)
-        self.seed, self.rank, self.processes, self.epoch = seed, rank, processes, epoch
-        self.count = math.ceil(len(positions) / batch_size)
-        if seed is not None and len(positions) < 2 * processes * self.count:
-            self.count = max(len(positions) // (2 * processes), 1)
+    def __init__(self, ground: TrainingGround, count: int, seeds: Sequence[int]) -> None:
+        self.ground, self.count, self.seeds = ground, count, seeds
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        # A generator, so that the epoch is asked for with the first batch: a training that goes on
-        # makes its iterator while it still believes in the epoch before.
-        order = self.positions
-        if self.seed is not None:
-            generator = np.random.default_rng([self.seed, self.epoch()])
-            order = generator.permutation(order)
-        parts = (part[self.rank :: self.processes] for part in np.array_split(order, self.count))
-        # Sorted within a batch: the store is read front to back.
-        yield from (np.sort(part) for part in parts if len(part))
+    def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        rng = np.random.default_rng([*self.seeds, step])
+        return self.ground.read(self.ground.draw(self.count, rng))
+
+
+class Steps(Sampler):
+    """Numbers of the steps of an epoch, which to Lightning lies between two validations.
+
+    Args:
+        count: of steps.
+        epoch: gives the number of the epoch when its first step is asked for. (Lightning's
+            ``set_epoch`` does not reach the first epoch of a training that goes on, and such a
+            training makes its iterator while it still believes in the epoch before.)
+    """
+
+    def __init__(self, count: int, epoch: Callable[[], int]) -> None:
+        self.count, self.epoch = count, epoch
+
+    def __iter__(self) -> Iterator[int]:
+        first = self.epoch() * self.count
+        yield from range(first, first + self.count)
 
     def __len__(self) -> int:
         return self.count
 
 
-def schedule(
-    optimiser: torch.optim.Optimizer, settings: Settings, steps: int
-) -> lr_scheduler.LRScheduler:
+def schedule(optimiser: torch.optim.Optimizer, settings: Settings) -> lr_scheduler.LRScheduler:
     """Return the schedule of the learning rate, to be stepped after every step of the optimiser.
 
     "one_cycle" begins at a twenty-fifth of the highest rate and is there after a fifth of the
-    steps; the last step of "one_cycle" and "cosine" has a rate just above 0. While weights are
-    averaged the rate is constant, since an average over steps that grow ever smaller is hardly one.
+    steps; the last step of "one_cycle" and "cosine" has a rate just above 0.
 
     Args:
         optimiser: with the highest rate.
         settings: how to train.
-        steps: of the whole training.
     """
-    epochs, rate = settings.epochs, settings.learning_rate
-    own = steps * settings.averaging_from() // epochs if settings.average else steps
-    parts = [
-        lr_scheduler.ConstantLR(optimiser, factor, total_iters=steps + 1)
-        for factor in (_LAST_RATE[settings.schedule], _AVERAGING_RATE)
-    ]
-    first: lr_scheduler.LRScheduler  # after the others: it sets another rate to begin with
+    steps, rate = max(settings.whole_steps, 2), settings.learning_rate
     if settings.schedule == "one_cycle":
-        count = max(own, 2)
-        first = lr_scheduler.OneCycleLR(
-            optimiser, rate, count, pct_start=(0.2 * (count - 1) + 1) / count,
-            cycle_momentum=False, final_div_factor=math.inf,
-        )  # fmt: skip
-    elif settings.schedule == "cosine":
-        first = lr_scheduler.CosineAnnealingLR(optimiser, max(own - 1, 1))
-    else:
-        first = lr_scheduler.ConstantLR(optimiser, 1.0, total_iters=steps + 1)
-    return lr_scheduler.SequentialLR(optimiser, [first, *parts], [max(own - 1, 1), own])
+        return lr_scheduler.OneCycleLR(
+            optimiser,
+            rate,
+            steps + 1,
+            pct_start=0.2,
+            cycle_momentum=False,
+            final_div_factor=math.inf,
+        )
+    if settings.schedule == "cosine":
+        return lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    return lr_scheduler.ConstantLR(optimiser, 1.0)
 
 
 class Task(lightning.LightningModule):
@@ -293,46 +275,40 @@ class Task(lightning.LightningModule):
         self.settings = settings
         self.loss = Loss(settings.loss, smoothing=settings.smoothing, noise=settings.noise)
         self.operations = operations(settings.augmentation)
-        self.patches = Patches(store)
-        self.train_positions, self.validation_positions = train, validation
+        self.ground, self.patches = TrainingGround(store, train), Patches(store)
+        self.validation_positions = validation
         self.counts = torch.zeros(3, dtype=torch.long)  # hits, false alarms, misses
         self.average = None
         if settings.average:
-            self.average = AveragedModel(segmenter, use_buffers=True).requires_grad_(False)
+            function = get_ema_multi_avg_fn(settings.average)
+            average = AveragedModel(segmenter, multi_avg_fn=function, use_buffers=True)
+            self.average = average.requires_grad_(False)
 
     def validated(self) -> Segmenter:
-        """Return the segmenter that validation looks at: the average, once there is one."""
-        if self.average is not None and self.average.n_averaged > 0:
-            return cast(Segmenter, self.average.module)
-        return self.segmenter
+        """Return the segmenter that validation looks at: the average, where there is one."""
+        return self.segmenter if self.average is None else cast(Segmenter, self.average.module)
 
     def train_dataloader(self) -> DataLoader:
-        """Return the way to the training batches, in the order of the epoch."""
-        batches = self._batches(self.train_positions, 1, self.settings.seed)
-        return DataLoader(self.patches, batch_size=None, sampler=batches)
+        """Return the way to the windows of the steps until the next validation."""
+        trainer, settings = self.trainer, self.settings
+        # Two at least, since batch normalisation has nothing to average over in one small window.
+        count = max(2, settings.batch_size // trainer.world_size)
+        windows = Windows(self.ground, count, [settings.seed, trainer.global_rank])
+        steps = Steps(settings.steps_between, lambda: self.current_epoch)
+        return DataLoader(windows, batch_size=None, sampler=steps)
 
     def val_dataloader(self) -> DataLoader | list:
         """Return the way to the validation batches, in the order of the store."""
-        if not len(self.validation_positions):
+        own = self.validation_positions[self.trainer.global_rank :: self.trainer.world_size]
+        if not len(own):
             return []
-        batches = self._batches(self.validation_positions, 2, None)
-        return DataLoader(self.patches, batch_size=None, sampler=batches)
-
-    def _batches(self, positions: np.ndarray, times: int, seed: int | None) -> Batches:
-        return Batches(
-            positions,
-            times * self.settings.batch_size,
-            seed,
-            rank=self.trainer.global_rank,
-            processes=self.trainer.world_size,
-            epoch=lambda: self.current_epoch,
-        )
+        parts = np.array_split(own, -(-len(own) // (2 * self.settings.batch_size)))
+        return DataLoader(self.patches, batch_size=None, sampler=parts)
 
     def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], number: int) -> torch.Tensor:
         """Return the loss of a batch, augmented."""
         images, labels = batch
-        # From epoch and step alone, so that a resumed training sees the same batches and drops the
-        # same features.
+        # From the step alone, so that a resumed training drops the same features.
         numbers = [self.settings.seed, self.current_epoch, number, self.global_rank]
         seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
         torch.manual_seed(seed)
@@ -346,15 +322,10 @@ class Task(lightning.LightningModule):
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(images))
         return loss
 
-    def on_train_epoch_end(self) -> None:
-        """Average here where nothing validates, which is where weights are averaged else."""
-        if not len(self.validation_positions):
-            self.on_validation_epoch_start()
-
-    def on_validation_epoch_start(self) -> None:
-        """Average the weights at the end of the late epochs."""
-        start = self.settings.averaging_from()
-        if self.average is not None and self.current_epoch >= start:
+    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
+        """Step, and let the moving average of the weights follow."""
+        super().optimizer_step(*arguments, **options)
+        if self.average is not None:
             self.average.update_parameters(self.segmenter)
 
     def validation_step(self, batch: tuple[torch.Tensor, torch.Tensor], number: int) -> None:
@@ -385,11 +356,7 @@ class Task(lightning.LightningModule):
             self.segmenter.parameters(), settings.learning_rate, fused=True,
             weight_decay=settings.weight_decay,
         )  # fmt: skip
-        # Lightning's own estimate would begin with the data, before it knows in which epoch a
-        # training goes on.
-        batches = self._batches(self.train_positions, 1, settings.seed)
-        steps = max(settings.epochs * len(batches), 2)
-        scheduler = {"scheduler": schedule(optimiser, settings, steps), "interval": "step"}
+        scheduler = {"scheduler": schedule(optimiser, settings), "interval": "step"}
         return {"optimizer": optimiser, "lr_scheduler": scheduler}
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
@@ -402,7 +369,7 @@ class Task(lightning.LightningModule):
 
 
 class History(Checkpoint):
-    """Collects a row per epoch and the best weights, saves the state, stops where nothing gains.
+    """Collects a row per validation and the best weights, saves the state, stops where none gains.
 
     A ``Checkpoint`` to Lightning, so that it comes last at the end of an epoch.
 
@@ -418,27 +385,29 @@ class History(Checkpoint):
         self.rows: list[dict[str, float]] = []
         self.best: dict[str, torch.Tensor] = {}
         self.precision = "float32"  # saved with the state: chosen anew it could be another one
-        self.bar = tqdm(total=settings.epochs, desc=name, unit="epoch", disable=not progress)
+        self.bar = tqdm(total=settings.whole_steps, desc=name, unit="step", disable=not progress)
         self.started = time.perf_counter()
         self.saved = time.monotonic()
 
     def finished(self) -> bool:
-        """Return whether all epochs are over, or so many gained nothing that training stops."""
+        """Return whether all steps are done, or so many gained nothing that training stops."""
         scores = [row["validation_iou"] for row in self.rows]
-        # Where none is defined, no epoch is better than another.
+        # Where none is defined, no state is better than another.
         without_gain = 0 if np.isnan(scores).all() else len(scores) - 1 - int(np.nanargmax(scores))
-        return len(scores) >= self.settings.epochs or without_gain >= self.settings.patience
+        settings = self.settings
+        stopped = without_gain * settings.steps_between >= settings.patience
+        return len(scores) >= settings.validations or stopped
 
     def on_train_epoch_end(
         self, trainer: lightning.Trainer, task: lightning.LightningModule
     ) -> None:
-        """Add the epoch's row, keep its weights if they are the best, save, and stop if due."""
+        """Add a row, keep the weights if they are the best, save, and stop if due."""
         logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
         logged = dict.fromkeys(_LOGGED, math.nan) | logged
         before = float(np.fmax.reduce([math.nan, *(row["validation_iou"] for row in self.rows)]))
         self.rows.append(
             {
-                "epoch": trainer.current_epoch + 1,
+                "step": (trainer.current_epoch + 1) * self.settings.steps_between,
                 **{name: logged[name] for name in _LOGGED},
                 "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
                 "seconds": round(time.perf_counter() - self.started, 2),
@@ -449,7 +418,7 @@ class History(Checkpoint):
             self.best = {name: value.detach().cpu().clone() for name, value in weights.items()}
         best = np.fmax(before, logged["validation_iou"])
         self.bar.set_postfix(loss=f"{logged['train_loss']:.3f}", validation_iou=f"{best:.3f}")
-        self.bar.update()
+        self.bar.update(self.settings.steps_between)
         finished = self.finished()
         trainer.should_stop = trainer.should_stop or finished
         # Whoever started the other processes learns what they did from the file.
@@ -490,7 +459,7 @@ class History(Checkpoint):
         self.rows, self.best = list(state["rows"]), dict(state["best"])
         self.precision = state["precision"]
         self.started = time.perf_counter() - state["seconds"]
-        self.bar.n = len(self.rows)
+        self.bar.n = len(self.rows) * self.settings.steps_between
 
     def teardown(
         self, trainer: lightning.Trainer, task: lightning.LightningModule, stage: str

@@ -14,27 +14,33 @@ Count = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
+VALIDATIONS = 20
+"""So often a network is validated in a training."""
+
+_FEW_EPOCHS = 20  # from which the default number of steps is enough
+
+
 class Settings(BaseModel):
     """How to train.
 
     Args:
-        epochs: at most so many passes over the training patches.
-        batch_size: patches per step, over all processes together.
+        steps: at most so many batches, rounded up to twenty equal parts, after each of which the
+            network is validated.
+        batch_size: windows per step, over all processes together; two per process at least.
         learning_rate: its highest value.
         weight_decay: of AdamW.
         schedule: of the learning rate, step by step: "cosine" (down from the start; Loshchilov and
             Hutter 2017), "one_cycle" (up for a fifth of the steps, then down; Smith and Topin 2019)
-            or "constant". The study (notebook 03) found cosine the better one for short trainings.
-        patience: epochs without a better validation IoU before training stops.
+            or "constant".
+        patience: steps without a better validation IoU before training stops.
         gradient_clip: largest norm of the gradient.
         seed: of weights, order and augmentation.
         loss: one of ``losses.LOSSES``.
         smoothing: label smoothing, 0 to below 1.
         noise: what is done about faults of old outlines, of ``losses.Loss``.
         augmentation: a recipe of ``augmentation.RECIPES``, or operations joined by "+".
-        average: fraction of the epochs, at the end, over which the weights are averaged (stochastic
-            weight averaging, Izmailov et al. 2018, UAI); the learning rate then stays at a tenth of
-            its highest value. 0: no averaging.
+        average: decay per step of an exponential moving average of the weights, such as 0.99,
+            which is what is validated and kept (Polyak and Juditsky 1992). 0: no averaging.
         weights: that the network starts from, as of ``pretrained.start``: "none", "imagenet",
             "csmask", "auto" (csmask where bands and sensor fit, else none) or a checkpoint's path.
         precision: "auto" (bf16 where the processor has it), "bf16" or "float32".
@@ -50,18 +56,18 @@ class Settings(BaseModel):
             out of range.
 
     Example:
-        >>> Settings(epochs=3).changed(loss="focal").epochs
-        3
+        >>> Settings(steps=300).changed(loss="focal").steps_between
+        15
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    epochs: Count = 20
+    steps: Count = 1000
     batch_size: Count = 8
     learning_rate: Positive = 1e-3
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-4
     schedule: Literal["one_cycle", "cosine", "constant"] = "cosine"
-    patience: Count = 20
+    patience: Count = 1_000_000
     gradient_clip: Positive = 1.0
     seed: Annotated[int, Field(ge=0)] = 0
     loss: str = "bce_dice"
@@ -96,15 +102,35 @@ class Settings(BaseModel):
         """Return settings with some fields set anew, checked like all others."""
         return Settings(**{**self.model_dump(), **options})
 
-    def averaging_from(self) -> int:
-        """Return the first epoch, counted from 0, after which weights are averaged; -1: none."""
-        return self.epochs - max(1, round(self.average * self.epochs)) if self.average else -1
+    @property
+    def steps_between(self) -> int:
+        """Steps from one validation to the next."""
+        return -(-self.steps // VALIDATIONS)
+
+    @property
+    def validations(self) -> int:
+        """Number of validations in a whole training."""
+        return -(-self.steps // self.steps_between)
+
+    @property
+    def whole_steps(self) -> int:
+        """Steps of a whole training."""
+        return self.validations * self.steps_between
+
+
+def steps_for(epochs: Any) -> str:
+    """Say which number of steps stands for a number of epochs."""
+    few = isinstance(epochs, int) and epochs < _FEW_EPOCHS
+    steps = 50 * epochs if few else Settings.model_fields["steps"].default
+    return f"write steps: {steps} in place of epochs: {epochs}"
 
 
 def _reason(error: ValidationError) -> str:
     """Say in one line what is wrong with the first of the values that cannot be taken."""
     first = error.errors(include_url=False)[0]
     name = first["loc"][0]
+    if name == "epochs":
+        return f"epochs are steps now, batches of random windows; {steps_for(first['input'])}"
     if first["type"] == "extra_forbidden":
         return f"there is no {name!r}; {did_you_mean(name, Settings.model_fields)}"
     return f"{name} is {first['input']!r}, {first['msg'].replace('Input should', 'must')}"

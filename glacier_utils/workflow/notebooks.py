@@ -73,7 +73,7 @@ def notebook_parameters(path: Path) -> dict[str, Any]:
             except (ValueError, SyntaxError) as error:
                 raise GlacierError(
                     f"{path}: its cell tagged 'parameters' may hold nothing but lines such as "
-                    f"'epochs = 40' ({error}); correct it"
+                    f"'steps = 400' ({error}); correct it"
                 ) from error
     raise GlacierError(
         f"{path}: no cell tagged 'parameters'; restore the notebook from the project"
@@ -122,8 +122,12 @@ def load_parameters(path: str | Path, known: dict[str, Any]) -> dict[str, Any]:
         reason = " ".join(str(error).split())
         raise GlacierError(f"{path}: not valid YAML ({reason}); correct it") from error
     if not isinstance(values, dict):
-        raise GlacierError(f"{path}: holds no mapping; write lines such as 'epochs: 40'")
+        raise GlacierError(f"{path}: holds no mapping; write lines such as 'steps: 400'")
     for name in values:
+        if name == "epochs" and "steps" in known:
+            from glacier_utils.training.settings import steps_for  # torch takes seconds to import
+
+            raise GlacierError(f"{path}: epochs are steps now; {steps_for(values[name])}")
         if name not in known:
             hint = did_you_mean(name, sorted(known))
             raise GlacierError(f"{path}: no notebook has a parameter {name!r}; {hint}")
@@ -300,7 +304,7 @@ def _read(path: Path) -> nbformat.NotebookNode:
 
 
 def _assigned(node: Any) -> tuple[str, Any]:
-    """Return name and value of a line such as ``epochs = 40``; ValueError for anything else."""
+    """Return name and value of a line such as ``steps = 400``; ValueError for anything else."""
     targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
     if len(targets) != 1 or not isinstance(targets[0], ast.Name) or node.value is None:
         raise ValueError(f"line {node.lineno} is no assignment of one name")

@@ -141,8 +141,7 @@ class _Watched(module.History):
 
     def on_train_epoch_end(self, trainer: Any, task: Any) -> None:
         super().on_train_epoch_end(trainer, task)
-        epochs, done = self.settings.epochs, len(self.rows)
-        if done in {-(-epochs * part // _PARTS) for part in range(1, _PARTS + 1)}:
+        if len(self.rows) * _PARTS % self.settings.validations == 0:
             store, positions, rows = self.watch
             own = task.validated()
             # Another one with the same weights: prediction rearranges what it is given.
@@ -164,7 +163,7 @@ def train(
     Args:
         model: of the registry.
         store: of patches.
-        steps: of a network, rounded up to whole epochs.
+        steps: of a network.
         seed: of the training.
         folder: of the fit.
         test: positions of the test patches.
@@ -174,9 +173,7 @@ def train(
         return fit(
             model, store, folder, dates=DATE, settings=settings, progress=False
         ).checkpoint, []
-    patches = len(store.select(split="train", date=DATE))
-    epochs = max(1, -(-steps // len(module.Batches(np.arange(patches), settings.batch_size, seed))))
-    settings = settings.changed(epochs=epochs, patience=epochs)
+    settings = settings.changed(steps=steps)
     rows: list[dict[str, Any]] = []
     # The fit is the package's own: it is watched, nothing of it changes.
     watched = type("Watched", (_Watched,), {"watch": (store, test, rows)})

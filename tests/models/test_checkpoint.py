@@ -27,7 +27,7 @@ def test_a_checkpoint_brings_everything_back(tmp_path, name):
         arguments=arguments.get(name),
         threshold=0.45,
         temperature=1.5,
-        provenance={"store": "abc", "dates": ["2023-08"], "settings": {"epochs": 3}},
+        provenance={"store": "abc", "dates": ["2023-08"], "settings": {"steps": 3}},
     ).eval()
     if name == "random_forest":
         pixels = np.random.default_rng(3).normal(size=(3000, 4)).astype(np.float32)

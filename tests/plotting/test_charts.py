@@ -73,23 +73,23 @@ def test_band_histograms_of_too_few_pixels_for_a_line():
     assert legend(figure) == []
 
 
-def history(epochs: int = 3, iou=None) -> pd.DataFrame:
-    epoch = np.arange(1, epochs + 1)
+def history(steps: int = 3, iou=None) -> pd.DataFrame:
+    step = np.arange(1, steps + 1)
     return pd.DataFrame(
         {
-            "epoch": epoch,
-            "train_loss": 1 / epoch,
-            "validation_loss": 1.1 / epoch,
-            "validation_iou": epoch / 10 if iou is None else iou,
+            "step": step,
+            "train_loss": 1 / step,
+            "validation_loss": 1.1 / step,
+            "validation_iou": step / 10 if iou is None else iou,
         }
     )
 
 
-def test_learning_curves_mark_the_kept_epoch():
+def test_learning_curves_mark_the_kept_state():
     figure = drawn(charts.learning_curves({"one": history(iou=[0.2, 0.6, 0.4]), "two": history(1)}))
     loss, iou = figure.axes
     assert (loss.get_ylabel(), iou.get_ylabel()) == ("loss", "IoU")
-    assert loss.get_xlabel() == iou.get_xlabel() == "epoch"
+    assert loss.get_xlabel() == iou.get_xlabel() == "step"
     assert legend(figure) == ["one", "two"]
     marked = [line.get_xydata().tolist() for line in iou.get_lines() if line.get_marker() == "o"]
     assert marked == [[[2, 0.6]], [[1, 0.1]]]

@@ -8,7 +8,7 @@ from glacier_utils.training.settings import Settings
 from studies import evidence, trials
 from studies.__main__ import main
 
-QUICK = Settings(epochs=2, batch_size=3, learning_rate=1e-2, threads=1)
+QUICK = Settings(steps=6, batch_size=3, learning_rate=1e-2, threads=1)
 
 
 def counts(hits: dict[str, list[int]], *, number: int = 0):
@@ -92,7 +92,7 @@ def test_a_study_of_a_few_trials_runs_and_is_not_run_twice(tmp_path, monkeypatch
     ]
     asked = {
         "date": "2023-08", "dates": ["2023-07", "2023-08"], "seed": 1, "trials": chosen,
-        "settings": QUICK.changed(epochs=4), "progress": False,
+        "settings": QUICK.changed(steps=12), "progress": False,
     }  # fmt: skip
     first = evidence.run_trials(patches, tmp_path / "study", **asked)
     assert set(first["trial"]) == {trial.name for trial in chosen}

@@ -12,7 +12,7 @@ from glacier_utils.training.fitting import fit
 from glacier_utils.training.settings import Settings
 from studies.self_training import pseudo_labelled, self_train
 
-QUICK = Settings(epochs=2, batch_size=3, learning_rate=1e-2, threads=1)
+QUICK = Settings(steps=6, batch_size=3, learning_rate=1e-2, threads=1)
 SMALL = {"filters": [4, 8]}
 
 
@@ -27,7 +27,7 @@ def store(test_labels: str = "true") -> Store:
 
 CHANGES = [
     {"augmentation": "strong"},
-    {"average": 0.5},
+    {"average": 0.9},
     {"noise": "bootstrap"},
     {"loss": "boundary", "smoothing": 0.1},
 ]
@@ -58,7 +58,7 @@ def test_self_training_reads_no_test_labels(tmp_path):
         targets = here.select(split="test", date="2023-08")
         teacher = fit(
             "glaciernet", here, tmp_path / labels / "teacher", arguments=SMALL,
-            settings=QUICK.changed(epochs=8), progress=False,
+            settings=QUICK.changed(steps=24), progress=False,
         ).checkpoint  # fmt: skip
         student = self_train(
             teacher, here, targets, tmp_path / labels / "student", settings=QUICK,

@@ -1,6 +1,5 @@
 """Batches, the learning rate, trainings that are killed and go on or run in several processes."""
 
-import math
 import os
 import signal
 import subprocess
@@ -21,15 +20,15 @@ from glacier_utils.errors import GlacierError
 from glacier_utils.models.checkpoint import load_checkpoint
 from glacier_utils.training import module
 from glacier_utils.training.fitting import fit
-from glacier_utils.training.module import Batches, Patches, schedule
+from glacier_utils.training.module import Patches, Steps, Windows, schedule
 from glacier_utils.training.settings import Settings
+from glacier_utils.training.windows import TrainingGround
 
 TESTS = Path(__file__).parents[1]
 # Dropout, averaged weights and every augmentation: all that has a state or draws numbers.
 MODEL = "segformer-mit_b0"
 SETTINGS = Settings(
-    epochs=6, batch_size=3, learning_rate=1e-3, threads=1, average=0.5,
-    augmentation="strong", patience=6,
+    steps=21, batch_size=3, learning_rate=1e-3, threads=1, average=0.9, augmentation="strong",
 )  # fmt: skip
 
 
@@ -56,51 +55,29 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(one[key], other[key]) for key in one)
 
 
-# ---- batches
+# ---- steps
 
 
 @settings(deadline=None)
-@given(st.integers(2, 60), st.integers(2, 20), st.integers(0, 5))
-def test_batches_hold_every_patch_once_and_never_one_alone(count, batch_size, epoch):
-    batches = Batches(np.arange(count), batch_size, seed=1, epoch=lambda: epoch)
-    parts = list(batches)
-    assert len(parts) == len(batches)
-    assert sorted(np.concatenate(parts)) == list(range(count))
-    assert min(map(len, parts)) >= 2
-    assert max(map(len, parts)) <= batch_size + 1
-    assert all(np.array_equal(a, b) for a, b in zip(parts, batches, strict=True))
+@given(st.integers(1, 500))
+def test_validations_cut_a_training_into_equal_parts(steps):
+    chosen = Settings(steps=steps)
+    epochs = [list(Steps(chosen.steps_between, lambda n=n: n)) for n in range(chosen.validations)]
+    assert np.concatenate(epochs).tolist() == list(range(chosen.whole_steps))
+    assert steps <= chosen.whole_steps < steps + chosen.steps_between
+    assert chosen.validations <= 20
 
 
-def test_the_order_changes_from_epoch_to_epoch():
-    first, second = (
-        np.concatenate(list(Batches(np.arange(40), 8, seed=1, epoch=lambda epoch=epoch: epoch)))
-        for epoch in (0, 1)
-    )
-    assert not np.array_equal(first, second)
-
-
-@settings(deadline=None)
-@given(st.integers(4, 60), st.integers(2, 20), st.integers(2, 4), st.integers(0, 5))
-def test_several_processes_share_every_batch(count, batch_size, processes, epoch):
-    shares = [
-        list(
-            Batches(
-                np.arange(count),
-                batch_size,
-                1,
-                rank=rank,
-                processes=processes,
-                epoch=lambda: epoch,
-            )
-        )
-        for rank in range(processes)
-    ]
-    alone = list(Batches(np.arange(count), batch_size, 1, epoch=lambda: epoch))
-    assert len({len(share) for share in shares}) == 1 or count < processes
-    joined = [np.sort(np.concatenate(parts)) for parts in zip(*shares, strict=False)]
-    assert sorted(np.concatenate(joined)) == list(range(count))
-    if len(joined) == len(alone):
-        assert all(np.array_equal(one, two) for one, two in zip(joined, alone, strict=True))
+def test_windows_follow_from_seed_process_and_step():
+    ground = TrainingGround(store(), np.arange(6))
+    batches = {
+        (seed, rank, step): Windows(ground, 3, [seed, rank])[step][0]
+        for seed in (0, 1)
+        for rank in (0, 1)
+        for step in (0, 1)
+    }
+    assert len({batch.numpy().tobytes() for batch in batches.values()}) == len(batches)
+    assert torch.equal(Windows(ground, 3, [1, 0])[1][0], batches[1, 0, 1])
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -127,63 +104,36 @@ def test_patches_read_from_a_file_do_not_stay_in_memory(tmp_path):
 # ---- learning rate
 
 
-def rates(chosen, steps):
+def rates(chosen):
     """The learning rate of each step, and the one that is set after the last."""
     weight = torch.nn.Parameter(torch.zeros(1))
     optimiser = torch.optim.AdamW([weight], chosen.learning_rate)
-    scheduler = schedule(optimiser, chosen, steps)
+    scheduler = schedule(optimiser, chosen)
     found = []
-    for _ in range(steps + 1):
+    for _ in range(chosen.whole_steps + 1):
         found.append(optimiser.param_groups[0]["lr"])
         optimiser.step()
         scheduler.step()
     return np.array(found)
 
 
-def formula(chosen, steps):
-    """The rates of version 0.1, which wrote them out."""
-    own = steps * chosen.averaging_from() // chosen.epochs if chosen.average else steps
-
-    def half_cosine(part):
-        return 0.5 * (1 + math.cos(math.pi * min(part, 1.0)))
-
-    def fraction(step):
-        if step >= own:
-            return 0.1
-        if chosen.schedule == "constant":
-            return 1.0
-        done = step / max(own - 1, 1)
-        if chosen.schedule == "cosine":
-            return max(half_cosine(done), 1e-5)
-        if done < 0.2:
-            return 0.04 + 0.96 * (1 - half_cosine(done / 0.2))
-        return max(half_cosine((done - 0.2) / 0.8), 4e-6)
-
-    return chosen.learning_rate * np.array([fraction(step) for step in range(steps + 1)])
+@pytest.mark.parametrize("steps", [2, 3, 10, 100, 500])
+def test_the_learning_rate_goes_down_by_half_a_cosine(steps):
+    chosen = Settings(steps=steps, learning_rate=2.0)
+    expected = 1 + np.cos(np.pi * np.arange(steps + 1) / steps)
+    np.testing.assert_allclose(rates(chosen), expected, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["one_cycle", "cosine", "constant"])
-@pytest.mark.parametrize("average", [0.0, 0.3])
-@pytest.mark.parametrize("steps", [2, 3, 10, 100, 497])
-def test_the_learning_rate_of_each_step_is_that_of_version_0_1(name, average, steps):
-    chosen = Settings(epochs=10, schedule=name, average=average)
-    np.testing.assert_allclose(rates(chosen, steps), formula(chosen, steps), rtol=1e-11)
+def test_one_cycle_goes_up_for_a_fifth_and_down_to_nothing():
+    found = rates(Settings(steps=500, schedule="one_cycle", learning_rate=1.0))
+    assert found[0] == pytest.approx(0.04)
+    assert abs(found.argmax() - 100) <= 1
+    assert found.max() == pytest.approx(1, abs=1e-3)
+    assert 0 < found[499] < 1e-4
 
 
-def test_in_long_trainings_only_the_last_steps_differ_by_a_hundred_thousandth():
-    for name in ("one_cycle", "cosine"):
-        chosen = Settings(epochs=10, schedule=name, learning_rate=1.0)
-        found, expected = rates(chosen, 2000), formula(chosen, 2000)
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
-        np.testing.assert_allclose(found[:1980], expected[:1980], rtol=1e-9)
-
-
-def test_the_rate_stays_while_weights_are_averaged():
-    chosen = Settings(epochs=10, average=0.3, schedule="one_cycle", learning_rate=1.0)
-    found = rates(chosen, 100)
-    np.testing.assert_allclose(found[70:], 0.1)
-    assert found[69] < 1e-4
-    assert 10 <= found.argmax() <= 18
+def test_a_constant_rate_stays():
+    assert set(rates(Settings(steps=50, schedule="constant", learning_rate=0.5))) == {0.5}
 
 
 # ---- what is killed goes on
@@ -227,7 +177,7 @@ def test_a_training_killed_at_any_moment_comes_to_the_same_weights(tmp_path, und
         """
         return subprocess.Popen(script(body), env=os.environ, stderr=subprocess.DEVNULL)
 
-    process = work()  # killed somewhere in an epoch
+    process = work()  # killed somewhere between two validations
     while process.poll() is None and not _state_time(tmp_path):
         time.sleep(0.005)
     time.sleep(0.2)
@@ -238,7 +188,7 @@ def test_a_training_killed_at_any_moment_comes_to_the_same_weights(tmp_path, und
         assert not (folder / "checkpoint.pt").exists()  # nothing half-made has the final name
     result = fit(MODEL, store(), folder, settings=SETTINGS, progress=False)
     assert same(weights(folder), weights(undisturbed))
-    assert result.history["epoch"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert result.history["step"].tolist() == list(range(2, 23, 2))
     assert [path.name for path in tmp_path.iterdir()] == ["fit"]
     files = sorted(path.name for path in folder.iterdir())
     assert files == ["checkpoint.pt", "fit.json", "history.csv"]
@@ -254,7 +204,7 @@ def _state_time(folder: Path) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 5, 7])
-def test_a_training_broken_off_in_a_step_goes_on_from_the_last_epoch(
+def test_a_training_broken_off_in_a_step_goes_on_from_the_last_validation(
     tmp_path, undisturbed, monkeypatch, step
 ):
     monkeypatch.setattr(module, "SAVE_EVERY_S", 0)
@@ -270,8 +220,8 @@ def test_a_training_broken_off_in_a_step_goes_on_from_the_last_epoch(
         patch.setattr(module.Task, "training_step", breaks)
         with pytest.raises(RuntimeError, match="power cut"):
             fit(MODEL, store(), tmp_path / "fit", settings=SETTINGS, progress=False)
-    epochs_done = (step - 1) // 2  # two steps an epoch
-    assert len(list(tmp_path.glob(".fit.*.partial"))) == (epochs_done > 0)
+    saved = (step - 1) // 2  # two steps between two validations
+    assert len(list(tmp_path.glob(".fit.*.partial"))) == (saved > 0)
     fit(MODEL, store(), tmp_path / "fit", settings=SETTINGS, progress=False)
     assert same(weights(tmp_path / "fit"), weights(undisturbed))
 
@@ -289,7 +239,7 @@ def test_a_state_of_other_settings_is_not_taken_up(tmp_path, undisturbed):
 def test_a_broken_state_is_named_with_the_remedy(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "SAVE_EVERY_S", 0)
     with monkeypatch.context() as patch:
-        patch.setattr(module.Task, "on_train_epoch_start", _fail_in_epoch(2))
+        patch.setattr(module.Task, "on_train_epoch_start", _fail_at(2))
         with pytest.raises(RuntimeError, match="power cut"):
             fit(MODEL, store(), tmp_path / "fit", settings=SETTINGS, progress=False)
     (state,) = tmp_path.glob(".fit.*.partial/state.ckpt")
@@ -298,7 +248,7 @@ def test_a_broken_state_is_named_with_the_remedy(tmp_path, monkeypatch):
         fit(MODEL, store(), tmp_path / "fit", settings=SETTINGS, progress=False)
 
 
-def _fail_in_epoch(epoch: int):
+def _fail_at(epoch: int):
     def start(task) -> None:
         task.counts.zero_()
         if task.current_epoch == epoch:
@@ -333,14 +283,14 @@ def test_two_processes_train_one_network(tmp_path):
     work = script(f"""
     import torch
     several = SETTINGS.changed(
-        epochs=30, batch_size=4, learning_rate=2e-2, accelerator="cpu", devices=2,
-        strategy="ddp", average=0.0, augmentation="none", patience=30,
+        steps=60, batch_size=4, learning_rate=2e-2, accelerator="cpu", devices=2,
+        strategy="ddp", average=0.0, augmentation="none",
     )
     result = fit("glaciernet", store(), {str(folder)!r}, settings=several,
                  arguments={{"filters": [4, 8]}}, progress=False)
     # An encoder with weights that nothing uses.
     fit("unet-efficientnet-b0", store(), {str(tmp_path)!r} + "/b0", progress=False,
-        settings=several.changed(epochs=1))
+        settings=several.changed(steps=2))
     # A file each: on one stream their lines would run into each other.
     told = [torch.distributed.get_world_size(), result.validation["iou"], len(result.history)]
     with open({str(tmp_path)!r} + f"/rank{{torch.distributed.get_rank()}}", "w") as file:

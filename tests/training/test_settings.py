@@ -10,11 +10,14 @@ from glacier_utils.training.settings import Settings
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epoch": 3}, "there is no 'epoch'; did you mean 'epochs'"),
-        ({"epochs": "many"}, "epochs is 'many', must be a valid integer"),
-        ({"epochs": True}, "epochs is True"),
-        ({"epochs": 0}, "epochs is 0, must be greater than 0"),
-        ({"epochs": 2.0}, "epochs is 2.0"),
+        ({"step": 3}, "there is no 'step'; did you mean 'steps'"),
+        ({"epochs": 4}, "epochs are steps now.*write steps: 200 in place of epochs: 4"),
+        ({"epochs": 80}, "write steps: 1000 in place"),
+        ({"epochs": None}, "write steps: 1000 in place"),
+        ({"steps": "many"}, "steps is 'many', must be a valid integer"),
+        ({"steps": True}, "steps is True"),
+        ({"steps": 0}, "steps is 0, must be greater than 0"),
+        ({"steps": 2.0}, "steps is 2.0"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"balanced": True}, "there is no 'balanced'"),
         ({"smallest_crop": 64}, "there is no 'smallest_crop'"),
@@ -50,10 +53,4 @@ def test_whole_numbers_do_for_others_and_nothing_else_changes():
 
 def test_settings_do_not_change():
     with pytest.raises(ValidationError, match="frozen"):
-        Settings().epochs = 3
-
-
-def test_averaging_begins_with_the_last_epoch_at_the_latest():
-    assert Settings(epochs=10, average=0.3).averaging_from() == 7
-    assert Settings(epochs=3, average=0.01).averaging_from() == 2
-    assert Settings().averaging_from() == -1
+        Settings().steps = 3

@@ -102,7 +102,7 @@ def test_odd_frame_by_boosting(tmp_path: Path, capsys: Capture) -> str:
 @trap(13, "train: 77 x 155 px cut into 64 px that overlap, by a network", "warned")
 def test_odd_frame_by_network(tmp_path: Path, capsys: Capture) -> str:
     folder = dataset(tmp_path, disc((77, 155), 30, 70, 28))
-    more = ("--patch", "stride=32", "--set", "epochs=2", "--set", "learning_rate=0.01")
+    more = ("--patch", "stride=32", "--set", "steps=8", "--set", "learning_rate=0.01")
     done = train(capsys, folder, "glaciernet", *more)
     content, pixels, apart = sides(folder)
     defined = 0 <= content["validation"]["iou"] <= 1

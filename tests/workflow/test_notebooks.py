@@ -20,7 +20,7 @@ KNOWN = {
     "run": "default",
     "main_date": "2023-08",
     "train_dates": ["2023-08"],
-    "epochs": 40,
+    "steps": 40,
     "learning_rate": 1e-3,
     "flips": False,
     "compare_date": "2023-07",
@@ -110,8 +110,8 @@ def load(tmp_path):
 
 
 def test_parameters_load_and_the_file_names_the_run(load):
-    parameters = load("epochs: 80\nlearning_rate: 1\nflips: true\n")
-    assert parameters == {"run": "longer", "epochs": 80, "learning_rate": 1, "flips": True}
+    parameters = load("steps: 80\nlearning_rate: 1\nflips: true\n")
+    assert parameters == {"run": "longer", "steps": 80, "learning_rate": 1, "flips": True}
     assert load("run: other") == {"run": "other"}
     assert load("") == {"run": "longer"}
 
@@ -133,24 +133,25 @@ def test_numbers_with_an_exponent_are_numbers(load):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("epoch: 3", r"no notebook has a parameter 'epoch'; did you mean 'epochs'"),
-        ("zzz: 3", r"no notebook has a parameter 'zzz'; known are .*epochs.*main_date"),
+        ("step: 3", r"no notebook has a parameter 'step'; did you mean 'steps'"),
+        ("epochs: 3", r"epochs are steps now; write steps: 150 in place of epochs: 3"),
+        ("zzz: 3", r"no notebook has a parameter 'zzz'; known are .*main_date.*steps"),
         ("7: 3", r"no notebook has a parameter 7"),
-        ("epochs: many", r"epochs is 'many', but the notebooks take a value like 40"),
-        ("epochs: 4.5", r"epochs is 4\.5"),
-        ("epochs: true", r"epochs is True"),
-        ("epochs:", r"epochs is None"),
+        ("steps: many", r"steps is 'many', but the notebooks take a value like 40"),
+        ("steps: 4.5", r"steps is 4\.5"),
+        ("steps: true", r"steps is True"),
+        ("steps:", r"steps is None"),
         ("run:", r"run is None"),
         ("flips: 1", r"flips is 1, but the notebooks take a value like False"),
         ("learning_rate: slow", r"learning_rate is 'slow'"),
         ("train_dates: 2023-08", r"train_dates is '2023-08', .* like \['2023-08'\]"),
         ("train_dates: [2023]", r"train_dates is \[2023\]"),
         ("main_date: 2023", r"main_date is 2023, .* like '2023-08'"),
-        ("epochs: [", r"not valid YAML \(.*\); correct it"),
+        ("steps: [", r"not valid YAML \(.*\); correct it"),
         ("a: b: c", r"not valid YAML"),
         ("!!python/object/apply:os.getcwd []", r"not valid YAML"),
-        ("- epochs", r"holds no mapping; write lines such as"),
-        ("epochs", r"holds no mapping"),
+        ("- steps", r"holds no mapping; write lines such as"),
+        ("steps", r"holds no mapping"),
     ],
 )
 def test_wrong_parameters_are_refused_in_one_line(load, text, message):

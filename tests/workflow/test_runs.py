@@ -99,7 +99,7 @@ def test_provenance_tells_versions_but_not_the_machine(run):
 
 
 def test_record_replaces_what_stood_there(run):
-    run.record(parameters={"epochs": 1, "seeds": [0]})
+    run.record(parameters={"steps": 1, "seeds": [0]})
     run.record(parameters={"seeds": [1]})
     assert run.read_record()["parameters"] == {"seeds": [1]}
     assert run.read_record()["run"] == "default"
