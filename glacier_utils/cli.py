@@ -72,6 +72,8 @@ def parser() -> argparse.ArgumentParser:
     add("model", metavar="MODEL", help="see: glacier models")
     add("out", metavar="OUT", type=Path, help="folder for checkpoint and history")
     add("--dates", nargs="+", metavar="DATE", help="to learn from (default: all)")
+    add("--members", type=_number, default=1, metavar="N",
+        help="networks of as many seeds, each in a folder of OUT")  # fmt: skip
     add("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE",
         help="a field of training settings: steps=3000, loss=focal, devices=2")  # fmt: skip
     add("--patch", dest="patches", action="append", default=[], metavar="NAME=VALUE",
@@ -80,7 +82,8 @@ def parser() -> argparse.ArgumentParser:
         help="where they are kept (default: patches/ in the dataset's folder)")  # fmt: skip
 
     add = command("predict", _predict, "map the glaciers in one scene or many")
-    add("checkpoint", metavar="CHECKPOINT", type=Path)
+    add("checkpoint", metavar="CHECKPOINT", type=Path,
+        help="file, or OUT of a training; its members' maps are averaged")  # fmt: skip
     add("scenes", nargs="+", metavar="SCENE",
         help="file, folder or pattern; a text file with one per line; a STAC item or search "
         "result")  # fmt: skip
@@ -262,7 +265,7 @@ def _train(options: argparse.Namespace) -> int:
     import inspect
 
     from glacier_utils.datasets.patches import build_patches
-    from glacier_utils.training.fitting import fit
+    from glacier_utils.training.fitting import fit, fit_all
     from glacier_utils.training.settings import Settings
 
     settings = Settings(**_values("--set", options.settings))
@@ -274,11 +277,18 @@ def _train(options: argparse.Namespace) -> int:
             raise GlacierError(f"--patch {name}: {did_you_mean(name, known)}")
         cut[name] = _fitting(f"--patch {name}={value}", value, takes[name].annotation)
     store = build_patches(_dataset(options), folder=options.store, progress=True, **cut)
-    done = fit(options.model, store, options.out, dates=options.dates, settings=settings)
-    iou = done.validation["iou"]
-    iou = "not defined" if iou is None else f"{iou:.3f}"
-    print(f"validation IoU {iou}, threshold {done.validation['threshold']}")
-    print(done.checkpoint)
+    dates = options.dates or sorted(set(store.index["date"]))
+    if options.members > 1:
+        seeds = range(settings.seed, settings.seed + options.members)
+        found = fit_all([options.model], seeds, store, options.out, dates=dates, settings=settings)
+        fits = [*found.values()]
+    else:
+        fits = [fit(options.model, store, options.out, dates=dates, settings=settings)]
+    for done in fits:
+        iou = done.validation["iou"]
+        iou = "not defined" if iou is None else f"{iou:.3f}"
+        print(f"validation IoU {iou}, threshold {done.validation['threshold']}")
+        print(done.checkpoint)
     return 0
 
 
@@ -325,7 +335,8 @@ def _predict(options: argparse.Namespace) -> int:
     from glacier_utils.prediction.scene_lists import list_scenes
     from glacier_utils.prediction.scenes import assumed_rules, is_map, map_scene
 
-    checkpoints = [options.checkpoint, *options.others]
+    named = [options.checkpoint, *options.others]
+    checkpoints = [file for path in named for file in _members(path)]
     settings = _given(options, "window", "overlap", "flips", "date", "scale", "offset", "nodata",
                       "min_area_km2")  # fmt: skip
     if options.bands:
@@ -359,6 +370,18 @@ def _predict(options: argparse.Namespace) -> int:
     done = map_scenes(checkpoints, scenes, options.out, **how, **settings)
     print(*done.summary(), sep="\n")
     return done.status
+
+
+def _members(path: Path) -> list[Path]:
+    """Return the checkpoints that a file or the folder of a training stands for."""
+    if not path.is_dir():
+        return [path]
+    found = [path / "checkpoint.pt"]
+    if not found[0].is_file():
+        found = sorted(path.glob("*/checkpoint.pt"))
+    if not found:
+        raise GlacierError(f"{path}: holds no checkpoint.pt; name the OUT of a training")
+    return found
 
 
 def _bands(text: str) -> list[str] | dict[str, int | str]:

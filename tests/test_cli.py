@@ -382,6 +382,21 @@ def test_a_model_is_trained_on_the_command_line(make_dataset, tmp_path, capsys):
     assert told["dates"] == ["2023-08"]
 
 
+def test_members_of_an_ensemble_map_together(make_dataset, tmp_path, capsys):
+    folder, fits = make_dataset(), tmp_path / "fits"
+    asked = ["train", str(folder), "glaciernet", str(fits), "--members", "2", "--set", "steps=2",
+             "--patch", "size=32", "--patch", "block_m=320"]  # fmt: skip
+    assert cli.main(asked) == 0
+    assert capsys.readouterr().out.count("checkpoint.pt") == 2
+    scene = next((folder / "images").rglob("*.tif"))
+    assert cli.main(["predict", str(fits), str(scene), str(tmp_path / "maps")]) == 0
+    assert [path.name for path in (tmp_path / "maps").glob("*_spread.tif")]
+    (tmp_path / "empty").mkdir()
+    capsys.readouterr()
+    again = ["predict", str(tmp_path / "empty"), str(scene), str(tmp_path / "maps")]
+    assert "holds no checkpoint.pt" in fails(capsys, *again)
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [

@@ -56,6 +56,7 @@ class Mapper:
         threshold: probability from which a pixel is called glacier; of an ensemble, the mean of its
             members' thresholds.
         largest: largest side of a window in pixels, None where the networks take any.
+        layers: 1 for the probability, 2 for the spread of an ensemble beside it.
 
     Raises:
         GlacierError: no model, models of different bands, an unknown precision.
@@ -79,6 +80,7 @@ class Mapper:
                     f"{', '.join(self.bands)} and {member.name} {', '.join(member.bands)}"
                 )
         self.flips = flips
+        self.layers = min(len(members), 2)
         self.name = " + ".join(member.name for member in members)
         self.threshold = float(np.mean([member.threshold for member in members]))
         self.device = members[0].mean.device
@@ -119,19 +121,33 @@ class Mapper:
 
         Reflectance is float32, or float16 where it is to take less memory.
         """
+        return self.maps(images)[:, 0]
+
+    @torch.inference_mode()
+    def maps(self, images: np.ndarray) -> np.ndarray:
+        """Map reflectance to float32 [n, layer, row, col].
+
+        The layers are the probability and, of an ensemble, the standard deviation of its members'
+        probabilities.
+        """
         batch = torch.from_numpy(np.ascontiguousarray(images)).to(self.device).float()
         mirrors = [(), (-2,), (-1,), (-2, -1)] if self.flips else [()]
-        total: Any = 0
+        found = []
         with acceleration.autocast(self.device, self.precision):
             for segmenter, network, order in self._members:
                 # Band by band: in channels-last, operations with one number per band take five
                 # times as long.
                 image = segmenter.normalise(batch if order is None else batch[:, order])
                 image = image.contiguous(memory_format=torch.channels_last)
+                total: Any = 0
                 for axes in mirrors:
                     logits = network(image.flip(axes)).float().flip(axes)
                     total = total + (logits / segmenter.temperature).sigmoid()
-        return (total / (len(self._members) * len(mirrors))).cpu().numpy()
+                found.append(total / len(mirrors))
+        if len(found) == 1:
+            return found[0][:, None].cpu().numpy()
+        spread, mean = torch.std_mean(torch.stack(found), dim=0, correction=0)
+        return torch.stack([mean, spread], dim=1).cpu().numpy()
 
 
 class _PoolingWatch(TorchFunctionMode):
@@ -221,19 +237,22 @@ def predict_scene(
     plan = Plan(mapper, source, window=window, overlap=overlap)
     probability = np.empty(source.grid.shape, dtype=np.float32)
     for block in plan.blocks():
-        height, width = block.probability.shape
+        height, width = block.maps.shape[1:]
         rows, cols = slice(block.row, block.row + height), slice(block.col, block.col + width)
-        probability[rows, cols] = block.probability
+        probability[rows, cols] = block.maps[0]
     return probability
 
 
 @dataclass(frozen=True)
 class Block:
-    """A finished part of a map and its place; probability float32 [row, col], nan if invalid."""
+    """A finished part of a map and its place: float32 [layer, row, col], nan if invalid.
+
+    The layers are those of ``Mapper.maps``.
+    """
 
     row: int
     col: int
-    probability: np.ndarray
+    maps: np.ndarray
 
 
 class Plan:
@@ -296,7 +315,7 @@ class Plan:
         left = cols.starts[panel.windows[0]]
         right = cols.starts[panel.windows[-1]] + cols.size
         first = rows.reaching(rows.starts[done], rows.starts[done] + 1)[0]
-        total = np.zeros((rows.size, right - left), dtype=np.float32)
+        total = np.zeros((self.mapper.layers, rows.size, right - left), dtype=np.float32)
         own = np.s_[panel.first - left : panel.last - left]
         ends = [*rows.starts[1:], rows.length]
         half = self.mapper.precision == "bf16"
@@ -309,12 +328,12 @@ class Plan:
                 high = end - start
                 if number >= done:
                     # Rounding of the weighted mean may leave 0..1 by 1e-7.
-                    finished = np.clip(total[:high, own], 0, 1)
-                    finished[~reader.valid(start, high)[:, own]] = np.nan
+                    finished = np.clip(total[:, :high, own], 0, 1)
+                    finished[:, ~reader.valid(start, high)[:, own]] = np.nan
                     yield Block(start, panel.first, finished)
                     del finished
-                total[: rows.size - high] = total[high:].copy()
-                total[rows.size - high :] = 0
+                total[:, : rows.size - high] = total[:, high:].copy()
+                total[:, rows.size - high :] = 0
 
     def _add_row(self, total: np.ndarray, reader: _Reader, number: int, panel: Panel) -> None:
         """Add the windows of one row of windows to the strip of a panel."""
@@ -327,11 +346,11 @@ class Plan:
         for at in range(0, len(seen), self._at_once):
             group = seen[at : at + self._at_once]
             batch = reader.images(start, rows.size, [col for _, col in group], wide)
-            parts = self.mapper.probability(batch)
+            parts = self.mapper.maps(batch)
             for (k, col), part in zip(group, parts, strict=True):
                 part *= rows.weights[number][:, None]
                 part *= cols.weights[k]
-                total[:, col : col + wide] += part
+                total[..., col : col + wide] += part
 
 
 class _Reader:

@@ -58,11 +58,13 @@ FORMAT = 6
 CLASS_COLOURMAP = {value: (*bytes.fromhex(colour), 255) for value, _, _, colour in CLASSES}
 # Larger scenes are not written a second time: a person opens their own file beside the maps.
 LARGEST_IMAGE = 4096
+RASTERS = ("probability", "class", "spread")
+"""Kinds of maps; the last is of ensembles alone."""
 AS_TRAINED = ", as in the training"
 _INPUTS = "INPUTS"  # tag of the rasters: a hash of all that they were made from
 _ROWS_WRITTEN = 128  # at a time
-# Bytes per pixel of the two maps: as plain bytes, as a plain raster, and as file with overviews.
-_BYTES_PER_PIXEL = 2 * (1 + 1 + 4 / 3)
+# Bytes per pixel of a map: as plain bytes, as a plain raster, and as file with overviews.
+_BYTES_PER_PIXEL = 1 + 1 + 4 / 3
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 Checkpoints = str | Path | Segmenter | Sequence[str | Path | Segmenter]
@@ -117,8 +119,10 @@ def map_scene(
 
     Returns:
         Kind -> file: ``probability`` (uint8, probability = number x 0.004, 255 no data), ``class``
-        (0, 1, 255), both cloud-optimised GeoTIFFs; ``outlines`` (GeoPackage in the GLIMS schema);
-        ``item`` (STAC, written last, with what was warned of as ``glacier:warnings``). Beside the
+        (0, 1, 255) and, of an ensemble, ``spread`` (standard deviation of its members'
+        probabilities, as these), all cloud-optimised GeoTIFFs; ``outlines`` (GeoPackage in the
+        GLIMS schema); ``item`` (STAC, written last, with what was warned of as
+        ``glacier:warnings``). Beside the
         probability lies its style for QGIS (``.qml``).
 
     Raises:
@@ -145,9 +149,11 @@ def map_scene(
     memory.release(collect=True)
     if not outlines or source.grid.crs is None:
         files.pop("outlines")
+    if mapper.layers == 1:
+        files.pop("spread")
     if not _rasters_whole(files, for_rasters):
         tags = {key.upper(): _text(value) for key, value in about.items()} | {_INPUTS: for_rasters}
-        with Unfinished(files["probability"], for_rasters, source.grid.shape) as work:
+        with Unfinished(files, for_rasters, source.grid.shape) as work:
             work.fill(plan, progress)
             work.finish(files, source.grid, tags)
         write_probability_style(files["probability"])
@@ -216,7 +222,7 @@ def is_map(path: Path, made_from: str = "") -> bool:
 
 def _rasters_whole(files: Mapping[str, Path], for_rasters: str) -> bool:
     """Say whether both rasters are there and bear this hash."""
-    return all(is_map(files[kind], for_rasters) for kind in ("probability", "class"))
+    return all(is_map(files[kind], for_rasters) for kind in RASTERS if kind in files)
 
 
 def _keys(checkpoint: Checkpoints, scene: Any, settings: Mapping[str, Any]) -> tuple[str, str]:
@@ -312,6 +318,7 @@ def product_files(out: str | Path, name: str) -> dict[str, Path]:
     return {
         "probability": probability,
         "class": folder / f"{name}_class.tif",
+        "spread": folder / f"{name}_spread.tif",
         "outlines": folder / f"{name}_outlines.gpkg",
         "item": folder / f"{name}.json",
     }
@@ -422,13 +429,13 @@ def _text(value: object) -> str:
 
 
 class Unfinished:
-    """The folder of a map in the making: bytes of probability and class, and how far they are.
+    """The folder of a map in the making: bytes of its rasters, and how far they are.
 
     It stays where the work breaks off, and goes when it is finished. Used as a context; the folder
-    lies beside ``target``.
+    lies beside the files.
 
     Args:
-        target: one of the files that are made.
+        files: kind -> file that is made.
         inputs: hash of all that the map is made from: work on others begins anew.
         shape: rows and columns of the scene.
 
@@ -436,12 +443,13 @@ class Unfinished:
         GlacierError: on entering or in its methods, a disk without space.
     """
 
-    def __init__(self, target: Path, inputs: str, shape: tuple[int, int]) -> None:
+    def __init__(self, files: Mapping[str, Path], inputs: str, shape: tuple[int, int]) -> None:
+        target = files["probability"]
         self.folder = target.with_name(f".{target.stem}.partial")
         self.shape = shape
         self._inputs = inputs
         self._target = target
-        self._files = {kind: self.folder / f"{kind}.raw" for kind in ("probability", "class")}
+        self._files = {kind: self.folder / f"{kind}.raw" for kind in RASTERS if kind in files}
 
     def __enter__(self) -> Unfinished:
         with self._full_disk():
@@ -460,7 +468,7 @@ class Unfinished:
         except OSError as error:
             if error.errno not in _DISK_FULL:
                 raise
-            raise GlacierError(_no_space(self._target, self.shape)) from error
+            raise GlacierError(self._no_space()) from error
 
     def fill(self, plan: Plan, progress: bool) -> None:
         """Map what is missing; each block is on the disk before it counts as finished."""
@@ -480,10 +488,10 @@ class Unfinished:
         memory.release()
 
     def finish(self, files: Mapping[str, Path], grid: Grid, tags: Mapping[str, str]) -> None:
-        """Turn the bytes into the two GeoTIFFs, ``probability`` and ``class``, side by side."""
+        """Turn the bytes into GeoTIFFs, side by side."""
+        fine, classes = {"scale": SCALE, "average": True}, {"colormap": CLASS_COLOURMAP}
         layers: dict[str, dict[str, Any]] = {
-            "probability": {"scale": SCALE, "average": True},
-            "class": {"colormap": CLASS_COLOURMAP},
+            kind: classes if kind == "class" else fine for kind in self._files
         }
         # Around both: the one that is ready first would lift the limit for the other.
         limit = rasterio.Env(GDAL_CACHEMAX=CACHE)
@@ -512,9 +520,9 @@ class Unfinished:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         free = shutil.disk_usage(self.folder).free
-        if free < _BYTES_PER_PIXEL * self.shape[0] * self.shape[1]:
+        if free < self._needed():
             shutil.rmtree(self.folder, ignore_errors=True)
-            raise GlacierError(_no_space(self._target, self.shape))
+            raise GlacierError(self._no_space())
         for path in self._files.values():
             with open(path, "wb") as file:
                 file.truncate(self.shape[0] * self.shape[1])
@@ -526,30 +534,31 @@ class Unfinished:
             files = {
                 kind: stack.enter_context(open(path, "r+b")) for kind, path in self._files.items()
             }
-            for start in range(0, len(block.probability), _ROWS_WRITTEN):
-                part = block.probability[start : start + _ROWS_WRITTEN]
-                valid = ~np.isnan(part)
-                steps = np.rint(np.where(valid, part, 0) / np.float32(SCALE))
-                maps = {
-                    "probability": np.where(valid, steps, UNKNOWN).astype(np.uint8),
-                    "class": classify(part, threshold),
-                }
+            for start in range(0, block.maps.shape[1], _ROWS_WRITTEN):
+                parts = block.maps[:, start : start + _ROWS_WRITTEN]
+                maps = {"class": classify(parts[0], threshold)}
+                for kind, part in zip(("probability", "spread"), parts, strict=False):
+                    valid = ~np.isnan(part)
+                    steps = np.rint(np.where(valid, part, 0) / np.float32(SCALE))
+                    maps[kind] = np.where(valid, steps, UNKNOWN).astype(np.uint8)
                 for kind, values in maps.items():
                     self._put(files[kind], values, block.row + start, block.col)
         write_json(self.folder / "state.json", {"inputs": self._inputs, "blocks": number})
+
+    def _needed(self) -> float:
+        return len(self._files) * _BYTES_PER_PIXEL * self.shape[0] * self.shape[1]
+
+    def _no_space(self) -> str:
+        return (
+            f"{self._target.parent}: no space left on this disk; the map needs about "
+            f"{self._needed() / 1e6:.0f} MB while it is made. Free some and run again: it goes on "
+            "where it stopped"
+        )
 
     def _put(self, file: BinaryIO, values: np.ndarray, row: int, col: int) -> None:
         for number, line in enumerate(values, start=row):
             file.seek(number * self.shape[1] + col)
             file.write(line.tobytes())
-
-
-def _no_space(target: Path, shape: tuple[int, int]) -> str:
-    needed = _BYTES_PER_PIXEL * shape[0] * shape[1] / 1e6
-    return (
-        f"{target.parent}: no space left on this disk; the map needs about {needed:.0f} MB while "
-        "it is made. Free some and run again: it goes on where it stopped"
-    )
 
 
 @dataclass(frozen=True)

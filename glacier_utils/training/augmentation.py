@@ -4,7 +4,7 @@ Every operation is called as ``operation(images, labels, rng, bands)`` and retur
 and labels: ``images`` reflectance float32 [n, band, row, col], on the CPU or a GPU; ``labels``
 uint8 [n, row, col]; ``rng`` a CPU generator, from which alone all random numbers come;
 ``bands`` the names of the images' bands. Invalid pixels (0 in every band) stay 0 and no others
-become it, except what is turned in from outside, whose label is 255.
+become it.
 
 Operations that know what a band measures leave bands of other names than blue, green, red, nir,
 swir16 and swir22 as they are. Those with a ``probability`` change that fraction of the images.
@@ -18,9 +18,9 @@ from functools import wraps
 
 import torch
 from torch import Generator, Tensor
-from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, interpolate
+from torch.nn.functional import avg_pool2d, interpolate
 
-from glacier_utils.conventions import BANDS, UNKNOWN
+from glacier_utils.conventions import BANDS
 from glacier_utils.errors import GlacierError, did_you_mean
 
 Pair = tuple[Tensor, Tensor]
@@ -148,39 +148,6 @@ def sometimes(probability: float) -> Callable[[Callable[..., Pair]], Callable[..
     return decorated
 
 
-@sometimes(0.5)
-def scale(images: Tensor, labels: Tensor, rng: Generator, bands: Bands = BANDS) -> Pair:
-    """Zoom by 0.7 to 1.4 and turn by up to 15 degrees; zoomed in, any part may be shown.
-
-    Glaciers come in all sizes; the factor is log-uniform. The image is bilinear over valid pixels
-    alone, the label nearest. What comes from outside the patch, or from invalid pixels, is 0 and
-    unknown: a sixth of a changed patch on average. The others keep the sharpness of the sensor.
-    """
-    count, _, height, width = images.shape
-    zoom = torch.exp(_uniform(count, math.log(0.7), math.log(1.4), rng))
-    angle = torch.deg2rad(_uniform(count, -15, 15, rng))
-    shift = torch.rand(count, 2, generator=rng) * 2 - 1
-    shift = shift * (1 - 1 / zoom).clamp(min=0)[:, None]  # in half patches; zoomed out, none
-    cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
-    rows = torch.stack([
-        torch.stack([cos, -sin * height / width, shift[:, 0]], dim=-1),
-        torch.stack([sin * width / height, cos, shift[:, 1]], dim=-1),
-    ], dim=1).to(images.device)  # fmt: skip
-    with torch.autocast(images.device.type, enabled=False):  # bf16 would round to quarter pixels
-        grid = affine_grid(rows, [count, 1, height, width], align_corners=False)
-    layers = torch.cat([images, _valid(images).to(images.dtype)], dim=1)
-    new = grid_sample(layers, grid, mode="bilinear", align_corners=False)
-    weight = new[:, -1:]  # of the valid ones among the four pixels
-    valid = weight >= 0.5
-    # Outside is 0 to grid_sample, and unknown to us.
-    shifted = (labels.to(images.dtype) - UNKNOWN)[:, None]
-    near = grid_sample(shifted, grid, mode="nearest", align_corners=False)[:, 0] + UNKNOWN
-    return (
-        torch.where(valid, new[:, :-1] / weight.clamp(min=0.5), 0.0),
-        torch.where(valid[:, 0], near.round().to(labels.dtype), UNKNOWN),
-    )
-
-
 @sometimes(0.1)
 def band_dropout(images: Tensor, labels: Tensor, rng: Generator, bands: Bands = BANDS) -> Pair:
     """Set one band of an image, any with the same chance, to its mean over the valid pixels.
@@ -266,7 +233,6 @@ def snow(images: Tensor, labels: Tensor, rng: Generator, bands: Bands = BANDS) -
 
 OPERATIONS: dict[str, Callable[..., Pair]] = {
     "symmetries": symmetries,
-    "scale": scale,
     "snow": snow,
     "shadow": shadow,
     "offset": offset,
@@ -275,7 +241,7 @@ OPERATIONS: dict[str, Callable[..., Pair]] = {
 }
 """In the order in which nature and sensor apply them."""
 
-SOMETIMES = ("scale", "snow", "shadow", "band_dropout")
+SOMETIMES = ("snow", "shadow", "band_dropout")
 """Operations that change some of the images, and take a ``probability``."""
 
 RECIPES: dict[str, tuple[str, ...]] = {

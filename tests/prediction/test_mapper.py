@@ -99,14 +99,14 @@ def test_blocks_make_up_the_scene_whatever_panels_and_where_the_work_goes_on(
     assert len(blocks) == len(plan)
     result = np.full((height, width), 9, np.float32)
     for block in blocks:
-        rows, cols = block.probability.shape
+        rows, cols = block.maps.shape[1:]
         part = result[block.row : block.row + rows, block.col : block.col + cols]
         assert (part == 9).all()  # no pixel is given twice
-        part[...] = block.probability
+        part[...] = block.maps[0]
     np.testing.assert_array_equal(result, whole)
     done = int(finished * len(plan))
     for block, again in zip(blocks[done:], plan.blocks(done), strict=True):
-        np.testing.assert_array_equal(block.probability, again.probability)
+        np.testing.assert_array_equal(block.maps, again.maps)
 
 
 def test_the_rest_of_a_map_by_a_network_is_the_same_to_the_last_bit():
@@ -117,7 +117,7 @@ def test_the_rest_of_a_map_by_a_network_is_the_same_to_the_last_bit():
     blocks = list(plan.blocks())
     assert len(blocks) > 4
     for block, again in zip(blocks[3:], plan.blocks(3), strict=True):
-        np.testing.assert_array_equal(block.probability, again.probability)
+        np.testing.assert_array_equal(block.maps, again.maps)
 
 
 def test_an_ensemble_is_the_mean_of_its_members():
@@ -128,6 +128,10 @@ def test_an_ensemble_is_the_mean_of_its_members():
     mapper = Mapper([one, two], precision="float32")
     expected = (sigmoid(image[0]) + sigmoid(image[3])) / 2
     np.testing.assert_allclose(predict_scene(mapper, Scene(image)), expected, atol=1e-6)
+    mean, spread = mapper.maps(image[None])[0]
+    np.testing.assert_allclose(mean, expected, atol=1e-6)
+    np.testing.assert_allclose(spread, abs(sigmoid(image[0]) - sigmoid(image[3])) / 2, atol=1e-6)
+    assert (mapper.layers, Mapper(one).layers) == (2, 1)
     assert mapper.threshold == pytest.approx(0.45)
     assert mapper.name == "threshold + threshold"
     with pytest.raises(GlacierError, match="one set of bands"):

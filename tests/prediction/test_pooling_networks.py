@@ -51,7 +51,8 @@ def test_a_scene_is_mapped_as_its_patches_are():
                for c in range(0, 256, 64)]  # fmt: skip
     found = predict_patches(model, np.stack(patches)).reshape(4, 4, 64, 64)
     expected = found.swapaxes(1, 2).reshape(256, 256)
-    np.testing.assert_allclose(predict_scene(model, Scene(image), window=512, overlap=0), expected)
+    mapped = predict_scene(model, Scene(image), window=512, overlap=0)
+    np.testing.assert_allclose(mapped, expected, atol=1e-3)  # of bf16, where scenes are halves
 
 
 @pytest.mark.parametrize(("window", "overlap"), [(None, 64), (512, 64), (64, 0), (32, 16)])

@@ -171,6 +171,27 @@ def test_panels_and_ensembles_are_written_alike(tmp_path, monkeypatch):
     for kind in ("probability", "class"):
         with rasterio.open(whole[kind]) as file, rasterio.open(parts[kind]) as other:
             np.testing.assert_array_equal(file.read(), other.read())
+    assert "spread" not in whole
+
+
+def test_an_ensemble_leaves_the_spread_of_its_members(tmp_path):
+    image = np.random.default_rng(0).normal(0, 2, (4, 150, 100))
+    image[:, :5, :5] = 0
+    scene = Scene(image, image.any(axis=0))
+    members = [segmenter(FirstBand()), segmenter(FirstBand(), bands=BANDS[::-1])]
+    files = map_scene(members, scene, tmp_path, name="a", **WINDOWS)
+    one, two = (1 / (1 + np.exp(-image[number])) for number in (0, 3))
+    with rasterio.open(files["spread"]) as file:
+        steps = file.read(1)
+        assert (file.nodata, file.scales[0]) == (255, 0.004)
+    assert (steps[:5, :5] == 255).all()
+    np.testing.assert_allclose(steps[5:] * 0.004, abs(one - two)[5:] / 2, atol=0.0021)
+    # What is whole is not made again; without the spread it is.
+    stamp = files["spread"].stat().st_mtime_ns
+    map_scene(members, scene, tmp_path, name="a", **WINDOWS)
+    assert files["spread"].stat().st_mtime_ns == stamp
+    files["spread"].unlink()
+    assert map_scene(members, scene, tmp_path, name="a", **WINDOWS)["spread"].is_file()
 
 
 def test_whose_word_on_the_numbers_counts(tmp_path, caplog):

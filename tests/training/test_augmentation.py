@@ -21,7 +21,6 @@ from glacier_utils.training.augmentation import (
     gain,
     offset,
     operations,
-    scale,
     shadow,
     snow,
     symmetries,
@@ -116,9 +115,7 @@ def test_invalid_pixels_stay_invalid_and_unknown_and_no_others_become_it(name, s
     images, labels = patches(seed)
     images, labels = augment(images, labels, seeded(seed), name)
     invalid = (images == 0).all(dim=1)
-    assert (labels[invalid] == 255).all()
-    if name not in ("scale", "strong"):  # between pixels, some of valid ground is unknown
-        assert torch.equal(invalid, labels == 255)
+    assert torch.equal(invalid, labels == 255)
     assert set(labels.unique().tolist()) <= {0, 1, 255}
 
 
@@ -181,33 +178,6 @@ def test_haze_is_strongest_in_the_blue_on_dark_ground():
 def test_overcorrected_water_stays_above_zero():
     images, labels = torch.full((200, 4, 2, 2), 0.002), torch.zeros(200, 2, 2, dtype=torch.uint8)
     assert offset(images, labels, seeded(), BANDS)[0].min() > 0
-
-
-@settings(max_examples=10, deadline=None)
-@given(seed=st.integers(0, 1000), shape=st.sampled_from([(40, 40), (24, 48)]))
-def test_image_and_label_zoom_together(seed, shape):
-    labels = torch.zeros(6, *shape, dtype=torch.uint8)
-    labels[:, 8:20, 6:18] = 1
-    images = (labels[:, None] + 1.0).repeat(1, 2, 1, 1)  # 1 and 2: valid everywhere
-    zoomed, codes = scale(images, labels, seeded(seed), ("a", "b"), probability=1.0)
-    known = codes != 255
-    values, codes = zoomed[:, 0][known], codes[known]
-    pure = ((values - 1).abs() < 1e-3) | ((values - 2).abs() < 1e-3)
-    assert torch.equal(values[pure] > 1.5, codes[pure] == 1)
-    # Only the square's rim is mixed, of pixels on both sides; nothing of what is outside.
-    assert pure.float().mean() > 0.8
-    assert 0.999 <= values.min() < values.max() <= 2.001
-    assert (zoomed[:, 0][~known] == 0).all()
-
-
-def test_zoom_is_within_its_range():
-    labels = torch.zeros(300, 64, 64, dtype=torch.uint8)
-    labels[:, 26:38, 26:38] = 1
-    images = torch.ones(300, 1, 64, 64)
-    _, codes = scale(images, labels, seeded(), ("a",), probability=1.0)
-    areas = (codes == 1).sum(dim=(1, 2)) / 144
-    assert 0.42 < areas.min() < 0.6
-    assert 1.7 < areas.max() < 2.1
 
 
 def test_a_dropped_band_is_its_mean_over_valid_pixels():
