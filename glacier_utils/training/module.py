@@ -18,6 +18,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -259,6 +260,12 @@ def schedule(optimiser: torch.optim.Optimizer, settings: Settings) -> lr_schedul
     return lr_scheduler.ConstantLR(optimiser, 1.0)
 
 
+def _follow(decay: float, average: Any, weights: Any, steps: torch.Tensor) -> None:
+    """Move an average towards the weights, in the first steps faster than by its decay."""
+    decay = min(decay, (1 + int(steps)) / (10 + int(steps)))
+    get_ema_multi_avg_fn(decay)(average, weights, steps)
+
+
 class Task(lightning.LightningModule):
     """A segmenter, its data, its loss and its optimiser."""
 
@@ -280,8 +287,9 @@ class Task(lightning.LightningModule):
         self.counts = torch.zeros(3, dtype=torch.long)  # hits, false alarms, misses
         self.average = None
         if settings.average:
-            function = get_ema_multi_avg_fn(settings.average)
-            average = AveragedModel(segmenter, multi_avg_fn=function, use_buffers=True)
+            # With the statistics of normalisations, which jump from batch to batch.
+            follow = partial(_follow, settings.average)
+            average = AveragedModel(segmenter, multi_avg_fn=follow, use_buffers=True)
             self.average = average.requires_grad_(False)
 
     def validated(self) -> Segmenter:
