@@ -296,8 +296,7 @@ class _Look:
             other = self.dataset.source(self.area, first)
         except (GlacierError, OSError):
             return
-        both = other.paths, self.source.paths
-        if len({*map(len, both)}) == 1 and all(map(_same_file, *both)):
+        if all(map(_same_file, other.paths, self.source.paths)):
             self.warn(f"has the same files as {first}; check the paths of the two dates")
         mismatch = self.dataset.mismatch(self.area, self.date, first)
         if mismatch:

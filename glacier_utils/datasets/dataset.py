@@ -396,8 +396,8 @@ def _named(name: str) -> Iterator[None]:
 
 def _another_day(files: Sequence[Path], date: str) -> str:
     """Say which day, or month, the names of files tell, where it is not ``date``; else ""."""
-    month = re.search(r"(?<![\d-])(19|20)\d\d-(0[1-9]|1[0-2])(?![\d-])", files[0].parent.name)
-    day = date_in_name(files) or (month[0] if month else "")
+    months = {*re.findall(r"(?<![\d-])20\d\d-(?:0[1-9]|1[0-2])(?![\d-])", files[0].parent.name)}
+    day = date_in_name(files) or (months.pop() if len(months) == 1 else "")
     # Either may be a month alone.
     return f"{files[0]}: its name says {day}" * (day[: len(date)] != date[: len(day)])
 

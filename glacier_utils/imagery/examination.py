@@ -49,10 +49,9 @@ _FLOOR = (-0.02, 0.10)
 _SHARP_PERCENT, _SHARP = (0.05, 2), 0.02
 # From the 1st to the 99th percentile: 8-bit numbers taken for reflectance x 10000 span 0.025.
 _SPREAD = (0.03, 3.0)
-# So many pixels with exactly the greatest number are saturated, not bright.
-_SATURATED = 0.005
-# So many pixels of 0 in all bands are no deep shadow that was cut off there.
-_BLANK = 0.005
+# So many pixels with exactly the greatest number are saturated, not bright; so many of 0 in all
+# bands are missing, not in a shadow that was cut off there.
+_SATURATED, _BLANK = 0.005, 0.005
 # Rock, soil and plants: brighter in the near infrared than in all visible bands, not too dark. Red
 # is darker than blue on 3 % of such ground at nuuk, 0.1 % at athabasca, 3 % of surface_spectra.
 _GROUND, _ENOUGH_GROUND, _MOST_GROUND = 0.2, 0.01, 0.8

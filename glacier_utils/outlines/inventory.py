@@ -42,6 +42,7 @@ _NAME = ("glac_name", "name")
 _UNCERTAINTY = ("loc_unc_x", "loc_unc_y", "uncertainty_m")
 # GLIMS, the package's own, OpenStreetMap, land cover.
 _KIND = ("line_type", "kind", "natural", "landcover", "class", "type")
+_ICE = re.compile(r"^(glaciers?|ice ?caps?)\b(?! lake).*")
 # GLIMS db_area and RGI 7 area_km2 are km2; `area` is km2 in RGI 6, km2 or m2 in GLIMS files.
 _STATED = ("db_area", "area_km2", "area")
 _KNOWN = (*_GLACIER, *_ANALYSIS, *_DATE, *_NAME, *_UNCERTAINTY, *_KIND, *_STATED)
@@ -214,6 +215,7 @@ def _keep_kinds(frame: gpd.GeoDataFrame, report: list[str]) -> gpd.GeoDataFrame:
     """Add ``_kind``; leave out line types that are neither ice nor rock inside it."""
     known = {**KINDS, **{kind: kind for kind in KINDS.values()}, "": "glacier"}
     texts = {name: text_column(frame, [name]).str.lower() for name in _KIND if name in frame}
+    texts = {name: text.str.replace(_ICE, "glacier", regex=True) for name, text in texts.items()}
     # A column of such a name may tell something else.
     means = [n for n, text in texts.items() if n == _KIND[0] or text.isin([*known][:-1]).any()]
     types = texts[means[0]] if means else pd.Series("", index=frame.index)
