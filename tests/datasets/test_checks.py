@@ -7,6 +7,7 @@ from pathlib import Path
 import geopandas as gpd
 import numpy as np
 import pytest
+import rasterio
 from manifest_edits import set_area, set_date
 
 from glacier_utils.datasets.checks import check, survey
@@ -17,7 +18,12 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def folder(make_dataset):
-    return make_dataset(patches=(2, 3))
+    made = make_dataset(patches=(2, 3))
+    # The fixture's dates are copies, which is a finding of its own.
+    for path in made.rglob("2023-08/*.tif"):
+        with rasterio.open(path, "r+") as file:
+            file.update_tags(DATE="2023-08")
+    return made
 
 
 def test_check_of_a_sound_dataset(folder):
@@ -25,8 +31,7 @@ def test_check_of_a_sound_dataset(folder):
     assert table[["area", "date"]].to_numpy().tolist() == [
         ["train", "2023-07"], ["train", "2023-08"], ["test", "2023-07"], ["test", "2023-08"],
     ]  # fmt: skip
-    copies = "has the same files as 2023-07; check the paths of the two dates"
-    assert table.problems.tolist() == ["", copies, "", copies]
+    assert (table.problems == "").all()
     row = table.iloc[0]
     assert (row.kind, row.files, row["size"], row.resolution_m, row.crs) == (
         "patches", 6, "96 x 64", 10, "EPSG:32623",
