@@ -12,7 +12,6 @@ from __future__ import annotations
 import filecmp
 import itertools
 import textwrap
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,25 +22,22 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import shapely
-from rasterio.crs import CRS
 from tqdm import tqdm
 
 from glacier_utils.conventions import BANDS, DAYS_A_YEAR, UNKNOWN, image_day
 from glacier_utils.datasets.dataset import Dataset
-from glacier_utils.datasets.exploration import MIN_AREA_KM2, find_suspicious, lattice
+from glacier_utils.datasets.exploration import find_suspicious
 from glacier_utils.errors import GlacierError, counted, plain
-from glacier_utils.imagery.examination import ERROR, SPARSE, WARNING, emptiness
+from glacier_utils.imagery.examination import ERROR, WARNING, spread_windows
 from glacier_utils.imagery.source import Source
-from glacier_utils.outlines.inventory import read_outlines, resolve_overlaps, select_analyses
 from glacier_utils.outlines.reading import in_crs
-from glacier_utils.raster.grid import Grid
 from glacier_utils.raster.io import crs_name, open_raster
 from glacier_utils.raster.mask import Mask
 from glacier_utils.raster.paths import list_files
 
 _MOST = 3  # findings of one kind that are named one by one
 _FINEST_M, _COARSEST_M = 0.1, 1000.0
-# Side of the windows that an image is judged by in pixels, and how many. JPEG 2000 comes in tiles
+# Side of the windows that labels are judged by in pixels, and how many. JPEG 2000 comes in tiles
 # of about a thousand pixels, which are decoded whole.
 _SIDE, _LIMIT = 1024, 16
 # Ice-like ground beyond the outlines, of all ground beyond them: less is snow along the edges.
@@ -206,7 +202,6 @@ class _Look:
         self._describe()
         if not self._check_frame():
             return
-        self._check_tiles()
         masks: dict[str, Mask] = {}
         if _has_labels(self.dataset):
             with self.noting():
@@ -301,71 +296,28 @@ class _Look:
             other = self.dataset.source(self.area, first)
         except (GlacierError, OSError):
             return
-        if set(other.paths) == set(self.source.paths):
+        if all(map(_same_file, other.paths, self.source.paths)):
             self.warn(f"has the same files as {first}; check the paths of the two dates")
         mismatch = self.dataset.mismatch(self.area, self.date, first)
         if mismatch:
             self.warn(mismatch)
 
-    def _check_tiles(self) -> None:
-        """Notice patches that lie twice, far off, or have a shape of their own."""
-        # On their own grid: the files of an aligned date lie as they were cut.
-        source: Any = self.dataset.unaligned(self.area, self.date)
-        tiles, paths = source.tiles, [item.path for item in source.placed]
-        if not tiles:
-            return
-        seen: dict[tuple, Path] = {}
-        doubles = []
-        for path, tile in zip(paths, map(tuple, tiles), strict=False):
-            if seen.setdefault(tile, path) != path:
-                doubles.append(f"{path}: lies where {seen[tile].name} lies")
-        for text in doubles[:_MOST]:
-            self.warn(f"{text}; the first in sorted order is used, remove the other")
-        if len(doubles) > _MOST:
-            self.warn(f"{len(doubles) - _MOST} more patches lie where others lie; remove them")
-
-        usual = Counter(tuple(tile[2:]) for tile in tiles).most_common(1)[0][0]
-        # The last row and column of a scene that was cut are often smaller.
-        odd = [
-            (path, tile) for path, tile in zip(paths, tiles, strict=False)
-            if (tile[2] != tile[3] or tuple(tile[2:]) != usual)
-            and (usual[0] != usual[1] or (tile[0] + tile[2] < source.grid.height
-                                          and tile[1] + tile[3] < source.grid.width))
-        ]  # fmt: skip
-        if odd:
-            path, tile = odd[0]
-            others = f"and {len(odd) - 1} more patches are, " if len(odd) > 1 else ""
-            self.warn(
-                f"{path}: is {tile[3]} x {tile[2]} px, {others}not square or not of "
-                f"the size of most ({usual[1]} x {usual[0]}); cut it again if that is not meant"
-            )
-
     def _labels(self) -> Mask:
         labels = self.dataset.labels(self.area, self.date)
         if self.dataset.entry(self.area, self.date).labels is not None:
             return labels
-        found: Any = self.dataset.settings(self.area).outlines
-        path, layer = found
-        grid = self.source.grid
-        outlines = read_outlines(path, bounds=grid.bounds, crs=grid.crs, layer=layer)
-        outlines = select_analyses(outlines, self.date)
+        outlines: Any = self.dataset.outlines(self.area, self.date)
         ice = outlines[outlines.kind == "glacier"]
         self.row["outlines"] = int(ice.glacier_id.nunique())
         age = (image_day(self.date) - ice.source_date.dropna()).dt.days / DAYS_A_YEAR
         self.row["label_age_years"] = float(age.median()) if len(age) else np.nan
-        if not len(ice):
-            wrong, why = _why_no_outline(path, layer, grid)
-            (self.error if wrong else self.warn)(why)
-        # Overlaps change no label; those below the size of a glacier are slivers along divides.
-        for line in resolve_overlaps(outlines, min_area_km2=MIN_AREA_KM2).attrs["report"]:
-            self.warn(f"{path}: {line}")
         return labels
 
     def _fill_in(self, masks: dict[str, Mask], bar: tqdm) -> None:
         """Fill in which part of the image is valid, and which of it glacier."""
         labels = masks.get("labels")
         pixels = valid = known = glacier = 0
-        windows = _spread_windows(self.source)
+        windows, whole = spread_windows(self.source, _SIDE, _LIMIT)
         bar.total += len(windows)
         for window in windows:
             seen = self.source.read(*window).valid
@@ -385,7 +337,7 @@ class _Look:
             drawn = self.dataset.entry(self.area, self.date).labels is None
             self.one_class = None if drawn else glacier > 0
             if not drawn or glacier:  # of outlines that do not touch the area all is said
-                parts = "in the parts that were read, " * (len(windows) == _LIMIT)
+                parts = "in the parts that were read, " * (not whole)
                 self.warn(parts + self.dataset.one_class(self.area, self.date, glacier > 0))
 
     def _check_ice_outside(self, labels: Mask) -> None:
@@ -410,64 +362,6 @@ def _has_labels(dataset: Dataset) -> bool:
     )  # fmt: skip
 
 
-def _why_no_outline(path: Path, layer: str | None, grid: Grid) -> tuple[bool, str]:
-    """Say why no outline touches an image: a place without glaciers, or a mistake of coordinates.
-
-    Swapped axes and signs, and the other hemisphere of the image's UTM zone, are tried.
-    """
-    outlines = read_outlines(path, layer=layer)
-    if not len(outlines):
-        why = "; ".join(outlines.attrs["report"])
-        return True, f"{path}: holds no polygon at all{why and f' ({why})'}; download it again"
-    there = shapely.box(*outlines.to_crs("EPSG:4326").total_bounds)
-    here = _geographic(grid.box, grid.crs)
-    if there.distance(here) < _NEAR_DEGREES:
-        return False, (
-            f"no outline of {path} touches the area: it counts as free of ice; if it is not, "
-            "take an inventory that covers it, or give a `coverage`"
-        )
-    west, south, east, north = there.bounds
-    hint = "take the outlines of this region"
-    if shapely.box(south, west, north, east).intersects(here):
-        hint = "its latitude and longitude look swapped: swap x and y of the outlines"
-    elif shapely.box(-east, south, -west, north).intersects(here):
-        hint = "east and west look mixed up: mend the sign of the longitudes"
-    elif shapely.box(west, -north, east, -south).intersects(here):
-        hint = "north and south look mixed up: mend the sign of the latitudes"
-    elif _geographic(grid.box, _other_hemisphere(grid.crs)).intersects(there):
-        hint = (
-            f"the image's CRS ({crs_name(grid)}) looks like the wrong hemisphere: set it to "
-            f"{_other_hemisphere(grid.crs).to_string()} (gdal_edit.py -a_srs)"
-        )
-    return True, (
-        f"{path}: its outlines lie at {_place(there)}, no outline touches the image at "
-        f"{_place(here)}; {hint}"
-    )
-
-
-def _geographic(box: shapely.Polygon, crs: CRS | None) -> shapely.Polygon:
-    if crs is None:
-        return shapely.Polygon()
-    series = gpd.GeoSeries([box.segmentize(box.length / 40)], crs=crs)
-    return shapely.box(*series.to_crs("EPSG:4326").total_bounds)
-
-
-def _other_hemisphere(crs: CRS) -> Any:
-    """Return the CRS of the same UTM zone on the other side of the equator, None if not UTM."""
-    code = crs.to_epsg() or 0
-    zone = code % 100
-    if code // 100 not in (326, 327) or not 1 <= zone <= 60:
-        return None
-    return CRS.from_epsg((32700 if code // 100 == 326 else 32600) + zone)
-
-
-def _place(box: shapely.Polygon) -> str:
-    if not np.isfinite(box.bounds).all():
-        return "no place on Earth"
-    x, y = box.centroid.x, box.centroid.y
-    return f"{abs(y):.1f} {'N' if y >= 0 else 'S'} {abs(x):.1f} {'E' if x >= 0 else 'W'}"
-
-
 def _read_end(path: Path) -> str:
     """Return what is wrong with the end of a file, "" if nothing is."""
     try:
@@ -478,14 +372,6 @@ def _read_end(path: Path) -> str:
     except GlacierError as error:
         return str(error)
     return ""
-
-
-def _spread_windows(source: Source) -> list[tuple[int, int, int, int]]:
-    windows = lattice(source.grid, _SIDE)
-    if emptiness(source) > SPARSE:
-        windows = [(*tile[:2], min(tile[2], _SIDE), min(tile[3], _SIDE)) for tile in source.tiles]
-    count = min(len(windows), _LIMIT)
-    return [windows[place] for place in np.linspace(0, len(windows) - 1, count).round().astype(int)]
 
 
 def _compare_areas(looks: Sequence[_Look]) -> None:
@@ -528,13 +414,19 @@ def _compare_files(looks: Sequence[_Look]) -> None:
         # Parts of one image, by bounds, may lie side by side.
         apart = look.source.grid.box.intersection(other.source.grid.box).area == 0
         mine, theirs = look.source.paths[0], other.source.paths[0]
-        if look.area == other.area or apart or not (mine.is_file() and theirs.is_file()):
+        if look.area == other.area or apart:
             continue
-        if filecmp.cmp(mine, theirs, shallow=False):
+        if _same_file(mine, theirs):
             look.warn(
                 f"{mine}: area {other.area} ({other.date}) has the same image, which cannot both "
                 "train and test; check the paths of the two"
             )
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    """Say whether two files are one, or copies; in archives and on the web only one counts."""
+    there = one.is_file() and other.is_file()
+    return one == other or (there and filecmp.cmp(one, other, shallow=False))
 
 
 def _ground(source: Source) -> gpd.GeoDataFrame:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,9 @@ from glacier_utils.conventions import date_in_name
 from glacier_utils.datasets.manifest import Area, Entry, Layer, read_manifest
 from glacier_utils.errors import GlacierError, did_you_mean
 from glacier_utils.files import file_fingerprint, fingerprint
+from glacier_utils.imagery.clouds import looks_inverted
 from glacier_utils.imagery.examination import (
+    ERROR,
     OTHER_RESOLUTION,
     WARNING,
     Finding,
@@ -26,7 +29,12 @@ from glacier_utils.imagery.examination import (
 from glacier_utils.imagery.safe import scene_classification_path
 from glacier_utils.imagery.source import Source, band_names, input_files, open_source
 from glacier_utils.imagery.warp import PiecewiseMask, describe_mismatch, open_map, warp_source
-from glacier_utils.outlines.inventory import read_outlines, resolve_overlaps, select_analyses
+from glacier_utils.outlines.inventory import (
+    read_outlines,
+    resolve_overlaps,
+    select_analyses,
+    why_none,
+)
 from glacier_utils.outlines.rasterization import LabelAge, OutlineMask
 from glacier_utils.outlines.reading import read_polygons
 from glacier_utils.raster.grid import Grid
@@ -94,7 +102,6 @@ class Dataset:
         self.areas = tuple(self._manifest.areas)
         self._sources: dict[tuple[str, str], Source] = {}
         self._own: dict[tuple[str, str], Source] = {}
-        self._offsets: dict[tuple[str, str], OffsetFinding] = {}
         self._outlines: dict[tuple, gpd.GeoDataFrame] = {}
 
     def __repr__(self) -> str:
@@ -157,7 +164,16 @@ class Dataset:
     def examine(self, area: str, date: str) -> list[Finding]:
         """Return what is wrong with an image or to be looked at; parts of it are read."""
         found = examine(self.unaligned(area, date))
-        first, here = self.areas[0], self.source(area, date).grid.resolution
+        first, source = self.areas[0], self.source(area, date)
+        here = source.grid.resolution
+        with suppress(GlacierError, OSError):
+            if (mask := self.clouds(area, date)) and (text := looks_inverted(source, mask)):
+                found.append(Finding(WARNING, text))
+            outlines = None if self.entry(area, date).labels else self.outlines(area, date)
+            if outlines is not None and not (outlines.kind == "glacier").any():
+                layer: Any = self.settings(area).outlines
+                wrong, text = why_none(layer.file, layer.layer, source.grid)
+                found.append(Finding(ERROR if wrong else WARNING, text))
         # What is wrong with the first area's own image is said there.
         with suppress(GlacierError, OSError):
             there = self.source(first, self.dates(first)[0]).grid.resolution
@@ -172,10 +188,7 @@ class Dataset:
 
     def radiometry(self, area: str, date: str) -> OffsetFinding:
         """Compare the values of an image with the offset claimed for it."""
-        key = (area, date)
-        if key not in self._offsets:
-            self._offsets[key] = check_offset(self.unaligned(area, date))
-        return self._offsets[key]
+        return check_offset(self.unaligned(area, date))
 
     def outlines(
         self, area: str, date: str | None = None, *, rule: str = "nearest"
@@ -194,24 +207,25 @@ class Dataset:
         Raises:
             GlacierError: the image has no CRS, or the file cannot be read.
         """
-        found = self.settings(area).outlines
-        if found is None:
+        layer = self.settings(area).outlines
+        if layer is None:
             return None
-        path, layer = found
+        path, name = layer
         grid = self.source(area, date or self.dates(area)[0]).grid
         if grid.crs is None:
             raise GlacierError(
                 f"{self.name}, {area}: the image has no CRS, so outlines cannot be laid on it; "
                 "georeference the image, or give `labels` as rasters"
             )
-        key = (found, grid.crs.to_wkt(), grid.bounds)
+        key = (layer, grid.crs.to_wkt(), grid.bounds)
         if key not in self._outlines:
-            self._outlines[key] = read_outlines(path, bounds=grid.bounds, crs=grid.crs, layer=layer)
+            self._outlines[key] = read_outlines(path, bounds=grid.bounds, crs=grid.crs, layer=name)
         if date is None:
             return self._outlines[key].copy()
         chosen = (*key, date, rule)
         if chosen not in self._outlines:
             outlines = select_analyses(self._outlines[key], date, rule=rule)
+            self._warn(area, date, [f"{path}: {line}" for line in outlines.attrs["report"]])
             self._outlines[chosen] = resolve_overlaps(outlines)
         return self._outlines[chosen].copy()
 
@@ -251,6 +265,9 @@ class Dataset:
         outside = _union(self.settings(area).ice_outside, source.grid)
         if outside is not None:
             mask = IceOutsideMask(mask, outside)
+            if not outside.intersects(source.grid.box):
+                text = "`ice_outside` does not touch the image, so it has no effect: check its CRS"
+                self._warn(area, date, [text])
         coverage = _union(self.settings(area).coverage, source.grid)
         return mask if coverage is None else CoveredMask(mask, coverage)
 
@@ -311,10 +328,9 @@ class Dataset:
                     bounds=settings.bounds if cut else None,
                     resolution=self._manifest.resolution,
                 )
-            own, day = self._own[key], date_in_name(self._own[key].paths)
-            if day and not day.startswith(date):
-                said = f"its name says {day}, but the manifest's date is {date}; mend the wrong one"
-                own.warnings = [*own.warnings, f"{own.paths[0]}: {said}"]
+            if said := _another_day(self._own[key].paths, date):
+                said += f", but the manifest's date is {date}; mend the wrong one"
+                self._warn(area, date, [said])
         return self._own[key]
 
     def _mask(
@@ -333,8 +349,15 @@ class Dataset:
         own, notes = self.unaligned(area, date), list[str]()
         grid = self.source(area, date).grid
         mask = open_map(paths, grid, like=own, codes=codes, values=values, notes=notes)
-        own.warnings = list(dict.fromkeys([*own.warnings, *notes * drawn_on_it]))
+        if not drawn_on_it:
+            said = _another_day(list_files(paths), date_in_name(own.paths) or date)
+            notes = [f"{said}, when clouds were others; name that of the day"] * bool(said)
+        self._warn(area, date, notes)
         return mask
+
+    def _warn(self, area: str, date: str, lines: Sequence[str]) -> None:
+        own = self.unaligned(area, date)
+        own.warnings = list(dict.fromkeys([*own.warnings, *lines]))
 
     def settings(self, area: str) -> Area:
         """Return what the manifest says of an area.
@@ -369,6 +392,14 @@ def _named(name: str) -> Iterator[None]:
         yield
     except GlacierError as error:
         raise GlacierError(f"{name}: {error}") from error
+
+
+def _another_day(files: Sequence[Path], date: str) -> str:
+    """Say which day, or month, the names of files tell, where it is not ``date``; else ""."""
+    months = {*re.findall(r"(?<![\d-])20\d\d-(?:0[1-9]|1[0-2])(?![\d-])", files[0].parent.name)}
+    day = date_in_name(files) or (months.pop() if len(months) == 1 else "")
+    # Either may be a month alone.
+    return f"{files[0]}: its name says {day}" * (day[: len(date)] != date[: len(day)])
 
 
 def _classification(entry: Entry) -> list[str] | None:

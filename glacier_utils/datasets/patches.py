@@ -419,17 +419,11 @@ def _clouds(dataset: Dataset, pair: Pair, source: Source, method: str) -> tuple[
     if method == "none":
         return "none", None
     ready, scl = dataset.clouds(*pair), dataset.scene_classification(*pair)
-    if method == "auto":
-        method = "ready" if ready is not None else "scl" if scl is not None else "none"
-        if method == "none":
-            return "none", None
-    if {"ready": ready, "scl": scl}[method] is None:
-        what = {"ready": "mask of clouds", "scl": "scene classification"}[method]
-        raise GlacierError(
-            f"{dataset.name}, {', '.join(pair)}: has no {what}, which clouds: {method} asks for; "
-            "name one in dataset.yaml, or set clouds to auto or none"
-        )
-    return method, cloud_mask(source, scl=scl, ready=ready, method=method)
+    try:
+        mask = cloud_mask(source, scl=scl, ready=ready, method=method)
+    except GlacierError as error:
+        raise GlacierError(f"{dataset.name}, {', '.join(pair)}: {error}") from error
+    return mask.method, None if mask.method == "none" else mask
 
 
 def _fill(

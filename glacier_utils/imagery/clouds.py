@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from itertools import product
 
 import numpy as np
 
 from glacier_utils.conventions import BANDS, UNKNOWN
 from glacier_utils.errors import GlacierError, did_you_mean
+from glacier_utils.imagery.examination import sample_values, spread_windows
 from glacier_utils.imagery.source import Source
 from glacier_utils.imagery.warp import warp_mask
 from glacier_utils.raster.grid import Grid
@@ -126,7 +126,7 @@ def unfit(source: Source) -> str:
     lacking = [name for name in BANDS if name not in source.bands]
     if lacking:
         return f"it has no {', '.join(lacking)}"
-    sampled = _sample(source)
+    sampled, _ = sample_values(source)
     if sampled.size and np.median(sampled) > 2:
         return "the image is not in reflectance (its median is above 2)"
     steps = sampled * 255
@@ -136,16 +136,25 @@ def unfit(source: Source) -> str:
     return ""
 
 
-def _sample(source: Source) -> np.ndarray:
-    """Return some valid reflectances [band, pixel] from the first place of nine that has any."""
-    height, width = source.grid.shape
-    side = 64
-    for down, across in product((0.5, 0.2, 0.8), repeat=2):
-        row, col = (max(0, int(x) - side // 2) for x in (down * height, across * width))
-        image = source.read(row, col, min(side, height), min(side, width))
-        if image.valid.any():
-            return image.reflectance[:, image.valid]
-    return np.empty((len(source.bands), 0), np.float32)
+def looks_inverted(source: Source, mask: Mask) -> str:
+    """Say where a mask calls most of an image cloud, and that is darker than the rest; else "".
+
+    Args:
+        source: the image.
+        mask: of the user, on its grid: 0 clear, 1 cloud, 2 cloud shadow.
+    """
+    light: dict[int, list[np.ndarray]] = {CLEAR: [], CLOUD: []}
+    for window in spread_windows(source)[0]:
+        image, codes = source.read(*window), mask.read(*window)
+        for code, found in light.items():
+            found.append(image.reflectance[:, image.valid & (codes == code)].mean(axis=0))
+    clear, cloud = map(np.concatenate, light.values())
+    if not cloud.size > clear.size > 0 or cloud.mean() > clear.mean():
+        return ""
+    return (
+        f"`clouds` calls {cloud.size / (cloud.size + clear.size):.0%} of the image cloud, and that "
+        "is darker than the rest; the mask may be inverted: 1 means cloud, 0 clear"
+    )
 
 
 def cloud_fractions(codes: np.ndarray) -> dict[str, float]:

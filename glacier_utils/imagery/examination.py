@@ -17,7 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from glacier_utils.conventions import BANDS
 from glacier_utils.errors import GlacierError
+from glacier_utils.imagery.naming import REMEDY
 from glacier_utils.imagery.reflectance import Reflectance
 from glacier_utils.imagery.source import Source
 from glacier_utils.raster.grid import Grid
@@ -47,8 +49,12 @@ _FLOOR = (-0.02, 0.10)
 _SHARP_PERCENT, _SHARP = (0.05, 2), 0.02
 # From the 1st to the 99th percentile: 8-bit numbers taken for reflectance x 10000 span 0.025.
 _SPREAD = (0.03, 3.0)
-# So many pixels with exactly the greatest number are saturated, not bright.
-_SATURATED = 0.005
+# So many pixels with exactly the greatest number are saturated, not bright; so many of 0 in all
+# bands are missing, not in a shadow that was cut off there.
+_SATURATED, _BLANK = 0.005, 0.005
+# Rock, soil and plants: brighter in the near infrared than in all visible bands, not too dark. Red
+# is darker than blue on 3 % of such ground at nuuk, 0.1 % at athabasca, 3 % of surface_spectra.
+_GROUND, _ENOUGH_GROUND, _MOST_GROUND = 0.2, 0.01, 0.8
 # So many pixels darker than any surface are more than shadow that was corrected too far.
 _MANY_DARK = 0.02
 
@@ -132,7 +138,7 @@ def examine(
         trained: for a prediction, what the values are held against.
         stated: which of "scale", "offset" and "nodata" the user has stated for this very scene.
     """
-    values, whole = _sample(source)
+    values, whole = sample_values(source)
     name = f"{source.paths[0]}: " if source.paths else ""
     found = [Finding(WARNING, line) for line in source.warnings]
     found += [Finding(WARNING, name + line) for line in _examine_place(source.grid, trained)]
@@ -147,14 +153,26 @@ def examine(
         key = "`nodata` in `reflectance`" if trained is None else "--nodata"
         text = f"{name}no valid pixel; check {key} and the files"
         return [*found, Finding(ERROR if whole else WARNING, text)]
-    rule = _claimed(source)
+    rule = source.reflectance
     # Images that are no numbers in files have no scale or offset that could be mended.
     excused = rule is None or {"scale", "offset"} <= set(stated)
+    # Exports of masked pixels: 0 in all bands, which no tag marks.
+    zero = math.nan if rule is None else np.float32(rule.offset) / np.float32(rule.scale)
+    blank = (values == zero).all(axis=0)
+    if rule is not None and _BLANK < blank.mean() < 1:
+        mend = "set `nodata: 0` in `reflectance`" if trained is None else "give --nodata 0"
+        text = f"{name}{blank.mean():.1%} of the pixels hold 0 in all bands and count as measured; "
+        how = ERROR if not rule.can_be(0) and "nodata" not in stated else WARNING
+        found.append(Finding(how, f"{text}if they mark missing pixels, {mend}"))
+        if how == ERROR:
+            return found
+        values = values[:, ~blank]
     wrong = _examine_scale(source, values, rule or Reflectance(1), trained, stated)
     if wrong is not None:
         found.append(Finding(WARNING if excused else wrong.severity, name + wrong.message))
         if wrong.severity == ERROR:
             return found
+    found += [Finding(WARNING, name + line) for line in _examine_order(source.bands, values)]
     offset = check_offset(source, values)
     inherited = source.reflectance_source == "training" and "offset" not in stated
     if offset.ok is None and inherited and rule is not None and rule.scale == _SCALES[0]:
@@ -171,10 +189,6 @@ def examine(
             text = text.replace("state it in `reflectance`", f"give --offset {offset.fits:g}")
         found.append(Finding(ERROR if sure and not excused else WARNING, text))
     return found
-
-
-def _claimed(source: Source) -> Reflectance | None:
-    return source.reflectance if isinstance(source.reflectance, Reflectance) else None
 
 
 def heed(findings: Sequence[Finding]) -> list[str]:
@@ -227,7 +241,7 @@ def _examine_place(grid: Grid, trained: Trained | None) -> list[str]:
     if grid.crs is None:
         lines.append(
             "has no CRS: its maps will have no place on Earth, no outlines and no areas; give it "
-            "one (gdal_edit.py -a_srs EPSG:CODE)"
+            "one (gdal_edit.py -a_srs EPSG:CODE), or warp it by its RPCs (gdalwarp -rpc)"
         )
     ratio = grid.resolution / trained.resolution
     if max(ratio, 1 / ratio) > OTHER_RESOLUTION:
@@ -297,6 +311,19 @@ def _examine_scale(
     return None
 
 
+def _examine_order(bands: Sequence[str], values: np.ndarray) -> list[str]:
+    """Say where red and blue look exchanged, by the ground that is neither ice nor water."""
+    if set(BANDS) - set(bands):
+        return []
+    red, green, blue, nir = (values[bands.index(band)] for band in BANDS)
+    ground = (nir > np.maximum(np.maximum(red, green), blue)) & (red + blue > _GROUND)
+    part = (red < blue)[ground].mean() if ground.mean() > _ENOUGH_GROUND else np.float32(0)
+    return [
+        f"on {part:.0%} of the ground that is brightest in the near infrared, red is darker than "
+        f"blue: the two look exchanged; {REMEDY}"
+    ] * bool(part > _MOST_GROUND)
+
+
 def _statistics(bands: Sequence[str], trained: Trained | None) -> np.ndarray:
     """Return mean and std [2, band] of the training, where it is known."""
     if trained is None:
@@ -341,7 +368,7 @@ def check_offset(source: Source, values: np.ndarray | None = None) -> OffsetFind
         source: the image, on its own grid: warping evens out the darkest values.
         values: valid reflectance [band, pixel], where it is read already; None: as ``examine``.
     """
-    claimed = _claimed(source) or Reflectance()
+    claimed = source.reflectance or Reflectance()
     name = f"{source.paths[0]}: " if source.paths else ""
 
     def undecided(why: str) -> OffsetFinding:
@@ -352,7 +379,7 @@ def check_offset(source: Source, values: np.ndarray | None = None) -> OffsetFind
         return undecided(
             f": with a scale of {claimed.scale:g} these are not the numbers of a Sentinel-2 product"
         )
-    values = _sample(source)[0] if values is None else values
+    values = sample_values(source)[0] if values is None else values
     if values.shape[1] < 1000:
         return undecided(f" on {values.shape[1]} valid pixels")
     spread = float(np.ptp(np.percentile(values, (1, 99))))
@@ -430,27 +457,37 @@ def _remedy(fits: float | None) -> str:
     return f"offset {fits:g} fits ({why[times]}): state it in `reflectance`"
 
 
-def _sample(source: Source) -> tuple[np.ndarray, bool]:
-    """Return valid reflectance [band, pixel] of spread windows, and whether they are all."""
+def spread_windows(source: Source, side: int = _SIDE, limit: int = _WINDOWS) -> tuple[list, bool]:
+    """Return windows (row, col, height, width) spread over an image, and whether they are all.
+
+    Args:
+        source: the image.
+        side: of a window in pixels, at most.
+        limit: number of windows, at most.
+    """
     height, width = source.grid.shape
     if emptiness(source) > SPARSE:
-        chosen = np.linspace(0, len(source.tiles) - 1, min(len(source.tiles), _WINDOWS)).round()
-        windows = [source.tiles[int(place)] for place in chosen]
-        whole = len(windows) == len(source.tiles)
+        chosen = np.linspace(0, len(source.tiles) - 1, min(len(source.tiles), limit)).round()
+        found = [source.tiles[int(place)] for place in chosen]
+        whole = len(found) == len(source.tiles)
     else:
-        rows, cols = range(0, height, _SIDE), range(0, width, _SIDE)
+        rows, cols = range(0, height, side), range(0, width, side)
         # Spread both ways, and never across the blocks of 512 or 1024 px that files decode whole.
-        down = min(len(rows), max(1, round((_WINDOWS * len(rows) / len(cols)) ** 0.5)))
-        across = min(len(cols), max(1, _WINDOWS // down))
-        windows = [
+        down = min(len(rows), max(1, round((limit * len(rows) / len(cols)) ** 0.5)))
+        across = min(len(cols), max(1, limit // down))
+        found = [
             (rows[round(i)], cols[round(j)], height - rows[round(i)], width - cols[round(j)])
             for i in np.linspace(0, len(rows) - 1, down)
             for j in np.linspace(0, len(cols) - 1, across)
         ]
-        whole = len(windows) == len(rows) * len(cols)
+        whole = len(found) == len(rows) * len(cols)
+    return [(row, col, min(rest, side), min(wide, side)) for row, col, rest, wide in found], whole
+
+
+def sample_values(source: Source) -> tuple[np.ndarray, bool]:
+    """Return valid reflectance [band, pixel] of spread windows, and whether they are all."""
+    windows, whole = spread_windows(source)
     step = 1 + len(windows) * _SIDE**2 // _ENOUGH
-    found = []
-    for row, col, rest, wide in windows:
-        image = source.read(row, col, min(rest, _SIDE), min(wide, _SIDE))
-        found.append(image.reflectance[:, image.valid][:, ::step])
+    images = (source.read(*window) for window in windows)
+    found = [image.reflectance[:, image.valid][:, ::step] for image in images]
     return np.ascontiguousarray(np.concatenate(found, axis=1)), whole

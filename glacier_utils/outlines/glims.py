@@ -193,14 +193,8 @@ def _geographic(drawn: Sequence[shapely.Geometry], crs: pyproj.CRS) -> np.ndarra
 
 def _perimeters_m(shapes: gpd.GeoSeries) -> np.ndarray:
     """Return the length of all rings of each shape on the ellipsoid."""
-    points, owner = shapely.get_coordinates(
-        shapes.to_crs("EPSG:4326").to_numpy(), return_index=True
-    )
-    rings = shapely.get_rings(shapes.to_numpy())
-    same = np.diff(np.repeat(np.arange(len(rings)), shapely.get_num_coordinates(rings))) == 0
-    lon, lat = points.T
-    steps = pyproj.Geod(ellps="WGS84").inv(lon[:-1], lat[:-1], lon[1:], lat[1:])[2]
-    return np.bincount(owner[1:][same], np.asarray(steps)[same], minlength=len(shapes))
+    rings = shapes.to_crs("EPSG:4326").boundary
+    return rings.map(pyproj.Geod(ellps="WGS84").geometry_length).to_numpy(float)
 
 
 def _days(polygons: gpd.GeoDataFrame, source_date: str | None) -> np.ndarray:

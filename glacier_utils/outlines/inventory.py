@@ -8,10 +8,12 @@ must still escape it for the format printed to.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -28,6 +30,8 @@ from glacier_utils.outlines.reading import (
     report_line,
     text_column,
 )
+from glacier_utils.raster.grid import Grid
+from glacier_utils.raster.io import crs_name
 
 KINDS = {"glac_bound": "glacier", "intrnl_rock": "internal_rock"}
 # Column names in order of preference, lower case: GLIMS, RGI 7, RGI 6, anything.
@@ -36,13 +40,16 @@ _ANALYSIS = ("anlys_id", "analysis_id")
 _DATE = ("src_date", "bgndate", "source_date", "image_date", "img_date", "acq_date", "date", "year")
 _NAME = ("glac_name", "name")
 _UNCERTAINTY = ("loc_unc_x", "loc_unc_y", "uncertainty_m")
-_KIND = ("line_type", "kind")
+# GLIMS, the package's own, OpenStreetMap, land cover.
+_KIND = ("line_type", "kind", "natural", "landcover", "class", "type")
+_ICE = re.compile(r"^(glaciers?|ice ?caps?)\b(?! lake).*")
 # GLIMS db_area and RGI 7 area_km2 are km2; `area` is km2 in RGI 6, km2 or m2 in GLIMS files.
 _STATED = ("db_area", "area_km2", "area")
 _KNOWN = (*_GLACIER, *_ANALYSIS, *_DATE, *_NAME, *_UNCERTAINTY, *_KIND, *_STATED)
 # As people write days: 24.08.2023, 8/24/2023.
 _DAY = re.compile(r"(\d\d?)([./-])(\d\d?)\2(\d{4}|\d\d)(?!\d)")
 EQUAL_AREA = "EPSG:6933"
+_NEAR_DEGREES = 0.5  # an inventory that ends within this is of the same region
 RULES = ("nearest", "before", "latest")
 # Ten pixels of 10 m: less is where two analysts drew one divide.
 SLIVER_KM2 = 0.001
@@ -126,40 +133,33 @@ def area_deviations(table: gpd.GeoDataFrame, limit: float = 0.05) -> pd.DataFram
         limit: largest deviation that is not listed, as a fraction of the stated area.
 
     Returns:
-        glacier_id, analysis_id, name, area_km2, stated_km2, deviation (computed / stated - 1) and
-        basis ("without rock" or "with rock", the reading that comes nearest), the largest deviation
-        first. ``.attrs["report"]`` is a list of one line, empty if nothing deviates.
+        glacier_id and deviation (computed / stated - 1) by the reading that comes nearest, the
+        largest first. ``.attrs["report"]`` is a list of one line, empty if nothing deviates.
     """
-    columns = ["glacier_id", "analysis_id", "name", "area_km2", "stated_km2", "deviation", "basis"]
     ice = table[table.kind == "glacier"]
     net = areas_km2(without_rock(table))
     ice = ice.assign(_net=net, _whole=True)
     if "bounds" in table.attrs:
         ice["_whole"] = ice.within(shapely.box(*table.attrs["bounds"]))
     rows, compared = [], 0
-    for (glacier, analysis), group in ice.groupby(["glacier_id", "analysis_id"], sort=True):
+    for (glacier, _), group in ice.groupby(["glacier_id", "analysis_id"], sort=True):
         stated = group.stated_km2.dropna()
         if stated.empty or not group._whole.all():
             continue
         compared += 1
         numbers = {stated.sum()} | ({stated.iloc[0]} if np.ptp(stated) == 0 else set())
-        computed = [("without rock", group._net.sum()), ("with rock", group.area_km2.sum())]
-        basis, area, number = min(
-            ((basis, area, number) for basis, area in computed for number in sorted(numbers)),
-            key=lambda reading: abs(reading[1] / reading[2] - 1),
+        computed = group._net.sum(), group.area_km2.sum()
+        area, number = min(
+            itertools.product(computed, sorted(numbers)), key=lambda one: abs(one[0] / one[1] - 1)
         )
         if abs(area / number - 1) > limit:
-            name = group.name.iloc[0]
-            rows.append((glacier, analysis, name, area, number, area / number - 1, basis))
-    result = pd.DataFrame(rows, columns=columns)
+            text = f"{glacier} {area:.4g} instead of {number:.4g} km2"
+            rows.append((glacier, area / number - 1, text))
+    result = pd.DataFrame(rows, columns=["glacier_id", "deviation", "_text"])
     result = result.sort_values("deviation", key=np.abs, ascending=False, kind="stable")
-    result = result.reset_index(drop=True)
-    examples = ", ".join(
-        f"{row.glacier_id} {row.area_km2:.4g} instead of {row.stated_km2:.4g} km2"
-        for row in result.head(3).itertuples()
-    )
-    said = f"area not as stated, by more than {100 * limit:g} %: {len(result)} of {compared}"
-    result.attrs["report"] = [f"{said} ({examples})"] if len(result) else []
+    result.attrs["report"] = report = list[str]()
+    said = f"area not as stated, by more than {100 * limit:g} %, {len(result)} of {compared}"
+    report_line(report, said, result["_text"], 3)
     return result
 
 
@@ -214,12 +214,14 @@ def areas_km2(geometry: gpd.GeoSeries) -> np.ndarray:
 def _keep_kinds(frame: gpd.GeoDataFrame, report: list[str]) -> gpd.GeoDataFrame:
     """Add ``_kind``; leave out line types that are neither ice nor rock inside it."""
     known = {**KINDS, **{kind: kind for kind in KINDS.values()}, "": "glacier"}
-    types = text_column(frame, _KIND).str.lower()
-    if _KIND[0] not in frame and not types.isin([*KINDS.values(), *KINDS]).any():
-        types[:] = ""  # a column of that name that tells something else
+    texts = {name: text_column(frame, [name]).str.lower() for name in _KIND if name in frame}
+    texts = {name: text.str.replace(_ICE, "glacier", regex=True) for name, text in texts.items()}
+    # A column of such a name may tell something else.
+    means = [n for n, text in texts.items() if n == _KIND[0] or text.isin([*known][:-1]).any()]
+    types = texts[means[0]] if means else pd.Series("", index=frame.index)
     kinds = types.map(known)
     for other, count in types[kinds.isna()].value_counts().sort_index().items():
-        report.append(f"left out, line type {other}: {count}")
+        report.append(f"left out, {means[0].replace('_', ' ')} {other}: {count}")
     return frame.assign(_kind=kinds)[kinds.notna()]
 
 
@@ -327,7 +329,8 @@ def select_analyses(
         raise GlacierError(f"rule {rule!r} for choosing analyses: {did_you_mean(rule, RULES)}")
     day = image_day(date)
     ice = outlines[outlines.kind == "glacier"]
-    analyses = ice.groupby(["glacier_id", "analysis_id"], as_index=False)["source_date"].max()
+    by = ice.groupby(["glacier_id", "analysis_id"])
+    analyses = by["source_date"].max().reset_index()
     age = (day - analyses.source_date).dt.days.astype(float)
     if rule == "before":
         analyses, age = analyses[~(age < 0)], age[~(age < 0)]
@@ -344,8 +347,28 @@ def select_analyses(
     dropped = ice.glacier_id.nunique() - best.shape[0]
     if dropped:
         report.append(f"left out, no analysis before {date}: {dropped} glaciers")
+    # Others that another rule, or a person, might have taken.
+    pairs = analyses.assign(_rank=rank).merge(best, on="glacier_id", suffixes=("", "_best"))
+    pairs = pairs[pairs.analysis_id != pairs.analysis_id_best]
+    tie = pairs[pairs["_rank"] == pairs["_rank_best"]]
+    what = "several analyses of one date, or of none, of which the last number is taken"
+    who = tie.glacier_id + " (" + tie.analysis_id_best + ", not " + tie.analysis_id + ")"
+    report_line(report, what, who)
+    keys = pairs[["glacier_id", "analysis_id", "analysis_id_best"]].to_numpy()
+    shapes, rows = ice.geometry.to_numpy(), by.indices
+    apart = [_are_apart(shapes[rows[id_, own]], shapes[rows[id_, one]]) for id_, own, one in keys]
+    what = "left out for another date, though elsewhere (has each glacier its own identifier?)"
+    report_line(report, what, pairs.analysis_id[apart])
     result.attrs = {**outlines.attrs, "report": report}
     return result
+
+
+def _are_apart(one: np.ndarray, other: np.ndarray) -> bool:
+    """Say whether outlines are no two of one glacier: neither has the middle of the other in it."""
+    return not any(
+        shapely.contains(outer[:, None], shapely.point_on_surface(inner)).any()
+        for outer, inner in ((one, other), (other, one))
+    )
 
 
 def resolve_overlaps(
@@ -412,3 +435,62 @@ def resolve_overlaps(
     table = table[~pd.Index(_analyses(table)).isin(lost)].reset_index(drop=True)
     table.attrs = {**outlines.attrs, "report": report}
     return table
+
+
+def why_none(path: str | Path, layer: str | None, grid: Grid) -> tuple[bool, str]:
+    """Say whether it is wrong that no outline touches an image, and why none does.
+
+    A place without glaciers is not; a mistake of coordinates is. Swapped axes and signs, and the
+    other hemisphere of the image's UTM zone, are tried.
+    """
+    outlines = read_outlines(path, layer=layer)
+    if not len(outlines):
+        why = "; ".join(outlines.attrs["report"])
+        return True, f"{path}: holds no polygon at all{why and f' ({why})'}; download it again"
+    there = shapely.box(*outlines.to_crs("EPSG:4326").total_bounds)
+    here = _geographic(grid.box, grid.crs)
+    if there.distance(here) < _NEAR_DEGREES:
+        return False, (
+            f"no outline of {path} touches the area: it counts as free of ice; if it is not, "
+            "take an inventory that covers it, or give a `coverage`"
+        )
+    west, south, east, north = there.bounds
+    hint = "take the outlines of this region"
+    if shapely.box(south, west, north, east).intersects(here):
+        hint = "its latitude and longitude look swapped: swap x and y of the outlines"
+    elif shapely.box(-east, south, -west, north).intersects(here):
+        hint = "east and west look mixed up: mend the sign of the longitudes"
+    elif shapely.box(west, -north, east, -south).intersects(here):
+        hint = "north and south look mixed up: mend the sign of the latitudes"
+    elif _geographic(grid.box, _other_hemisphere(grid.crs)).intersects(there):
+        hint = (
+            f"the image's CRS ({crs_name(grid)}) looks like the wrong hemisphere: set it to "
+            f"{_other_hemisphere(grid.crs).to_string()} (gdal_edit.py -a_srs)"
+        )
+    return True, (
+        f"{path}: its outlines lie at {_place(there)}, no outline touches the image at "
+        f"{_place(here)}; {hint}"
+    )
+
+
+def _geographic(box: shapely.Polygon, crs: CRS | None) -> shapely.Polygon:
+    if crs is None:
+        return shapely.Polygon()
+    series = gpd.GeoSeries([box.segmentize(box.length / 40)], crs=crs)
+    return shapely.box(*series.to_crs("EPSG:4326").total_bounds)
+
+
+def _other_hemisphere(crs: CRS) -> Any:
+    """Return the CRS of the same UTM zone on the other side of the equator, None if not UTM."""
+    code = crs.to_epsg() or 0
+    zone = code % 100
+    if code // 100 not in (326, 327) or not 1 <= zone <= 60:
+        return None
+    return CRS.from_epsg((32700 if code // 100 == 326 else 32600) + zone)
+
+
+def _place(box: shapely.Polygon) -> str:
+    if not np.isfinite(box.bounds).all():
+        return "no place on Earth"
+    x, y = box.centroid.x, box.centroid.y
+    return f"{abs(y):.1f} {'N' if y >= 0 else 'S'} {abs(x):.1f} {'E' if x >= 0 else 'W'}"

@@ -35,7 +35,7 @@ from rasterio.windows import Window
 
 from glacier_utils.errors import GlacierError, plain
 from glacier_utils.files import release_pages
-from glacier_utils.raster.grid import Grid
+from glacier_utils.raster.grid import LATTICE_TOLERANCE, Grid
 from glacier_utils.raster.paths import gdal_name, is_virtual
 
 Place = tuple[int, int]
@@ -209,8 +209,8 @@ def _opened(path: Path, mode: str = "r", **profile: Any) -> Any:
         dataset = rasterio.open(gdal_name(path), mode, **profile)
     if mode == "r" and dataset.crs is None and dataset.gcps[0] and dataset.gcps[1]:
         return _laid_flat(path, dataset)
-    if mode == "r" and not dataset.count:  # an index of what other files hold
-        raise RasterioError("it has no bands of its own")
+    if mode == "r" and (dataset.subdatasets or not dataset.count):
+        raise RasterioError("it holds several images: export the one that is meant")
     return dataset
 
 
@@ -385,6 +385,10 @@ def read_header(path: Path, bands: int | None = None) -> Header:
             f"{path}: holds complex numbers ({about['dtype']}), which are no reflectance; export "
             "the image as uint16 or float32"
         )
+    # What programs compute leaves traces of a turn.
+    turn = abs(transform.b * height), abs(transform.d * width)
+    if max(turn) < LATTICE_TOLERANCE * abs(transform.a):
+        transform = Affine(transform.a, 0, transform.c, 0, transform.e, transform.f)
     georeferenced = transform != Affine.identity()
     if not georeferenced:
         bare = Grid(None, pixel_transform(0, 0, 1.0), height, width)

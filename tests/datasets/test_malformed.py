@@ -287,11 +287,6 @@ def oblong_pixels(box):
     box.again(path, transform=profile["transform"] @ Affine.scale(1, 2))
 
 
-def oblong_patches(box):
-    for path in box.patches:
-        box.again(path, lambda values: values[:, :20])
-
-
 def degrees(box):
     box.scene(crs="EPSG:4326", transform=Affine(1e-4, 0, -45.921, 0, -5e-5, 61.153))
 
@@ -760,7 +755,6 @@ WARNINGS = [
     (half_pixel_off, [f"{PATCH}1_c01.tif", "lie up to 0.50 px off", "gdalwarp -tap"]),
     (far_patch, [f"{PATCH}1_c01.tif", "off the other patches", "separate areas"]),
     (label_of_other_resolution, ["label.tif", "another grid than its image", "nearest neighbour"]),
-    (oblong_patches, [f"{PATCH}0_c00.tif", "is 32 x 20 px", "cut it again"]),
     (bow_tie, ["outlines.gpkg", "invalid rings mended", "G000009E61000N"]),
     (no_ice_here, ["outlines.gpkg", "free of ice", "`coverage`"]),
     (offset_of_wrong_sign, [f"{PATCH}0_c00.tif", "contradict offset 1000", "-1000"]),

@@ -130,12 +130,18 @@ class CloudyDataset(StubDataset):
 
 def recode(source, *, scl=None, ready=None, method="auto"):
     """What ``clouds.cloud_mask`` does with the stub's codes."""
-    assert (scl is not None) == (method == "scl") or ready is not None
-    if method == "ready":
-        return ready
-    lookup = np.zeros(256, np.uint8)
-    lookup[[8, 9, 3, 255]] = 1, 1, 2, 255
-    return StubMask(lookup[scl.array])
+    masks = {"ready": ready, "scl": scl, "none": StubMask(None)}
+    if method == "auto":
+        method = next(name for name, mask in masks.items() if mask is not None)
+    if masks[method] is None:
+        raise GlacierError(f"cloud method {method!r}: needs it")
+    lookup = np.arange(256, dtype=np.uint8)
+    if method == "scl":
+        lookup[:] = 0
+        lookup[[8, 9, 3, 255]] = 1, 1, 2, 255
+    mask = masks[method] if method == "none" else StubMask(lookup[masks[method].array])
+    mask.method = method
+    return mask
 
 
 @pytest.fixture
@@ -346,7 +352,7 @@ def test_a_mask_of_the_user_comes_first(cloudy, monkeypatch):
 
 
 def test_a_cloud_mask_that_is_not_there(cloudy):
-    with pytest.raises(GlacierError, match="stub, train, 2023-07: has no scene classification"):
+    with pytest.raises(GlacierError, match=r"2023-07: cloud method .scl.: needs"):
         build(cloudy, clouds="scl")
     with pytest.raises(GlacierError, match=r"clouds 'slc'.*did you mean 'scl'"):
         build(cloudy, clouds="slc")
