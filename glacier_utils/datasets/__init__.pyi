@@ -2,31 +2,10 @@ from .checks import check as check
 from .dataset import open_dataset as open_dataset
 from .exploration import SURFACES as SURFACES
 from .exploration import (
-    class_fractions as class_fractions,
-)
-from .exploration import (
-    domain_shift as domain_shift,
-)
-from .exploration import (
-    doubtful_windows as doubtful_windows,
-)
-from .exploration import (
     find_suspicious as find_suspicious,
 )
 from .exploration import (
-    label_age as label_age,
-)
-from .exploration import (
-    label_doubts as label_doubts,
-)
-from .exploration import (
-    repeated_analyses as repeated_analyses,
-)
-from .exploration import (
     sample_pixels as sample_pixels,
-)
-from .exploration import (
-    separability as separability,
 )
 from .exploration import (
     snow_fractions as snow_fractions,
@@ -36,9 +15,6 @@ from .exploration import (
 )
 from .exploration import (
     thumbnail_mask as thumbnail_mask,
-)
-from .exploration import (
-    tile_boxes as tile_boxes,
 )
 from .patches import area_dates as area_dates
 from .patches import build_patches as build_patches

@@ -11,11 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from glacier_utils.conventions import BANDS
-from glacier_utils.plotting.style import escape_math, graphs, legend_below, palette
+from glacier_utils.plotting.style import escape_math, graphs, palette
 
-CLASS_LINES = {"glacier": "#0072b2", "not glacier": "#d55e00"}
-BAND_ORDER = (*BANDS[2::-1], *BANDS[3:])  # by wavelength
 BESIDE: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "frameon": False}
 """Where a legend stands to the right of its axes."""
 _FAR_APART = 30  # largest over smallest loss
@@ -63,45 +60,6 @@ def interval_dots(
         )
     ax.set_yticks(range(len(rows)), [escape_math(name) for name in rows])
     ax.set_ylim(len(rows) - 0.5, -0.5)
-
-
-def band_histograms(pixels: pd.DataFrame, bands: Sequence[str]) -> Figure:
-    """Show the reflectance of each class and band, a row per area, a line style per date.
-
-    Args:
-        pixels: from `exploration.sample_pixels`: area, date, class and a column per band.
-        bands: the bands to show.
-
-    Returns:
-        The figure.
-    """
-    areas = list(dict.fromkeys(pixels["area"]))
-    styles = dict(zip(sorted(set(pixels["date"])), ("-", "--", ":", "-.") * 5, strict=False))
-    # Bands of another name come last.
-    ordered = sorted(bands, key=lambda band: (*BAND_ORDER, band).index(band))
-    places = [(area, band) for area in areas for band in ordered]
-    figure, axes = graphs(len(places), (2.7, 2.3), (1, 0.7), columns=len(ordered), sharex="col")
-    tops = {band: np.nanpercentile(pixels[band], 99.5) for band in ordered}
-    for ax, (area, band) in zip(axes, places, strict=True):
-        for name, colour in CLASS_LINES.items():
-            for date, style in styles.items():
-                chosen = pixels.query("area == @area and date == @date and `class` == @name")
-                if len(chosen) <= 20:
-                    continue
-                ax.hist(chosen[band], bins=60, range=(0, tops[band]), density=True, color=colour,
-                        histtype="step", linestyle=style, label=f"{name}, {date}")  # fmt: skip
-        ax.set_yticks([])
-        ax.spines["left"].set_visible(False)
-        if area == areas[0]:
-            ax.set_title(band, fontsize=10)
-        if band == ordered[0]:
-            ax.set_ylabel(f"{escape_math(area)}\ndensity", fontsize=9)
-        if area == areas[-1]:
-            ax.set_xlabel("reflectance", fontsize=9)
-    # A class may be too rare for a line in one area and not in another.
-    lines = {line.get_label(): line for ax in axes for line in ax.patches}
-    legend_below(figure, list(lines.values()), columns=4)
-    return figure
 
 
 def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:

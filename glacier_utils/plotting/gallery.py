@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -12,12 +11,10 @@ import torch
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from glacier_utils.conventions import UNKNOWN
 from glacier_utils.errors import GlacierError
 from glacier_utils.evaluation.error_analysis import windows
 from glacier_utils.metrics import outline
 from glacier_utils.plotting.style import (
-    CLASS_COLOURS,
     ERROR_COLOURS,
     OUTLINE_COLOUR,
     PAIR_CODES,
@@ -33,7 +30,6 @@ from glacier_utils.plotting.style import (
 from glacier_utils.raster.grid import Image
 from glacier_utils.training.augmentation import OPERATIONS, SOMETIMES, augment, operations
 
-_MOST_DROPPED = 12
 _MOST_DISAGREEMENTS = 12
 _GAP = 0.12  # between patches taken apart, as a part of a patch
 _RECIPES = (*OPERATIONS, "strong")
@@ -80,43 +76,6 @@ def patch_gallery(
     if note:
         figure.suptitle(escape_math(note), fontsize=9)
     return figure
-
-
-def dropped_patches(
-    index: pd.DataFrame, images: np.ndarray, labels: np.ndarray, bands: Sequence[str]
-) -> Figure:
-    """Show up to twelve patches that are dropped, or that a user's override kept, with the reason.
-
-    Every kind of reason has its turn before one comes twice.
-
-    Args:
-        index: of a patch store, with area, date, row, col, split, reason.
-        images: of the store, [n, band, row, col]; only what is shown is read.
-        labels: of the store, [n, row, col].
-        bands: names of the images' bands.
-
-    Returns:
-        The figure.
-    """
-    reasons = index["reason"].fillna("").astype(str)
-    shown = (index["split"] == "dropped") | reasons.str.startswith("kept by override")
-    # "unknown 83 % > 50 %" and "dropped by override: fog" are of the kinds before the particulars.
-    kinds = reasons[shown].str.extract(r"^([^\d:]*)", expand=False)
-    turn = kinds.groupby(kinds).cumcount().sort_values(kind="stable")
-    positions = index.index.get_indexer(turn.index[:_MOST_DROPPED])
-    titles = [
-        f"{row.area} {row.date}\nrow {row.row}, col {row.col}\n{textwrap.fill(row.reason, 26)}"
-        for row in index.iloc[positions].itertuples()
-    ]
-    return patch_gallery(
-        pictures([images[position] for position in positions], bands),
-        titles,
-        codes=[labels[position] for position in positions],
-        colours=CLASS_COLOURS,
-        values=(0, 1, UNKNOWN),
-        columns=4,
-        note=f"{len(positions)} of {int(shown.sum())} patches dropped, or kept by an override",
-    )
 
 
 def disagreement_gallery(

@@ -25,8 +25,6 @@ from glacier_utils import metrics
 from glacier_utils.conventions import UNKNOWN
 from glacier_utils.errors import GlacierError
 from glacier_utils.plotting.style import (
-    BANDS_FALSE,
-    BANDS_TRUE,
     CHANGE_COLOURS,
     CLASS_COLOURS,
     ERROR_COLOURS,
@@ -34,24 +32,13 @@ from glacier_utils.plotting.style import (
     PAIR_CODES,
     class_legend,
     coloured,
-    composite,
     error_codes,
     escape_math,
-    palette,
     panels,
-    shared_limits,
 )
-from glacier_utils.raster.grid import Image
 
 Bounds = tuple[float, float, float, float]
 
-SPLIT_COLOURS = {
-    "train": "#0072b2",
-    "validation": "#e69f00",
-    "buffer": "#cccccc",
-    "test": "#009e73",
-    "dropped": "#000000",
-}
 KIND_COLOURS = {
     "one-to-one": "#0072b2",
     "merged": "#e69f00",
@@ -125,31 +112,6 @@ def scenes(
     return figure
 
 
-def area_scenes(
-    views: Mapping[str, Image], area: str, outlines: gpd.GeoDataFrame | None = None
-) -> Figure:
-    """Show an area in true and in false colour, a row per date, all with one stretch.
-
-    Args:
-        views: date -> image, for example from `exploration.thumbnail`.
-        area: its name, for the titles.
-        outlines: drawn on top, in the images' CRS.
-
-    Returns:
-        The figure.
-    """
-    limits = shared_limits([image.reflectance for image in views.values()])
-    pictures, bounds = {}, {}
-    for date, image in views.items():
-        for name, shown in (("true colour", BANDS_TRUE), ("false colour", BANDS_FALSE)):
-            title = f"{area}, {date}, {name}"
-            bounds[title] = image.grid.bounds
-            pictures[title] = composite(
-                image.reflectance, image.bands, shown, valid=image.valid, limits=limits
-            )
-    return scenes(pictures, bounds, outlines=outlines)
-
-
 def code_maps(
     maps: Mapping[str, np.ndarray],
     bounds: Bounds | Mapping[str, Bounds],
@@ -174,11 +136,6 @@ def code_maps(
         map_axes(ax, title)
     class_legend(figure, colours)
     return figure
-
-
-def label_maps(maps: Mapping[str, np.ndarray], bounds: Bounds | Mapping[str, Bounds]) -> Figure:
-    """Show label maps of 0, 1, 255; arguments as `code_maps`."""
-    return code_maps(maps, bounds, CLASS_COLOURS, (0, 1, UNKNOWN))
 
 
 def error_maps(
@@ -224,73 +181,6 @@ def probability_maps(
         drawn = ax.imshow(maps[title], cmap=colours, clim=limits, extent=extent)
         map_axes(ax, title)
     figure.colorbar(drawn, ax=[ax for ax, *_ in axes], label=label, shrink=0.7)
-    return figure
-
-
-def split_map(index: gpd.GeoDataFrame, pictures: Mapping[str, tuple[np.ndarray, Bounds]]) -> Figure:
-    """Show where each part of the split lies, over a picture of each area.
-
-    Args:
-        index: the patch store's index, one date of it.
-        pictures: area -> (picture [row, col, 3], bounds in m).
-
-    Returns:
-        The figure.
-    """
-    figure, axes = panels(len(pictures), (5.2, 5.15), columns=2)
-    for ax, (area, (picture, bounds)) in zip(axes, pictures.items(), strict=True):
-        ax.imshow(picture, extent=extent_km(bounds))
-        own = index[index["area"] == area]
-        for split, rows in own.groupby("split"):
-            boxes, colour = _in_km(rows), SPLIT_COLOURS[split]
-            boxes.plot(ax=ax, facecolor=colour, alpha=0.35, aspect=None)
-            boxes.boundary.plot(ax=ax, color=colour, linewidth=1.0, aspect=None)
-        counts = own["split"].value_counts()
-        text = ", ".join(f"{n} {name}" for name, n in counts.items())
-        map_axes(ax, f"{area}: {text}")
-    present = {name: c for name, c in SPLIT_COLOURS.items() if name in set(index["split"])}
-    class_legend(figure, present)
-    return figure
-
-
-def area_overview(
-    tiles: Mapping[str, gpd.GeoDataFrame], outlines: gpd.GeoDataFrame | None = None
-) -> Figure:
-    """Show where the areas and their patches lie, in one map.
-
-    Args:
-        tiles: area -> patch boxes in a CRS in metres; all are drawn in that of the first.
-        outlines: glaciers, in any CRS.
-
-    Returns:
-        The figure.
-    """
-    figure, ax = plt.subplots(figsize=(9, 5), layout="constrained")
-    colours = palette(list(tiles))
-    crs = next(iter(tiles.values())).crs
-    if outlines is not None:
-        if crs is not None:
-            outlines = outlines.to_crs(crs)
-        glaciers = outlines[outlines["kind"] == "glacier"] if "kind" in outlines else outlines
-        _in_km(glaciers).plot(ax=ax, color=CLASS_COLOURS["glacier"], aspect=None)
-    for area, boxes in tiles.items():
-        placed = _in_km(boxes if boxes.crs is None or crs is None else boxes.to_crs(crs))
-        placed.boundary.plot(ax=ax, color=colours[area], linewidth=0.7, aspect=None)
-        xmin, _, _, ymax = placed.total_bounds
-        ax.annotate(
-            f"{escape_math(area)} ({len(boxes)} patches)",
-            (xmin, ymax),
-            xytext=(0, 4),
-            textcoords="offset points",
-            color=colours[area],
-            weight="bold",
-            # Outlines may go on beyond the patches, under the name.
-            path_effects=[patheffects.withStroke(linewidth=3, foreground="white")],
-        )
-    ax.margins(0.08)
-    map_axes(ax)
-    if outlines is not None:
-        class_legend(figure, {"glacier outlines": CLASS_COLOURS["glacier"]})
     return figure
 
 

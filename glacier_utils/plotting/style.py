@@ -49,7 +49,6 @@ OUTLINE_COLOUR = "#f0e442"
 # Okabe & Ito (2008): eight colours that stay apart for readers with any common colour blindness.
 OKABE_ITO = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442", "#000000")
 BANDS_TRUE = ("red", "green", "blue")
-BANDS_FALSE = ("nir", "red", "green")
 
 
 def palette(names: Sequence[Any]) -> dict[Any, str]:

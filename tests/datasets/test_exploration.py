@@ -1,8 +1,7 @@
-"""Looking at a dataset: thumbnails, pixels, fractions, the shift between groups, suspicious ice."""
+"""Looking at a dataset: thumbnails, pixels, snow, suspicious ice."""
 
 from __future__ import annotations
 
-import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
@@ -61,13 +60,6 @@ def image(values: np.ndarray, *, left: float = 0.0, valid=None) -> Image:
     grid = Grid(CRS.from_epsg(32623), Affine(10, 0, left, 0, -10, 0), *values.shape[1:])
     valid = np.ones(values.shape[1:], bool) if valid is None else valid
     return Image(values.astype(np.float32), valid, BANDS, grid)
-
-
-def pixels(values: dict[str, list[float]], *, windows: int = 1) -> pd.DataFrame:
-    """Pixels of one band ``red``: class -> values, spread over windows."""
-    rows = [(name, value) for name, numbers in values.items() for value in numbers]
-    table = pd.DataFrame(rows, columns=["class", "red"])
-    return table.assign(window=np.arange(len(table)) % windows)
 
 
 # ---- thumbnails
@@ -164,187 +156,18 @@ def test_sample_takes_the_files_of_a_folder_of_patches_as_windows(make_dataset):
 # ---- fractions
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.integers(1, 30), st.integers(1, 30), st.integers(0, 1000))
-def test_class_fractions_are_counted_and_add_up_to_one(height, width, seed):
-    generator = np.random.default_rng(seed)
-    codes = generator.choice([0, 1, 255], (height, width))
-    valid = generator.random((height, width)) > 0.3
-    found = exploration.class_fractions(
-        Data(np.zeros((height, width), int), codes, valid=valid), "a", "d"
-    )
-    assert list(found) == ["glacier", "not glacier", "unknown"]
-    assert sum(found.values()) == pytest.approx(1)
-    assert found["glacier"] == pytest.approx(((codes == 1) & valid).mean())
-    assert found["unknown"] == pytest.approx(((codes == 255) | ~valid).mean())
-
-
-def test_whole_area_functions_read_beyond_the_first_strip():
+def test_snow_is_counted_beyond_the_first_strip():
     codes = np.zeros((1100, 4), np.uint8)
     codes[1050:] = 1
     surface = np.zeros((1100, 4), int)
     surface[1075:], surface[:11] = 2, 1  # snow on half of the glacier, ice outside
     data = Data(surface, codes)
-    assert exploration.class_fractions(data, "a", "d")["glacier"] == pytest.approx(50 / 1100)
     assert exploration.snow_fractions(data, "a", "d") == {"snow outside": 0.0, "snow inside": 0.5}
-    doubts = exploration.label_doubts(data, "a", "d")
-    assert doubts["glacier_km2"] == pytest.approx(50 * 4 * 1e-4)
-    assert doubts["glacier_not_icy"] == pytest.approx(0.5)
-    assert doubts["background_icy"] == pytest.approx(11 / 1050)
-    assert doubts["icy_unlabelled_km2"] == pytest.approx(11 * 4 * 1e-4)
 
 
 def test_fractions_of_what_is_not_there_are_nan():
     data = Data(np.zeros((8, 8), int), np.full((8, 8), 255))
     assert all(np.isnan(value) for value in exploration.snow_fractions(data, "a", "d").values())
-    doubts = exploration.label_doubts(data, "a", "d")
-    assert doubts["glacier_km2"] == 0
-    assert np.isnan(doubts["glacier_not_icy"])
-    assert np.isnan(doubts["background_icy"])
-
-
-# ---- the shift between two groups
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.floats(0, 1), min_size=2, max_size=30))
-def test_equal_groups_have_no_shift(values):
-    group = pixels({"glacier": values, "not glacier": values[::-1]})
-    shift = exploration.domain_shift(group, group, ["red"])
-    assert len(shift) == 2
-    assert (shift["difference"] == 0).all()
-    assert shift["wasserstein"].abs().max() < 1e-12
-    assert shift["standardised"].fillna(0).eq(0).all()
-
-
-def test_shift_by_hand():
-    one = pixels({"glacier": [0.1, 0.2, 0.3]})
-    other = pixels({"glacier": [0.4, 0.5, 0.6], "not glacier": [0.1, 0.2]})
-    shift = exploration.domain_shift(one, other, ["red"])
-    assert shift[["class", "band"]].to_numpy().tolist() == [["glacier", "red"]]
-    # Medians 0.2 and 0.5; both variances are 0.01.
-    row = shift.iloc[0]
-    assert row["difference"] == pytest.approx(0.3)
-    assert row["standardised"] == pytest.approx(3)
-    assert row["wasserstein"] == pytest.approx(0.3)
-
-
-def test_no_class_in_common_gives_an_empty_table():
-    shift = exploration.domain_shift(
-        pixels({"glacier": [0.1, 0.2]}), pixels({"not glacier": [0.1]}), ["red"]
-    )
-    assert shift.empty
-    assert list(shift.columns) == ["class", "band", "difference", "standardised", "wasserstein"]
-
-
-@pytest.mark.slow
-def test_separability_of_equal_and_of_distinct_groups():
-    generator = np.random.default_rng(0)
-
-    def group(shift):
-        values = {name: generator.normal(shift, 0.1, 300) for name in ("glacier", "not glacier")}
-        return pixels(values, windows=10)
-
-    alike = exploration.separability(group(0), group(0), ["red"])
-    apart = exploration.separability(group(0), group(2), ["red"])
-    assert set(alike.index) == {"glacier", "not glacier"}
-    assert alike.between(0.35, 0.65).all()
-    assert (apart > 0.99).all()
-
-
-def test_separability_needs_five_windows_of_a_class():
-    few = pixels({"glacier": [0.1] * 40}, windows=4)
-    assert exploration.separability(few, few, ["red"]).isna().all()
-
-
-# ---- where patches lie, and what is known of their labels
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.integers(1, 100), st.integers(1, 100), st.integers(1, 64))
-def test_tile_boxes_cover_the_frame_without_overlap(height, width, size):
-    source = Scene(np.ones((4, height, width)))
-    boxes = exploration.tile_boxes(source, size=size)
-    assert len(boxes) == -(-height // size) * -(-width // size)
-    assert boxes.area.sum() == pytest.approx(height * width * 100)
-    assert shapely.union_all(boxes.geometry.to_numpy()).equals(source.grid.box)
-    assert boxes.crs == "EPSG:32623"
-
-
-def test_tile_boxes_of_files_and_without_georeference(make_dataset):
-    data = open_dataset(make_dataset(patches=(2, 3), size=16))
-    source = data.source("train", "2023-08")
-    boxes = exploration.tile_boxes(source)
-    assert boxes[["row", "col"]].to_numpy().tolist() == [
-        [row, col] for row in (0, 16) for col in (0, 16, 32)
-    ]
-    assert (boxes.area == 160.0**2).all()
-    plain = Scene(np.ones((4, 10, 10)))
-    plain.grid = Grid(None, Affine(1, 0, 0, 0, -1, 0), 10, 10)
-    assert exploration.tile_boxes(plain, size=5).crs is None
-
-
-def test_label_age_from_the_outlines(make_dataset):
-    data = open_dataset(make_dataset(patches=(2, 3), size=16))
-    age = exploration.label_age(data, "train", "2023-08")
-    assert (age["area"], age["glaciers"], age["several_analyses"]) == ("train", 1, 0)
-    # From 15 August 2001 to the middle of August 2023.
-    assert age["youngest_years"] == age["oldest_years"] == pytest.approx(22, abs=0.01)
-
-
-def test_label_age_without_outlines():
-    class Ready:
-        def outlines(self, area, date=None):
-            return None
-
-    age = exploration.label_age(Ready(), "train", "2023-08")
-    assert age["glaciers"] == 0
-    assert np.isnan(age["youngest_years"])
-
-
-def test_repeated_analyses_are_one_row_each():
-    rows = [
-        # glacier, analysis, kind, date, area: G1 twice, once in two polygons; G2 once
-        ("G1", "1", "glacier", "2001-08-15", 2.0),
-        ("G1", "1", "glacier", "2001-08-15", 0.5),
-        ("G1", "1", "internal_rock", "2001-08-15", 0.1),
-        ("G1", "2", "glacier", "2015-08-15", 1.904),
-        ("G2", "3", "glacier", "2001-08-15", 4.0),
-    ]
-    columns = ["glacier_id", "analysis_id", "kind", "source_date", "area_km2"]
-    table = gpd.GeoDataFrame(pd.DataFrame(rows, columns=columns), geometry=[None] * 5)
-    table["source_date"], table["name"] = pd.to_datetime(table["source_date"]), "Sermeq"
-    chosen = table[table["analysis_id"].isin(["2", "3"])]
-    found = exploration.repeated_analyses(table, chosen)
-    assert found["analysis_id"].tolist() == ["1", "2"]
-    assert found["area_km2"].tolist() == [2.5, 1.9]
-    assert found["chosen"].tolist() == [False, True]
-    none = exploration.repeated_analyses(table[table["glacier_id"] == "G2"], chosen)
-    assert none.empty
-    assert "chosen" in none
-
-
-def test_doubtful_windows_are_the_worst_of_both_kinds():
-    codes, surface = np.zeros((32, 48), np.uint8), np.zeros((32, 48), int)
-    codes[:16, :16] = 1  # a labelled window of rock
-    codes[16:24, :16] = 1  # half a window
-    surface[16:, 32:] = 1  # a window of ice without label
-    found = exploration.doubtful_windows(Data(surface, codes), "a", "d", count=2, size=16)
-    assert [title for *_, title in found] == [
-        "labelled, not icy: 100 %",
-        "labelled, not icy: 50 %",
-        "icy, not labelled: 100 %",
-        "icy, not labelled: 0 %",
-    ]
-    picture, label, _ = found[2]
-    assert label.shape == picture.valid.shape == (16, 16)
-    np.testing.assert_allclose(picture.reflectance[:, 0, 0], ICE)
-
-
-def test_doubtful_windows_of_a_frame_that_is_no_multiple(make_dataset):
-    data = open_dataset(make_dataset(patches=(2, 3), size=16))
-    found = exploration.doubtful_windows(data, "train", "2023-08", count=1, size=20)
-    assert [label.shape for _, label, _ in found] == [(20, 20)] * 2
 
 
 # ---- ice that no outline covers

@@ -34,45 +34,6 @@ def test_dots_stand_on_their_lines_with_their_intervals():
     np.testing.assert_allclose(ends, [30, 60])
 
 
-def pixels(areas=("train", "test"), dates=("2023-07", "2023-08"), count=60) -> pd.DataFrame:
-    generator = np.random.default_rng(0)
-    parts = [
-        pd.DataFrame(generator.uniform(0.1, 0.6, (count, 4)), columns=BANDS).assign(
-            area=area, date=date, **{"class": name}
-        )
-        for area in areas
-        for date in dates
-        for name in ("glacier", "not glacier")
-    ]
-    return pd.concat(parts, ignore_index=True)
-
-
-@pytest.mark.parametrize("areas", [("train", "test"), (ODD,)])
-@pytest.mark.parametrize("dates", [("2023-08",), ("2023-07", "2023-08")])
-def test_band_histograms(areas, dates):
-    figure = drawn(charts.band_histograms(pixels(areas, dates), BANDS))
-    axes = np.reshape(figure.axes, (len(areas), 4))
-    # In the order of wavelength.
-    assert [ax.get_title() for ax in axes[0]] == ["blue", "green", "red", "nir"]
-    assert {ax.get_xlabel() for ax in axes[-1]} == {"reflectance"}
-    assert {len(ax.patches) for ax in figure.axes} == {2 * len(dates)}
-    assert set(legend(figure)) == {
-        f"{name}, {date}" for name in ("glacier", "not glacier") for date in dates
-    }
-
-
-def test_band_histograms_of_a_class_that_one_area_lacks():
-    table = pixels()
-    table = table[(table["area"] == "test") | (table["class"] == "not glacier")]
-    figure = drawn(charts.band_histograms(table, BANDS))
-    assert len(legend(figure)) == 4
-
-
-def test_band_histograms_of_too_few_pixels_for_a_line():
-    figure = drawn(charts.band_histograms(pixels(["train"], count=5), BANDS))
-    assert legend(figure) == []
-
-
 def history(steps: int = 3, iou=None) -> pd.DataFrame:
     step = np.arange(1, steps + 1)
     return pd.DataFrame(

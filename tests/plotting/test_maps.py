@@ -84,8 +84,9 @@ def test_outlines_may_be_missing_empty_or_plain(table):
 
 
 @pytest.mark.parametrize("values", [(255,), (0, 1, 255), (1,)])
-def test_label_maps(values):
-    figure = drawn(maps.label_maps({"test": codes(*values)}, BOUNDS))
+def test_code_maps(values):
+    found = maps.code_maps({"test": codes(*values)}, BOUNDS, style.CLASS_COLOURS, (0, 1, 255))
+    figure = drawn(found)
     (ax,) = shown(figure)
     assert_map(ax)
     assert legend(figure) == ["not glacier", "glacier", "unknown"]
@@ -117,33 +118,6 @@ def test_probability_maps_share_one_colour_bar(count):
 
 def test_probability_maps_without_a_known_pixel():
     drawn(maps.probability_maps({"test": np.full(SHAPE, np.nan)}, BOUNDS))
-
-
-def tiles(number: int = 6) -> gpd.GeoDataFrame:
-    boxes = [
-        shapely.box(500_000 + 100 * i, 6_799_900, 500_100 + 100 * i, 6_800_000)
-        for i in range(number)
-    ]
-    return gpd.GeoDataFrame({"area": "train"}, geometry=boxes, index=range(number),
-                            crs="EPSG:32623")  # fmt: skip
-
-
-def test_split_map_names_the_parts_that_are_there():
-    index = tiles().assign(split=["train"] * 3 + ["buffer", "validation", "validation"])
-    figure = drawn(maps.split_map(index, {"train": (random_picture(), BOUNDS)}))
-    (ax,) = shown(figure)
-    assert ax.get_title().startswith("train: 3 train")
-    assert "2 validation" in ax.get_title()
-    assert legend(figure) == ["train", "validation", "buffer"]
-
-
-@pytest.mark.parametrize("glaciers", [None, outlines()])
-def test_area_overview(glaciers):
-    east = tiles(2)
-    figure = drawn(maps.area_overview({"train": tiles(), "test": east}, glaciers))
-    (ax,) = shown(figure)
-    assert_map(ax)
-    assert [text.get_text() for text in ax.texts] == ["train (6 patches)", "test (2 patches)"]
 
 
 # Large maps
