@@ -10,7 +10,6 @@ from .comparison import clearly_better as clearly_better
 from .comparison import count_blocks as count_blocks
 from .comparison import first_area as first_area
 from .comparison import judge as judge
-from .comparison import measure_label_bias as measure_label_bias
 from .comparison import patches_to_test as patches_to_test
 from .comparison import predict_models as predict_models
 from .comparison import references as references
@@ -20,7 +19,7 @@ from .error_analysis import by_reason as by_reason
 from .error_analysis import causes as causes
 from .error_analysis import disagreements as disagreements
 from .label_bias import band_curve as band_curve
-from .per_glacier import by_size as by_size
+from .label_bias import labels_against_truth as labels_against_truth
 from .per_glacier import scores_per_glacier as scores_per_glacier
 from .seams import seam_profile as seam_profile
 from .seams import worst_seam as worst_seam

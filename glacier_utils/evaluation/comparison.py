@@ -24,7 +24,7 @@ from glacier_utils.datasets.dataset import Dataset
 from glacier_utils.datasets.splitting import CUT
 from glacier_utils.datasets.store import PatchStore
 from glacier_utils.errors import GlacierError
-from glacier_utils.evaluation import bootstrap, calibration, label_bias
+from glacier_utils.evaluation import bootstrap, calibration
 from glacier_utils.evaluation.per_glacier import Glaciers, burn_glaciers
 from glacier_utils.imagery.clouds import cloud_mask, unfit
 from glacier_utils.models.checkpoint import load_checkpoint
@@ -469,36 +469,3 @@ def calibrate(
     table = pd.concat(tables, ignore_index=True).assign(area=judged.area, date=judged.date)
     first = ["model", "area", "date", "reference", "stage", "temperature"]
     return table[[*first, *(name for name in table if name not in first)]], histograms
-
-
-@dataclass(frozen=True)
-class LabelBias:
-    """How far scores against the labels lie from scores against the truth.
-
-    Attributes:
-        table: of ``label_bias.labels_against_truth``.
-        sentences: the same in words.
-        own: IoU of the labels against the truth.
-    """
-
-    table: pd.DataFrame
-    sentences: tuple[str, ...]
-    own: float
-
-
-def measure_label_bias(judged: Judged, counts: Counts) -> LabelBias | None:
-    """Set each model's score against the labels beside that against the truth.
-
-    Args:
-        judged: the area.
-        counts: of ``Judged.own``.
-
-    Returns:
-        None where no truth is known.
-    """
-    if "truth" not in counts:
-        return None
-    table = label_bias.labels_against_truth(counts["labels"], counts["truth"])
-    own = metrics.count(judged.references["labels"], judged.references["truth"]).iou
-    survives = label_bias.ranking_survives(table, bootstrap.compare(counts["truth"]))
-    return LabelBias(table, (label_bias.headline(table, own), survives), own)

@@ -15,7 +15,6 @@ drew from snow that stays.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -232,28 +231,6 @@ def by_reason(table: pd.DataFrame) -> pd.DataFrame:
         right = table.assign(km2=table["map_right"] * table["km2"])
         found["map_right"] = right.groupby(["kind", "reason"])["km2"].sum() / found["km2"]
     return found.reset_index().sort_values(["kind", "km2"], ascending=False, ignore_index=True)
-
-
-def windows(
-    table: pd.DataFrame, arrays: Sequence[np.ndarray], size: int = 64
-) -> list[tuple[np.ndarray, ...]]:
-    """Cut a square of ``size`` pixels around each region of ``disagreements`` out of arrays.
-
-    Args:
-        table: with row and col; some rows of it.
-        arrays: of one scene, the last two axes row and col.
-        size: side of a square in px.
-
-    Returns:
-        One tuple per row, the parts of ``arrays`` in their order. Squares are moved so that they
-        lie in the frame; of a scene smaller than ``size`` all is given.
-    """
-    last = np.maximum(0, np.array(arrays[0].shape[-2:]) - size)
-    corners = (table[["row", "col"]].to_numpy() - size // 2).clip(0, last)
-    return [
-        tuple(array[..., row : row + size, col : col + size] for array in arrays)
-        for row, col in corners
-    ]
 
 
 def _cues(covers: np.ndarray) -> dict[str, float]:

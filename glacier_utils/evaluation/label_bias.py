@@ -11,7 +11,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from glacier_utils.evaluation import bootstrap
 from glacier_utils.metrics import SCORES, outcomes, score_table
@@ -88,61 +87,3 @@ def labels_against_truth(
         ranks = table[name].rank(ascending=False, method="min")
         table[f"rank_by_{name}"] = ranks.astype("Int64")
     return table
-
-
-def ranking_survives(table: pd.DataFrame, pairs: pd.DataFrame) -> str:
-    """Say whether models stand in the same order against labels and truth.
-
-    Args:
-        table: of ``labels_against_truth``.
-        pairs: of ``bootstrap.compare`` against the truth, which tells whether models that change
-            places can be told apart at all.
-
-    Returns:
-        A sentence or two, with Kendall's tau-b of the two scores (1 the same order, -1 the
-        reverse).
-    """
-    labels, truth = table["labels"].to_numpy(), table["truth"].to_numpy()
-    one, other = np.triu_indices(len(table), 1)
-    if not len(one):
-        return "One model alone has no ranking."
-    signs = np.sign(labels[one] - labels[other]) * np.sign(truth[one] - truth[other])
-    swapped = np.flatnonzero(signs < 0)
-    tau = float(stats.kendalltau(labels, truth).statistic)
-    numbers = f"{len(one) - len(swapped)} of {len(one)} pairs keep their order"
-    if math.isfinite(tau):
-        numbers += f", Kendall's tau {tau:.2f}"
-    names = table["model"].to_numpy()
-    best = names[labels.argmax()], names[truth.argmax()]
-    first = f"{best[0]} is first in both"
-    if best[0] != best[1]:
-        first = f"against the labels {best[0]} is first, against the truth {best[1]}"
-    if not len(swapped):
-        return f"The ranking against labels and truth is the same ({numbers}): {first}."
-    clear = {
-        frozenset((row.model, row.against))
-        for row in pairs.itertuples()
-        if row.verdict != bootstrap.SAME
-    }
-    apart = sum(frozenset((names[one[i]], names[other[i]])) in clear for i in swapped)
-    return (
-        f"The ranking against the labels is not quite that against the truth ({numbers}): "
-        f"{first}. Of the {len(swapped)} that change places, {apart or 'none'} can be told apart."
-    )
-
-
-def headline(table: pd.DataFrame, own: float) -> str:
-    """Say how far scores against the labels lie from scores against the truth.
-
-    Args:
-        table: of ``labels_against_truth``.
-        own: IoU of the labels themselves against the truth.
-    """
-    low, high = table["difference"].min(), table["difference"].max()
-    span = f"{low:+.3f}" if len(table) == 1 else f"{low:+.3f} to {high:+.3f}"
-    clear = (table["verdict"] != bootstrap.SAME).sum()
-    return (
-        f"Scores against the labels lie {span} in IoU from scores against the truth (truth minus "
-        f"labels); for {clear} of {len(table)} models the interval of the difference leaves out "
-        f"zero. The labels themselves reach {own:.2f} against the truth."
-    )

@@ -244,48 +244,6 @@ def size_class(area_km2: pd.Series) -> pd.Series:
     return pd.cut(area_km2.where(area_km2 > 0), bins, right=False, labels=list(SIZES))
 
 
-def by_size(table: pd.DataFrame) -> pd.DataFrame:
-    """Sum up ``scores_per_glacier`` by classes of size, the glaciers' area in the reference.
-
-    Args:
-        table: of ``scores_per_glacier``.
-
-    Returns:
-        One row per model, reference and class that has glaciers, and one of ``all``: size_class
-        (km2), glaciers, cut (how many of them are cut: their size is that of the part seen),
-        area_km2, predicted_km2, iou, f1, precision and recall of their pixels together,
-        iou_median, iou_low and iou_high (quartiles over glaciers), boundary_median_m (median over
-        glaciers), error_percent_median.
-    """
-    own = table[table["glacier_id"] != NONE].dropna(subset=["size_class"])
-    rows = []
-    for (reference, model), group in own.groupby(["reference", "model"], sort=False):
-        for name in [*SIZES, "all"]:
-            part = group if name == "all" else group[group["size_class"] == name]
-            if len(part):
-                keys = {"model": model, "reference": reference, "size_class": name}
-                rows.append(keys | _pooled(part))
-    return pd.DataFrame(rows)
-
-
-def _pooled(part: pd.DataFrame) -> dict[str, float]:
-    """Sum up the rows of some glaciers."""
-    sums = [int(part[name].sum()) for name in COUNTS]
-    low, middle, high = part["iou"].quantile([0.25, 0.5, 0.75])
-    return {
-        "glaciers": len(part),
-        "cut": int(part["cut"].sum()),
-        "area_km2": part["area_km2"].sum(),
-        "predicted_km2": part["predicted_km2"].sum(),
-        **{name: float(SCORES[name](*sums)) for name in ("iou", "f1", "precision", "recall")},
-        "iou_median": middle,
-        "iou_low": low,
-        "iou_high": high,
-        "boundary_median_m": part["boundary_median_m"].median(),
-        "error_percent_median": part["error_percent"].median(),
-    }
-
-
 def _unlisted(numbers: Sequence[int]) -> pd.DataFrame:
     """Return rows of the table for ice that no outline lists."""
     count = len(numbers)

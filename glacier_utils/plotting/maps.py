@@ -27,12 +27,11 @@ from glacier_utils.errors import GlacierError
 from glacier_utils.plotting.style import (
     CHANGE_COLOURS,
     CLASS_COLOURS,
-    ERROR_COLOURS,
+    HATCH,
     OUTLINE_COLOUR,
     PAIR_CODES,
     class_legend,
     coloured,
-    error_codes,
     escape_math,
     panels,
 )
@@ -59,6 +58,30 @@ def extent_km(bounds: Bounds) -> tuple[float, float, float, float]:
     """Turn bounds in metres into Matplotlib's extent (left, right, bottom, top) in km."""
     xmin, ymin, xmax, ymax = bounds
     return xmin / 1000, xmax / 1000, ymin / 1000, ymax / 1000
+
+
+def draw_edge(
+    ax: Axes,
+    mask: np.ndarray,
+    colour: str = OUTLINE_COLOUR,
+    *,
+    bounds: Bounds | None = None,
+    width: float = 1.4,
+) -> None:
+    """Draw where the glaciers of a mask end, over its picture; not where unknown ground begins.
+
+    Args:
+        ax: that shows the picture.
+        mask: uint8 [row, col]: 0, 1, 255.
+        colour: of the line, on a dark halo.
+        bounds: in m, where the axes are in km; None: they are in pixels.
+        width: of the line in points.
+    """
+    if (mask == 1).any() and (mask == 0).any():
+        where: dict[str, Any] = {"extent": extent_km(bounds), "origin": "upper"} if bounds else {}
+        known = np.ma.masked_where(mask == UNKNOWN, mask)
+        line = ax.contour(known, [0.5], colors=[colour], linewidths=width, **where)
+        line.set(path_effects=[_halo("black", 2.2 * width)])
 
 
 def map_axes(ax: Axes, title: str = "", *, labels: bool = True, size: float = 8) -> None:
@@ -132,20 +155,13 @@ def code_maps(
     figure, axes = _map_panels(maps, bounds)
     for ax, title, extent in axes:
         picture = coloured(maps[title], colours, values)
+        if "unknown" in colours:  # hatched, as in the legend: grey would be a class
+            ax.patch.set(hatch=HATCH, edgecolor="0.5")
+            picture = np.dstack([picture, maps[title] != UNKNOWN])
         ax.imshow(picture, interpolation="nearest", extent=extent)
         map_axes(ax, title)
-    class_legend(figure, colours)
+    class_legend(figure, colours, hatched=True)
     return figure
-
-
-def error_maps(
-    predictions: Mapping[str, np.ndarray],
-    labels: np.ndarray,
-    bounds: Bounds | Mapping[str, Bounds],
-) -> Figure:
-    """Show hits, misses and false alarms of masks against labels [row, col]; see `code_maps`."""
-    codes = {title: error_codes(mask, labels) for title, mask in predictions.items()}
-    return code_maps(codes, bounds, ERROR_COLOURS, PAIR_CODES)
 
 
 def change_maps(maps: Mapping[str, np.ndarray], bounds: Bounds | Mapping[str, Bounds]) -> Figure:

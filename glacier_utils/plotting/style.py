@@ -7,6 +7,7 @@ Class colours are the same everywhere and keep apart for readers with any common
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -46,14 +47,30 @@ CLOUD_COLOURS = {
 }
 """Colours of the codes 0, 1, 2, 255 of a cloud mask."""
 OUTLINE_COLOUR = "#f0e442"
+HATCH = "////"
+"""Of what is unknown on maps of classes."""
 # Okabe & Ito (2008): eight colours that stay apart for readers with any common colour blindness.
 OKABE_ITO = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442", "#000000")
+# The same in all notebooks; what ends in -both learned from both dates. Other models take what is
+# left of the eight colours.
+MODEL_COLOURS = {
+    "threshold": "#000000",
+    "random_forest": "#e69f00",
+    "gradient_boosting": "#d55e00",
+    "unet-resnet18": "#0072b2",
+    "glaciernet": "#009e73",
+    "unet-efficientnet-b4": "#cc79a7",
+    "-both": "#56b4e9",
+}
 BANDS_TRUE = ("red", "green", "blue")
 
 
 def palette(names: Sequence[Any]) -> dict[Any, str]:
-    """Give each name a colour, the same one wherever the names come in the same order."""
-    return {name: OKABE_ITO[i % len(OKABE_ITO)] for i, name in enumerate(names)}
+    """Give each name a colour: models their own, others the same wherever the order is the same."""
+    ends = {name: "-both" if str(name).endswith("-both") else name for name in names}
+    own = {name: MODEL_COLOURS[end] for name, end in ends.items() if end in MODEL_COLOURS}
+    free = cycle([c for c in OKABE_ITO if c not in own.values()] or OKABE_ITO)
+    return {name: own[name] if name in own else next(free) for name in names}
 
 
 def escape_math(text: object) -> str:
@@ -202,9 +219,20 @@ def legend_below(figure: Figure, handles: Sequence, columns: int | None = None) 
         )
 
 
-def class_legend(figure: Figure, colours: Mapping[str, str], more: Iterable[Line2D] = ()) -> None:
-    """Put one legend of classes below a figure, and of more that is drawn."""
-    classes = [Patch(facecolor=c, edgecolor="#555", label=name) for name, c in colours.items()]
+def class_legend(
+    figure: Figure,
+    colours: Mapping[str, str],
+    more: Iterable[Line2D] = (),
+    *,
+    hatched: bool = False,
+) -> None:
+    """Put one legend of classes below a figure, and of more that is drawn; ``hatched`` unknown."""
+    classes = [
+        Patch(facecolor="white", edgecolor="0.5", hatch=HATCH, label=name)
+        if hatched and name == "unknown"
+        else Patch(facecolor=colour, edgecolor="#555", label=name)
+        for name, colour in colours.items()
+    ]
     legend_below(figure, [*classes, *more])
 
 

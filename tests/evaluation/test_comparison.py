@@ -20,7 +20,7 @@ from glacier_utils.datasets.dataset import open_dataset
 from glacier_utils.datasets.patches import build_patches
 from glacier_utils.datasets.store import PatchStore
 from glacier_utils.errors import GlacierError
-from glacier_utils.evaluation import bootstrap, comparison
+from glacier_utils.evaluation import comparison
 from glacier_utils.evaluation.calibration import apply_temperature, fit_temperature, histogram
 from glacier_utils.models.checkpoint import Segmenter, save_checkpoint
 
@@ -331,25 +331,6 @@ def test_a_temperature_learned_on_validation_is_tried_on_the_area(judged):
     assert table["temperature"].iloc[1] == pytest.approx(2, rel=0.05)
     assert table["ece"].iloc[1] < table["ece"].iloc[0] / 2
     assert set(histograms["net"]) == {"before", "after"}
-
-
-def test_bias_is_told_only_where_the_truth_is_known(judged):
-    found, counts = judged[3], own_counts(judged)
-    assert comparison.measure_label_bias(found, counts) is None
-    truth = found.references["labels"].copy()
-    truth[60:64] = 0
-    known = comparison.Judged(**{**vars(found), "references": {**found.references, "truth": truth}})
-    against_truth = {
-        name: bootstrap.block_counts(mask, truth, found.grid, side_m=320.0)
-        for name, mask in found.maps.items()
-    }
-    tables = [table.assign(block="test:" + table["block"]) for table in against_truth.values()]
-    counts = counts | {"truth": dict(zip(against_truth, tables, strict=True))}
-    bias = comparison.measure_label_bias(known, counts)
-    assert bias.table["model"].tolist() == ["perfect", "half"]
-    ice = (found.references["labels"] == 1).sum()
-    assert bias.own == pytest.approx((truth == 1).sum() / ice)
-    assert "The labels themselves reach" in bias.sentences[0]
 
 
 def test_only_the_first_seed_has_outlines_measured():

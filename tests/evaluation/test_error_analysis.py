@@ -253,14 +253,3 @@ def test_every_region_is_listed_once(seed):
     np.testing.assert_allclose(table[list(error_analysis.CUES)].sum(axis=1), 1)
     kinds = np.where(mask[table["row"], table["col"]] == 1, "false alarm", "miss")
     assert table["kind"].tolist() == kinds.tolist()
-
-
-def test_windows_stay_in_the_frame():
-    scene = Scene().put(np.s_[0:12, 80:92], SNOW, mapped=1).put(np.s_[40:60, 60:80], SNOW, mapped=1)
-    table = scene.found()
-    arrays = (np.moveaxis(scene.pixels, -1, 0), scene.label, scene.map)
-    parts = error_analysis.windows(table, arrays, 40)
-    assert [part.shape for part in parts[0]] == [(4, 40, 40), (40, 40), (40, 40)]
-    np.testing.assert_array_equal(parts[0][2], scene.map[29:69, 49:89])
-    np.testing.assert_array_equal(parts[1][1], scene.label[0:40, 60:100])
-    assert error_analysis.windows(table, arrays, 500)[0][1].shape == (SIZE, SIZE)

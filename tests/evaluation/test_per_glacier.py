@@ -192,7 +192,6 @@ def test_no_glacier_at_all():
     table = per_glacier.scores_per_glacier({"m": mask(A)}, {"labels": empty}, GRID)
     assert table["glacier_id"].tolist() == ["none"]
     assert table["predicted_km2"].tolist() == pytest.approx([0.24])
-    assert per_glacier.by_size(table).empty
 
 
 seeds = st.integers(0, 2**16)
@@ -218,24 +217,3 @@ def test_classes_of_size():
     assert per_glacier.size_class(areas).astype(object).tolist() == [
         np.nan, "< 0.1", "0.1 to 1", "0.1 to 1", "1 to 5", "> 5", "> 5", np.nan,
     ]  # fmt: skip
-
-
-def test_sums_by_size():
-    rows = pd.DataFrame(
-        {
-            "model": "m", "reference": "labels", "glacier_id": ["a", "b", "c", "none"],
-            "area_km2": [0.05, 0.5, 0.7, 0.0], "predicted_km2": [0.06, 0.6, 0.6, 3.0],
-            "iou": [0.2, 0.5, 0.9, 0.0], "boundary_median_m": [30.0, 20.0, 10.0, 900.0],
-            "error_percent": [20.0, 20.0, -14.0, np.nan], "cut": [False, True, False, False],
-            "tp": [2, 10, 90, 0], "fp": [4, 5, 5, 300], "fn": [4, 5, 5, 0], "tn": 0,
-        }
-    )  # fmt: skip
-    rows["size_class"] = per_glacier.size_class(rows["area_km2"])
-    found = per_glacier.by_size(rows).set_index("size_class")
-    assert found.index.tolist() == ["< 0.1", "0.1 to 1", "all"]
-    assert found["glaciers"].tolist() == [1, 2, 3]
-    assert found["cut"].tolist() == [0, 1, 1]
-    assert found["iou"].tolist() == pytest.approx([2 / 10, 100 / 120, 102 / 130])
-    assert found["iou_median"].tolist() == pytest.approx([0.2, 0.7, 0.5])
-    assert found["boundary_median_m"].tolist() == [30.0, 15.0, 20.0]
-    assert found.loc["0.1 to 1", "predicted_km2"] == pytest.approx(1.2)

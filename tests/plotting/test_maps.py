@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import geopandas as gpd
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import shapely
@@ -92,12 +93,22 @@ def test_code_maps(values):
     assert legend(figure) == ["not glacier", "glacier", "unknown"]
 
 
-def test_error_maps():
-    masks = {"a": codes(0, 1), "b": codes(1)}
-    figure = drawn(maps.error_maps(masks, codes(0, 1, 255), BOUNDS))
-    assert [ax.get_title() for ax in shown(figure)] == ["a", "b"]
-    assert legend(figure) == list(style.ERROR_COLOURS)
-    drawn(maps.error_maps(masks, codes(255), {"a": BOUNDS, "b": BOUNDS}))
+def test_an_edge_ends_where_the_label_is_unknown():
+    figure, ax = plt.subplots()
+    mask = np.zeros((8, 8), np.uint8)
+    mask[:, 4:] = 1
+    mask[:4] = 255
+    maps.draw_edge(ax, mask)
+    maps.draw_edge(ax, np.ones((8, 8), np.uint8))  # has none
+    (line,) = ax.collections
+    (edge,) = line.get_paths()
+    assert edge.vertices[:, 0].tolist() == pytest.approx([3.5] * len(edge.vertices))
+    assert edge.vertices[:, 1].min() == 4
+    maps.draw_edge(ax, mask, bounds=(0, 0, 8000, 8000))
+    vertices = ax.collections[1].get_paths()[0].vertices
+    assert vertices[:, 0].tolist() == pytest.approx([4.0] * len(vertices))  # km
+    assert vertices[:, 1].max() == pytest.approx(3.5)
+    drawn(figure)
 
 
 def test_change_maps():

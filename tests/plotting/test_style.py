@@ -22,6 +22,13 @@ def test_colours_do_not_run_out():
     assert colours["0"] == colours["8"] != colours["1"]
 
 
+def test_a_model_has_its_colour_among_any_others():
+    alone, among = style.palette(["glaciernet"]), style.palette(["b", "glaciernet", "a-both"])
+    assert among["glaciernet"] == alone["glaciernet"] == style.MODEL_COLOURS["glaciernet"]
+    assert among["a-both"] == style.MODEL_COLOURS["-both"]
+    assert len(set(among.values())) == 3
+
+
 @pytest.mark.parametrize(("count", "shape"), [(1, (1, 1)), (3, (2, 2)), (4, (2, 2))])
 def test_panels_are_as_many_as_asked_for(count, shape):
     figure, axes = style.panels(count, (3, 2), (0.5, 1), columns=2)

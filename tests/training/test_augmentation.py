@@ -1,17 +1,11 @@
 """Augmentation: what each operation does and leaves alone."""
 
-import matplotlib.pyplot as plt
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matplotlib.colors import to_rgb
-from stubs import Store
 
 from glacier_utils.errors import GlacierError
-from glacier_utils.plotting.gallery import augmentation_gallery
-from glacier_utils.plotting.style import OUTLINE_COLOUR
 from glacier_utils.training.augmentation import (
     OPERATIONS,
     RECIPES,
@@ -280,34 +274,3 @@ def test_an_unknown_name_is_told_with_its_neighbour(recipe, near):
 
 
 # ---- figure
-
-
-def outlined(picture: np.ndarray) -> bool:
-    return bool((picture == np.float32(to_rgb(OUTLINE_COLOUR))).all(axis=2).any())
-
-
-@pytest.mark.usefixtures("offscreen")
-def test_the_gallery_has_a_row_an_image_and_a_column_an_operation():
-    store = Store(count=2, size=24)
-    figure = augmentation_gallery(store.images, store.labels, store.bands)
-    panels = [ax for ax in figure.axes if ax.images]
-    assert len(panels) == 2 * (2 + len(OPERATIONS))
-    titles = [ax.get_title().split("\n")[0] for ax in panels]
-    assert titles == ["original", *OPERATIONS, "strong"] * 2
-    original, shaded = (panels[titles.index(name)].images[0].get_array()
-                        for name in ("original", "shadow"))  # fmt: skip
-    assert outlined(original)
-    assert shaded.mean() < original.mean()
-    assert "without" in panels[titles.index("band_dropout")].get_title()
-    plt.close(figure)
-
-
-@pytest.mark.usefixtures("offscreen")
-def test_the_gallery_draws_no_outline_along_unknown_ground_and_none_for_nothing():
-    images, labels = patches(count=2, size=8)
-    labels[:] = 255
-    labels[1, 4:] = 1
-    figure = augmentation_gallery(images.numpy(), labels.numpy(), BANDS)
-    assert not any(outlined(ax.images[0].get_array()) for ax in figure.axes if ax.images)
-    with pytest.raises(GlacierError, match="no image"):
-        augmentation_gallery([], [], BANDS)
