@@ -39,8 +39,8 @@ def parser() -> argparse.ArgumentParser:
 
     add = command("sample", _sample, "make the synthetic sample with known truth")
     add("--name", default="sample", help="folder under data/ (default: sample)")
-    add("--seed", type=_seed, default=0, help="another seed, another landscape")
-    add("--areas", type=int, default=0, metavar="N",
+    add("--seed", type=_number, default=0, help="another seed, another landscape")
+    add("--areas", type=_number, default=0, metavar="N",
         help="further test landscapes, test2 and so on, for studies (default: 0)")  # fmt: skip
 
     add = command("fetch", _fetch, "make a dataset out of a Sentinel-2 catalogue")
@@ -150,7 +150,7 @@ def _close_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _seed(text: str) -> int:
+def _number(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 upwards")
     return int(text)

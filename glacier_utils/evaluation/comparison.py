@@ -29,7 +29,6 @@ from glacier_utils.evaluation.per_glacier import Glaciers, burn_glaciers
 from glacier_utils.imagery.clouds import cloud_mask, unfit
 from glacier_utils.models.checkpoint import load_checkpoint
 from glacier_utils.prediction.mapper import predict_patches
-from glacier_utils.prediction.postprocess import clean
 from glacier_utils.raster.grid import Grid, Image
 from glacier_utils.raster.mask import Mask
 
@@ -106,48 +105,21 @@ def predict_models(
     }
 
 
-def classify_models(
-    table: pd.DataFrame,
-    probabilities: Masks,
-    store: PatchStore,
-    positions: np.ndarray,
-    *,
-    post_process: bool = False,
-) -> dict[str, np.ndarray]:
-    """Apply each model's own threshold, and GlacierNet's clean-up rules where asked for.
-
-    The rules (``postprocess.clean``) work on each area as a whole, since a glacier that a patch
-    cuts is not a small one.
+def classify_models(table: pd.DataFrame, probabilities: Masks) -> dict[str, np.ndarray]:
+    """Apply each model's own threshold.
 
     Args:
         table: model and threshold.
         probabilities: model -> float32 [n, row, col].
-        store: of patches.
-        positions: patches in the store.
-        post_process: whether to clean.
 
     Returns:
         model -> uint8 [n, row, col]: 0, 1, 255 where not predicted.
-
-    Raises:
-        GlacierError: the rules are asked for, but nobody told the size of a pixel.
     """
     thresholds = table.set_index("model")["threshold"]
-    masks = {
+    return {
         name: metrics.classify(probability, thresholds[name])
         for name, probability in probabilities.items()
     }
-    for mask in masks.values() if post_process else ():
-        for own in _areas(store, positions):
-            whole, grid = assemble(mask[own], store, positions[own])
-            if not np.isfinite(grid.pixel_area_km2):
-                raise GlacierError(
-                    f"{store.folder}: the clean-up rules are in km2, but the images do not tell "
-                    "the size of a pixel; add `resolution` to dataset.yaml or leave post_process "
-                    "off"
-                )
-            mask[own] = cut(clean(whole, grid.pixel_area_km2), store, positions[own])
-    return masks
 
 
 def count_blocks(

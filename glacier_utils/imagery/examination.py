@@ -137,7 +137,7 @@ def examine(
     found = [Finding(WARNING, line) for line in source.warnings]
     found += [Finding(WARNING, name + line) for line in _examine_place(source.grid, trained)]
     found += _examine_frame(source, trained)
-    if "MSIL1C" in source.reflectance_source:
+    if any("MSIL1C" in name for name in (source.reflectance_source, *map(str, source.paths))):
         text = (
             "a Level-1C product, with reflectance at the top of the atmosphere; take Level-2A, or "
             "train and map with Level-1C alone"

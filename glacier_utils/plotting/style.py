@@ -81,7 +81,7 @@ def composite(
             valid pixels over the three bands together, so that the hue is kept.
 
     Returns:
-        float32 [row, col, 3] in 0..1, with a gamma of 1/1.4 that opens the shadows.
+        float32 [row, col, 3] in 0..1, with a gamma of 1/2 that opens the shadows.
 
     Raises:
         GlacierError: a band to show is missing.
@@ -98,7 +98,7 @@ def composite(
         known = picked[:, valid]
         limits = tuple(np.percentile(known, (1, 99))) if known.size else (0.0, 1.0)
     low, high = limits
-    scaled = np.clip((picked - low) / max(high - low, 1e-6), 0, 1) ** (1 / 1.4)
+    scaled = np.clip((picked - low) / max(high - low, 1e-6), 0, 1) ** 0.5
     scaled[:, ~valid] = 0.5
     return np.moveaxis(scaled, 0, -1).astype(np.float32)
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
+import copy
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +30,6 @@ PIXELS_AT_ONCE = 2**19
 ROWS_AT_ONCE, ROWS_CONVERTED = 128, 64
 WIDEST = 11_264
 _LARGEST_HALF = float(np.finfo(np.float16).max)
-_CELL = 32  # px of the image; means of cells are what neighbourhoods are made of
 _WHOLE = (1, (1, 1), [1, 1])  # output sizes of a pooling over the whole image
 
 
@@ -39,9 +37,13 @@ class Mapper:
     """One model, or several whose probabilities are averaged, made ready to map scenes.
 
     Batch normalisation is folded into the convolutions, and the passes run in the fastest number
-    format that the machine has, for networks of convolutions without conversions in between. Where
-    a network takes means over its whole image, they are taken over neighbourhoods of the size of
-    its training patches (``LocalPooling``), so that larger windows do not change what it sees.
+    format that the machine has, for networks of convolutions without conversions in between.
+
+    A network that takes means over its whole image, as squeeze and excitation does (Hu et al. 2018,
+    CVPR), has learned the means of patches; a larger window is a landscape, with other means. On
+    the sample a U-Net with an EfficientNet-B4 kept an IoU of 0.80 in windows of its patches' 128 px
+    and fell to 0.59 in windows of 512 px, also with means taken over neighbourhoods of a patch's
+    size (Chu et al. 2022, ECCV). Such a network is mapped in windows of that size.
 
     Args:
         segmenters: one, or an ensemble; all need the same bands, in any order.
@@ -53,6 +55,7 @@ class Mapper:
         name: of the model, or of all models.
         threshold: probability from which a pixel is called glacier; of an ensemble, the mean of its
             members' thresholds.
+        largest: largest side of a window in pixels, None where the networks take any.
 
     Raises:
         GlacierError: no model, models of different bands, an unknown precision.
@@ -88,7 +91,12 @@ class Mapper:
             )
             for member in members
         ]
-        self._pools = [True] * len(members)  # until the first pass has shown it
+        sizes = [
+            int(member.provenance.get("patch_px", PATCH))
+            for member, network, _ in self._members
+            if self._pools_all(network)
+        ]
+        self.largest = min(sizes, default=None)
 
     def _fast(self, network: torch.nn.Module) -> torch.nn.Module:
         """Return the network in the form that it runs fastest in."""
@@ -96,6 +104,14 @@ class Mapper:
         network = acceleration.fold_batch_norm(network, bands)
         network = acceleration.with_doubled_convolutions(network, bands)
         return network.to(memory_format=torch.channels_last)
+
+    def _pools_all(self, network: torch.nn.Module) -> bool:
+        """Tell whether a network takes means over its whole image."""
+        small = torch.zeros(1, len(self.bands), 64, 64, device=self.device)
+        network = copy.deepcopy(network)  # a pass may leave its traces
+        with torch.inference_mode(), _PoolingWatch() as watch:
+            network(small)
+        return watch.seen
 
     @torch.inference_mode()
     def probability(self, images: np.ndarray) -> np.ndarray:
@@ -107,19 +123,36 @@ class Mapper:
         mirrors = [(), (-2,), (-1,), (-2, -1)] if self.flips else [()]
         total: Any = 0
         with acceleration.autocast(self.device, self.precision):
-            for number, (segmenter, network, order) in enumerate(self._members):
+            for segmenter, network, order in self._members:
                 # Band by band: in channels-last, operations with one number per band take five
                 # times as long.
                 image = segmenter.normalise(batch if order is None else batch[:, order])
                 image = image.contiguous(memory_format=torch.channels_last)
-                side = segmenter.provenance.get("patch_px", PATCH)
-                pooling = LocalPooling(side, image.shape[-2])
                 for axes in mirrors:
-                    with pooling if self._pools[number] else nullcontext():
-                        logits = network(image.flip(axes)).float().flip(axes)
-                    self._pools[number] &= pooling.used
+                    logits = network(image.flip(axes)).float().flip(axes)
                     total = total + (logits / segmenter.temperature).sigmoid()
         return (total / (len(self._members) * len(mirrors))).cpu().numpy()
+
+
+class _PoolingWatch(TorchFunctionMode):
+    """While active, sees whether means over all rows and columns of images are taken."""
+
+    seen = False
+
+    def __torch_function__(
+        self, func: Callable, types: Iterable, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if args and isinstance(args[0], torch.Tensor) and args[0].dim() == 4:
+            if func is functional.adaptive_avg_pool2d:
+                size = args[1] if len(args) > 1 else kwargs.get("output_size")
+                self.seen |= size in _WHOLE
+            elif func in (torch.Tensor.mean, torch.mean):
+                dims = args[1] if len(args) > 1 else kwargs.get("dim")
+                kept = args[2] if len(args) > 2 else kwargs.get("keepdim", False)
+                whole = isinstance(dims, tuple | list) and {d % 4 for d in dims} == {2, 3}
+                self.seen |= bool(kept) and whole
+        return func(*args, **kwargs)
 
 
 def predict_patches(
@@ -174,7 +207,8 @@ def predict_scene(
             images and ensembles.
         source: the scene; its bands may be more than the model's and in another order.
         window: largest side of a window in pixels (see ``windows.fit_windows``), None as of
-            ``Plan``; it may be larger than the patches of the training.
+            ``Plan``; it may be larger than the patches of the training
+            where the network allows it.
         overlap: pixels that neighbouring windows share at least, below ``window``.
 
     Returns:
@@ -212,7 +246,8 @@ class Plan:
     Args:
         mapper: the models.
         source: the scene.
-        window: largest side in pixels; None takes ``windows.LARGEST``.
+        window: largest side in pixels; None takes ``windows.LARGEST``. Never above the mapper's
+            ``largest``.
         overlap: in pixels, as of ``predict_scene``.
         widest: columns of a panel, about.
 
@@ -233,6 +268,8 @@ class Plan:
         self.source = source
         self._order = band_order(source.bands, mapper.bands)
         window = LARGEST if window is None else window
+        if mapper.largest is not None and mapper.largest < window:
+            window, overlap = mapper.largest, min(overlap, mapper.largest // 2)
         self.rows = fit_windows(source.grid.height, window, overlap)
         self.cols = fit_windows(source.grid.width, window, overlap)
         self.panels = list(panels(self.cols, widest))
@@ -410,81 +447,3 @@ def band_order(there: Sequence[str], wanted: Sequence[str]) -> list[int]:
             "name the scene's bands as in its training"
         )
     return [list(there).index(name) for name in wanted]
-
-
-class LocalPooling(TorchFunctionMode):
-    """While active, pooling over whole images gives means over neighbourhoods, as maps.
-
-    Squeeze and excitation (Hu et al. 2018, CVPR), as in every block of an EfficientNet, weighs
-    features by their mean over the image. In training that is a patch of 1.28 km; in a larger
-    window it is a landscape, and what the weights have learned no longer fits: on the sample, a
-    U-Net with an EfficientNet-B4 lost 0.03 (August) and 0.08 (July) of its IoU in windows of 512
-    px, with holes in the middle of wide snow. Taking each mean over a neighbourhood of the patch's
-    size instead (Chu et al. 2022, ECCV) gives most of it back, and leaves patches themselves as
-    they are.
-
-    They are multiplied or joined with the features as the one mean would be. For networks that work
-    on each channel's mean by 1 x 1 convolutions and nothing else, as squeeze and excitation, the
-    pyramids of DeepLab and PSPNet, and global attention do.
-
-    Args:
-        side: of the neighbourhood in pixels of the image: the patch of the training.
-        height: of the image that goes through the network.
-
-    Attributes:
-        used: whether the network has taken such a mean.
-    """
-
-    def __init__(self, side: int, height: int) -> None:
-        super().__init__()
-        self.side, self.height, self.used = side, height, False
-
-    def __torch_function__(
-        self, func: Callable, types: Iterable, args: tuple = (), kwargs: dict | None = None
-    ) -> Any:
-        if _pools(func, args, kwargs or {}):
-            self.used = True
-            features = args[0]
-            # Features are smaller by a power of two; images are padded to a multiple of it.
-            stride = 2 ** round(math.log2(max(self.height / features.shape[-2], 1)))
-            return local_mean(features, self.side, stride)
-        return func(*args, **(kwargs or {}))
-
-
-def local_mean(features: torch.Tensor, side: int, stride: int = 1) -> torch.Tensor:
-    """Return the mean of each channel about each pixel [n, channel, row, col].
-
-    Means are exact at the corners (or middles) of cells of 32 px of the image and linear between
-    them; at the frame's edge the neighbourhood is what lies inside. Where all of the image is no
-    larger than the neighbourhood, it is the one mean, [n, channel, 1, 1].
-
-    Args:
-        features: [n, channel, row, col].
-        side: of the neighbourhood in pixels of the image, rounded to whole cells.
-        stride: pixels of the image to one of the features, a power of two.
-    """
-    step = max(_CELL // stride, 1)
-    count = max(round(side / (step * stride)), 1)
-    height, width = features.shape[-2:]
-    if max(height, width) <= count * step:
-        return features.mean((2, 3), keepdim=True)
-    cells = functional.avg_pool2d(features.float(), step, ceil_mode=True, count_include_pad=False)
-    means = functional.avg_pool2d(cells, count, 1, count // 2, count_include_pad=False)
-    # An even number of cells is centred on a corner, an odd one on the middle of a cell.
-    found = functional.interpolate(
-        means, size=(height, width), mode="bilinear", align_corners=count % 2 == 0
-    )
-    return found.to(features.dtype)
-
-
-def _pools(func: Callable, args: tuple, kwargs: dict) -> bool:
-    """Tell whether a call takes the mean over the rows and columns of images."""
-    if not args or not isinstance(args[0], torch.Tensor) or args[0].dim() != 4:
-        return False
-    if func is functional.adaptive_avg_pool2d:
-        return (args[1] if len(args) > 1 else kwargs.get("output_size")) in _WHOLE
-    if func in (torch.Tensor.mean, torch.mean):
-        dims = args[1] if len(args) > 1 else kwargs.get("dim")
-        kept = args[2] if len(args) > 2 else kwargs.get("keepdim", False)
-        return bool(kept) and isinstance(dims, tuple | list) and {d % 4 for d in dims} == {2, 3}
-    return False

@@ -54,7 +54,7 @@ from glacier_utils.raster.io import CACHE, open_raster, write_raster
 from glacier_utils.raster.paths import files_behind, is_virtual, list_files, local_file
 
 # Changed whenever a scene mapped before must not go on, or pass as finished, with the present code.
-FORMAT = 5
+FORMAT = 6
 CLASS_COLOURMAP = {value: (*bytes.fromhex(colour), 255) for value, _, _, colour in CLASSES}
 # Larger scenes are not written a second time: a person opens their own file beside the maps.
 LARGEST_IMAGE = 4096

@@ -267,14 +267,12 @@ class Setting:
         fraction_above: of the frame, above the equilibrium line of 2001.
         warming_m: by which the line has risen since.
         debris: median over the glaciers of the fraction of the ablation zone under debris.
-        sheet: whether the ice sheet enters the area, from the relief's ``sheet_side``.
     """
 
     relief: Relief
     fraction_above: float
     warming_m: float
     debris: float
-    sheet: bool = False
 
 
 @dataclass
@@ -348,7 +346,7 @@ def build_landscape(rows: int, cols: int, setting: Setting, rng: np.random.Gener
         rng: of all noise.
     """
     shape = (rows // FACTOR + 2 * MARGIN, cols // FACTOR + 2 * MARGIN)
-    relief = setting.relief if setting.sheet else replace(setting.relief, sheet_side=None)
+    relief = setting.relief
     bed, shore_km = make_bed(shape, relief, rng)
     frame = np.s_[MARGIN:-MARGIN, MARGIN:-MARGIN]
     line = float(np.quantile(bed[frame], 1 - setting.fraction_above))
@@ -633,8 +631,3 @@ def _melange(sea: Array, sheet: Array, rng: np.random.Generator) -> Array:
         berg = np.clip(size + 0.5 - apart, 0, min(1, np.pi * size**2))
         floating[part] = np.maximum(floating[part], berg)
     return np.where(sea, floating, 0).astype(np.float32)
-
-
-def north_facing(height: Array) -> Array:
-    """Return the shade of the ground over some 100 m, -1..1 (see ``shade``)."""
-    return shade(ndimage.gaussian_filter(height, 6), PIXEL_M)

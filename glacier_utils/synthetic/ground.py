@@ -13,6 +13,7 @@ from glacier_utils.synthetic.terrain import (
     PIXEL_M,
     Array,
     Drainage,
+    block_means,
     drain,
     frame_of,
     gradient,
@@ -39,8 +40,8 @@ def lakes(height: Array, ice: Array, old_ice: Array, sea: Array) -> tuple[Array,
     Returns:
         The height with level lakes, the still lakes, and the lakes at the margin of the ice.
     """
-    ground, covered = _blocks(height), _blocks(ice) > 0.3
-    salt = _blocks(sea) > 0
+    ground, covered = block_means(height, CELL), block_means(ice, CELL) > 0.3
+    salt = block_means(sea, CELL) > 0
     tree = drain(ground, salt | frame_of(ground.shape))
     full = ground.flatten()
     for run in tree.levels[1:]:
@@ -50,7 +51,7 @@ def lakes(height: Array, ice: Array, old_ice: Array, sea: Array) -> tuple[Array,
     hollow = ndimage.binary_opening((depth > 1.0) & ~covered & ~salt, np.ones((2, 2)))
     level = np.where(hollow, ground + depth, -np.inf).astype(np.float32)
 
-    bared = (_blocks(old_ice & ~ice & ~sea) > 0.5) & ~covered
+    bared = (block_means(old_ice & ~ice & ~sea, CELL) > 0.5) & ~covered
     labels, _ = ndimage.label(ndimage.binary_opening(bared))
     sizes = np.bincount(labels.ravel())[1:]
     for label in np.argsort(-sizes, kind="stable")[: 2 + ground.size // 60_000] + 1:
@@ -124,11 +125,11 @@ def rivers(
     Returns:
         The fraction of running water and the fraction of sandur and gravel.
     """
-    ground, covered = _blocks(height), _blocks(ice)
-    dry = (covered < 0.5) & (_blocks(lake) < 0.5)
+    ground, covered = block_means(height, CELL), block_means(ice, CELL)
+    dry = (covered < 0.5) & (block_means(lake, CELL) < 0.5)
     # Uneven floors make rivers wander.
     uneven = 1.5 * power_noise(ground.shape, rng, exponent=2.5, longest=16)
-    tree = drain(ground + uneven, (_blocks(sea) > 0.5) | frame_of(ground.shape))
+    tree = drain(ground + uneven, (block_means(sea, CELL) > 0.5) | frame_of(ground.shape))
     cell_km2 = (CELL * PIXEL_M / 1000) ** 2
     melt = MELT_SUPPLY * tree.accumulate(covered * cell_km2)
     water = melt + tree.accumulate((1 - covered) * cell_km2)
@@ -250,7 +251,11 @@ def turbidity(
         float32, 0 where there is no water.
     """
     size = 2 * CELL
-    ground, covered, salt = _blocks(height, size), _blocks(ice, size), _blocks(sea, size) > 0.5
+    ground, covered, salt = (
+        block_means(height, size),
+        block_means(ice, size),
+        block_means(sea, size) > 0.5,
+    )
     tree = drain(ground, salt | frame_of(ground.shape))
     cell_km2 = (size * PIXEL_M / 1000) ** 2
     melt = tree.accumulate(covered * cell_km2)
@@ -288,10 +293,3 @@ def _plumes(supply: Array, salt: Array) -> Array:
         amount = 0.985 * ndimage.uniform_filter(amount, 5) / open_water
     strong = np.quantile(amount[salt], 0.97) if salt.any() else 1.0
     return 1 - np.exp(-1.6 * amount / max(strong, 1e-6))
-
-
-def _blocks(field: Array, size: int = CELL) -> Array:
-    """Average blocks of ``size`` pixels."""
-    rows, cols = field.shape
-    lines = field.reshape(rows // size, size, cols).mean(1, dtype=np.float32)
-    return lines.reshape(rows // size, cols // size, size).mean(2)

@@ -20,7 +20,7 @@ from scipy import ndimage
 
 from glacier_utils.conventions import BANDS
 from glacier_utils.synthetic.glaciers import PIXEL_M, Landscape, inner, shade
-from glacier_utils.synthetic.terrain import Array, gradient, power_noise, refine
+from glacier_utils.synthetic.terrain import Array, block_means, gradient, power_noise, refine
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 SCORES = (-2.326, -1.645, -0.674, 0.0, 0.674, 1.645, 2.326)
@@ -195,7 +195,7 @@ def cover_ground(landscape: Landscape, look: Look, season: Season, seed: Seed) -
     slope = np.hypot(*gradient(height, PIXEL_M))
 
     # What varies over some 100 m is made on cells of 40 m.
-    mean = _blocks(height, 4)
+    mean = block_means(height, 4)
     hollow = np.clip(ndimage.gaussian_filter(mean, 3) - mean, -20, 20)
     turned = shade(ndimage.gaussian_filter(mean, 1.5), 4 * PIXEL_M)
 
@@ -215,7 +215,7 @@ def cover_ground(landscape: Landscape, look: Look, season: Season, seed: Seed) -
 
     # Plants thrive low down, in hollows and near water, on slopes to the sun, not on steep or
     # freshly bared ground.
-    wet = ndimage.gaussian_filter(_blocks(landscape.river + landscape.lake, 4), 3)
+    wet = ndimage.gaussian_filter(block_means(landscape.river + landscape.lake, 4), 3)
     broad = wide(ground, 3, 60)
     low = np.clip(ndimage.gaussian_filter(mean, 12) - mean, -100, 150)
     green = 0.35 * broad + 0.08 * hollow + 0.012 * low + 2 * np.sqrt(np.clip(wet, 0, 1))
@@ -236,16 +236,9 @@ def cover_ground(landscape: Landscape, look: Look, season: Season, seed: Seed) -
     return Cover(snow, fresh, green, rock, mottle, hue, _floes(landscape, season, weather))
 
 
-def _blocks(field: Array, cell: int) -> Array:
-    """Return the mean of blocks of ``cell`` pixels."""
-    rows, cols = field.shape
-    part = field.reshape(rows, cols // cell, cell).mean(2, dtype=np.float32)
-    return part.reshape(rows // cell, cell, cols // cell).mean(1)
-
-
 def _downslope(height: Array, rng: np.random.Generator) -> Array:
     """Return noise drawn out over 160 m down the slope, as fans and gullies are."""
-    mean = _blocks(height, 2)
+    mean = block_means(height, 2)
     east, north = gradient(ndimage.gaussian_filter(mean, 2), 2 * PIXEL_M)
     steep = np.hypot(east, north) + np.float32(0.02)
     rows, cols = np.indices(mean.shape, dtype=np.float32)
@@ -266,7 +259,7 @@ def _floes(landscape: Landscape, season: Season, weather: np.random.Generator) -
     if sea[0].size == 0:
         return cover
     dense = density[sea]
-    drifting = power_noise(_blocks(density, 4).shape, weather, exponent=3, longest=50)
+    drifting = power_noise(block_means(density, 4).shape, weather, exponent=3, longest=50)
     drifting = np.exp(2 * drifting[sea[0] // 4, sea[1] // 4] - 2)
     here = 0.8 * dense**2
     for longest, share, sharp in (
@@ -467,7 +460,7 @@ def _light(image: Array, direct: Array) -> None:
     # Level-2A processing takes part of the slope effect out: the exponent keeps the rest.
     sun = np.minimum(direct, 1.9) ** np.float32(0.75)
     for first, last in ((0, 3), (3, 4)):
-        around = ndimage.gaussian_filter(_blocks(image[first:last].mean(0), 4), 4, truncate=3)
+        around = ndimage.gaussian_filter(block_means(image[first:last].mean(0), 4), 4, truncate=3)
         # It counts where the sun's is missing: flat sunlit ground is the reference.
         sent = refine(around, 4, order=1) * (0.05 + 0.29 * np.clip(1 - sun, 0, 1))
         for band in range(first, last):
@@ -500,7 +493,7 @@ def _atmosphere(image: Array, look: Look, height: Array, weather: np.random.Gene
     uneven = refine(np.exp(0.5 * power_noise(cells, weather, exponent=3.2)), 8, order=1)
     veil = look.haze * (uneven * np.exp(-height / 1800) - 1)
     for band, strength in zip(image, (0.55, 0.75, 1.0, 0.3), strict=True):
-        around = ndimage.gaussian_filter(_blocks(band, 8), 8, truncate=3)
+        around = ndimage.gaussian_filter(block_means(band, 8), 8, truncate=3)
         around = np.repeat(np.repeat(0.6 * around + 0.35, 8, 0), 8, 1)
         band += strength * veil * (around - band)
 

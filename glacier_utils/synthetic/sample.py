@@ -105,7 +105,7 @@ AREAS = (
         Setting(
             Relief(summit=2000, fjord=((1.05, 0.1), (0.75, 1.05)), fjord_km=1.8, grain_km=7,
                    roughness=1.0),
-            fraction_above=0.19, warming_m=50, debris=0.09, sheet=False,
+            fraction_above=0.19, warming_m=50, debris=0.09,
         ),
         Look((1.0, 1.0, 1.0, 1.0), 0.0, 0.5, haze=0.020, patchiness=90),
         swath_edge="2023-08",
@@ -115,7 +115,7 @@ AREAS = (
         Setting(
             Relief(summit=2250, fjord=((0.68, -0.1), (0.40, 1.1)), fjord_km=1.6, grain_km=5,
                    roughness=1.1, sheet_side="east"),
-            fraction_above=0.22, warming_m=65, debris=0.11, sheet=True,
+            fraction_above=0.22, warming_m=65, debris=0.11,
         ),
         Look((1.16, 1.0, 0.86, 1.06), 0.35, 0.6, haze=0.035, patchiness=110, vegetation=0.3),
         swath_edge="2023-07", cloudy="2023-07",

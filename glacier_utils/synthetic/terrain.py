@@ -323,6 +323,18 @@ def add_detail(bed: Array, roughness: float, rng: np.random.Generator) -> Array:
     return (bed + roughness * (knobs + ribs)).astype(np.float32)
 
 
+def block_means(field: Array, cell: int) -> Array:
+    """Return the mean of blocks of ``cell`` x ``cell`` pixels, float32.
+
+    Args:
+        field: [row, col], numbers of rows and columns divisible by ``cell``.
+        cell: side of a block in pixels.
+    """
+    rows, cols = field.shape
+    lines = field.reshape(rows // cell, cell, cols).mean(1, dtype=np.float32)
+    return lines.reshape(rows // cell, cols // cell, cell).mean(2)
+
+
 def gradient(height: Array, cell_m: float) -> tuple[Array, Array]:
     """Return the rise to the east and to the north, in m per m.
 

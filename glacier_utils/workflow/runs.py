@@ -38,7 +38,7 @@ from glacier_utils.files import (
 if TYPE_CHECKING:
     from glacier_utils.prediction.scenes import LargeScene
 
-FIGURE_DPI = 110
+FIGURE_DPI = 85
 PACKAGES = (
     "torch",
     "segmentation-models-pytorch",
@@ -94,7 +94,7 @@ class Run:
 
         The picture keeps 256 colours, chosen for it: satellite images then take a third of the
         space in figures, notebooks and reports, and look the same. "synthetic sample" stands
-        below it where its image is made, not observed.
+        above it where its image is made, not observed.
 
         Args:
             figure: Any; it is closed.
@@ -102,7 +102,7 @@ class Run:
             synthetic: whether it is; None: as of the dataset that was opened last.
         """
         if _shown["synthetic"] if synthetic is None else synthetic:
-            figure.text(1, 0, SYNTHETIC, ha="right", va="top", fontsize=8, color="0.35")
+            figure.text(1, 1, SYNTHETIC, ha="right", va="bottom", fontsize=8, color="0.35")
         drawn = io.BytesIO()
         figure.savefig(drawn, format="png", dpi=FIGURE_DPI, bbox_inches="tight")
         plt.close(figure)

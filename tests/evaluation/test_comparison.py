@@ -138,41 +138,17 @@ def test_models_predict_the_chosen_patches(tmp_path):
     store, positions = make_store(), np.array([5, 0, 3])
     checkpoints = {"threshold": tmp_path / "rule.pt"}
     probabilities = comparison.predict_models(checkpoints, store, positions)
-    masks = comparison.classify_models(models("threshold"), probabilities, store, positions)
+    masks = comparison.classify_models(models("threshold"), probabilities)
     np.testing.assert_array_equal(masks["threshold"], store.labels[positions])
 
 
 def test_each_model_has_its_own_threshold():
-    store = make_store(1, 1)
     table = models("low", "high").assign(threshold=[0.2, 0.8])
     probability = np.full((1, SIZE, SIZE), 0.5, np.float32)
     probability[0, 0, 0] = np.nan
-    masks = comparison.classify_models(
-        table, {"low": probability, "high": probability}, store, np.array([0])
-    )
+    masks = comparison.classify_models(table, {"low": probability, "high": probability})
     assert np.unique(masks["low"]).tolist() == [1, 255]
     assert np.unique(masks["high"]).tolist() == [0, 255]
-
-
-def test_clean_up_works_on_the_whole_area():
-    # Pixels of 100 m: a region of 8 x 16 px is 1.28 km2, its half in one patch is too small.
-    store = make_store(1, 4, areas=("one", "two"), pixel=100.0)
-    probability = np.zeros((8, SIZE, SIZE), np.float32)
-    probability[1:3] = 1
-    probability[4, 2:4, 2:4] = 1  # a region of 0.04 km2 in the other area
-    masks = comparison.classify_models(
-        models("a"), {"a": probability}, store, everything(store), post_process=True
-    )["a"]
-    assert (masks[1:3] == 1).all()
-    assert masks.sum() == 2 * SIZE**2
-
-
-def test_clean_up_without_the_size_of_a_pixel_is_an_error():
-    store = make_store(1, 1, crs=None, pixel=1.0)
-    with pytest.raises(GlacierError, match="add `resolution` to dataset"):
-        comparison.classify_models(
-            models("a"), {"a": np.ones((1, SIZE, SIZE))}, store, np.array([0]), post_process=True
-        )
 
 
 @pytest.mark.parametrize(

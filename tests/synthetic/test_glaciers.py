@@ -15,7 +15,7 @@ from glacier_utils.synthetic.terrain import Relief
 SETTING = Setting(
     Relief(2200, fjord=((0.68, -0.1), (0.4, 1.1)), fjord_km=1.2, grain_km=5, roughness=1.0,
            sheet_side="east"),
-    fraction_above=0.2, warming_m=55, debris=0.1, sheet=True,
+    fraction_above=0.2, warming_m=55, debris=0.1,
 )  # fmt: skip
 
 
@@ -31,7 +31,8 @@ def with_sheet() -> glaciers.Landscape:
 
 @pytest.fixture(scope="module")
 def without_sheet() -> glaciers.Landscape:
-    return build(dataclasses.replace(SETTING, sheet=False), 4)
+    bare = dataclasses.replace(SETTING.relief, sheet_side=None)
+    return build(dataclasses.replace(SETTING, relief=bare), 4)
 
 
 def test_ice_without_balance_spreads_and_keeps_its_volume():
@@ -167,8 +168,7 @@ def test_textures_of_the_ice_are_in_their_ranges(with_sheet):
 
 
 def test_same_seed_same_landscape():
-    small = dataclasses.replace(SETTING, sheet=True)
-    first, second = build(small, 2), build(small, 2)
+    first, second = build(SETTING, 2), build(SETTING, 2)
     for field in dataclasses.fields(first):
         np.testing.assert_array_equal(getattr(first, field.name), getattr(second, field.name))
 
