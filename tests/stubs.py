@@ -58,10 +58,10 @@ class Scene(Source):
     """An image in memory, read a window at a time; counts the pixels that were read."""
 
     def __init__(self, reflectance, valid=None, bands=BANDS) -> None:
-        self.reflectance = np.asarray(reflectance, dtype=np.float32)
-        height, width = self.reflectance.shape[1:]
+        self.pixels = np.asarray(reflectance, dtype=np.float32)
+        height, width = self.pixels.shape[1:]
         self.valid = np.ones((height, width), dtype=bool) if valid is None else valid
-        self.reflectance = np.where(self.valid, self.reflectance, 0).astype(np.float32)
+        self.pixels = np.where(self.valid, self.pixels, 0).astype(np.float32)
         self.bands, self.paths, self.tiles = tuple(bands), [Path("scene.tif")], []
         place = Affine(10, 0, 500000, 0, -10, 6800000)
         self.grid = Grid(CRS.from_epsg(32623), place, height, width)
@@ -72,7 +72,7 @@ class Scene(Source):
         self.heights.append(height)
         rows, cols = slice(row, row + height), slice(col, col + width)
         grid = self.grid.window(row, col, height, width)
-        return Image(self.reflectance[:, rows, cols], self.valid[rows, cols], self.bands, grid)
+        return Image(self.pixels[:, rows, cols], self.valid[rows, cols], self.bands, grid)
 
 
 class Constant(nn.Module):

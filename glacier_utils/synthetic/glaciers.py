@@ -574,8 +574,10 @@ def _along_flow(
     limits = _mean(limit[numbers], melting, 8)
     medial = 2 * suture - 2.4 + np.minimum(bringing, 1.5) - (numbers == 0)
     score = np.maximum(np.clip((score - limits) / 0.4, -2, 2), medial)
-    score = np.minimum(score, 12 * below - 0.5) - 4 * ~cover
-    score = refine(score, 2, order=1) + 0.2 * power_noise(ice.shape, rng, exponent=2, longest=12)
+    # Stones lie scattered at the edges of the cover, none above the line.
+    score = refine(score - 4 * ~cover, 2, order=1)
+    score += 0.7 * power_noise(ice.shape, rng, exponent=1.2, longest=20)
+    score = np.minimum(score, refine(12 * below - 0.5, 2, order=1))
     cover_fine = np.where(ice, np.clip(score + 0.5, 0, 1), 0).astype(np.float32)
 
     smooth = ndimage.gaussian_filter(top, 3)

@@ -203,14 +203,16 @@ def cover_ground(landscape: Landscape, look: Look, season: Season, seed: Seed) -
         return power_noise(mean.shape, rng, exponent=exponent, longest=longest)
 
     # Snow lies where it drifted in spring, so both dates share most of their pattern.
-    drift = power_noise(shape, ground, exponent=1.8, longest=70, shortest=3)
-    drift *= 0.9 * look.patchiness
+    drift = look.patchiness * power_noise(shape, ground, exponent=1.5, longest=50, shortest=2)
     lee = 75 * turned + 5 * hollow + 0.15 * look.patchiness * wide(weather, 2, 10)
     lee = refine(lee, 4, order=1)
     snow = height - (line + season.snow_line_m) + lee
-    on_ice = (snow + 0.4 * drift + 18 * landscape.stripes) / 90 + 1.7
-    snow += drift + lee - 60 * gully - 550 * np.clip(slope - 0.6, 0, 1)
-    snow = np.clip(np.where(landscape.ice, on_ice, snow / 60 + 0.1), 0, 1)
+    on_ice = (snow + 0.9 * drift + 18 * landscape.stripes) / 90 + 1.7
+    # Beside the ice it lasts in gullies and patches down to some 600 m below the line, none in the
+    # valleys, and rock looks out far above.
+    snow += 2 * np.minimum(snow + 400, 0) + 2.5 * drift + lee - 130 * gully
+    snow = (snow - 550 * np.clip(slope - 0.6, 0, 1)) / 70 + 1.8
+    snow = np.clip(np.where(landscape.ice, on_ice, snow), 0, 1)
     del on_ice, drift, lee
 
     # Plants thrive low down, in hollows and near water, on slopes to the sun, not on steep or
@@ -230,7 +232,7 @@ def cover_ground(landscape: Landscape, look: Look, season: Season, seed: Seed) -
     fold += np.arange(shape[0], dtype=np.float32)[:, None] * np.float32(np.cos(strike) / 7)
     fold += np.arange(shape[1], dtype=np.float32) * np.float32(np.sin(strike) / 7)
     rock = look.layers * (np.sin(fold) + 0.5 * np.sin(4.3 * fold)) + look.rock_level
-    rock += 0.3 * mottle + 0.4 * gully
+    rock += 0.5 * mottle + 0.4 * gully
     fresh = refine(wide(weather, 3.2, 50), 4, order=1)
     hue = power_noise(shape, ground, exponent=2, longest=80)
     return Cover(snow, fresh, green, rock, mottle, hue, _floes(landscape, season, weather))
@@ -365,7 +367,7 @@ def _score(
         if code == 1:
             old = np.clip((1.1 * line - height) / (0.5 * line), 0, 1)
             score -= 1.2 * old * (1 - at(landscape.till))
-        return "rock", score, 0.4 * hue
+        return "rock", score, 0.4 * hue + 0.4 * mottle
     if code == 2:
         vigour = np.clip(0.7 * at(cover.green), -1.5, 2.5) - 1.6 + 1.2 * season.green
         return "tundra", 0.3 * mottle + 0.2 * hue + 0.4 * at(cover.rock), vigour + 0.3 * hue
@@ -379,7 +381,7 @@ def _score(
         wave = np.sin(2 * np.pi * height / 9 + 1.2 * mottle)
         there = np.clip(1.6 * at(landscape.crevasses) - 0.3, 0, 1)
         gash = there * np.clip(1.7 * wave - 0.5, 0, 1)
-        score = 0.9 * at(landscape.stripes) + 0.3 * mottle + 0.15 * hue + 0.8 * ramp + 0.5
+        score = 0.8 * at(landscape.stripes) + 0.5 * mottle + 0.15 * hue + 0.8 * ramp + 0.5
         return "ice", score - 1.6 * gash, 0.6 * hue + 1.6 * gash
     if code == 11:
         return "ice", 1.2 + 0.6 * mottle, 1.0 + 0.5 * hue

@@ -105,7 +105,7 @@ AREAS = (
         Setting(
             Relief(summit=2000, fjord=((1.05, 0.1), (0.75, 1.05)), fjord_km=1.8, grain_km=7,
                    roughness=1.0),
-            fraction_above=0.19, warming_m=50, debris=0.09,
+            fraction_above=0.19, warming_m=40, debris=0.15,
         ),
         Look((1.0, 1.0, 1.0, 1.0), 0.0, 0.5, haze=0.020, patchiness=90),
         swath_edge="2023-08",
@@ -115,9 +115,9 @@ AREAS = (
         Setting(
             Relief(summit=2250, fjord=((0.68, -0.1), (0.40, 1.1)), fjord_km=1.6, grain_km=5,
                    roughness=1.1, sheet_side="east"),
-            fraction_above=0.22, warming_m=65, debris=0.11,
+            fraction_above=0.22, warming_m=50, debris=0.17,
         ),
-        Look((1.16, 1.0, 0.86, 1.06), 0.35, 0.6, haze=0.035, patchiness=110, vegetation=0.3),
+        Look((1.07, 1.0, 0.94, 1.03), 0.1, 0.6, haze=0.035, patchiness=110, vegetation=0.3),
         swath_edge="2023-07", cloudy="2023-07",
     ),
 )  # fmt: skip
@@ -182,7 +182,7 @@ def further_area(seed: int, number: int) -> Area:
     corner = (459_200.0 + 38_400 * col, 6_832_000.0 + 38_400 * row)
     fjord = ((draw(0.2, 1.05), -0.1), (draw(0.6, 1.1), 1.1))
     relief = Relief(draw(1900, 2350), fjord, draw(1.3, 2.0), draw(5, 7.5), draw(1.0, 1.1))
-    setting = Setting(relief, draw(0.17, 0.24), warming_m=draw(45, 65), debris=draw(0.07, 0.15))
+    setting = Setting(relief, draw(0.17, 0.24), warming_m=draw(35, 55), debris=draw(0.12, 0.20))
     look = replace(
         like.look, rock_level=draw(-0.3, 0.6), haze=draw(0.015, 0.04), vegetation=draw(-0.2, 0.5)
     )
@@ -528,7 +528,6 @@ class MirroredScene(Source):
         self.grid = source.grid.window(0, 0, *shape)
         self.reflectance = source.reflectance
         self.reflectance_source = source.reflectance_source
-        self.synthetic = source.synthetic
         self.synthetic = source.synthetic
 
     def read(

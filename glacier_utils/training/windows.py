@@ -47,10 +47,6 @@ class TrainingGround:
     Args:
         store: the patches.
         positions: of those that train.
-
-    Example:
-        >>> ground = TrainingGround(store, store.select(split="train"))  # doctest: +SKIP
-        >>> images, labels = ground.read(ground.draw(8, np.random.default_rng(0)))  # doctest: +SKIP
     """
 
     def __init__(self, store: PatchStore, positions: np.ndarray) -> None:

@@ -74,7 +74,7 @@ def test_thumbnail_is_every_nth_pixel(height, width, longest):
     small = exploration.thumbnail(source, longest=longest)
     step = -(-max(height, width) // longest)
     assert max(small.grid.shape) <= longest
-    np.testing.assert_array_equal(small.reflectance, source.reflectance[:, ::step, ::step])
+    np.testing.assert_array_equal(small.reflectance, source.pixels[:, ::step, ::step])
     np.testing.assert_array_equal(small.valid, valid[::step, ::step])
     assert small.grid.shape == small.valid.shape
     assert small.grid.transform == source.grid.transform @ Affine.scale(step)

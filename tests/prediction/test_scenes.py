@@ -131,7 +131,7 @@ def test_the_outlines_are_those_of_the_class_map(tmp_path):
     files = map_scene(segmenter(FirstBand()), source, tmp_path, name="test", date="2023-08")
     outlines = read_outlines(files["outlines"])
     np.testing.assert_array_equal(
-        rasterize(outlines, source.grid)[source.valid], (source.reflectance[0] > 0)[source.valid]
+        rasterize(outlines, source.grid)[source.valid], (source.pixels[0] > 0)[source.valid]
     )
     assert outlines["source_date"].iloc[0].isoformat().startswith("2023-08-15")
     # 0.06 km2 are below the least area: the rasters keep it, the outlines do not.
@@ -424,7 +424,7 @@ def test_a_scene_becomes_five_files(tmp_path):
         assert file.descriptions == source.bands
         pixels = file.read()
     assert np.isnan(pixels[:, ~source.valid]).all()
-    np.testing.assert_allclose(pixels[:, source.valid], source.reflectance[:, source.valid])
+    np.testing.assert_allclose(pixels[:, source.valid], source.pixels[:, source.valid])
     assert product.outlines["area_km2"].tolist() == pytest.approx(
         [0.02], rel=0.005
     )  # corners are cut

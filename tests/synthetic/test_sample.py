@@ -255,7 +255,7 @@ def test_windows_are_those_of_the_padded_scene(shape, place, size):
     (row, col), (height, width) = place, size
     image = scene.read(row, col, height, width)
     pad = (0, 80), (0, 80)
-    whole = np.pad(source.reflectance, ((0, 0), *pad), mode="symmetric")
+    whole = np.pad(source.pixels, ((0, 0), *pad), mode="symmetric")
     known = np.pad(valid, pad, mode="symmetric")
     known[shape[0] :], known[:, shape[1] :] = False, False
     part = np.s_[row : row + height, col : col + width]

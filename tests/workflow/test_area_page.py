@@ -100,7 +100,7 @@ def test_what_is_made_of_a_synthetic_image_says_so(tmp_path, synthetic):
 
 def test_predicted_ice_is_cut_along_the_divide_and_named():
     source = scene(43)
-    outlines = polygonize((source.reflectance[0] > 0).astype(np.uint8), source.grid)
+    outlines = polygonize((source.pixels[0] > 0).astype(np.uint8), source.grid)
     named = area_page.named_outlines(outlines, inventory(), source.grid, "2023-08")
     assert named["glacier_id"].tolist() == ["G2", "G1"]  # the larger first
     assert named["name"].tolist() == [NAMES[1], NAMES[0]]
@@ -115,7 +115,7 @@ def test_predicted_ice_is_cut_along_the_divide_and_named():
 
 def test_without_an_inventory_each_polygon_is_a_glacier_without_a_name():
     source = scene()
-    outlines = polygonize((source.reflectance[0] > 0).astype(np.uint8), source.grid)
+    outlines = polygonize((source.pixels[0] > 0).astype(np.uint8), source.grid)
     named = area_page.named_outlines(outlines, None, source.grid)
     assert named["glacier_id"].tolist() == ["1"]
     assert named["name"].tolist() == [""]
