@@ -22,5 +22,3 @@ from .error_analysis import disagreements as disagreements
 from .label_bias import band_curve as band_curve
 from .per_glacier import by_size as by_size
 from .per_glacier import scores_per_glacier as scores_per_glacier
-from .seams import seam_profile as seam_profile
-from .seams import worst_seam as worst_seam

@@ -5,7 +5,6 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
@@ -150,27 +149,6 @@ def disagreement_gallery(
         codes=[error_codes(part[1], part[2]) for part in parts],
         note=f"the {len(rows)} largest of {len(table)} disagreements, windows of {wide}",
     )
-
-
-def exploded(picture: np.ndarray, *, patch_size: int) -> Figure:
-    """Show a picture as the patches it was cut into, with gaps between them.
-
-    Args:
-        picture: [row, col, 3].
-        patch_size: side of a patch in px.
-
-    Returns:
-        The figure.
-    """
-    gap = max(1, round(_GAP * patch_size))
-    for axis in (0, 1):
-        cuts = np.arange(patch_size, picture.shape[axis], patch_size)
-        picture = np.insert(picture, np.repeat(cuts, gap), 1, axis=axis)
-    height, width = picture.shape[:2]
-    figure, ax = plt.subplots(figsize=(7, 7 * height / width), layout="constrained")
-    ax.imshow(picture, interpolation="none")
-    ax.axis("off")
-    return figure
 
 
 def augmentation_gallery(
