@@ -130,7 +130,7 @@ def test_its_outputs_are_free_of_errors_warnings_and_machine_paths(notebook):
 
 
 def test_nbval_has_something_to_compare(notebook):
-    assert sum(map(compared, code(notebook))) >= 3
+    assert sum(map(compared, code(notebook))) >= (5 if notebook.name[:2] in ("05", "06") else 3)
 
 
 def test_what_must_hold_is_compared(notebook):

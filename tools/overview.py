@@ -1,6 +1,7 @@
 """Draw the picture of the README from a run: image, outlines and map of an unseen glacier.
 
-python tools/overview.py [RUN] [TARGET]    # default: default docs/images/overview.png
+python tools/overview.py [RUN] [TARGET]      # default: default docs/images/overview.png
+python tools/overview.py full_tile docs/images/full_tile.jpg    # the large scene of a run (06)
 """
 
 from __future__ import annotations
@@ -73,9 +74,13 @@ def main(name: str = "default", target: str = "docs/images/overview.png") -> Non
     """Write the picture of a run's first test area on its main date."""
     run = runs.Run(runs.project_root() / "reports" / name)
     parameters = run.read_record()["parameters"]
-    figure = draw(run, parameters["test_areas"][0], parameters["main_date"])
     path = Path(target)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if large := parameters.get("large_scene"):
+        with PIL.Image.open(run.figures / f"map_{large}.png") as drawn:
+            drawn.convert("RGB").save(path, quality=80, optimize=True)
+        return
+    figure = draw(run, parameters["test_areas"][0], parameters["main_date"])
     figure.savefig(path, dpi=DPI)
     with PIL.Image.open(path) as drawn:
         reduced = drawn.convert("RGB").quantize(256)

@@ -1,3 +1,4 @@
+from .area import Map as Map
 from .area import from_seeds as from_seeds
 from .area import from_validation as from_validation
 from .area import widest as widest
@@ -6,12 +7,9 @@ from .series import compare as compare
 from .series import cost_of_dates as cost_of_dates
 from .series import count_blocks as count_blocks
 from .series import explain as explain
-from .series import grounds as grounds
 from .series import locate_causes as locate_causes
 from .series import other_seeds as other_seeds
 from .series import predict as predict
 from .series import read_clouds as read_clouds
-from .series import repeatability as repeatability
 from .series import robustness as robustness
 from .series import transition_map as transition_map
-from .series import unchanged_truth as unchanged_truth

@@ -1,15 +1,12 @@
-"""The same areas on several dates, mapped by several models: areas, changes, repeatability.
+"""The same areas on several dates, mapped by several models: areas, changes, their causes.
 
 Maps are named by (model, area, date), images and cloud masks by (area, date). Mapped areas come
-with their intervals, region by region (``area_table``) and glacier by glacier (``glacier_table``).
-What differs on ground that stayed as it was is the method's own error, and a lower bound of it:
-what is wrong on both dates in the same way does not show (``repeatability``).
+with their intervals (``area_table``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +15,20 @@ import pandas as pd
 
 from glacier_utils.change import transition
 from glacier_utils.change.area import AreaError, Errors, Key, Map, interval
-from glacier_utils.conventions import UNKNOWN
 from glacier_utils.datasets.dataset import Dataset
 from glacier_utils.errors import GlacierError
 from glacier_utils.evaluation import bootstrap
 from glacier_utils.evaluation.comparison import known_clouds
-from glacier_utils.imagery.clouds import CLOUD
-from glacier_utils.metrics import COUNTS, mapped_area
+from glacier_utils.metrics import mapped_area
 from glacier_utils.models.checkpoint import load_checkpoint
 from glacier_utils.prediction.mapper import predict_scene
 from glacier_utils.raster.grid import Grid, Image
-from glacier_utils.raster.indices import is_snow
 from glacier_utils.training import fitting
 
 Case = tuple[str, str, str, str]  # model, area, date, reference
 Views = Mapping[tuple[str, str], Image]  # (area, date) -> image
 Clouds = Mapping[tuple[str, str], np.ndarray]  # (area, date) -> codes of clouds.cloud_mask
 
-STABLE, INSIDE = "stable terrain", "inside outlines"
-TRUE_GROUND, TRUE_ICE = "true ground", "true ice"
 _KEY = ["model", "area", "date"]
 
 
@@ -293,112 +285,6 @@ def _measure(
         "change_reach_km2": 0.0 if same else since["uncertainty_km2"],
         "changed": not same and since["distinguishable"],
     }
-
-
-def unchanged_truth(
-    data: Dataset, areas: Sequence[str], dates: Sequence[str]
-) -> dict[str, np.ndarray]:
-    """Read the truth that is the same on all dates.
-
-    Args:
-        data: the dataset.
-        areas: of the dataset.
-        dates: of every area.
-
-    Returns:
-        area -> the true mask, 255 where it differs between dates; only where it is known.
-    """
-    found = {}
-    for area in areas:
-        masks = [mask for date in dates if (mask := data.truth(area, date)) is not None]
-        if len(masks) == len(dates):
-            truths = [mask.read() for mask in masks]
-            same = np.all([truth == truths[0] for truth in truths], axis=0)
-            found[area] = np.where(same, truths[0], UNKNOWN).astype(np.uint8)
-    return found
-
-
-def grounds(
-    views: Views,
-    labels: Mapping[str, np.ndarray],
-    clouds: Clouds | None = None,
-    truths: Mapping[str, np.ndarray] | None = None,
-) -> dict[str, dict[str, np.ndarray]]:
-    """Return the ground whose class should not differ between the dates.
-
-    Args:
-        views: (area, date) -> image.
-        labels: area -> uint8 [row, col]: 0, 1, 255.
-        clouds: of ``read_clouds``.
-        truths: of ``unchanged_truth``.
-
-    Returns:
-        area -> name -> bool [row, col]. ``stable terrain``: outside all outlines, and on no date
-        sunlit snow or cloud; ``inside outlines``; ``true ground`` and ``true ice``.
-    """
-    found = {}
-    for area, label in labels.items():
-        stable = label == 0
-        for (place, date), image in views.items():
-            if place == area:
-                stable = stable & ~is_snow(image.reflectance, image.bands)
-                mask = (clouds or {}).get((area, date))
-                stable = stable if mask is None else stable & (mask != CLOUD)
-        found[area] = {STABLE: stable, INSIDE: label == 1}
-        truth = (truths or {}).get(area)
-        if truth is not None:
-            found[area] |= {TRUE_GROUND: truth == 0, TRUE_ICE: truth == 1}
-    return found
-
-
-def repeatability(
-    maps: Mapping[Key, Map], ground: Mapping[str, Mapping[str, np.ndarray]]
-) -> pd.DataFrame:
-    """Return how much of each ground is mapped alike on one date and the next.
-
-    Args:
-        maps: (model, area, date) -> map.
-        ground: of ``grounds``.
-
-    Returns:
-        One row per model, area, ground and pair of dates that follow each other: before, after,
-        known_km2, same (fraction of the known pixels with the same class on both), same_low and
-        same_high (95 %, spatial blocks), changed (1 - same: on unchanged ground the rate of false
-        change), lost_km2, gained_km2, net_km2.
-    """
-    rows = []
-    for model, area in dict.fromkeys(key[:2] for key in maps):
-        dates = sorted(date for m, a, date in maps if (m, a) == (model, area))
-        for first, second in pairwise(dates):
-            grid = maps[model, area, second].grid
-            masks = [maps[model, area, date].mask for date in (first, second)]
-            for name, within in ground[area].items():
-                before, after = (np.where(within, mask, UNKNOWN) for mask in masks)
-                # Accuracy of the later map by the earlier: the fraction that is the same.
-                counts = bootstrap.block_counts(after, before, grid)
-                low, high = bootstrap.score_interval(counts, score="accuracy")
-                lost, gained = (counts[column].sum() for column in ("fn", "fp"))
-                pixels = counts[COUNTS].sum().sum()
-                changed = (lost + gained) / pixels if pixels else np.nan
-                size = grid.pixel_area_km2
-                rows.append(
-                    {
-                        "model": model,
-                        "area": area,
-                        "ground": name,
-                        "before": first,
-                        "after": second,
-                        "known_km2": pixels * size,
-                        "same": 1 - changed,
-                        "same_low": low,
-                        "same_high": high,
-                        "changed": changed,
-                        "lost_km2": lost * size,
-                        "gained_km2": gained * size,
-                        "net_km2": (gained - lost) * size,
-                    }
-                )
-    return pd.DataFrame(rows)
 
 
 def count_blocks(maps: Mapping[Key, Map], data: Dataset) -> dict[Case, pd.DataFrame]:

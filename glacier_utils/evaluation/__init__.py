@@ -1,4 +1,4 @@
-"""How good a map is, with intervals: against labels, against truth, per glacier, at seams."""
+"""How good a map is, with intervals: against labels, against truth, per glacier."""
 
 import lazy_loader
 

@@ -21,5 +21,3 @@ from .error_analysis import disagreements as disagreements
 from .label_bias import band_curve as band_curve
 from .label_bias import labels_against_truth as labels_against_truth
 from .per_glacier import scores_per_glacier as scores_per_glacier
-from .seams import seam_profile as seam_profile
-from .seams import worst_seam as worst_seam

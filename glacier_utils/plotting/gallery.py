@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -60,25 +59,4 @@ def patch_gallery(
         class_legend(figure, colours)
     if note:
         figure.suptitle(escape_math(note), fontsize=9)
-    return figure
-
-
-def exploded(picture: np.ndarray, *, patch_size: int) -> Figure:
-    """Show a picture as the patches it was cut into, with gaps between them.
-
-    Args:
-        picture: [row, col, 3].
-        patch_size: side of a patch in px.
-
-    Returns:
-        The figure.
-    """
-    gap = max(1, round(_GAP * patch_size))
-    for axis in (0, 1):
-        cuts = np.arange(patch_size, picture.shape[axis], patch_size)
-        picture = np.insert(picture, np.repeat(cuts, gap), 1, axis=axis)
-    height, width = picture.shape[:2]
-    figure, ax = plt.subplots(figsize=(7, 7 * height / width), layout="constrained")
-    ax.imshow(picture, interpolation="none")
-    ax.axis("off")
     return figure

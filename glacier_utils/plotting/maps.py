@@ -25,11 +25,9 @@ from glacier_utils import metrics
 from glacier_utils.conventions import UNKNOWN
 from glacier_utils.errors import GlacierError
 from glacier_utils.plotting.style import (
-    CHANGE_COLOURS,
     CLASS_COLOURS,
     HATCH,
     OUTLINE_COLOUR,
-    PAIR_CODES,
     class_legend,
     coloured,
     escape_math,
@@ -43,7 +41,7 @@ KIND_COLOURS = {
     "merged": "#e69f00",
     "split": "#cc79a7",
     "complex": "#882255",
-    "fragment": "#999999",
+    "fragment": "#56b4e9",
     "new": "#f0e442",
 }
 _MISSED_COLOUR = "#d55e00"
@@ -111,6 +109,7 @@ def scenes(
     bounds: Bounds | Mapping[str, Bounds],
     *,
     outlines: gpd.GeoDataFrame | Mapping[str, gpd.GeoDataFrame] | None = None,
+    columns: int = 2,
 ) -> Figure:
     """Show pictures as maps side by side.
 
@@ -119,11 +118,12 @@ def scenes(
         bounds: in m, one for all or one per title.
         outlines: drawn on top, internal rock dotted, in the maps' CRS; one for all or one per
             title.
+        columns: maps in a row at most.
 
     Returns:
         The figure.
     """
-    figure, axes = _map_panels(pictures, bounds)
+    figure, axes = _map_panels(pictures, bounds, 9.2 / columns, columns)
     for ax, title, extent in axes:
         picture = pictures[title]
         ax.imshow(picture, extent=extent, interpolation="none" if picture.shape[0] < 600 else None)
@@ -162,11 +162,6 @@ def code_maps(
         map_axes(ax, title)
     class_legend(figure, colours, hatched=True)
     return figure
-
-
-def change_maps(maps: Mapping[str, np.ndarray], bounds: Bounds | Mapping[str, Bounds]) -> Figure:
-    """Show codes of `transition.transition`; arguments as `code_maps`."""
-    return code_maps(maps, bounds, CHANGE_COLOURS, PAIR_CODES)
 
 
 def probability_maps(
@@ -253,18 +248,16 @@ def large_map(
     outlines: Mapping[str, gpd.GeoDataFrame] | None = None,
     inset: Bounds | None = None,
     locator: Mapping[str, Bounds] | None = None,
-    classes: bool = False,
 ) -> Figure:
     """Show one area at one date as a large map, with a detail beside it.
 
     Args:
-        picture: [row, col, 3] in 0..1, of `style.composite` or `over`.
+        picture: [row, col, 3] in 0..1, of `style.composite`.
         bounds: of the map in m.
         title: of the map.
         outlines: name in the legend -> outlines to draw on top, in the map's CRS.
         inset: bounds in m of the detail, drawn from all pixels; `detail` chooses one.
         locator: areas -> bounds in the same CRS, drawn as boxes with this map's filled.
-        classes: the picture is one of `over`: say so in the legend.
 
     Returns:
         The figure.
@@ -289,26 +282,7 @@ def large_map(
         _detail(main, axes["inset"], picture, bounds, inset, outlines)
     if locator:
         _locate(axes["locator"], locator, bounds)
-    _map_legend(figure, outlines, classes)
-    return figure
-
-
-def large_maps(pictures: Mapping[str, np.ndarray], bounds: Bounds | Mapping[str, Bounds]) -> Figure:
-    """Show several areas and dates as large maps in two columns.
-
-    Args:
-        pictures: title -> [row, col, 3] of `over`.
-        bounds: in m, one for all or one per title.
-
-    Returns:
-        The figure.
-    """
-    figure, axes = _map_panels(pictures, bounds, 10.5 / min(2, len(pictures)))
-    for ax, title, extent in axes:
-        _draw(ax, pictures[title], extent, {})
-        map_axes(ax, title)
-        _north_arrow(ax)
-    _map_legend(figure, {}, classes=True)
+    class_legend(figure, {}, _outline_lines(outlines))
     return figure
 
 
@@ -339,11 +313,12 @@ def matches_map(
             handles.append(Patch(label=f"{kind} ({len(own)})", **style))
     missed = glaciers["kind"] == "missed"
     for own, colour, line, width, label in (
-        (glaciers[~missed], "black", "-", 0.9, "outline of the inventory"),
+        (glaciers[~missed], "white", "-", 0.9, "outline of the inventory"),
         (glaciers[missed], _MISSED_COLOUR, "--", 1.4, f"missed outline ({int(missed.sum())})"),
     ):
         if len(own):
-            style = {"color": colour, "linestyle": line, "linewidth": width}
+            halo = [_halo("black", 2 * width)]
+            style = {"color": colour, "linestyle": line, "linewidth": width, "path_effects": halo}
             _in_km(own).boundary.plot(ax=ax, aspect=None, **style)
             handles.append(Line2D([], [], label=label, **style))
     map_axes(ax)
@@ -362,13 +337,16 @@ def _ratio(bounds: Bounds, most: float = 1.6) -> float:
 
 
 def _map_panels(
-    maps: Mapping[str, np.ndarray], bounds: Bounds | Mapping[str, Bounds], panel: float = 4.6
+    maps: Mapping[str, np.ndarray],
+    bounds: Bounds | Mapping[str, Bounds],
+    panel: float = 4.6,
+    columns: int = 2,
 ) -> tuple[Figure, list[tuple[Axes, str, tuple[float, float, float, float]]]]:
     """Return a figure, and an axes, title and extent for each map; as high as the first needs."""
     boxes = {title: bounds if isinstance(bounds, tuple) else bounds[title] for title in maps}
     ratio = _ratio(next(iter(boxes.values())))
     # A map is as high as it is wide times the ratio; labels and title need the rest.
-    figure, axes = panels(len(maps), (panel, (panel - 0.75) * ratio + 0.7), columns=2)
+    figure, axes = panels(len(maps), (panel, (panel - 0.75) * ratio + 0.7), columns=columns)
     extents = [extent_km(box) for box in boxes.values()]
     return figure, list(zip(axes, maps, extents, strict=True))
 
@@ -473,9 +451,3 @@ def _locate(ax: Axes, areas: Mapping[str, Bounds], bounds: Bounds) -> None:
     ax.margins(0.2, 0.5)
     map_axes(ax, "where the areas lie", labels=False, size=7)
     ax.locator_params(nbins=3)
-
-
-def _map_legend(figure: Figure, outlines: Mapping[str, gpd.GeoDataFrame], classes: bool) -> None:
-    shown = {"glacier": "mapped as glacier", "unknown": "unknown"} if classes else {}
-    colours = {text: CLASS_COLOURS[name] for name, text in shown.items()}
-    class_legend(figure, colours, _outline_lines(outlines))

@@ -37,6 +37,16 @@ CHANGE_COLOURS = {
     "gained": "#0072b2",
     "unknown": "#7f7f7f",
 }
+CAUSE_COLOURS = {
+    "cloud": "#cc79a7",
+    "shadow": "#000000",
+    "snow lost": "#0072b2",
+    "snow gained": "#56b4e9",
+    "water": "#009e73",
+    "edge": "#e69f00",
+    "rest": "#d55e00",
+}
+"""Colours of the codes 1, 2, ... of the causes of a change (`transition.CAUSES`)."""
 PAIR_CODES = (0, 1, 2, 3, UNKNOWN)
 """Codes of `ERROR_COLOURS` and `CHANGE_COLOURS`, in their order."""
 CLOUD_COLOURS = {
@@ -234,11 +244,3 @@ def class_legend(
         for name, colour in colours.items()
     ]
     legend_below(figure, [*classes, *more])
-
-
-def model_lines(colours: Mapping[str, str]) -> list[Line2D]:
-    """Return handles for a legend of models drawn as lines with dots: model -> colour."""
-    return [
-        Line2D([], [], color=colour, marker="o", label=escape_math(model))
-        for model, colour in colours.items()
-    ]

@@ -7,5 +7,3 @@ from .runs import open_data as open_data
 from .runs import open_run as open_run
 from .runs import project_root as project_root
 from .runs import rounded as rounded
-from .summaries import temporal_conclusions as temporal_conclusions
-from .summaries import temporal_statements as temporal_statements

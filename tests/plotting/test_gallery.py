@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from drawing import drawn, legend
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from matplotlib.colors import to_hex
 
 from glacier_utils.plotting import gallery, style
@@ -34,16 +31,3 @@ def test_patch_gallery(count):
     assert len(below) == count
     assert to_hex(below[0][0, 1]) == style.ERROR_COLOURS["hit"]
     assert legend(both) == list(style.ERROR_COLOURS)
-
-
-@settings(max_examples=15, deadline=None)
-@given(st.integers(1, 50), st.integers(1, 50), st.integers(2, 80))
-def test_exploded_keeps_every_pixel_of_small_patches(height, width, size):
-    whole = np.random.default_rng(0).uniform(0, 0.9, (height, width, 3)).astype(np.float32)
-    figure = gallery.exploded(whole, patch_size=size)
-    canvas = figure.axes[0].get_images()[0].get_array()
-    # The gaps are white, which no pixel here is.
-    kept = (np.asarray(canvas) < 1).all(axis=2)
-    assert kept.sum() == height * width
-    assert kept[:size, :size].all()
-    plt.close(figure)

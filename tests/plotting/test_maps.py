@@ -111,11 +111,6 @@ def test_an_edge_ends_where_the_label_is_unknown():
     drawn(figure)
 
 
-def test_change_maps():
-    figure = drawn(maps.change_maps({"test": codes(0, 1, 2, 3, 255)}, BOUNDS))
-    assert legend(figure) == list(style.CHANGE_COLOURS)
-
-
 @pytest.mark.parametrize("count", [1, 3])
 def test_probability_maps_share_one_colour_bar(count):
     values = random_picture()[..., 0]
@@ -188,7 +183,6 @@ def test_a_large_map_with_all_that_belongs_to_it():
         maps.large_map(
             picture(), LARGE, title=ODD, outlines={ODD: inventory(TWO), "other": predicted()},
             inset=inset, locator={"here": LARGE, "there": (510e3, 6800e3, 512e3, 6801e3)},
-            classes=True,
         )
     )  # fmt: skip
     main, close, where = figure.axes
@@ -204,7 +198,7 @@ def test_a_large_map_with_all_that_belongs_to_it():
     np.testing.assert_allclose(close.images[0].get_array(), picture()[20:30, 10:20])
     assert len(boxes(where)) == 2
     assert (close.get_xlabel(), where.get_xlabel()) == ("", "")
-    assert legend(figure) == ["mapped as glacier", "unknown", ODD.replace("$", r"\$"), "other"]
+    assert legend(figure) == [ODD.replace("$", r"\$"), "other"]
 
 
 def test_a_bare_large_map_of_any_shape_and_size():
@@ -222,16 +216,6 @@ def test_a_detail_is_cut_to_the_map_and_must_touch_it():
     with pytest.raises(GlacierError, match="outside the map") as caught:
         maps.large_map(picture(), LARGE, inset=(0, 0, 100, 100))
     assert "\n" not in str(caught.value)
-
-
-def test_large_maps():
-    names = [f"area {n}, 2023-0{m}" for n in (1, 2) for m in (7, 8)]
-    figure = drawn(maps.large_maps({name: picture() for name in names}, LARGE))
-    assert [ax.get_title() for ax in figure.axes] == names
-    assert [scale_bars(ax) for ax in figure.axes] == [1] * 4
-    assert legend(figure) == ["mapped as glacier", "unknown"]
-    three = drawn(maps.large_maps({name: picture() for name in names[:3]}, LARGE))
-    assert len(three.axes) == 3
 
 
 def test_a_map_of_matches():
@@ -257,8 +241,7 @@ def test_nothing_is_clipped(tall):
     found = matching.match(predicted(*TWO.values()), inventory(TWO))
     figures = [
         maps.large_map(picture(*shape), bounds, inset=bounds, locator={"a": bounds},
-                       title="some area, 2023-08", classes=True),
-        maps.large_maps({"a, 2023-07": picture(*shape), "b": picture(*shape)}, bounds),
+                       title="some area, 2023-08"),
         maps.matches_map(found.polygons, found.glaciers, bounds, picture=picture()),
     ]  # fmt: skip
     for figure in figures:
