@@ -11,7 +11,7 @@ from glacier_utils.training.settings import Settings
 BASE = "unet-resnet18"
 BASES = (BASE, "seed b", "seed c")  # the same with three seeds
 # Settings of every network of the study; the learning rate is the default.
-STUDY = Settings(steps=120, schedule="one_cycle")
+STUDY = Settings(steps=120, schedule="one_cycle", average=0.0)
 _B4 = "unet-efficientnet-b4"
 
 
@@ -87,7 +87,7 @@ TRIALS = (
         "bootstrap", "old outlines", "labels mixed with the network's own map", noise="bootstrap"
     ),
     _option("cosine", "training", "cosine schedule", schedule="cosine"),
-    _option("no average", "training", "no moving average of the weights", average=0.0),
+    _option("average", "training", "moving average of the weights", average=0.99),
     _option("no augmentation", "augmentation", "patches as they are", augmentation="none"),
     _option("strong", "augmentation", "all operations", augmentation="strong"),
     Trial("both dates", "shift", "July and August, as many steps", both_dates=True),

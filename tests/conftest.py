@@ -131,7 +131,8 @@ def drawn_datasets(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pa
             outlines += [(f"G{number:06d}E61000N", "glac_bound", glacier),
                          (f"G{number:06d}E61000N", "intrnl_rock", rock)]  # fmt: skip
             for date in dates:
-                scene = _scene(corner, rows, cols, glacier.difference(rock), seed=number)
+                scene = _scene(corner, rows, cols, glacier.difference(rock),
+                               seed=number + 2 * dates.index(date))  # fmt: skip
                 _cut(folder / "images" / area / date, scene, corner, size, f"{area}_{date}")
         write_outlines(folder / "outlines.gpkg", outlines)
         return folder

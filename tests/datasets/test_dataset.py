@@ -148,7 +148,7 @@ def test_area_settings_and_overrides(folder, edit):
     def change(content):
         area = content["areas"]["train"]
         area["bounds"] = list(inside.bounds)
-        area["2023-07"] = {"images": area["2023-07"], "reflectance": {"offset": 0}}
+        area["2023-07"] = {"images": area["2023-08"], "reflectance": {"offset": 0}}
 
     dataset = open_dataset(edit(change))
     july, august = (dataset.source("train", date) for date in dataset.dates("train"))
