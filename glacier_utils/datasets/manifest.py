@@ -35,7 +35,7 @@ from glacier_utils.conventions import BANDS, image_day
 from glacier_utils.errors import GlacierError, did_you_mean
 from glacier_utils.imagery.reflectance import Reflectance
 from glacier_utils.imagery.source import band_names
-from glacier_utils.raster.paths import is_virtual
+from glacier_utils.raster.paths import is_virtual, spelled
 
 _MOST_VALUES = 100_000
 _DATE = r"^\d{4}-\d{2}(-\d{2})?$"
@@ -86,7 +86,7 @@ def _path(value: Any, info: ValidationInfo) -> str:
 
     # As Windows writes them; it takes both.
     text = re.sub(r"\$\{(\w+)\}", variable, value).replace("\\", "/")
-    return text if is_virtual(text) else str(_folder(info) / Path(text).expanduser())
+    return text if is_virtual(text) else str(spelled(_folder(info) / Path(text).expanduser()))
 
 
 def _paths(value: Any, info: ValidationInfo) -> list[str]:

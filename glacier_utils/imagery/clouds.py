@@ -21,6 +21,8 @@ from glacier_utils.raster.grid import Grid
 from glacier_utils.raster.mask import Mask
 
 CLEAR, CLOUD, SHADOW = 0, 1, 2
+# No cloud is as dark as that on the whole; less of an image may be the edges of some.
+_DARK_CLOUD, _SOME_CLOUD = 0.2, 0.05
 METHODS = ("auto", "ready", "scl", "none")
 
 _OWN_CODES = {CLEAR: CLEAR, CLOUD: CLOUD, SHADOW: SHADOW}
@@ -139,6 +141,8 @@ def unfit(source: Source) -> str:
 def looks_inverted(source: Source, mask: Mask) -> str:
     """Say where a mask calls most of an image cloud, and that is darker than the rest; else "".
 
+    Of less, cloud over bare ground may be darker than snow: but not as dark as the ground.
+
     Args:
         source: the image.
         mask: of the user, on its grid: 0 clear, 1 cloud, 2 cloud shadow.
@@ -149,10 +153,14 @@ def looks_inverted(source: Source, mask: Mask) -> str:
         for code, found in light.items():
             found.append(image.reflectance[:, image.valid & (codes == code)].mean(axis=0))
     clear, cloud = map(np.concatenate, light.values())
-    if not cloud.size > clear.size > 0 or cloud.mean() > clear.mean():
+    if not (cloud.size and clear.size):
+        return ""
+    part = cloud.size / (cloud.size + clear.size)
+    limit = clear.mean() if part > 0.5 else min(clear.mean() / 2, _DARK_CLOUD)
+    if part < _SOME_CLOUD or cloud.mean() > limit:
         return ""
     return (
-        f"`clouds` calls {cloud.size / (cloud.size + clear.size):.0%} of the image cloud, and that "
+        f"`clouds` calls {part:.0%} of the image cloud, and that "
         "is darker than the rest; the mask may be inverted: 1 means cloud, 0 clear"
     )
 

@@ -78,6 +78,8 @@ _GLACIERS = (0.35, 0.25)  # mean and std of each band where no training tells th
 _ALIKE = 1.5  # misfit of mean and std to which values are like those of the training
 _FAR = 3.0  # std from the mean of the training
 OTHER_RESOLUTION = 1.2
+# The brightest of a band over those of the others, where something is lit; pixels that tell it.
+_UNLIKE_BANDS, _LIT, _ENOUGH_ALIKE = 5, 0.15, 1000
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,7 @@ def examine(
         if how == ERROR:
             return found
         values = values[:, ~blank]
+    found += _examine_bands(source.bands, values, name, excused)
     wrong = _examine_scale(source, values, rule or Reflectance(1), trained, stated)
     if wrong is not None:
         found.append(Finding(WARNING if excused else wrong.severity, name + wrong.message))
@@ -309,6 +312,33 @@ def _examine_scale(
         mend = mend if misfit < _ALIKE else "look at the map with care"
         return Finding(WARNING, f"reflectance unlike that of the training: {each}; {mend}")
     return None
+
+
+def _examine_bands(
+    bands: Sequence[str], values: np.ndarray, name: str, excused: bool
+) -> list[Finding]:
+    """Say which band holds one number alone, or is of another scale than the others."""
+    if len(bands) < 2 or values.shape[1] < _ENOUGH_ALIKE:
+        return []
+    flat = np.ptp(values, axis=1) == 0
+    if flat.any() and not flat.all():
+        band = bands[int(flat.argmax())]
+        text = f"{name}{band} is {values[flat][0, 0]:.3g} everywhere, no measurement; {REMEDY}"
+        return [Finding(ERROR, text)]
+    own = [number for number, band in enumerate(bands) if band in BANDS]
+    high = np.percentile(values[own], 99, axis=1)
+    found = []
+    for place, number in enumerate(own if len(own) > 2 else ()):
+        others = float(np.median(np.delete(high, place)))
+        ratio = max(high[place], _NOTHING) / max(others, _NOTHING)
+        if max(high[place], others) > _LIT and not 1 / _UNLIKE_BANDS < ratio < _UNLIKE_BANDS:
+            impossible = (values[number] > _HIGHEST).mean() > _SOME and not excused
+            text = (
+                f"{name}{bands[number]} is {ratio:.2g} times as bright as the other bands: it seems "
+                "of another scale; bring all bands to one (gdal_calc), or take the product"
+            )
+            found.append(Finding(ERROR if impossible else WARNING, text))
+    return found
 
 
 def _examine_order(bands: Sequence[str], values: np.ndarray) -> list[str]:

@@ -129,7 +129,7 @@ def open_source(
         _check_one_frame(headers, files)
     headers, warnings = _check_opacity(names, places, headers)
     places, told = _number(names, places, headers, stated)
-    grid, placed = lay_out(headers[:1] if separate else headers, resolution)
+    grid, placed = lay_out(headers[:1] if separate else headers, resolution, told=warnings)
     if loose := Frame(grid, placed).loose():
         worst = max(loose, key=lambda path: loose[path])
         warnings.append(

@@ -9,10 +9,12 @@ array of geometries in degrees and leave empty ones as they are.
 from __future__ import annotations
 
 import math
+import sqlite3
 import unicodedata
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from xml.sax.saxutils import escape, quoteattr
 
 import geopandas as gpd
 import numpy as np
@@ -20,13 +22,13 @@ import pandas as pd
 import pyogrio
 import pyproj
 import shapely
-from pyogrio.errors import DataLayerError, DataSourceError
+from pyogrio.errors import DataLayerError, DataSourceError, GeometryError
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from glacier_utils.errors import GlacierError, did_you_mean
 from glacier_utils.raster.grid import same_crs
-from glacier_utils.raster.paths import archive_members
+from glacier_utils.raster.paths import archive_members, spelled
 
 _NO_TEXT = {"", "none", "nan", "null"}
 _SUFFIXES = (".shp", ".gpkg", ".geojson", ".json", ".fgb", ".kml", ".kmz")
@@ -65,7 +67,7 @@ def read_polygons(
         GlacierError: a file that is missing, broken, without CRS or without polygons, or whose
             layers do not tell which is meant.
     """
-    path = Path(path)
+    path = spelled(path)
     address, layer, info = _find_layer(path, layer, named_by)
     with _readable(path):
         file_crs = CRS.from_user_input(info["crs"])
@@ -152,7 +154,24 @@ def _addresses(path: Path) -> list[str]:
             f"{path}: outlines are read from .shp, .zip, .gpkg, .geojson and .kml; convert it to "
             "one"
         )
+    if suffix == ".gpkg":
+        try:
+            pyogrio.list_layers(path)
+        except GeometryError:
+            return [_of_any_type(path)]
     return [str(path)]
+
+
+def _of_any_type(path: Path) -> str:
+    """Return a GeoPackage as a VRT of types that pyogrio knows; GEOMETRY Z is none."""
+    with closing(sqlite3.connect(path)) as file:
+        names = file.execute("select table_name from gpkg_geometry_columns").fetchall()
+    layers = "".join(
+        f"<OGRVRTLayer name={quoteattr(name)}><SrcDataSource>{escape(str(path.resolve()))}"
+        "</SrcDataSource><GeometryType>wkbUnknown</GeometryType></OGRVRTLayer>"
+        for (name,) in names
+    )
+    return f"<OGRVRTDataSource>{layers}</OGRVRTDataSource>"
 
 
 def _in_zip(path: Path) -> list[str]:

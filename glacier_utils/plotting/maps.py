@@ -6,6 +6,7 @@ shows the grid's north, the direction of rising northing; true north may differ 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -33,6 +34,7 @@ from glacier_utils.plotting.style import (
     escape_math,
     panels,
 )
+from glacier_utils.raster.grid import Bounds as GridBounds
 
 Bounds = tuple[float, float, float, float]
 
@@ -82,7 +84,14 @@ def draw_edge(
         line.set(path_effects=[_halo("black", 2.2 * width)])
 
 
-def map_axes(ax: Axes, title: str = "", *, labels: bool = True, size: float = 8) -> None:
+def map_axes(
+    ax: Axes,
+    title: str = "",
+    *,
+    labels: bool = True,
+    size: float = 8,
+    bounds: Bounds | None = None,
+) -> None:
     """Give an axes what a map needs: equal axes in km, a title, a scale bar.
 
     Args:
@@ -90,6 +99,7 @@ def map_axes(ax: Axes, title: str = "", *, labels: bool = True, size: float = 8)
         title: a user's text.
         labels: name the axes.
         size: of the numbers, in points.
+        bounds: of a grid, which tells how long a unit is on the ground; else it is a metre.
     """
     ax.set_aspect("equal")
     ax.set_title(escape_math(title), fontsize=10)
@@ -99,9 +109,12 @@ def map_axes(ax: Axes, title: str = "", *, labels: bool = True, size: float = 8)
     if labels:
         ax.set_xlabel("easting (km)", fontsize=9)
         ax.set_ylabel("northing (km)", fontsize=9)
-    ax.add_artist(
-        ScaleBar(1, "km", location="lower right", box_alpha=0.8, font_properties={"size": 8})
-    )
+    metres = bounds.grid.metres_per_unit if isinstance(bounds, GridBounds) else 1.0
+    if math.isfinite(metres):
+        font = {"size": 8}
+        ax.add_artist(
+            ScaleBar(metres, "km", location="lower right", box_alpha=0.8, font_properties=font)
+        )
 
 
 def scenes(
@@ -131,7 +144,7 @@ def scenes(
         if own is not None:
             _draw_outlines(ax, own)
         ax.set(xlim=extent[:2], ylim=extent[2:])
-        map_axes(ax, title)
+        map_axes(ax, title, bounds=_box(bounds, title))
     return figure
 
 
@@ -159,7 +172,7 @@ def code_maps(
             ax.patch.set(hatch=HATCH, edgecolor="0.5")
             picture = np.dstack([picture, maps[title] != UNKNOWN])
         ax.imshow(picture, interpolation="nearest", extent=extent)
-        map_axes(ax, title)
+        map_axes(ax, title, bounds=_box(bounds, title))
     class_legend(figure, colours, hatched=True)
     return figure
 
@@ -190,7 +203,7 @@ def probability_maps(
     colours = plt.get_cmap(cmap).with_extremes(bad=CLASS_COLOURS["unknown"])
     for ax, title, extent in axes:
         drawn = ax.imshow(maps[title], cmap=colours, clim=limits, extent=extent)
-        map_axes(ax, title)
+        map_axes(ax, title, bounds=_box(bounds, title))
     figure.colorbar(drawn, ax=[ax for ax, *_ in axes], label=label, shrink=0.7)
     return figure
 
@@ -276,7 +289,7 @@ def large_map(
     )  # fmt: skip
     main = axes["main"]
     _draw(main, picture, extent_km(bounds), outlines)
-    map_axes(main, title)
+    map_axes(main, title, bounds=bounds)
     _north_arrow(main)
     if inset:
         _detail(main, axes["inset"], picture, bounds, inset, outlines)
@@ -321,13 +334,17 @@ def matches_map(
             style = {"color": colour, "linestyle": line, "linewidth": width, "path_effects": halo}
             _in_km(own).boundary.plot(ax=ax, aspect=None, **style)
             handles.append(Line2D([], [], label=label, **style))
-    map_axes(ax)
+    map_axes(ax, bounds=bounds)
     _north_arrow(ax)
     figure.legend(
         handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9,
         title="predicted polygons", title_fontsize=9,
     )  # fmt: skip
     return figure
+
+
+def _box(bounds: Bounds | Mapping[str, Bounds], title: str) -> Bounds:
+    return bounds if isinstance(bounds, tuple) else bounds[title]
 
 
 def _ratio(bounds: Bounds, most: float = 1.6) -> float:
@@ -343,7 +360,7 @@ def _map_panels(
     columns: int = 2,
 ) -> tuple[Figure, list[tuple[Axes, str, tuple[float, float, float, float]]]]:
     """Return a figure, and an axes, title and extent for each map; as high as the first needs."""
-    boxes = {title: bounds if isinstance(bounds, tuple) else bounds[title] for title in maps}
+    boxes = {title: _box(bounds, title) for title in maps}
     ratio = _ratio(next(iter(boxes.values())))
     # A map is as high as it is wide times the ratio; labels and title need the rest.
     figure, axes = panels(len(maps), (panel, (panel - 0.75) * ratio + 0.7), columns=columns)
@@ -435,7 +452,7 @@ def _detail(
     main.add_patch(Rectangle(corner, wide, tall, path_effects=[_halo("white", 3.2)], **frame))
     for spine in ax.spines.values():
         spine.set(edgecolor=_DETAIL_COLOUR, linewidth=1.6)
-    map_axes(ax, f"detail, {wide:.3g} x {tall:.3g} km", labels=False, size=7)
+    map_axes(ax, f"detail, {wide:.3g} x {tall:.3g} km", labels=False, size=7, bounds=bounds)
 
 
 def _locate(ax: Axes, areas: Mapping[str, Bounds], bounds: Bounds) -> None:
@@ -449,5 +466,5 @@ def _locate(ax: Axes, areas: Mapping[str, Bounds], bounds: Bounds) -> None:
         ax.annotate(escape_math(name), ((left + right) / 2, top), (0, 3), ha="center",
                     textcoords="offset points", fontsize=8)  # fmt: skip
     ax.margins(0.2, 0.5)
-    map_axes(ax, "where the areas lie", labels=False, size=7)
+    map_axes(ax, "where the areas lie", labels=False, size=7, bounds=bounds)
     ax.locator_params(nbins=3)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import json
+import logging
 import os
 import re
 from collections import Counter
@@ -31,7 +32,7 @@ from glacier_utils.imagery.catalogue import (
     public_address,
 )
 from glacier_utils.outlines.reading import clean_text
-from glacier_utils.raster.paths import SUFFIXES, is_virtual, list_files, read_bytes
+from glacier_utils.raster.paths import SUFFIXES, is_virtual, list_files, read_bytes, without_maps
 
 _LARGEST_JSON = 500_000_000  # bytes
 _LONGEST_NAME = 120
@@ -88,8 +89,16 @@ def list_scenes(named: str | Path | Iterable[str | Path | SceneRef]) -> list[Sce
     """
     if isinstance(named, str | Path | SceneRef):
         named = [named]
+    named = list(named)
+    files = [Path(item) for item in named if not isinstance(item, SceneRef)]
+    if maps := set(files) - set(without_maps(files)):
+        logging.getLogger(__name__).warning(
+            f"left out, {len(maps)} maps of an earlier run among the scenes, such as {min(maps)}"
+        )
     found: dict[Any, SceneRef] = {}
     for item in named:
+        if not isinstance(item, SceneRef) and Path(item) in maps:
+            continue
         for scene in [item] if isinstance(item, SceneRef) else _meant(str(item)):
             found.setdefault(scene.images, scene)
     if not found:

@@ -20,6 +20,12 @@ _PLACES = ([-400_000, 200_000, 500_000, 800_000], [300_000, 6_800_000, -2_000_00
 _UNNAMED = ("unknown", "unnamed", "not specified", "not_specified", "undefined")
 
 
+class Bounds(tuple[float, float, float, float]):
+    """(xmin, ymin, xmax, ymax), and ``grid``, whose they are."""
+
+    grid: Grid
+
+
 @dataclass(frozen=True)
 class Grid:
     """North-up raster grid.
@@ -79,11 +85,13 @@ class Grid:
         return math.sqrt(self.pixel_area_km2 * 1e6)
 
     @property
-    def bounds(self) -> tuple[float, float, float, float]:
+    def bounds(self) -> Bounds:
         """(xmin, ymin, xmax, ymax) in the units of the CRS."""
         xmin, ymax = self.transform @ (0, 0)
         xmax, ymin = self.transform @ (self.width, self.height)
-        return xmin, ymin, xmax, ymax
+        found = Bounds((xmin, ymin, xmax, ymax))
+        found.grid = self
+        return found
 
     @property
     def box(self) -> shapely.Polygon:

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,19 @@ import numpy as np
 from glacier_utils.conventions import date_in_name
 from glacier_utils.errors import GlacierError
 from glacier_utils.raster.grid import LATTICE_TOLERANCE, Grid, same_crs
-from glacier_utils.raster.io import Header, crs_name, index_of, is_member, pixel_transform
+from glacier_utils.raster.io import (
+    Header,
+    crs_name,
+    index_of,
+    is_member,
+    open_raster,
+    pixel_transform,
+)
 
 # Pixels of tiles that were cut one by one differ by less than this.
 _SIZES = 0.01
+# Pairs of tiles whose edges are compared; as many times as different in the wrong order.
+_PAIRS, _UNLIKE = 12, 2
 # Row and column in a name: `r003_c012`, `row3_col12`, `x0_y128`, or two numbers at the end as in
 # `_3_12`.
 _ROW, _COL = r"(?:y|r(?:ow)?)[_-]?(?P<row>\d+)", r"(?:x|c(?:ol(?:umn)?)?)[_-]?(?P<col>\d+)"
@@ -60,7 +70,11 @@ def row_col_of(path: Path) -> tuple[int, int] | None:
 
 
 def lay_out(
-    headers: Sequence[Header], resolution: float | None = None
+    headers: Sequence[Header],
+    resolution: float | None = None,
+    *,
+    told: list[str] | None = None,
+    images: Sequence[Placed] = (),
 ) -> tuple[Grid, list[Placed]]:
     """Place files on one lattice.
 
@@ -68,7 +82,14 @@ def lay_out(
     tiles that were cut one by one have lattices of their own (``Frame.loose``). Others lie by the
     row and column in their names, which count files, or pixels if they step by a quarter of a
     file's size or more (the last in a row or column by less, where it was pushed back to end with
-    the image); so do those in the index of a stack of arrays.
+    the image); so do those in the index of a stack of arrays. Where names do not say which number
+    is the row, edges do: those of neighbours are alike.
+
+    Args:
+        headers: of the files.
+        resolution: of a pixel, where the files do not tell.
+        told: a list, to which warnings are added.
+        images: those of masks, whose edges tell more than the masks' own.
 
     Returns:
         The grid of the frame around all files, and the files with their places in it, sorted by
@@ -85,7 +106,8 @@ def lay_out(
     if first.georeferenced:
         corners = [nearest_pixel(first.grid, header.grid) for header in headers]
     else:
-        corners = [(0, 0)] if len(headers) == 1 else _named_corners(headers)
+        told = [] if told is None else told
+        corners = [(0, 0)] if len(headers) == 1 else _named_corners(headers, images, told)
         lattice = Grid(None, pixel_transform(0, 0, resolution or 1.0), *lattice.shape)
     top, left = min(row for row, _ in corners), min(col for _, col in corners)
     placed = [
@@ -183,7 +205,9 @@ def describe_mismatch(grid: Grid, reference: Grid) -> str:
     )
 
 
-def _named_corners(headers: Sequence[Header]) -> list[tuple[int, int]]:
+def _named_corners(
+    headers: Sequence[Header], images: Sequence[Placed], told: list[str]
+) -> list[tuple[int, int]]:
     numbers = []
     for header in headers:
         number = header.place or row_col_of(header.path)
@@ -204,9 +228,64 @@ def _named_corners(headers: Sequence[Header]) -> list[tuple[int, int]]:
             f"{headers[0].path.parent}: patches placed by row and column must all be of one size"
         )
     height, width = headers[0].grid.shape
-    if _count_pixels(numbers, min(height, width)):
+    pixels = _count_pixels(numbers, min(height, width))
+    named = [
+        path for path in map(Path, [one.path for one in images or headers]) if row_col_of(path)
+    ]
+    if named and not any(form.search(named[0].stem) for form in _ROW_COL[:2]):
+        column_first = _column_first(named, pixels)
+        if column_first:
+            numbers = [(row, col) for col, row in numbers]
+        if column_first is not False:
+            what = "column and row" if column_first else "row and column"
+            why = (
+                "as"
+                if column_first
+                else "though nothing but the order of the numbers tells it, not"
+            )
+            told.append(
+                f"{headers[0].path}: its name and those beside it are taken as {what}, {why} the "
+                "edges of the tiles; where that is wrong, name them like patch_r003_c012.tif"
+            )
+    if pixels:
         return numbers
     return [(row * height, col * width) for row, col in numbers]
+
+
+def _column_first(paths: Sequence[Path], pixels: bool) -> bool | None:
+    """Say which number in names is the column, by the edges of neighbours; None: they do not tell.
+
+    Args:
+        paths: of tiles.
+        pixels: whether names count pixels, not tiles.
+    """
+    places = {row_col_of(path) or (0, 0): path for path in paths}
+    unlike = np.zeros(2)  # row first, column first
+    for axis in (0, 1):
+        pairs = [
+            (place, other)
+            for place, other in pairwise(
+                sorted(places, key=lambda at: at[::-1] if axis == 0 else at)
+            )
+            if place[1 - axis] == other[1 - axis]
+        ]
+        least = min((other[axis] - place[axis] for place, other in pairs), default=0)
+        pairs = [(place, other) for place, other in pairs if other[axis] - place[axis] == least]
+        for pair in pairs[:: 1 + len(pairs) // _PAIRS]:
+            one, other = (_pixels(places[place]) for place in pair)
+            along = least if pixels else max(one.shape[1:])
+            below = one[:, min(along, one.shape[1] - 1)] - other[:, 0]
+            beside = one[:, :, min(along, one.shape[2] - 1)] - other[:, :, 0]
+            steps = np.array([np.abs(below).mean(), np.abs(beside).mean()])
+            unlike += steps if axis == 0 else steps[::-1]
+    if unlike.max() > _UNLIKE * unlike.min():
+        return bool(unlike[1] < unlike[0])
+    return None
+
+
+def _pixels(path: Path) -> np.ndarray:
+    with open_raster(path) as dataset:
+        return np.nan_to_num(dataset.read().astype(np.float64))
 
 
 def _count_pixels(numbers: Sequence[tuple[int, int]], size: int) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -232,7 +233,8 @@ def place_masks(headers: Sequence[Header], grid: Grid, like: Any) -> list[Placed
     if (bare or not any(tile.grid for tile in tiles)) and (found := _partners(headers, tiles)):
         return found
     if bare:
-        frame, placed = lay_out(headers, grid.transform.a if grid.crs is None else None)
+        pixel = grid.transform.a if grid.crs is None else None
+        frame, placed = lay_out(headers, pixel, images=tiles)
         if not frame.shares_lattice(grid):
             raise GlacierError(
                 f"{headers[0].path}: has no georeference, but the image has ({crs_name(grid)}); "
@@ -274,7 +276,7 @@ def _partners(headers: Sequence[Header], images: Sequence[Placed]) -> list[Place
     else:
         pairs, named = [], dict[str, list[Placed]]()
         for image in images:
-            for name in {image.path.stem.casefold(), _plain_stem(image.path)}:
+            for name in {_stem(image.path), _plain_stem(image.path)}:
                 named.setdefault(name, []).append(image)
         for header in headers:
             partner = _partner(header.path, named)
@@ -302,14 +304,19 @@ def _partners(headers: Sequence[Header], images: Sequence[Placed]) -> list[Place
 
 
 def _plain_stem(path: Path) -> str:
-    return _WORDS.sub("", path.stem.casefold()).strip("_-. ")
+    return _WORDS.sub("", _stem(path)).strip("_-. ")
+
+
+def _stem(path: Path) -> str:
+    # A Mac may take letters with accents apart.
+    return unicodedata.normalize("NFC", path.stem).casefold()
 
 
 def _partner(mask: Path, named: Mapping[str, Sequence[Placed]]) -> Placed | None:
     """Return the image of the same name, None without one; ``named`` is by stem."""
-    stem = mask.stem.casefold()
+    stem = _stem(mask)
     found = named.get(stem) or named.get(_plain_stem(mask), [])
-    found = [image for image in found if image.path.stem.casefold() == stem] or found
+    found = [image for image in found if _stem(image.path) == stem] or found
 
     def alike(image: Placed) -> tuple[int, bool]:
         folders, own = image.path.parent.parts, mask.parent.parts

@@ -5,10 +5,12 @@ from __future__ import annotations
 import fnmatch
 import glob
 import re
+import unicodedata
 import zipfile
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePath, PurePosixPath
+from typing import Literal
 from xml.etree.ElementTree import ParseError
 
 from defusedxml import DefusedXmlException
@@ -26,6 +28,8 @@ PRODUCT_FILES = {"MTD_MSIL2A.xml": "L2A", "MTD_MSIL1C.xml": "L1C"}
 _PRODUCT_BANDS = re.compile(
     r"GRANULE/[^/]+/IMG_DATA/(?:R10m/[^/]*_B\d[\dA]_10m|[^/]*_B\d[\dA])\.jp2"
 )
+# Of letters with accents, in one piece or two.
+_FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
 # Archives that GDAL reads from, whose files must be named one by one.
 _UNLISTED = re.compile("(/vsi(?:tar|gzip|7z|rar)/)(.+)")
 
@@ -58,6 +62,29 @@ def gdal_name(path: str | Path) -> str:
     if (found := _UNLISTED.match(text)) and (place := _split(found[2])):
         return f"{found[1]}{place[0]}" + (place[1] and f"/{place[1]}")
     return text
+
+
+def spelled(path: str | Path) -> Path:
+    """Return a path as the disk spells it: a Mac may take letters with accents apart."""
+    found = Path(path)
+    if found.exists() or str(found).isascii():
+        return found
+    parts, found = found.parts, Path()
+    for part in parts:
+        forms = (part, *(unicodedata.normalize(form, part) for form in _FORMS))
+        found = next((found / form for form in forms if (found / form).exists()), found / part)
+    return found
+
+
+def without_maps(paths: Sequence[Path]) -> list[Path]:
+    """Leave out the maps of an earlier run among scenes: class and probability of one name."""
+    there, kept = set(paths), []
+    for path in paths:
+        name, _, kind = path.stem.rpartition("_")
+        pair = {path.with_name(f"{name}_{one}{path.suffix}") for one in ("class", "probability")}
+        if kind not in ("class", "probability", "spread") or not pair <= there:
+            kept.append(path)
+    return kept
 
 
 def is_virtual(path: str | Path) -> bool:
@@ -219,7 +246,7 @@ def _list_one(text: str) -> list[Path]:
         return _list_archive(*place)
     if is_virtual(text):
         return [_remote(text)]
-    path = Path(text)
+    path = spelled(text)
     if path.is_file():
         return [path]
     if path.is_dir():
@@ -230,7 +257,9 @@ def _list_one(text: str) -> list[Path]:
     if not glob.has_magic(pattern):
         why = " (a link that leads nowhere)" if path.is_symlink() else ""
         raise GlacierError(f"{path}: no such file{why}; check the path")
-    found = sorted(folder / item for item in glob.glob(pattern, root_dir=folder, recursive=True))
+    forms = {unicodedata.normalize(form, pattern) for form in _FORMS} | {pattern}
+    named = {name for form in forms for name in glob.glob(form, root_dir=folder, recursive=True)}
+    found = without_maps(sorted(folder / item for item in named))
     if not found and (suffix := PurePath(pattern).suffix).lower() in SUFFIXES:
         # The .TIF of a camera or of Landsat for *.tif, as on systems that know no difference.
         any_case = "".join(f"[{letter.lower()}{letter.upper()}]" for letter in suffix[1:])
@@ -262,7 +291,7 @@ def _remote(text: str) -> Path:
 def _list_folder(folder: Path) -> list[Path]:
     if _is_product(folder):
         return _product_bands(folder, files_below(folder))
-    items = sorted(folder.iterdir())
+    items = without_maps(sorted(folder.iterdir()))
     # Files only; asked last, since it costs a look at the disk for each of thousands.
     found = [item for item in items if _is_raster(item) and item.is_file()]
     if not found:

@@ -307,3 +307,38 @@ def test_a_hair(tmp_path: Path, model: Path, capsys: Capsys) -> str:
     with rasterio.open(next((tmp_path / "out").glob("*_class.tif"))) as file:
         north_up = file.transform == AT
     return told(done, right=north_up and iou(mapped(tmp_path / "out"), TRUTH) > 0.99)
+
+
+@trap(3, "check: an inverted cloud mask of an image that is mostly cloud", "warned")
+def test_inverted_clouds_of_a_cloudy_image(tmp_path: Path, capsys: Capsys) -> str:
+    dataset(tmp_path, images="{images: scene.tif, clouds: clouds.tif}")
+    image, clear = IMAGE.copy(), np.zeros((256, 256), np.uint8)
+    image[:, 80:], clear[:80] = 0.7, 1
+    image *= np.random.default_rng(0).normal(1, 0.03, image.shape)
+    write(tmp_path / "scene.tif", numbers(image))
+    write(tmp_path / "clouds.tif", clear, nodata=None)
+    return told(glacier(capsys, "check", tmp_path), says="`clouds` calls 31% .*may be inverted")
+
+
+@trap(3, "check: a true cloud mask, of cloud over rock that is darker than the snow", "right")
+def test_thin_clouds(tmp_path: Path, capsys: Capsys) -> str:
+    dataset(tmp_path, images="{images: scene.tif, clouds: clouds.tif}")
+    image, cloud = IMAGE.copy(), np.zeros((256, 256), np.uint8)
+    image[:, :40] += 0.2
+    cloud[:40] = 1
+    write(tmp_path / "scene.tif", numbers(image))
+    write(tmp_path / "clouds.tif", cloud, nodata=None)
+    done = glacier(capsys, "check", tmp_path)
+    return told(done, right="may be inverted" not in done.text)
+
+
+@trap(16, "outlines: a GeoPackage of the type GEOMETRY Z", "right")
+def test_geometry_z(tmp_path: Path, capsys: Capsys) -> str:
+    folder = dataset(tmp_path)
+    ice = outlines(TRUTH)
+    ice.set_geometry(shapely.force_3d(ice.geometry, 9.0)).to_file(folder / "ice.gpkg")
+    with sqlite3.connect(folder / "ice.gpkg") as file:
+        file.execute("update gpkg_geometry_columns set geometry_type_name='GEOMETRY', z=1")
+    file.close()
+    done = glacier(capsys, "check", folder)
+    return told(done, right=bool((labels(folder) == TRUTH).all()))

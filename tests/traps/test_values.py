@@ -370,3 +370,50 @@ def test_no_value_tells(tmp_path: Path, model: Path, capsys: Capsys) -> str:
     array = numbers(ramp * np.array([1, 1, 0.97, 0.85])[:, None, None], offset=0)
     done = predict(capsys, model, tmp_path, array)
     return told(done, says="offset -1000, as in the training: the files do not say")
+
+
+def other_scale(factor: float) -> np.ndarray:
+    array = numbers(IMAGE, 0).astype(np.float32)
+    array[3] *= factor
+    return array
+
+
+@trap(2, "predict: near infrared in numbers ten times as large as the other bands", "refused")
+def test_one_band_of_another_scale(tmp_path: Path, model: Path, capsys: Capsys) -> str:
+    done = predict(capsys, model, tmp_path, other_scale(10), "--offset", 0)
+    assert nothing(tmp_path)
+    return told(done, says=r"scene\.tif: nir is 8\.\d times as bright as the other bands")
+
+
+@trap(2, "predict: the same, though scale and offset are told", "warned")
+def test_one_band_of_another_scale_told(tmp_path: Path, model: Path, capsys: Capsys) -> str:
+    done = predict(capsys, model, tmp_path, other_scale(10), "--scale", 100_000, "--offset", 0)
+    return told(done, says=r"scene\.tif: nir is 8\.\d times as bright as the other bands")
+
+
+@trap(2, "predict: near infrared in numbers a tenth of the other bands'", "warned")
+def test_one_band_of_a_tenth(tmp_path: Path, model: Path, capsys: Capsys) -> str:
+    done = predict(capsys, model, tmp_path, other_scale(0.1), "--offset", 0)
+    return told(done, says=r"scene\.tif: nir is 0\.08\d* times as bright as the other bands")
+
+
+@trap(2, "train: near infrared in numbers ten times as large as the other bands", "refused")
+def test_train_one_band_of_another_scale(tmp_path: Path, capsys: Capsys) -> str:
+    labelled(tmp_path, other_scale(10), "{scale: 10000, offset: 0}")
+    done = glacier(capsys, "check", tmp_path)
+    assert "nir is 8." in done.text
+    done = glacier(capsys, "train", tmp_path, "threshold", tmp_path / "out", "--patch", "size=32")
+    return told(done, says=r"scene\.tif: nir is 8\.\d times as bright as the other bands")
+
+
+@trap(2, "check, train and predict: a band of one number everywhere", "refused")
+def test_constant_band(tmp_path: Path, model: Path, capsys: Capsys) -> str:
+    array = numbers(IMAGE)
+    array[3] = 3000
+    labelled(tmp_path, array, "{scale: 10000, offset: -1000}")
+    says = r"scene\.tif: nir is 0\.2 everywhere, no measurement"
+    outcome = told(glacier(capsys, "check", tmp_path), says=says)
+    done = glacier(capsys, "train", tmp_path, "threshold", tmp_path / "m", "--patch", "size=32")
+    predicted = predict(capsys, model, tmp_path, array)
+    assert nothing(tmp_path)
+    return max(outcome, told(done, says=says), told(predicted, says=says))
