@@ -327,18 +327,17 @@ def _examine_bands(
         return [Finding(ERROR, text)]
     own = [number for number, band in enumerate(bands) if band in BANDS]
     high = np.percentile(values[own], 99, axis=1)
-    found = []
     for place, number in enumerate(own if len(own) > 2 else ()):
         others = float(np.median(np.delete(high, place)))
         ratio = max(high[place], _NOTHING) / max(others, _NOTHING)
         if max(high[place], others) > _LIT and not 1 / _UNLIKE_BANDS < ratio < _UNLIKE_BANDS:
             impossible = (values[number] > _HIGHEST).mean() > _SOME and not excused
             text = (
-                f"{name}{bands[number]} is {ratio:.2g} times as bright as the other bands: it seems "
-                "of another scale; bring all bands to one (gdal_calc), or take the product"
+                f"{name}{bands[number]} is {ratio:.2g} times as bright as the other bands, as in "
+                "another scale; bring all bands to one (gdal_calc), or take the product"
             )
-            found.append(Finding(ERROR if impossible else WARNING, text))
-    return found
+            return [Finding(ERROR if impossible else WARNING, text)]
+    return []
 
 
 def _examine_order(bands: Sequence[str], values: np.ndarray) -> list[str]:

@@ -85,12 +85,7 @@ def draw_edge(
 
 
 def map_axes(
-    ax: Axes,
-    title: str = "",
-    *,
-    labels: bool = True,
-    size: float = 8,
-    bounds: Bounds | None = None,
+    ax: Axes, title: str = "", *, labels: bool = True, size: float = 8, bounds: Bounds | None = None
 ) -> None:
     """Give an axes what a map needs: equal axes in km, a title, a scale bar.
 
@@ -111,10 +106,8 @@ def map_axes(
         ax.set_ylabel("northing (km)", fontsize=9)
     metres = bounds.grid.metres_per_unit if isinstance(bounds, GridBounds) else 1.0
     if math.isfinite(metres):
-        font = {"size": 8}
-        ax.add_artist(
-            ScaleBar(metres, "km", location="lower right", box_alpha=0.8, font_properties=font)
-        )
+        look: dict[str, Any] = {"box_alpha": 0.8, "font_properties": {"size": 8}}
+        ax.add_artist(ScaleBar(metres, "km", location="lower right", **look))
 
 
 def scenes(

@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -229,23 +228,15 @@ def _named_corners(
         )
     height, width = headers[0].grid.shape
     pixels = _count_pixels(numbers, min(height, width))
-    named = [
-        path for path in map(Path, [one.path for one in images or headers]) if row_col_of(path)
-    ]
+    named = [item.path for item in images or headers if row_col_of(item.path)]
     if named and not any(form.search(named[0].stem) for form in _ROW_COL[:2]):
-        column_first = _column_first(named, pixels)
-        if column_first:
-            numbers = [(row, col) for col, row in numbers]
-        if column_first is not False:
-            what = "column and row" if column_first else "row and column"
-            why = (
-                "as"
-                if column_first
-                else "though nothing but the order of the numbers tells it, not"
-            )
+        turned = _column_first(named, pixels)
+        numbers = [(place[1], place[0]) for place in numbers] if turned else numbers
+        what = {True: "column and row, as", None: "row and column, without help from"}
+        if turned is not False:
             told.append(
-                f"{headers[0].path}: its name and those beside it are taken as {what}, {why} the "
-                "edges of the tiles; where that is wrong, name them like patch_r003_c012.tif"
+                f"{headers[0].path}: the numbers in its name are taken as {what[turned]} the edges "
+                "of neighbours; where that is wrong, name the files like patch_r003_c012.tif"
             )
     if pixels:
         return numbers
@@ -262,25 +253,15 @@ def _column_first(paths: Sequence[Path], pixels: bool) -> bool | None:
     places = {row_col_of(path) or (0, 0): path for path in paths}
     unlike = np.zeros(2)  # row first, column first
     for axis in (0, 1):
-        pairs = [
-            (place, other)
-            for place, other in pairwise(
-                sorted(places, key=lambda at: at[::-1] if axis == 0 else at)
-            )
-            if place[1 - axis] == other[1 - axis]
-        ]
-        least = min((other[axis] - place[axis] for place, other in pairs), default=0)
-        pairs = [(place, other) for place, other in pairs if other[axis] - place[axis] == least]
+        step = int(np.diff(sorted({place[axis] for place in places})).min(initial=10**9))
+        after = {place: (place[0] + step * (1 - axis), place[1] + step * axis) for place in places}
+        pairs = [(place, other) for place, other in after.items() if other in places]
         for pair in pairs[:: 1 + len(pairs) // _PAIRS]:
-            one, other = (_pixels(places[place]) for place in pair)
-            along = least if pixels else max(one.shape[1:])
-            below = one[:, min(along, one.shape[1] - 1)] - other[:, 0]
-            beside = one[:, :, min(along, one.shape[2] - 1)] - other[:, :, 0]
-            steps = np.array([np.abs(below).mean(), np.abs(beside).mean()])
-            unlike += steps if axis == 0 else steps[::-1]
-    if unlike.max() > _UNLIKE * unlike.min():
-        return bool(unlike[1] < unlike[0])
-    return None
+            for turned, dimension in enumerate((1, 2)):
+                one, other = (np.moveaxis(_pixels(places[at]), dimension, 0) for at in pair)
+                edge = min(step, len(one) - 1) if pixels else -1
+                unlike[axis ^ turned] += np.abs(one[edge] - other[0]).mean()
+    return bool(unlike.argmin()) if unlike.max() > _UNLIKE * unlike.min() else None
 
 
 def _pixels(path: Path) -> np.ndarray:

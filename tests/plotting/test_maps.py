@@ -7,16 +7,19 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import shapely
+from affine import Affine
 from drawing import ODD, drawn, legend
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib_scalebar.scalebar import ScaleBar
 from outline_shapes import TWO, UTM, box, inventory, predicted
+from rasterio.crs import CRS
 
 from glacier_utils.errors import GlacierError
 from glacier_utils.outlines import matching
 from glacier_utils.plotting import maps, style
+from glacier_utils.raster.grid import Grid
 
 pytestmark = pytest.mark.usefixtures("offscreen")
 
@@ -253,3 +256,12 @@ def test_nothing_is_clipped(tall):
         assert inside.y0 >= -0.01
         assert inside.x1 <= width + 0.01
         assert inside.y1 <= height + 0.01
+
+
+@pytest.mark.parametrize(("crs", "metres"), [("EPSG:3857", 0.485), ("EPSG:32623", 1.0)])
+def test_a_scale_bar_is_true_on_the_ground(crs, metres):
+    x, y = (-5_000_000, 8_645_000) if crs == "EPSG:3857" else (500_000, 6_780_000)
+    bounds = Grid(CRS.from_user_input(crs), Affine(10, 0, x, 0, -10, y), *SHAPE).bounds
+    figure = maps.code_maps({"a": codes(0, 1)}, bounds, {"ground": "grey", "ice": "blue"}, (0, 1))
+    (bar,) = [item for item in shown(figure)[0].artists if isinstance(item, ScaleBar)]
+    assert bar.dx == pytest.approx(metres, abs=0.01)

@@ -6,6 +6,7 @@ import gzip
 import os
 import shutil
 import tarfile
+import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -291,3 +292,63 @@ def test_left_by_systems(tmp_path: Path, model: Path, capsys: pytest.CaptureFixt
     (folder / "a.tif.aux.xml").write_text("<PAMDataset/>")
     (folder / "a.tfw").write_text("10\n0\n0\n-10\n500005\n6779995\n")
     return predicted(glacier(capsys, "predict", model, folder, tmp_path / "out"), tmp_path / "out")
+
+
+@pytest.mark.parametrize("step", [1, 64])
+def test_tiles_named_column_first(step: int, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert _column_first(tmp_path, capsys, step, "column and row, as the edges") == "warned"
+
+
+def _column_first(
+    folder: Path, capsys: pytest.CaptureFixture, step: int, says: str, *, flat: bool = False
+) -> str:
+    image, truth = scene(256)
+    for row in range(4):
+        for col in range(4):
+            part = np.s_[row * 64 : row * 64 + 64, col * 64 : col * 64 + 64]
+            first, second = (row, col) if flat else (col, row)
+            name = f"p_{first * step}_{second * step}"
+            stored = numbers(image[(slice(None), *part)] * (not flat) + flat * 0.3)
+            write(folder / f"i/{name}.tif", stored, None, None)
+            write(folder / f"l/{name}.tif", truth[part], None, None, None)
+    manifest(folder, "{images: i/*.tif, labels: l/*.tif}", "resolution: 10")
+    found = open_dataset(folder).source("train", "2023-08").read().reflectance
+    right = flat or np.allclose(found, image, atol=1e-4)
+    right &= np.array_equal(labels(folder), truth)
+    return told(glacier(capsys, "check", folder), says=says, right=bool(right))
+
+
+@trap(16, "tiles named x_y, by two numbers", "warned")
+def test_column_first(tmp_path: Path, capsys: pytest.CaptureFixture) -> str:
+    return _column_first(tmp_path, capsys, 1, "p_0_0.tif: .*column and row, as the edges")
+
+
+@trap(16, "tiles named by two numbers, whose edges do not tell which is the row", "warned")
+def test_unknown_order(tmp_path: Path, capsys: pytest.CaptureFixture) -> str:
+    return _column_first(
+        tmp_path, capsys, 1, "row and column, without help from the edges", flat=True
+    )
+
+
+@trap(16, "names whose letters with accents a Mac took apart", "right")
+def test_decomposed_names(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture) -> str:
+    image, truth = scene(128)
+    apart, whole = (unicodedata.normalize(form, "Jökull") for form in ("NFD", "NFC"))
+    write(tmp_path / apart / f"{apart}.tif", numbers(image), None, None)
+    write(tmp_path / f"l/{whole}.tif", truth, None, None, None)
+    images = f"{{images: {whole}/{whole}.tif, labels: l/*.tif}}"
+    done = glacier(capsys, "check", manifest(tmp_path, images, "resolution: 10"))
+    outcome = checked(done, tmp_path)
+    done = glacier(capsys, "predict", model, tmp_path / whole / f"{whole}*.tif", tmp_path / "out")
+    return max(outcome, predicted(done, tmp_path / "out"))
+
+
+@trap(16, "predict: scenes into their own folder a second time, by *.tif", "warned")
+def test_into_itself(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture) -> str:
+    for name in ("a", "b"):
+        write(tmp_path / f"{name}.tif", numbers(scene(128)[0]))
+    for _ in range(2):
+        done = glacier(capsys, "predict", model, *sorted(tmp_path.glob("*.tif")), tmp_path)
+    made = {path.name for path in tmp_path.glob("*_class.tif")}
+    says = "left out, 4 maps of an earlier run among the scenes, such as .*a_class"
+    return told(done, says=says, right=made == {"a_class.tif", "b_class.tif"})
