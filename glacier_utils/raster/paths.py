@@ -66,13 +66,12 @@ def gdal_name(path: str | Path) -> str:
 
 def spelled(path: str | Path) -> Path:
     """Return a path as the disk spells it: a Mac may take letters with accents apart."""
-    found = Path(path)
-    if found.exists() or str(found).isascii():
-        return found
-    parts, found = found.parts, Path()
-    for part in parts:
+    if str(path).isascii():
+        return Path(path)
+    found = Path()
+    for part in Path(path).parts:
         forms = (part, *(unicodedata.normalize(form, part) for form in _FORMS))
-        found = next((found / form for form in forms if (found / form).exists()), found / part)
+        found /= next((form for form in forms if (found / form).exists()), part)
     return found
 
 
