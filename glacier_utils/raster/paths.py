@@ -80,9 +80,11 @@ def without_maps(paths: Sequence[Path]) -> list[Path]:
     there, kept = set(paths), []
     for path in paths:
         name, _, kind = path.stem.rpartition("_")
-        pair = {path.with_name(f"{name}_{one}{path.suffix}") for one in ("class", "probability")}
-        if kind not in ("class", "probability", "spread") or not pair <= there:
-            kept.append(path)
+        own = kind in ("class", "probability", "spread") and all(
+            path.with_name(f"{name}_{one}{path.suffix}") in there
+            for one in ("class", "probability")
+        )
+        kept += [path] * (not own)
     return kept
 
 
