@@ -50,7 +50,7 @@ def quality(
         write_tiles(folder, store.images[train], store.labels[train])
         seconds, _ = plain_loop(folder, BATCH, steps)
         plain = Segmenter(MODEL, store.bands, [0.3] * 4, [0.2] * 4)
-        plain.network.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
+        plain.network.network.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
         probability = predict_patches(plain, store.images, positions=validation)
         labels = np.asarray(store.labels[validation])
         reached = metrics.count(metrics.classify(probability), labels).iou

@@ -90,12 +90,12 @@ class TrainingGround:
     def _window(self, rng: np.random.Generator) -> Window:
         on_glacier = len(self._with_glacier) > 0 and rng.random() < 0.5
         patch = int(rng.choice(self._with_glacier if on_glacier else self.positions))
+        pixels = np.flatnonzero(self.store.labels[patch] == 1) if on_glacier else ()
         first, last = np.split(self._room[patch], 2)
         zoom = math.exp(rng.uniform(-1, 1) * math.log(ZOOM)) if rng.random() < 0.5 else 1.0
         side = min(round(self.side * zoom), *(last - first))
         last = last - side
-        if on_glacier:
-            pixels = np.flatnonzero(self.store.labels[patch] == 1)
+        if len(pixels):  # labels of a student in self-training may hold none where the index does
             pixel = np.array(divmod(int(rng.choice(pixels)), self.side))
             first, last = np.maximum(first, pixel - side + 1), np.minimum(last, pixel)
         row, col = self._corners[patch] + rng.integers(first, last, endpoint=True)

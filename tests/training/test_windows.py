@@ -108,6 +108,13 @@ def test_a_patch_without_glacier_is_drawn_from_too():
     assert (labels == 0).all()
 
 
+def test_an_index_may_speak_of_glacier_that_the_labels_no_longer_hold():
+    made = ground(LATTICE)
+    made.store.labels[:] = 0
+    _, labels = made.read(made.draw(20, np.random.default_rng(0)))
+    assert (labels == 0).all()
+
+
 def test_another_size_keeps_values_and_invalid_pixels():
     scene = np.ones((2, 2 * SIDE, 2 * SIDE), np.float32)
     scene[:, :, 10:] = 3

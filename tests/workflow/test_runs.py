@@ -7,9 +7,12 @@ import socket
 from pathlib import Path
 
 import matplotlib.figure
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import PIL.Image
 import pytest
+from matplotlib.colors import to_rgb
 
 from glacier_utils.errors import GlacierError
 from glacier_utils.workflow import runs
@@ -110,6 +113,19 @@ def test_a_broken_record_names_the_file(run, text):
     (run.folder / "run.json").write_text(text)
     with pytest.raises(GlacierError, match=r"run\.json.*remove it"):
         run.read_record()
+
+
+def test_colours_of_a_legend_stay_what_they_are_beside_an_image(run):
+    colours = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"]
+    figure, axes = plt.subplots(2)
+    axes[0].imshow(np.random.default_rng(0).random((200, 300, 3)))
+    axes[1].bar(range(6), 1, color=colours)
+    run.save_figure(figure, "legend", synthetic=False)
+    with PIL.Image.open(run.figures / "legend.png") as picture:
+        found = np.array(picture.convert("RGB")).reshape(-1, 3).astype(int)
+    for colour in colours:
+        wanted = 255 * np.array(to_rgb(colour))
+        assert np.abs(found - wanted).max(axis=1).min() <= 8
 
 
 def test_save_figure_writes_a_picture_and_save_table_hands_back_its_table(run):
