@@ -169,7 +169,8 @@ def examine(
         if how == ERROR:
             return found
         values = values[:, ~blank]
-    found += _examine_bands(source.bands, values, name, excused)
+    if rule is not None:  # numbers of files
+        found += _examine_bands(source.bands, values, name, excused)
     wrong = _examine_scale(source, values, rule or Reflectance(1), trained, stated)
     if wrong is not None:
         found.append(Finding(WARNING if excused else wrong.severity, name + wrong.message))
