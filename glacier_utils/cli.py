@@ -376,11 +376,17 @@ def _members(path: Path) -> list[Path]:
     """Return the checkpoints that a file or the folder of a training stands for."""
     if not path.is_dir():
         return [path]
-    found = [path / "checkpoint.pt"]
-    if not found[0].is_file():
-        found = sorted(path.glob("*/checkpoint.pt"))
+    # What begins with a dot is the work of a training that broke off.
+    members = [file for file in sorted(path.glob("*/checkpoint.pt")) if file.parent.name[0] != "."]
+    found = [file for file in (path / "checkpoint.pt", *members) if file.is_file()]
     if not found:
         raise GlacierError(f"{path}: holds no checkpoint.pt; name the OUT of a training")
+    models = {file.parent.name.partition("-seed")[0] for file in found}
+    if len(models) > 1:
+        raise GlacierError(
+            f"{path}: holds {', '.join(sorted(models))}, not one model's training; name a "
+            "checkpoint, and others to average with --with"
+        )
     return found
 
 

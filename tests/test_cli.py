@@ -392,7 +392,15 @@ def test_members_of_an_ensemble_map_together(make_dataset, tmp_path, capsys):
     assert cli.main(["predict", str(fits), str(scene), str(tmp_path / "maps")]) == 0
     assert [path.name for path in (tmp_path / "maps").glob("*_spread.tif")]
     (tmp_path / "empty").mkdir()
+    left = fits / ".glaciernet-seed2.0123456789ab.partial"
+    left.mkdir()
+    (left / "checkpoint.pt").touch()
+    assert len(cli._members(fits)) == 2
+    shutil.copytree(fits / "glaciernet", tmp_path / "both" / "glaciernet")
+    shutil.copytree(fits / "glaciernet", tmp_path / "both" / "threshold")
     capsys.readouterr()
+    mixed = fails(capsys, "predict", str(tmp_path / "both"), str(scene), str(tmp_path / "maps"))
+    assert "holds glaciernet, threshold, not one model's training" in mixed
     again = ["predict", str(tmp_path / "empty"), str(scene), str(tmp_path / "maps")]
     assert "holds no checkpoint.pt" in fails(capsys, *again)
 
