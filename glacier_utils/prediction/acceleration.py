@@ -210,12 +210,18 @@ def with_doubled_convolutions(network: nn.Module, bands: int) -> nn.Module:
 def with_bf16_weights(network: nn.Module) -> nn.Module:
     """Return a copy for prediction under ``autocast`` whose convolutions hold weights in bf16.
 
-    Autocast makes the same of them, but anew in each pass. Convolutions of other classes, which may
-    compute their weights, stay as they are.
+    Autocast makes the same of them, but anew in each pass, which takes 3 % of its time for a U-Net
+    with a ResNet-18. Convolutions of other classes, which may compute their weights, stay as they
+    are.
 
     Args:
         network: that trains no more.
+
+    Returns:
+        The copy; the network itself where it has no convolution.
     """
+    if not any(isinstance(module, nn.Conv2d) for module in network.modules()):
+        return network
     made = copy.deepcopy(network)
     for module in made.modules():
         if type(module) in (nn.Conv2d, nn.ConvTranspose2d):
