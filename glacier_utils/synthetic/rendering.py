@@ -19,8 +19,16 @@ from numpy.lib.stride_tricks import sliding_window_view
 from scipy import ndimage
 
 from glacier_utils.conventions import BANDS
-from glacier_utils.synthetic.glaciers import PIXEL_M, Landscape, inner, shade
-from glacier_utils.synthetic.terrain import Array, block_means, gradient, power_noise, refine
+from glacier_utils.synthetic.glaciers import Landscape, inner
+from glacier_utils.synthetic.terrain import (
+    PIXEL_M,
+    Array,
+    block_means,
+    gradient,
+    power_noise,
+    refine,
+    shade,
+)
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 SCORES = (-2.326, -1.645, -0.674, 0.0, 0.674, 1.645, 2.326)

@@ -49,17 +49,9 @@ from glacier_utils.errors import GlacierError
 from glacier_utils.files import atomic_path
 from glacier_utils.imagery.source import Source
 from glacier_utils.raster.grid import Image
-from glacier_utils.synthetic.glaciers import (
-    EDGE,
-    PIXEL_M,
-    Landscape,
-    Setting,
-    build_landscape,
-    inner,
-    shade,
-)
+from glacier_utils.synthetic.glaciers import EDGE, Landscape, Setting, build_landscape, inner
 from glacier_utils.synthetic.rendering import Look, Season, render
-from glacier_utils.synthetic.terrain import Relief, power_noise
+from glacier_utils.synthetic.terrain import PIXEL_M, Relief, power_noise, shade
 
 HEAD = "name: sample"
 PATCH = 128
