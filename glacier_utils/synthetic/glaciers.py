@@ -369,7 +369,7 @@ def build_landscape(rows: int, cols: int, setting: Setting, rng: np.random.Gener
     hummocks = power_noise(ice.shape, rng, exponent=3, longest=20)
     height = (height + ice * swell + 2.5 * debris * hummocks).astype(np.float32)
     height, till = ground.moraines(height, ice, old_ice | (lia > 0), sea, rng)
-    height, lake, melt_lake = ground.lakes(height, ice, old_ice, sea)
+    height, lake, melt_lake = ground.lakes(height, ice, old_ice | (lia > 0), sea)
     river, sediment = ground.rivers(height, ice, sea, lake | melt_lake, rng)
     turbidity = ground.turbidity(height, ice, sea, lake, melt_lake, river, rng)
     sheet = ice & (glacier == 0)

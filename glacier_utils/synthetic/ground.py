@@ -290,7 +290,7 @@ def _plumes(supply: Array, salt: Array) -> Array:
     for _ in range(160):
         # It reaches two cells inland, where swirls look across the shore.
         amount = amount * salt + np.sqrt(supply)
-        amount = 0.985 * ndimage.uniform_filter(amount, 5) / open_water
+        amount = 0.96 * ndimage.uniform_filter(amount, 5) / open_water
     strong = np.quantile(amount[salt], 0.97) if salt.any() else 1.0
     return 1 - np.exp(-1.6 * amount / max(strong, 1e-6))
 
@@ -305,14 +305,14 @@ def melange(sea: Array, sheet: Array, rng: np.random.Generator) -> Array:
     water, calving = sea[::4, ::4], sheet[::4, ::4] & ndimage.binary_dilation(sea[::4, ::4])
     reach_km, away_km = 0.0, np.full(water.shape, 99.0)
     if not calving.any():
-        reach_km, calving[:, -1] = rng.uniform(2.5, 4.0), water[:, -1]
+        reach_km, calving[:, -1] = rng.uniform(1.6, 2.8), water[:, -1]
     if calving.any():
-        away_km = ndimage.distance_transform_edt(~calving) * 4 * PIXEL_M / 1000
+        away_km = 0.004 * PIXEL_M * ndimage.distance_transform_edt(~calving)
         away_km = np.maximum(away_km - reach_km, 0)
     drift = power_noise(water.shape, rng, exponent=2.6, longest=60)
-    closed = 2 * (1.2 + 0.5 * drift - away_km)
+    closed = 2 * (0.8 + 0.4 * drift - away_km)
     loose = 0.5 * np.exp(-away_km / 1.2) * np.clip(0.6 + 0.6 * drift, 0, 1)
-    floating = refine(np.clip(np.maximum(closed, loose), 0, 1), 4, order=1)
+    floating = np.clip(refine(np.maximum(closed, loose), 4, order=1), 0, 1)
 
     density = (0.02 + 0.6 * np.exp(-away_km / 5)) * np.exp(0.7 * drift) * water
     number = rng.poisson(density.sum() * 0.1)

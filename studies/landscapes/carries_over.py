@@ -64,17 +64,14 @@ def map_real(segmenter: Any) -> dict[str, float]:
     for name in ("everest", "athabasca"):
         dataset = runs.open_data(name)
         for date in dataset.dates("test"):
-            counts = [
-                metrics.count(
-                    metrics.classify(
-                        predict_scene(segmenter, dataset.source(area, date)), segmenter.threshold
-                    ),
-                    dataset.labels(area, date).read(),
-                )
-                for area in ("train", "test")
-            ]
-            for area, own in (("test area", counts[1]), ("all", counts[0] + counts[1])):
-                found[f"{name} {date}, {area}"] = own.iou
+            pairs = []
+            for area in ("test", "train"):
+                probability = predict_scene(segmenter, dataset.source(area, date))
+                mask = metrics.classify(probability, segmenter.threshold)
+                pairs.append((mask.ravel(), dataset.labels(area, date).read().ravel()))
+            for where, own in (("test area", pairs[:1]), ("all", pairs)):
+                mask, labels = (np.concatenate(parts) for parts in zip(*own, strict=True))
+                found[f"{name} {date}, {where}"] = metrics.count(mask, labels).iou
     dataset = runs.open_data("nuuk")
     ((area, date),) = [(area, date) for area in dataset.areas for date in dataset.dates(area)]
     probability = predict_scene(segmenter, dataset.source(area, date))
