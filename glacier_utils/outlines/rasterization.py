@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from copy import copy
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -120,7 +121,8 @@ def _within(reach: float, edge: shapely.Geometry, window: Grid) -> np.ndarray:
     rows, cols = np.nonzero(near & ~found)
     corners, line = shapely.get_coordinates(shapely.get_parts(edge), return_index=True)
     sides = np.stack([corners[:-1], corners[1:]], axis=1)[line[:-1] == line[1:]]
-    centres = shapely.points(*(window.transform @ (cols + 0.5, rows + 0.5)))
+    transform: Any = window.transform  # which takes arrays too
+    centres = shapely.points(*(transform @ (cols + 0.5, rows + 0.5)))
     tree = shapely.STRtree(shapely.linestrings(sides))
     measured = tree.query(centres, predicate="dwithin", distance=reach)[0]
     found[rows[measured], cols[measured]] = True
