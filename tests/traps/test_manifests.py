@@ -174,10 +174,10 @@ def tiled(folder: Path, glacier: Command, name: str, unit: int) -> str:
 
 
 @pytest.mark.parametrize("value", ["nan", "-1", "inf"])
-def test_smallest_area(value: str, glacier: Command) -> None:
+def test_smallest_area(value: str, glacier: Command, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit):
         glacier("predict", "a.pt", "b.tif", "out", "--min-area", value)
-    assert f"{value!r} is no area in km2" in glacier.readouterr().err
+    assert f"{value!r} is no area in km2" in capsys.readouterr().err
 
 
 def test_outline_of_the_future() -> None:

@@ -126,21 +126,21 @@ def printing_to(file: int, monkeypatch: pytest.MonkeyPatch, encoding: str = "utf
 
 
 @trap(15, "output into a pipe that is closed, as by `head`", "right")
-def test_closed_pipe(monkeypatch: pytest.MonkeyPatch, glacier: Command) -> str:
+def test_closed_pipe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> str:
     ours, theirs = os.pipe()
     os.close(ours)
     with printing_to(theirs, monkeypatch):
         status = cli.main(["models"])
     # The pipe's status is that of `head`; of this side, a shell expects 141.
-    return told(Told(0, "", glacier.readouterr().err), right=status == 141)
+    return told(Told(0, "", capsys.readouterr().err), right=status == 141)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is full")
 @trap(15, "output to a full disk", "refused")
-def test_full_disk(monkeypatch: pytest.MonkeyPatch, glacier: Command) -> str:
+def test_full_disk(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> str:
     with printing_to(os.open("/dev/full", os.O_WRONLY), monkeypatch):
         status = cli.main(["models"])
-    error = glacier.readouterr().err
+    error = capsys.readouterr().err
     return told(Told(status, "", error), says="^glacier: output could not be written: No space")
 
 
