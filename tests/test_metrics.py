@@ -134,6 +134,15 @@ def test_the_curve_is_exact_at_its_thresholds(number, seed, bins):
         assert row.recall == pytest.approx(counts.recall, nan_ok=True)
 
 
+def test_threshold_moves_only_for_a_clear_gain():
+    label = np.repeat(np.uint8([0, 1]), 100).reshape(1, 10, 20)
+    good = np.where(label == 1, 0.9, 0.1)
+    assert metrics.choose_threshold(good, label) == 0.5
+    low = np.where(label == 1, 0.34, 0.1)
+    assert metrics.choose_threshold(low, label) in (0.15, 0.2, 0.25, 0.3)
+    assert metrics.choose_threshold(good, np.full_like(label, 255)) == 0.5
+
+
 def test_histograms_of_parts_add_up():
     rng = np.random.default_rng(5)
     probability, label = rng.random((100, 8)), rng.integers(0, 2, (100, 8))

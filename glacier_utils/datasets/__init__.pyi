@@ -1,4 +1,6 @@
 from .checks import check as check
+from .dataset import area_dates as area_dates
+from .dataset import main_dates as main_dates
 from .dataset import open_dataset as open_dataset
 from .exploration import SURFACES as SURFACES
 from .exploration import (
@@ -16,9 +18,7 @@ from .exploration import (
 from .exploration import (
     thumbnail_mask as thumbnail_mask,
 )
-from .patches import area_dates as area_dates
 from .patches import build_patches as build_patches
-from .patches import main_dates as main_dates
 from .splitting import parts_meet as parts_meet
 from .splitting import write_overrides_template as write_overrides_template
 from .store import PatchStore as PatchStore

@@ -12,8 +12,9 @@ from typing import Any
 import geopandas as gpd
 import shapely
 
-from glacier_utils.conventions import date_in_name
+from glacier_utils.conventions import date_in_name, nearest_date
 from glacier_utils.datasets.manifest import Area, Entry, Layer, read_manifest
+from glacier_utils.datasets.store import check_known
 from glacier_utils.errors import GlacierError, did_you_mean
 from glacier_utils.files import file_fingerprint, fingerprint
 from glacier_utils.imagery.clouds import looks_inverted
@@ -383,6 +384,33 @@ class Dataset:
                 f"{self.name}, {area}: no date {date!r}; known are {', '.join(entries)}"
             )
         return entries[date]
+
+
+def area_dates(
+    dataset: Dataset, areas: Sequence[str], date: str, others: Sequence[str] = ()
+) -> dict[str, list[str]]:
+    """Return which dates of each area are looked at, sorted: areas may have dates of their own.
+
+    Args:
+        dataset: an opened dataset.
+        areas: of the dataset.
+        date: the main one; an area without it is looked at on its own that is nearest.
+        others: further dates; empty names are passed over.
+
+    Raises:
+        GlacierError: a date that no area has.
+    """
+    wanted = {date, *filter(None, others)}
+    check_known("date", sorted(wanted), sorted({one for a in areas for one in dataset.dates(a)}))
+    return {
+        area: sorted({main} | (wanted & {*dataset.dates(area)}))
+        for area, main in main_dates(dataset, areas, date).items()
+    }
+
+
+def main_dates(dataset: Dataset, areas: Sequence[str], date: str) -> dict[str, str]:
+    """Return for each area that one of its dates which is nearest to a date."""
+    return {area: nearest_date(dataset.dates(area), date) for area in areas}
 
 
 @contextmanager

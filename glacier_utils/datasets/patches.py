@@ -1,7 +1,7 @@
 """From a dataset to its patch store: opened, cut into patches, read once, described, split, kept.
 
 ``build_patches`` asks the dataset for the layers of every area and date, lays the patches out
-(``splitting.plan``), reads each patch once and describes it, gives it its part
+(``layout.plan``), reads each patch once and describes it, gives it its part
 (``splitting.split_patches``), and hands all of it to the store. The store's folder is named by a
 hash of everything that went in, so that a store with the same parameters is opened and not built.
 """
@@ -25,15 +25,13 @@ import pandas as pd
 import shapely
 from tqdm import tqdm
 
-from glacier_utils.conventions import BANDS, UNKNOWN, nearest_date
+from glacier_utils.conventions import BANDS, UNKNOWN
+from glacier_utils.datasets.layout import EDGES, chunks, clip_patches, plan
 from glacier_utils.datasets.splitting import (
-    EDGES,
     SPLITS,
     Split,
-    clip_patches,
     cut_by_lines,
     locate_overrides,
-    plan,
     read_overrides,
     split_patches,
 )
@@ -55,6 +53,7 @@ from glacier_utils.raster.indices import disagreement
 
 if TYPE_CHECKING:
     from glacier_utils.datasets.dataset import Dataset
+    from glacier_utils.imagery.clouds import CloudMask
     from glacier_utils.imagery.source import Source
     from glacier_utils.outlines.rasterization import LabelAge
     from glacier_utils.raster.grid import Grid
@@ -64,7 +63,6 @@ Pair = tuple[str, str]  # area and date
 
 _LEFT_S = 86_400
 _ASSUMED_RESOLUTION_M = 10.0  # for the blocks of images that do not tell the size of a pixel
-_CHUNK = 1024  # pixels
 _SATURATED = 1.0  # reflectance
 
 
@@ -194,33 +192,6 @@ def _names(names: str | Sequence[str] | None) -> list[str] | None:
     return [names] if isinstance(names, str) else None if names is None else list(names)
 
 
-def area_dates(
-    dataset: Dataset, areas: Sequence[str], date: str, others: Sequence[str] = ()
-) -> dict[str, list[str]]:
-    """Return which dates of each area are looked at, sorted: areas may have dates of their own.
-
-    Args:
-        dataset: an opened dataset.
-        areas: of the dataset.
-        date: the main one; an area without it is looked at on its own that is nearest.
-        others: further dates; empty names are passed over.
-
-    Raises:
-        GlacierError: a date that no area has.
-    """
-    wanted = {date, *filter(None, others)}
-    check_known("date", sorted(wanted), sorted({one for a in areas for one in dataset.dates(a)}))
-    return {
-        area: sorted({main} | (wanted & {*dataset.dates(area)}))
-        for area, main in main_dates(dataset, areas, date).items()
-    }
-
-
-def main_dates(dataset: Dataset, areas: Sequence[str], date: str) -> dict[str, str]:
-    """Return for each area that one of its dates which is nearest to a date."""
-    return {area: nearest_date(dataset.dates(area), date) for area in areas}
-
-
 def _pairs(
     dataset: Dataset, areas: list[str] | None, dates: Mapping[str, Any] | list[str] | None
 ) -> list[Pair]:
@@ -330,7 +301,11 @@ def _build(
                 (r for area in train if math.isfinite(r := grids[area].resolution)), None
             ),
             "clouds_used": {
-                area: {date: found.method for (name, date), found in layers.items() if name == area}
+                area: {
+                    date: found.clouds.method if found.clouds else "none"
+                    for (name, date), found in layers.items()
+                    if name == area
+                }
                 for area in grids
             },
         },
@@ -386,44 +361,45 @@ class _Layers:
     labels: Mask
     truth: Mask | None
     surface: Mask | None
-    clouds: Mask | None
+    clouds: CloudMask | None
     age: LabelAge | None
-    method: str  # of the cloud mask
 
-    def read(self, row: int, col: int, height: int, width: int) -> dict[str, np.ndarray | None]:
-        """Read a window of all of them."""
-        image = self.source.read(row, col, height, width)
+    def read(
+        self, places: pd.DataFrame, size: int
+    ) -> tuple[pd.DataFrame, dict[str, np.ndarray | None]]:
+        """Read the box around some patches once; return them with all that lies in it."""
+        rows, cols = places["row"], places["col"]
+        top, left = int(rows.min()), int(cols.min())
+        window = top, left, int(rows.max()) + size - top, int(cols.max()) + size - left
+        image = self.source.read(*window)
         read: dict[str, np.ndarray | None] = {"images": image.reflectance, "valid": image.valid}
         for name in ("labels", "truth", "surface", "clouds", "age"):
             layer = getattr(self, name)
-            read[name] = None if layer is None else layer.read(row, col, height, width)
-        return read
+            read[name] = None if layer is None else layer.read(*window)
+        return places, read
 
 
 def _open_layers(dataset: Dataset, pair: Pair, parameters: Mapping[str, Any]) -> _Layers:
     source, rule = dataset.source(*pair), parameters["rule"]
-    method, clouds = _clouds(dataset, pair, source, parameters["clouds"])
     return _Layers(
         source=source,
+        clouds=_open_clouds(dataset, pair, source, parameters["clouds"]),
         labels=dataset.labels(*pair, rule=rule, band_m=parameters["band_m"]),
         truth=dataset.truth(*pair),
         surface=dataset.surface(*pair),
-        clouds=clouds,
         age=dataset.label_age(*pair, rule=rule),
-        method=method,
     )
 
 
-def _clouds(dataset: Dataset, pair: Pair, source: Source, method: str) -> tuple[str, Mask | None]:
-    """Return which cloud mask is used, and the mask."""
+def _open_clouds(dataset: Dataset, pair: Pair, source: Source, method: str) -> CloudMask | None:
     if method == "none":
-        return "none", None
+        return None
     ready, scl = dataset.clouds(*pair), dataset.scene_classification(*pair)
     try:
         mask = cloud_mask(source, scl=scl, ready=ready, method=method)
     except GlacierError as error:
         raise GlacierError(f"{dataset.name}, {', '.join(pair)}: {error}") from error
-    return mask.method, None if mask.method == "none" else mask
+    return None if mask.method == "none" else mask
 
 
 def _fill(
@@ -455,7 +431,7 @@ def _fill(
     facts: list[dict[str, Any]] = [{}] * count
     sums = np.zeros((count, 3, len(bands)))
     jobs = (
-        partial(_read, layers[pair], group.iloc[chunk], size)
+        partial(layers[pair].read, group.iloc[chunk], size)
         for pair, group in patches.groupby(["area", "date"], sort=False)
         for chunk in chunks(group["row"], group["col"], size)
     )
@@ -469,19 +445,12 @@ def _fill(
                         outside[top:bottom, left:right] = False
                         for name in {"labels", "truth"} & {*codes}:
                             patch[name][outside] = UNKNOWN
-                    label = patch["labels"]
                     found = patch_facts(
-                        patch["images"], patch["valid"], label, bands=bands,
+                        patch["images"], patch["valid"], patch["labels"], bands=bands,
                         clouds=patch["clouds"], age=patch["age"],
                     )  # fmt: skip
-                    known = label != UNKNOWN
-                    facts[position] = {
-                        **found,
-                        "reason": reason_to_drop(found, **limits),
-                        "known": int(np.count_nonzero(known)),
-                        "ice": int(np.count_nonzero(label == 1)),
-                    }
-                    sums[position] = moments(patch["images"], known)
+                    facts[position] = {**found, "reason": reason_to_drop(found, **limits)}
+                    sums[position] = moments(patch["images"], patch["labels"] != UNKNOWN)
                     for name, file in files.items():
                         file.write(position, patch[name])
                 bar.update(len(places))
@@ -489,37 +458,6 @@ def _fill(
         for file in files.values():
             file.close()
     return sorted(files), pd.DataFrame(facts), sums
-
-
-def chunks(rows: Sequence[int], cols: Sequence[int], size: int) -> Iterator[np.ndarray]:
-    """Group windows that lie together, so that one read serves them all.
-
-    A group spans about a thousand pixels: windows that overlap are then read nearly once, and yet
-    no more than some ten MB of a scene are held.
-
-    Args:
-        rows: upper edges of the windows in pixels.
-        cols: left edges.
-        size: side of a window in pixels.
-
-    Yields:
-        Positions of windows.
-    """
-    step = size * max(1, _CHUNK // size)
-    corners = np.column_stack([np.asarray(rows), np.asarray(cols)])
-    _, group = np.unique(corners // step, axis=0, return_inverse=True)
-    order = np.argsort(group, kind="stable")
-    yield from np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
-
-
-def _read(
-    layers: _Layers, places: pd.DataFrame, size: int
-) -> tuple[pd.DataFrame, dict[str, np.ndarray | None]]:
-    """Read the box around some windows once."""
-    rows, cols = places["row"], places["col"]
-    top, left = int(rows.min()), int(cols.min())
-    bottom, right = int(rows.max()) + size, int(cols.max()) + size
-    return places, layers.read(top, left, bottom - top, right - left)
 
 
 def _ahead(jobs: Iterable[Callable[[], Any]]) -> Iterator[Any]:
@@ -594,18 +532,16 @@ def patch_facts(
         counts by its area in the patch; nan without dated glacier.
         disagreement: pixels with a label that differ from ``ice_index``, among those with a label;
         nan if there are none, or no green and nir.
+        known, ice: numbers of pixels with a label, and of glacier.
     """
     known = (label != UNKNOWN) & valid
     ice = known & (label == 1)
     bright = valid & (reflectance.max(axis=0) >= _SATURATED)
-    total, number = label.size, np.count_nonzero(known)
-    seen = np.count_nonzero(valid)
+    total, number, seen = label.size, np.count_nonzero(known), np.count_nonzero(valid)
     differ = math.nan
     if {"green", "nir"} <= set(bands):
         differ = _fraction(disagreement(reflectance, label, bands) & valid, number)
-    assessed: Any = (
-        np.uint8(UNKNOWN) if clouds is None else np.where(valid, clouds, np.uint8(UNKNOWN))
-    )
+    assessed = np.full_like(label, UNKNOWN) if clouds is None else np.where(valid, clouds, UNKNOWN)
     ages = np.empty(0) if age is None else age[ice]
     ages = ages[np.isfinite(ages)]
     return {
@@ -616,6 +552,8 @@ def patch_facts(
         "saturated": _fraction(bright, seen),
         "label_age": float(ages.mean(dtype=np.float64)) if ages.size else math.nan,
         "disagreement": differ,
+        "known": int(number),
+        "ice": int(np.count_nonzero(ice)),
     }
 
 

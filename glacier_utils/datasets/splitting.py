@@ -1,18 +1,17 @@
-"""Where the patches of a dataset lie, and which of them train, validate and test.
+"""Which patches of a dataset train, validate and test.
 
-``plan`` lays windows on each image and their boxes on the ground; ``split_patches`` gives each its
-part. Neighbouring patches show the same glacier under the same light. If some of them train and
-others validate, the validation score says how well the network remembers, not how well it maps. So
-the training area is cut into blocks of some km; one compact group of blocks validates, on all
-dates, and patches that touch it are left unused. Where the ground is too small for that, or one
-class lies in one corner of it, a line cuts it, through patches too (``cut_by_lines``). A user's
-word on single patches, a CSV that keeps or drops them whatever their facts say, comes before all
-that.
+Neighbouring patches show the same glacier under the same light. If some of them train and others
+validate, the validation score says how well the network remembers, not how well it maps. So the
+training area is cut into blocks of some km; one compact group of blocks validates, on all dates,
+and patches that touch it are left unused (``split_patches``). Where the ground is too small for
+that, or one class lies in one corner of it, a line cuts it, through patches too (``cut_by_lines``).
+A user's word on single patches, a CSV that keeps or drops them whatever their facts say, comes
+before all that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,11 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import shapely
-from rasterio.warp import transform as transform_points
 from scipy import sparse
 
+from glacier_utils.datasets.layout import CUT, EDGES
 from glacier_utils.errors import GlacierError
 from glacier_utils.files import write_csv
-from glacier_utils.raster.grid import Grid, same_crs
 
 SPLITS = ("train", "validation", "buffer", "test", "dropped")
 _ENOUGH_BLOCKS = 8  # fewer than these say little in a bootstrap
@@ -38,149 +36,9 @@ _ENOUGH = 200  # known pixels of each class, without which a side teaches or tel
 _LEFT = 0.25  # of what should train, the least of each class that a cut must leave
 _LINES = 128  # places of a line that are weighed against each other
 _TESTED = "shares ground with a test area"
-EDGES = ("top", "left", "bottom", "right")
-CUT = "part of a patch, cut by a line"  # the reason of such rows
 
 COLUMNS = ("area", "date", "row", "col", "decision", "comment")  # of overrides
 DECISIONS = ("keep", "drop")
-
-
-def windows(
-    grid: Grid,
-    size: int,
-    stride: int,
-    *,
-    reference: Grid | None = None,
-    tiles: Sequence[tuple[int, int, int, int]] = (),
-    own_tiles: bool = False,
-) -> list[tuple[int, int]]:
-    """Lay the windows of one image: they cover the frame, and the last may stick out of it.
-
-    Args:
-        grid: of the frame.
-        size: side of a window in pixels.
-        stride: step between them in pixels.
-        reference: another frame; if ``grid`` lies on its pixels, windows fall on its windows.
-        tiles: (row, col, height, width) of the files of a folder of patches; windows that meet
-            none of them are left out.
-        own_tiles: take the files themselves as windows, provided that all have ``size``.
-
-    Returns:
-        (row, col) of the upper left corners in the frame, sorted.
-    """
-    if own_tiles and tiles and all(tile[2:] == (size, size) for tile in map(tuple, tiles)):
-        return sorted((tile[0], tile[1]) for tile in tiles)
-    shift_row, shift_col = 0, 0
-    if reference is not None and grid.shares_lattice(reference):
-        shift_row, shift_col = (round(value) for value in reference.position(grid))
-    rows = range(-(shift_row % stride), grid.height, stride)
-    cols = range(-(shift_col % stride), grid.width, stride)
-    corners = [
-        (row, col)
-        for row in rows
-        for col in cols
-        if _needed(row, grid.height, size, stride) and _needed(col, grid.width, size, stride)
-    ]
-    return _meeting(corners, size, tiles) if tiles else corners
-
-
-def plan(
-    sources: Mapping[tuple[str, str], Any], *, size: int, strides: Mapping[str, int | None]
-) -> gpd.GeoDataFrame:
-    """Lay out the patches of a dataset.
-
-    Args:
-        sources: (area, date) to an object with ``grid`` and ``tiles``, in the order wanted.
-        size: side of a patch in pixels.
-        strides: step in pixels for each area; None: the files' own windows, or ``size``.
-
-    Returns:
-        One row per patch: area, date, row, col, y, x, ground, geometry. ``y`` and ``x`` are the
-        patch's centre in pixels of the area's first date, so that one place has one position on all
-        dates; ``geometry`` is the whole patch and ``ground`` the part inside the frame, both in the
-        CRS of the first area.
-    """
-    crs = next(iter(sources.values())).grid.crs
-    references: dict[str, Grid] = {}
-    tables = []
-    for (area, date), source in sources.items():
-        grid = source.grid
-        reference = references.setdefault(area, grid)
-        stride = strides[area]
-        corners = windows(
-            grid,
-            size,
-            stride or size,
-            reference=reference,
-            tiles=source.tiles,
-            own_tiles=stride is None and not _overlapping(source.tiles),
-        )
-        rows, cols = np.array(corners, int).reshape(-1, 2).T
-        edges = rows, cols, rows + size, cols + size
-        geometry = _boxes(grid, *edges, crs=crs)
-        y, x = _centres(grid, rows + size / 2, cols + size / 2, reference)
-        table = {"area": area, "date": date, "row": rows, "col": cols, "y": y, "x": x}
-        ground = _boxes(grid, *edges, crs=crs, clip=True)
-        tables.append(gpd.GeoDataFrame({**table, "ground": ground}, geometry=geometry, crs=crs))
-    return pd.concat(tables, ignore_index=True)
-
-
-def _needed(start: int, length: int, size: int, stride: int) -> bool:
-    # With a stride below the size, the last windows would hold nothing that others do not.
-    return start <= 0 or start - stride + size < length
-
-
-def _meeting(
-    corners: Sequence[tuple[int, int]], size: int, tiles: Sequence[tuple[int, int, int, int]]
-) -> list[tuple[int, int]]:
-    """Keep the windows that share pixels with a tile."""
-    tree = shapely.STRtree(_pixel_boxes(tiles))
-    asked = _pixel_boxes([(row, col, size, size) for row, col in corners])
-    hits = np.unique(tree.query(asked, predicate="intersects")[0])
-    return [corners[hit] for hit in hits]
-
-
-def _overlapping(tiles: Sequence[tuple[int, int, int, int]]) -> bool:
-    if len(tiles) < 2:
-        return False
-    # Tiles off each other's pixels may share an edge of them.
-    boxes = _pixel_boxes([(row, col, height - 1, width - 1) for row, col, height, width in tiles])
-    return shapely.STRtree(boxes).query(boxes, predicate="intersects").shape[1] > len(boxes)
-
-
-def _pixel_boxes(tiles: Sequence[tuple[int, int, int, int]]) -> np.ndarray:
-    """Boxes half a pixel smaller than the tiles, so that neighbours do not intersect."""
-    row, col, height, width = np.array([tuple(tile) for tile in tiles], float).T
-    return shapely.box(col, row, col + width - 0.5, row + height - 0.5)
-
-
-def _boxes(
-    grid: Grid, top: Any, left: Any, bottom: Any, right: Any, *, crs: Any, clip: bool = False
-) -> gpd.GeoSeries:
-    if clip:
-        top, bottom = np.clip(top, 0, grid.height), np.clip(bottom, 0, grid.height)
-        left, right = np.clip(left, 0, grid.width), np.clip(right, 0, grid.width)
-    transform: Any = grid.transform  # which takes arrays too
-    xmin, ymax = transform @ (left, top)
-    xmax, ymin = transform @ (right, bottom)
-    boxes = gpd.GeoSeries(shapely.box(xmin, ymin, xmax, ymax), crs=grid.crs)
-    if grid.crs is None or crs is None:
-        return boxes.set_crs(None, allow_override=True)
-    # Two spellings of one CRS must not move a box by a hair.
-    same = same_crs(grid.crs, crs)
-    return boxes.set_crs(crs, allow_override=True) if same else boxes.to_crs(crs)
-
-
-def _centres(
-    grid: Grid, rows: np.ndarray, cols: np.ndarray, reference: Grid
-) -> tuple[np.ndarray, np.ndarray]:
-    here: Any = grid.transform
-    there: Any = reference.transform
-    x, y = here @ (cols, rows)
-    if not same_crs(grid.crs, reference.crs) and None not in (grid.crs, reference.crs):
-        x, y = map(np.array, transform_points(grid.crs, reference.crs, x, y))
-    cols, rows = ~there @ (x, y)
-    return rows, cols
 
 
 @dataclass
@@ -210,7 +68,6 @@ def split_patches(
     buffer_px: float = 0.0,
     overrides: pd.DataFrame | None = None,
     seed: int = 0,
-    least: int = 1,
 ) -> Split:
     """Give each patch its part: train, validation, buffer, test or dropped.
 
@@ -234,16 +91,13 @@ def split_patches(
             the smallest pixels of the table), are left unused.
         overrides: the user's decisions by position, of ``locate_overrides``.
         seed: decides between nearly equal groups.
-        least: pixels of each class that each side should hold.
 
     Raises:
         GlacierError: a training area without a usable patch.
     """
-    given: dict[str, Any] = dict(locals())
     reasons, notes = patches["reason"].to_numpy(object), np.full(len(patches), "", object)
     if overrides is not None:
         reasons, notes = apply_overrides(reasons, overrides)
-        patches = patches.assign(reason=reasons)
     areas = patches["area"].to_numpy(object)
     usable = reasons == ""
     training = np.isin(areas, list(train_areas))
@@ -251,7 +105,6 @@ def split_patches(
     part = np.where(usable, np.where(training, "train", "test"), "dropped").astype(object)
     split = Split(part, np.full(len(patches), "", object), reasons.copy())
 
-    rng = np.random.default_rng(seed)
     for area in dict.fromkeys(areas[part == "train"]):
         here = np.flatnonzero((part == "train") & (areas == area))
         for other in dict.fromkeys(areas[part == "test"]):
@@ -260,36 +113,40 @@ def split_patches(
             dates = (set(patches["date"].iloc[chosen]) for chosen in (here, there))
             if not (over_time(shared) and set.isdisjoint(*dates)):
                 split.set_aside(here[shared.sum(axis=1) > 0], _TESTED)
-    for area in dict.fromkeys(areas):
-        here = np.flatnonzero(areas == area)
-        table = patches.iloc[here].assign(
-            usable=np.isin(part[here], ["train", "test"]), reason=split.reason[here]
-        )
-        wanted = block_patches[area]
-        if area in train_areas:
-            local = touching[here][:, here]
-            side, validation = _choose(table, local, size, wanted, validation_fraction, rng, least)
-            part[here[validation]] = "validation"
-        else:
-            side = _test_side(table, size, wanted)
-        split.block[here] = [
-            f"{area}:{row:02d}-{col:02d}" for row, col in _blocks(table, size, side)
-        ]
 
-    twice = _counted_twice(patches, part == "validation", overlapping, size)
-    split.set_aside(twice, "overlaps another validation patch")
-    near = touching @ (part == "validation") > 0
-    split.set_aside((part == "train") & near, "near validation")
-    split.reason = np.where(split.reason == "", notes, split.reason)
+    patches = patches.assign(usable=np.isin(part, ["train", "test"]), reason=split.reason)
     ice, known = patches["ice"].to_numpy(), patches["known"].to_numpy()
-    inside, left, whole = (
-        np.array([ice[which].sum(), (known - ice)[which].sum()])
-        for which in (part == "validation", part == "train", training & usable)
-    )
-    split.enough = bool(_suffice(inside, left, whole, validation_fraction))
-    if split.enough or least == _ENOUGH:
-        return split
-    return split_patches(**(given | {"least": _ENOUGH}))
+    # Groups with any pixel of each class; where that leaves too few of one, with enough of each.
+    for least in (1, _ENOUGH):
+        rng = np.random.default_rng(seed)
+        chosen = np.zeros(len(patches), bool)
+        for area in dict.fromkeys(areas):
+            here = np.flatnonzero(areas == area)
+            table, wanted = patches.iloc[here], block_patches[area]
+            if area in train_areas:
+                local = touching[here][:, here]
+                side, own = _choose(table, local, size, wanted, validation_fraction, rng, least)
+                chosen[here[own]] = True
+            else:
+                side = _test_side(table, size, wanted)
+            split.block[here] = [
+                f"{area}:{row:02d}-{col:02d}" for row, col in _blocks(table, size, side)
+            ]
+        twice = _counted_twice(patches, chosen, overlapping, size)
+        validates, others = chosen & ~twice, (part == "train") & ~chosen
+        near = others & (touching @ validates > 0)
+        inside, left, whole = (
+            np.array([ice[which].sum(), (known - ice)[which].sum()])
+            for which in (validates, others & ~near, training & usable)
+        )
+        split.enough = bool(_suffice(inside, left, whole, validation_fraction))
+        if split.enough:
+            break
+    part[validates] = "validation"
+    split.set_aside(twice, "overlaps another validation patch")
+    split.set_aside(near, "near validation")
+    split.reason = np.where(split.reason == "", notes, split.reason)
+    return split
 
 
 def both_classes(ice: Any, known: Any, least: int = _ENOUGH) -> Any:
@@ -344,10 +201,8 @@ def _neighbours(
         areas = patches["area"].to_numpy(object)
         same = areas[one] == areas[other]
         one, other = one[same], other[same]
-    bounds = shapely.bounds(ground)
-    common = np.minimum(bounds[one, 2:], bounds[other, 2:]) - np.maximum(
-        bounds[one, :2], bounds[other, :2]
-    )
+    own, others = shapely.bounds(ground)[one], shapely.bounds(ground)[other]
+    common = np.minimum(own[:, 2:], others[:, 2:]) - np.maximum(own[:, :2], others[:, :2])
     shared = (common > pixel / 2).all(axis=1)
 
     def matrix(rows: np.ndarray, cols: np.ndarray) -> sparse.csr_array:
@@ -386,16 +241,15 @@ def _choose(
         if group is None:
             continue
         # Whole blocks meet the fraction only roughly; smaller blocks meet it better.
-        fair = (
-            0.6 * fraction <= group.validates <= 1.5 * fraction and group.trains >= group.validates
-        )
-        if fair and group.cost < _ONE_CLASS:
+        fair = 0.6 * fraction <= group.validates <= 1.5 * fraction
+        if fair and group.trains >= group.validates and group.cost < _ONE_CLASS:
             return side, group.positions
-        found.append((group.cost, -side, group))
+        found.append((side, group))
     if not found:
         return 1, np.array([], int)
-    _, side, group = min(found, key=lambda item: item[:2])
-    return -side, group.positions
+    # Of equal ones the largest blocks, which come first.
+    side, group = min(found, key=lambda item: item[1].cost)
+    return side, group.positions
 
 
 @dataclass(frozen=True)
@@ -435,11 +289,8 @@ def _best_group(
         inside = (members @ some) > 0
         left = usable[:, None] & ~((near_members @ some) > 0)
         parts.append(
-            [
-                inside.sum(axis=0) / usable.sum(),
-                left.sum(axis=0) / usable.sum(),
-                *(counted @ side for side in (inside, left) for counted in (ice, known)),
-            ]
+            [side.sum(axis=0) / usable.sum() for side in (inside, left)]
+            + [counted @ side for side in (inside, left) for counted in (ice, known)]
         )
     validates, trains, ice_in, known_in, ice_left, known_left = np.concatenate(parts, axis=1)
     glacier = ice[usable].sum() / max(known[usable].sum(), 1)
@@ -580,26 +431,6 @@ def _best_line(
             if len(cost) and cost.min() < least:
                 best, least = (axis, sign, float(lines[cost.argmin()])), cost.min()
     return best
-
-
-def clip_patches(
-    patches: gpd.GeoDataFrame, cut: pd.DataFrame, sources: Mapping[tuple[str, str], Any]
-) -> gpd.GeoDataFrame:
-    """Return the rows of ``cut_by_lines``, the boxes of cut patches being those of their parts.
-
-    Args:
-        patches: the table that was cut.
-        cut: of ``cut_by_lines``.
-        sources: as for ``plan``.
-    """
-    table = patches.iloc[cut["patch"]].reset_index(drop=True)
-    parts = cut[cut["reason"] == CUT].join(table[["area", "date", "row", "col"]])
-    for pair, group in parts.groupby(["area", "date"]):
-        edges = (group[["row", "col"] * 2].to_numpy() + group[[*EDGES]].to_numpy()).T
-        boxes = _boxes(sources[pair].grid, *edges, crs=patches.crs)
-        for name in ("geometry", "ground"):
-            table.loc[group.index, name] = boxes.to_numpy()
-    return table
 
 
 def _extent(table: pd.DataFrame, size: int) -> int:

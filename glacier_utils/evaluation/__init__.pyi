@@ -15,9 +15,9 @@ from .comparison import predict_models as predict_models
 from .comparison import references as references
 from .comparison import spatial_scores as spatial_scores
 from .comparison import with_boundaries as with_boundaries
+from .error_analysis import band_curve as band_curve
 from .error_analysis import by_reason as by_reason
 from .error_analysis import causes as causes
 from .error_analysis import disagreements as disagreements
-from .label_bias import band_curve as band_curve
-from .label_bias import labels_against_truth as labels_against_truth
+from .error_analysis import labels_against_truth as labels_against_truth
 from .per_glacier import scores_per_glacier as scores_per_glacier

@@ -21,7 +21,7 @@ from rasterio.crs import CRS
 from glacier_utils import metrics
 from glacier_utils.conventions import UNKNOWN, nearest_date
 from glacier_utils.datasets.dataset import Dataset
-from glacier_utils.datasets.splitting import CUT
+from glacier_utils.datasets.layout import CUT
 from glacier_utils.datasets.store import PatchStore
 from glacier_utils.errors import GlacierError
 from glacier_utils.evaluation import bootstrap, calibration

@@ -1,4 +1,3 @@
-from .gallery import patch_gallery as patch_gallery
 from .maps import code_maps as code_maps
 from .maps import detail as detail
 from .maps import draw_edge as draw_edge
@@ -6,6 +5,7 @@ from .maps import large_map as large_map
 from .maps import map_axes as map_axes
 from .maps import matches_map as matches_map
 from .maps import over as over
+from .maps import patch_gallery as patch_gallery
 from .maps import probability_maps as probability_maps
 from .maps import scenes as scenes
 from .style import CAUSE_COLOURS as CAUSE_COLOURS

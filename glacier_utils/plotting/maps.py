@@ -1,4 +1,4 @@
-"""Maps: every figure with a place in it. Arrays and tables in, a Matplotlib figure out.
+"""Maps and patches: every figure of a place. Arrays and tables in, a Matplotlib figure out.
 
 Axes are in km of the maps' CRS, bounds are (xmin, ymin, xmax, ymax) in m. The arrow on large maps
 shows the grid's north, the direction of rising northing; true north may differ by some degrees.
@@ -27,8 +27,10 @@ from glacier_utils.conventions import UNKNOWN
 from glacier_utils.errors import GlacierError
 from glacier_utils.plotting.style import (
     CLASS_COLOURS,
+    ERROR_COLOURS,
     HATCH,
     OUTLINE_COLOUR,
+    PAIR_CODES,
     class_legend,
     coloured,
     escape_math,
@@ -138,6 +140,49 @@ def scenes(
             _draw_outlines(ax, own)
         ax.set(xlim=extent[:2], ylim=extent[2:])
         map_axes(ax, title, bounds=_box(bounds, title))
+    return figure
+
+
+def patch_gallery(
+    pictures: Sequence[np.ndarray],
+    titles: Sequence[str],
+    *,
+    codes: Sequence[np.ndarray] | None = None,
+    colours: Mapping[str, str] = ERROR_COLOURS,
+    values: Sequence[int] = PAIR_CODES,
+    columns: int = 6,
+    note: str = "",
+) -> Figure:
+    """Show patches, each with the map of codes below it where given.
+
+    Args:
+        pictures: [row, col, 3] each.
+        titles: a line per patch.
+        codes: uint8 [row, col] each, drawn with ``colours`` in the order of ``values``.
+        colours: class name -> colour.
+        values: the codes; the last one also stands for every code not named.
+        columns: how many side by side at most.
+        note: written above the figure, for example the patches' size on the ground.
+
+    Returns:
+        The figure.
+    """
+    bands = 1 if codes is None else 2
+    if codes is not None:
+        pictures = [
+            np.concatenate([picture, np.ones_like(picture[: len(picture) // 16 + 1]),
+                            coloured(own, colours, values)])
+            for picture, own in zip(pictures, codes, strict=True)
+        ]  # fmt: skip
+    figure, axes = panels(len(pictures), (1.9, 1.9 * bands + 0.4), columns=columns)
+    for ax, picture, title in zip(axes, pictures, titles, strict=True):
+        ax.imshow(picture)
+        ax.set_title(escape_math(title), fontsize=8)
+        ax.axis("off")
+    if codes is not None:
+        class_legend(figure, colours)
+    if note:
+        figure.suptitle(escape_math(note), fontsize=9)
     return figure
 
 

@@ -1,71 +1,57 @@
 """From a scene to files that people can use: probability, class, outlines and what made them.
 
-A scene of any size is mapped in little memory: strip after strip goes into files of plain bytes in
-a folder beside the target, from where an interrupted run goes on, and these become the rasters. A
-file gets its name when it is whole, the item (STAC) last. What was made of what is told by hashes
-(``_keys``) in that folder, in the rasters' tags and in the item; ``finished`` says whether anything
-is left to do, for one scene as for many.
+A scene of any size is mapped in little memory, strip after strip (``strips``). A file gets its name
+when it is whole, the item (STAC) last. What was made of what is told by hashes (``_keys``) in the
+folder of the strips, in the rasters' tags and in the item; ``finished`` says whether anything is
+left to do, for one scene as for many.
 
 The second half reads such files back for figures, tables and checks.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import json
 import math
-import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
 import pandas as pd
 import rasterio
-from tqdm import tqdm
 
 from glacier_utils.conventions import SYNTHETIC, UNKNOWN, date_in_name, image_day
 from glacier_utils.datasets.dataset import open_dataset
 from glacier_utils.datasets.exploration import thumbnail, thumbnail_mask
 from glacier_utils.errors import GlacierError, counted
-from glacier_utils.files import file_fingerprint, fingerprint, write_json
+from glacier_utils.files import file_fingerprint, fingerprint
 from glacier_utils.imagery.clouds import cloud_mask
 from glacier_utils.imagery.examination import Finding, Trained, examine, heed
 from glacier_utils.imagery.reflectance import Reflectance
 from glacier_utils.imagery.source import Source, input_files, open_source
-from glacier_utils.metrics import classify
 from glacier_utils.models.checkpoint import Segmenter, load_checkpoint
 from glacier_utils.outlines.glims import write_glims, write_probability_style
 from glacier_utils.outlines.polygonization import polygonize_file
 from glacier_utils.prediction import memory
 from glacier_utils.prediction.acceleration import fold_batch_norm, resolve
-from glacier_utils.prediction.mapper import Block, Mapper, Plan
+from glacier_utils.prediction.mapper import Mapper, Plan
 from glacier_utils.prediction.scene_lists import public_names
-from glacier_utils.prediction.stac import CLASSES, SCALE, read_item, write_item
+from glacier_utils.prediction.stac import SCALE, read_item, write_item
+from glacier_utils.prediction.strips import RASTERS, Unfinished
 from glacier_utils.raster.grid import Grid, Image
-from glacier_utils.raster.io import CACHE, open_raster, write_raster
+from glacier_utils.raster.io import open_raster, write_raster
 from glacier_utils.raster.paths import files_behind, is_virtual, list_files, local_file
 
 # Changed whenever a scene mapped before must not go on, or pass as finished, with the present code.
 FORMAT = 6
-CLASS_COLOURMAP = {value: (*bytes.fromhex(colour), 255) for value, _, _, colour in CLASSES}
 # Larger scenes are not written a second time: a person opens their own file beside the maps.
 LARGEST_IMAGE = 4096
-RASTERS = ("probability", "class", "spread")
-"""Kinds of maps; the last is of ensembles alone."""
 AS_TRAINED = ", as in the training"
 _INPUTS = "INPUTS"  # tag of the rasters: a hash of all that they were made from
-_ROWS_WRITTEN = 128  # at a time
-# Bytes per pixel of a map: as plain bytes, as a plain raster, and as file with overviews.
-_BYTES_PER_PIXEL = 1 + 1 + 4 / 3
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 Checkpoints = str | Path | Segmenter | Sequence[str | Path | Segmenter]
 
@@ -151,7 +137,7 @@ def map_scene(
         files.pop("outlines")
     if mapper.layers == 1:
         files.pop("spread")
-    if not _rasters_whole(files, for_rasters):
+    if not all(is_map(files[kind], for_rasters) for kind in RASTERS if kind in files):
         tags = {key.upper(): _text(value) for key, value in about.items()} | {_INPUTS: for_rasters}
         with Unfinished(files, for_rasters, source.grid.shape) as work:
             work.fill(plan, progress)
@@ -218,11 +204,6 @@ def is_map(path: Path, made_from: str = "") -> bool:
     except GlacierError:
         return False
     return bool(inputs) and made_from in ("", inputs)
-
-
-def _rasters_whole(files: Mapping[str, Path], for_rasters: str) -> bool:
-    """Say whether both rasters are there and bear this hash."""
-    return all(is_map(files[kind], for_rasters) for kind in RASTERS if kind in files)
 
 
 def _keys(checkpoint: Checkpoints, scene: Any, settings: Mapping[str, Any]) -> tuple[str, str]:
@@ -418,7 +399,7 @@ def assumed_rules(scenes: Iterable[Mapping[str, Path]]) -> list[str]:
         if "item" in files
     )
     return [
-        f"{counted(number, 'scene')} with {rule}: the files do not say"
+        f"{counted(number, 'scene')} with {rule}: the files do not say; give --offset if it differs"
         for rule, number in taken.items()
         if rule.endswith(AS_TRAINED)
     ]
@@ -426,139 +407,6 @@ def assumed_rules(scenes: Iterable[Mapping[str, Path]]) -> list[str]:
 
 def _text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-class Unfinished:
-    """The folder of a map in the making: bytes of its rasters, and how far they are.
-
-    It stays where the work breaks off, and goes when it is finished. Used as a context; the folder
-    lies beside the files.
-
-    Args:
-        files: kind -> file that is made.
-        inputs: hash of all that the map is made from: work on others begins anew.
-        shape: rows and columns of the scene.
-
-    Raises:
-        GlacierError: on entering or in its methods, a disk without space.
-    """
-
-    def __init__(self, files: Mapping[str, Path], inputs: str, shape: tuple[int, int]) -> None:
-        target = files["probability"]
-        self.folder = target.with_name(f".{target.stem}.partial")
-        self.shape = shape
-        self._inputs = inputs
-        self._target = target
-        self._files = {kind: self.folder / f"{kind}.raw" for kind in RASTERS if kind in files}
-
-    def __enter__(self) -> Unfinished:
-        with self._full_disk():
-            self.finished = self._resume()
-        return self
-
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        if kind is None:
-            shutil.rmtree(self.folder, ignore_errors=True)
-
-    @contextmanager
-    def _full_disk(self) -> Iterator[None]:
-        """Say in a line that the disk is full."""
-        try:
-            yield
-        except OSError as error:
-            if error.errno not in _DISK_FULL:
-                raise
-            raise GlacierError(self._no_space()) from error
-
-    def fill(self, plan: Plan, progress: bool) -> None:
-        """Map what is missing; each block is on the disk before it counts as finished."""
-        bar = tqdm(
-            total=len(plan), initial=self.finished, desc="map", unit="strip", disable=not progress
-        )
-        with self._full_disk(), bar, ThreadPoolExecutor(1, "write") as pool:
-            writing: Future | None = None
-            for number, block in enumerate(plan.blocks(self.finished), start=self.finished + 1):
-                if writing is not None:
-                    writing.result()
-                writing = pool.submit(self._write, block, plan.mapper.threshold, number)
-                del block  # or it would lie in memory until the next is finished
-                bar.update()
-            if writing is not None:
-                writing.result()
-        memory.release()
-
-    def finish(self, files: Mapping[str, Path], grid: Grid, tags: Mapping[str, str]) -> None:
-        """Turn the bytes into GeoTIFFs, side by side."""
-        fine, classes = {"scale": SCALE, "average": True}, {"colormap": CLASS_COLOURMAP}
-        layers: dict[str, dict[str, Any]] = {
-            kind: classes if kind == "class" else fine for kind in self._files
-        }
-        # Around both: the one that is ready first would lift the limit for the other.
-        limit = rasterio.Env(GDAL_CACHEMAX=CACHE)
-        with self._full_disk(), limit, ThreadPoolExecutor(len(layers)) as pool:
-            made = [
-                pool.submit(
-                    write_raster, files[kind], self._files[kind], grid,
-                    nodata=UNKNOWN, descriptions=[kind], tags=tags, **layer,
-                )
-                for kind, layer in layers.items()
-            ]  # fmt: skip
-            for one in made:
-                one.result()
-
-    def _resume(self) -> int:
-        """Return how many blocks are finished; begin anew where they are of other inputs."""
-        try:
-            state = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
-            size = self.shape[0] * self.shape[1]
-            if state["inputs"] == self._inputs and all(
-                path.stat().st_size == size for path in self._files.values()
-            ):
-                return int(state["blocks"])
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
-        free = shutil.disk_usage(self.folder).free
-        if free < self._needed():
-            shutil.rmtree(self.folder, ignore_errors=True)
-            raise GlacierError(self._no_space())
-        for path in self._files.values():
-            with open(path, "wb") as file:
-                file.truncate(self.shape[0] * self.shape[1])
-        return 0
-
-    def _write(self, block: Block, threshold: float, number: int) -> None:
-        """Write a block a few rows at a time: its numbers take several copies on their way."""
-        with ExitStack() as stack:
-            files = {
-                kind: stack.enter_context(open(path, "r+b")) for kind, path in self._files.items()
-            }
-            for start in range(0, block.maps.shape[1], _ROWS_WRITTEN):
-                parts = block.maps[:, start : start + _ROWS_WRITTEN]
-                maps = {"class": classify(parts[0], threshold)}
-                for kind, part in zip(("probability", "spread"), parts, strict=False):
-                    valid = ~np.isnan(part)
-                    steps = np.rint(np.where(valid, part, 0) / np.float32(SCALE))
-                    maps[kind] = np.where(valid, steps, UNKNOWN).astype(np.uint8)
-                for kind, values in maps.items():
-                    self._put(files[kind], values, block.row + start, block.col)
-        write_json(self.folder / "state.json", {"inputs": self._inputs, "blocks": number})
-
-    def _needed(self) -> float:
-        return len(self._files) * _BYTES_PER_PIXEL * self.shape[0] * self.shape[1]
-
-    def _no_space(self) -> str:
-        return (
-            f"{self._target.parent}: no space left on this disk; the map needs about "
-            f"{self._needed() / 1e6:.0f} MB while it is made. Free some and run again: it goes on "
-            "where it stopped"
-        )
-
-    def _put(self, file: BinaryIO, values: np.ndarray, row: int, col: int) -> None:
-        for number, line in enumerate(values, start=row):
-            file.seek(number * self.shape[1] + col)
-            file.write(line.tobytes())
 
 
 @dataclass(frozen=True)

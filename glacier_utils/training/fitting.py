@@ -265,31 +265,6 @@ def _wait_for_first_process() -> None:
         torch.distributed.barrier()
 
 
-def choose_threshold(
-    probability: np.ndarray, label: np.ndarray, *, default: float = 0.5, gain: float = 0.005
-) -> float:
-    """Return the threshold (steps of 0.05) with the best pooled IoU.
-
-    A threshold tuned to a few validation patches is worth no more than a clear gain.
-
-    Args:
-        probability: of any shape; nan is left out.
-        label: of the same shape; 255 is left out.
-        default: stays unless another threshold is better by more than ``gain``.
-        gain: in IoU.
-
-    Example:
-        >>> choose_threshold(np.array([0.1, 0.3, 0.4]), np.array([0, 1, 1], np.uint8))
-        0.15
-    """
-    table = metrics.precision_recall(probability, label, bins=20).set_index("threshold")
-    # 1 / IoU = 1 / precision + 1 / recall - 1, by the definitions of the three.
-    iou = 1 / (1 / table["precision"] + 1 / table["recall"] - 1)
-    iou = iou.iloc[1:].fillna(0.0)
-    at_default = iou.iloc[np.abs(iou.index - default).argmin()]
-    return float(round(iou.idxmax(), 2)) if iou.max() > at_default + gain else default
-
-
 def _fit_pixels(
     segmenter: Segmenter, store: PatchStore, train: np.ndarray, settings: Settings
 ) -> pd.DataFrame:
@@ -344,22 +319,23 @@ def _validate(
     Both are set in the segmenter. Without patches they stay as they are and no score is defined.
     """
     segmenter.eval()
-    if not len(positions):
-        scores = metrics.score_table(metrics.Counts(0, 0, 0, 0)) | {"loss": math.nan}
-        chosen = {"threshold": segmenter.threshold, "temperature": segmenter.temperature}
-        return scores | chosen
-    maps = []
-    for part in np.array_split(positions, -(-len(positions) // _VALIDATED_AT_ONCE)):
-        maps.append(predict_patches(segmenter, store.images[part], precision=settings.precision))
-        release_pages(store.images)
-    probability, labels = np.concatenate(maps), np.asarray(store.labels[positions])
-    segmenter.temperature = calibration.fit_temperature(*calibration.histogram(probability, labels))
-    logits = torch.logit(torch.from_numpy(probability), eps=1e-6) / segmenter.temperature
-    probability = logits.sigmoid().numpy()
-    segmenter.threshold = choose_threshold(probability, labels)
-    counts = metrics.count(probability >= segmenter.threshold, labels)
+    counts, loss = metrics.Counts(0, 0, 0, 0), math.nan
+    if len(positions):
+        maps = []
+        for part in np.array_split(positions, -(-len(positions) // _VALIDATED_AT_ONCE)):
+            images = store.images[part]
+            maps.append(predict_patches(segmenter, images, precision=settings.precision))
+            release_pages(store.images)
+        probability, labels = np.concatenate(maps), np.asarray(store.labels[positions])
+        histograms = calibration.histogram(probability, labels)
+        segmenter.temperature = calibration.fit_temperature(*histograms)
+        logits = torch.logit(torch.from_numpy(probability), eps=1e-6) / segmenter.temperature
+        probability = logits.sigmoid().numpy()
+        segmenter.threshold = metrics.choose_threshold(probability, labels)
+        counts = metrics.count(probability >= segmenter.threshold, labels)
+        loss = float(bce_dice(logits, torch.from_numpy(labels)))
     return metrics.score_table(counts) | {
-        "loss": float(bce_dice(logits, torch.from_numpy(labels))),
+        "loss": loss,
         "threshold": segmenter.threshold,
         "temperature": segmenter.temperature,
     }

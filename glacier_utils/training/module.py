@@ -301,8 +301,7 @@ class Task(lightning.LightningModule):
     def train_dataloader(self) -> DataLoader:
         """Return the way to the windows of the steps until the next validation."""
         trainer, settings = self.trainer, self.settings
-        # Two at least, since batch normalisation has nothing to average over in one small window.
-        count = max(2, settings.batch_size // trainer.world_size)
+        count = max(1, settings.batch_size // trainer.world_size)
         windows = Windows(self.ground, count, [settings.seed, trainer.global_rank])
         steps = Steps(settings.steps_between, lambda: self.current_epoch)
         return DataLoader(windows, batch_size=None, sampler=steps)
@@ -405,7 +404,7 @@ class History(Checkpoint):
         # Where none is defined, no state is better than another.
         without_gain = 0 if np.isnan(scores).all() else len(scores) - 1 - int(np.nanargmax(scores))
         settings = self.settings
-        stopped = without_gain * settings.steps_between >= settings.patience
+        stopped = without_gain * settings.steps_between >= (settings.patience or math.inf)
         return len(scores) >= settings.validations or stopped
 
     def on_train_epoch_end(

@@ -26,13 +26,13 @@ class Settings(BaseModel):
     Args:
         steps: at most so many batches, rounded up to twenty equal parts, after each of which the
             network is validated.
-        batch_size: windows per step, over all processes together; two per process at least.
+        batch_size: windows per step, over all processes together; one per process at least.
         learning_rate: its highest value.
         weight_decay: of AdamW.
         schedule: of the learning rate, step by step: "cosine" (down from the start; Loshchilov and
             Hutter 2017), "one_cycle" (up for a fifth of the steps, then down; Smith and Topin 2019)
             or "constant".
-        patience: steps without a better validation IoU before training stops.
+        patience: steps without a better validation IoU before training stops; None: it goes on.
         gradient_clip: largest norm of the gradient.
         seed: of weights, order and augmentation.
         loss: one of ``losses.LOSSES``.
@@ -68,7 +68,7 @@ class Settings(BaseModel):
     learning_rate: Positive = 1e-3
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-4
     schedule: Literal["one_cycle", "cosine", "constant"] = "cosine"
-    patience: Count = 1_000_000
+    patience: Count | None = None
     gradient_clip: Positive = 1.0
     seed: Annotated[int, Field(ge=0)] = 0
     loss: str = "bce_dice"
@@ -86,7 +86,6 @@ class Settings(BaseModel):
     strategy: str = "auto"
 
     def __init__(self, **options: Any) -> None:
-
         try:
             super().__init__(**options)
         except ValidationError as error:

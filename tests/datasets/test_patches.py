@@ -19,8 +19,8 @@ from rasterio.crs import CRS
 
 from glacier_utils.datasets import patches
 from glacier_utils.datasets.dataset import open_dataset
-from glacier_utils.datasets.patches import build_patches, chunks
-from glacier_utils.datasets.splitting import windows, write_overrides_template
+from glacier_utils.datasets.patches import build_patches
+from glacier_utils.datasets.splitting import write_overrides_template
 from glacier_utils.datasets.store import open_store
 from glacier_utils.errors import GlacierError
 from glacier_utils.raster import indices
@@ -158,19 +158,6 @@ def dataset(tmp_path):
 
 def build(dataset, **arguments):
     return build_patches(dataset, **{"size": 32, "block_m": 640.0, **arguments})
-
-
-# --- reading
-
-
-def test_chunks_hold_each_window_once_and_stay_small():
-    rows, cols = np.array(windows(grid_of(3000, 2500), 128, 64)).T
-    groups = list(chunks(rows, cols, 128))
-    assert sorted(np.concatenate(groups)) == list(range(len(rows)))
-    assert len(groups) == 9
-    for group in groups:
-        assert np.ptp(rows[group]) + 128 <= 1024 + 128
-        assert np.ptp(cols[group]) + 128 <= 1024 + 128
 
 
 # --- the split
@@ -624,6 +611,7 @@ def test_facts_by_hand():
     assert found["unknown"] == 4 / 8
     assert found["glacier"] == 2 / 4
     assert found["saturated"] == pytest.approx(1 / 6)
+    assert (found["known"], found["ice"]) == (4, 2)
     for name in ("cloud", "shadow", "label_age"):
         assert math.isnan(found[name])
 
@@ -635,6 +623,7 @@ def test_facts_of_nothing():
         nothing, invalid, unknown, clouds=np.ones((2, 2), np.uint8), age=np.ones((2, 2))
     )
     assert found.pop("nodata") == found.pop("unknown") == 1
+    assert found.pop("known") == found.pop("ice") == 0
     assert all(math.isnan(value) for value in found.values())
 
 

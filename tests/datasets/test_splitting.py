@@ -13,15 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 
+from glacier_utils.datasets.layout import clip_patches, plan
 from glacier_utils.datasets.splitting import (
     apply_overrides,
-    clip_patches,
     cut_by_lines,
     locate_overrides,
-    plan,
     read_overrides,
     split_patches,
-    windows,
     write_overrides_template,
 )
 from glacier_utils.errors import GlacierError
@@ -179,45 +177,6 @@ def test_with_too_little_of_a_class_no_line_is_drawn_and_all_trains(ice):
     _, patches, labels, split = small(label)
     table = cut(patches, labels, split)
     assert table[["patch", "part", "reason"]].to_numpy().tolist() == [[0, "train", ""]]
-
-
-# --- windows
-
-
-def test_windows_cover_the_frame_and_stick_out_at_its_end():
-    corners = windows(grid(70, 64), 32, 32)
-    assert corners == [(row, col) for row in (0, 32, 64) for col in (0, 32)]
-
-
-def test_overlapping_windows_stop_when_nothing_new_would_come():
-    corners = windows(grid(64, 64), 32, 16)
-    assert sorted({row for row, _ in corners}) == [0, 16, 32]
-
-
-def test_a_shifted_date_is_tiled_like_the_first_one():
-    first = grid(96, 96)
-    second = first.window(10, 5, 80, 80)
-    corners = windows(second, 32, 32, reference=first)
-    assert corners[0] == (-10, -5)
-
-
-def test_files_of_the_patch_size_are_the_windows():
-    tiles = [(0, 0, 32, 32), (40, 3, 32, 32)]
-    assert windows(grid(72, 35), 32, 32, tiles=tiles, own_tiles=True) == [(0, 0), (40, 3)]
-    # Files of another size are cut by the lattice, and empty windows are left out.
-    tiles = [(0, 0, 64, 64), (128, 128, 64, 64)]
-    corners = windows(grid(192, 192), 32, 32, tiles=tiles, own_tiles=True)
-    assert len(corners) == 8
-    assert (64, 0) not in corners
-
-
-@given(st.integers(1, 150), st.integers(1, 150), st.integers(16, 40), st.data())
-def test_every_pixel_lies_in_a_window(height, width, size, data):
-    stride = data.draw(st.integers(max(size // 4, 1), size))
-    covered = np.zeros((height, width), bool)
-    for row, col in windows(grid(height, width), size, stride):
-        covered[row : row + size, col : col + size] = True
-    assert covered.all()
 
 
 # --- decisions on single patches

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import shapely
 from affine import Affine
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from outline_grid import GRID, X, Y, box, table
 from outline_shapes import pixel_polygons
@@ -60,6 +60,13 @@ def test_band_is_a_distance_in_metres():
     assert label[18, 19] == label[19, 18] == 255
 
 
+def test_band_is_round_at_corners():
+    outlines = one(box(20, 20, 60, 50))
+    # The centre (5, 15) m off a corner, and a hair more and less than that.
+    assert rasterize(outlines, GRID, band_m=math.hypot(5, 15) + 1e-6)[18, 19] == 255
+    assert rasterize(outlines, GRID, band_m=math.hypot(5, 15) - 1e-6)[18, 19] == 0
+
+
 def test_divides_between_glaciers_have_no_band():
     outlines = table(
         ("a", "1", "glacier", "2001-08-01", box(10, 10, 30, 40)),
@@ -99,6 +106,8 @@ EIGHTHS = st.integers(0, 480).map(lambda number: number / 8)  # of a pixel: no s
     row=st.integers(-5, 50), col=st.integers(-5, 70), height=st.integers(1, 30),
     width=st.integers(1, 30), band=st.sampled_from([0.0, 24.7]),  # no centre is that far from 0
 )  # fmt: skip
+# A pixel 24.68 m off a corner, which the window's cut makes the end of a line.
+@example([(11.875, 31.875), (35.375, 26.375), (12.125, 22.625)], 32, 9, 1, 1, 24.7)
 def test_windows_are_pieces_of_the_whole(points, row, col, height, width, band):
     corners = [(X + 10.03 * x, Y - 10.03 * y) for x, y in points]
     hull = shapely.MultiPoint(corners).convex_hull

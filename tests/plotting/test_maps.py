@@ -9,7 +9,7 @@ import pytest
 import shapely
 from affine import Affine
 from drawing import ODD, drawn, legend
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib_scalebar.scalebar import ScaleBar
@@ -54,6 +54,20 @@ def assert_map(ax) -> None:
     assert ax.get_ylabel() == "northing (km)"
     assert ax.get_aspect() == 1
     assert [type(artist).__name__ for artist in ax.artists] == ["ScaleBar"]
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_patch_gallery(count):
+    squares = [random_picture()[:16, :16]] * count
+    titles = [f"best, IoU {number}" for number in range(count)]
+    figure = drawn(maps.patch_gallery(squares, titles, columns=3, note="windows of 16 px"))
+    assert [ax.get_title() for ax in figure.axes if ax.get_images()] == titles
+    assert figure.get_suptitle() == "windows of 16 px"
+    both = drawn(maps.patch_gallery(squares, titles, codes=[codes(0, 1, 255)[:16, :16]] * count))
+    below = [ax.get_images()[0].get_array()[-16:] for ax in both.axes]
+    assert len(below) == count
+    assert to_hex(below[0][0, 1]) == style.ERROR_COLOURS["hit"]
+    assert legend(both) == list(style.ERROR_COLOURS)
 
 
 @pytest.mark.parametrize("count", [1, 3])

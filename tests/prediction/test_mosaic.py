@@ -21,7 +21,7 @@ from glacier_utils.errors import GlacierError
 from glacier_utils.outlines.inventory import areas_km2
 from glacier_utils.outlines.rasterization import rasterize
 from glacier_utils.prediction.mosaic import MappedScene, merge, write_vrt
-from glacier_utils.prediction.scenes import CLASS_COLOURMAP
+from glacier_utils.prediction.strips import CLASS_COLOURMAP
 from glacier_utils.raster.grid import Grid
 from glacier_utils.raster.io import write_raster
 

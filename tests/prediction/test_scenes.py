@@ -30,7 +30,8 @@ from glacier_utils.outlines.inventory import read_outlines
 from glacier_utils.outlines.rasterization import rasterize
 from glacier_utils.prediction import scenes
 from glacier_utils.prediction.mapper import Mapper, Plan, predict_scene
-from glacier_utils.prediction.scenes import CLASS_COLOURMAP, map_scene, product_files
+from glacier_utils.prediction.scenes import map_scene, product_files
+from glacier_utils.prediction.strips import CLASS_COLOURMAP
 from glacier_utils.raster.grid import Grid
 
 PLACE = {"crs": "EPSG:32623", "transform": rasterio.Affine(10, 0, 5e5, 0, -10, 68e5)}
@@ -110,7 +111,7 @@ def test_a_scene_is_mapped_from_checkpoint_and_file_alone(tmp_path, checkpoint):
     assert np.abs(steps[known] * 0.004 - expected[known]).max() <= 0.0021
     with rasterio.open(files["class"]) as file:
         classes = file.read(1)
-        assert file.colormap(1)[1] == scenes.CLASS_COLOURMAP[1]
+        assert file.colormap(1)[1] == CLASS_COLOURMAP[1]
     # By the probability itself, not by its rounded copy.
     np.testing.assert_array_equal(classes[known], expected[known] >= 0.51)
     assert (classes[~known] == 255).all()
@@ -359,8 +360,8 @@ except GlacierError as error:
 
 
 def test_too_little_room_is_said_before_the_work(tmp_path, monkeypatch):
-    usage = scenes.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(scenes.shutil, "disk_usage", lambda _: usage._replace(free=100))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100))
     network = Constant(0.0)
     with pytest.raises(GlacierError, match="no space left on this disk"):
         map_scene(segmenter(network), glacier_scene(), tmp_path / "out", name="a")

@@ -22,8 +22,8 @@ from pystac.validation.local_validator import LocalValidator
 from rasterio.crs import CRS
 
 from glacier_utils.errors import GlacierError
-from glacier_utils.prediction.scenes import CLASS_COLOURMAP
 from glacier_utils.prediction.stac import CLASSES, write_item
+from glacier_utils.prediction.strips import CLASS_COLOURMAP
 from glacier_utils.raster.grid import Grid
 
 

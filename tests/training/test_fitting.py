@@ -16,7 +16,7 @@ from glacier_utils.models import registry
 from glacier_utils.models.checkpoint import Segmenter, load_checkpoint
 from glacier_utils.prediction.mapper import predict_patches
 from glacier_utils.training import fitting
-from glacier_utils.training.fitting import choose_threshold, fit, sample_pixels
+from glacier_utils.training.fitting import fit, sample_pixels
 from glacier_utils.training.settings import Settings
 
 QUICK = Settings(steps=6, batch_size=3, learning_rate=1e-2, threads=1)
@@ -187,8 +187,10 @@ def test_without_both_classes_in_validation_all_train_to_the_last_step(
     assert not all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
-def test_one_patch_trains(tmp_path):
-    result = quick_fit(tmp_path / "fit", Store(count=1))
+@pytest.mark.parametrize("windows", [1, 3])
+def test_one_patch_trains(tmp_path, windows):
+    settings = QUICK.changed(batch_size=windows)
+    result = quick_fit(tmp_path / "fit", Store(count=1), settings=settings)
     assert result.validation["train_patches"] == 1
     assert len(result.history) == QUICK.steps
 
@@ -219,15 +221,6 @@ def test_pixels_are_sampled_from_known_ones_only():
     assert set(labels) == {0, 1}
     few, _ = sample_pixels(segmenter, store, train, 10**6, seed=0)
     assert len(few) == (store.labels[store.select(split="train")] != 255).sum()
-
-
-def test_threshold_moves_only_for_a_clear_gain():
-    label = np.repeat(np.uint8([0, 1]), 100).reshape(1, 10, 20)
-    good = np.where(label == 1, 0.9, 0.1)
-    assert choose_threshold(good, label) == 0.5
-    low = np.where(label == 1, 0.34, 0.1)
-    assert choose_threshold(low, label) in (0.15, 0.2, 0.25, 0.3)
-    assert choose_threshold(good, np.full_like(label, 255)) == 0.5
 
 
 def test_prediction_does_not_import_lightning():

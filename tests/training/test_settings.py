@@ -51,6 +51,14 @@ def test_whole_numbers_do_for_others_and_nothing_else_changes():
     assert Settings().changed() == Settings()
 
 
+def test_patience_may_be_left_out_or_be_what_meant_that_before():
+    assert Settings().patience is None
+    assert Settings(patience=None) == Settings()
+    assert Settings(patience=1_000_000).patience == 1_000_000
+    with pytest.raises(GlacierError, match="patience is 0"):
+        Settings(patience=0)
+
+
 def test_settings_do_not_change():
     with pytest.raises(ValidationError, match="frozen"):
         Settings().steps = 3

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from traps.tools import AT, BANDS, glacier, iou, numbers, outlines, scene, told, trap, write
+from traps.tools import AT, BANDS, Command, iou, numbers, outlines, scene, told, trap, write
 
 from glacier_utils import datasets, evaluation
 from glacier_utils.datasets import open_dataset, open_store
@@ -17,7 +17,6 @@ from glacier_utils.models.checkpoint import load_checkpoint
 from glacier_utils.prediction.mapper import predict_patches
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-Capture = pytest.CaptureFixture
 AWAY = AT @ AT.translation(1000, 0)  # a place with a gap to the first
 OVER_TIME = r"of its ground lies in area test too, at other dates:.*test over time, not over space"
 
@@ -40,9 +39,9 @@ def dataset(folder: Path, dates: dict[str, Sequence[str]], *, apart: bool = True
     return folder
 
 
-def train(capsys: Capture, folder: Path, *more: str, says: str = "") -> tuple[str, object]:
+def train(glacier: Command, folder: Path, *more: str, says: str = "") -> tuple[str, object]:
     """Train the threshold and score it on the test area, at the date nearest to 2023-08."""
-    done = glacier(capsys, "train", folder, "threshold", folder / "fit", "--patch", "size=32",
+    done = glacier("train", folder, "threshold", folder / "fit", "--patch", "size=32",
                    "--patch", "block_m=960", *more)  # fmt: skip
     if done.status:
         return told(done, says=says), None
@@ -56,28 +55,28 @@ def train(capsys: Capture, folder: Path, *more: str, says: str = "") -> tuple[st
 
 
 @trap(14, "train: train and test areas have no date in common", "right")
-def test_dates_of_their_own(tmp_path: Path, capsys: Capture) -> str:
+def test_dates_of_their_own(tmp_path: Path, glacier: Command) -> str:
     folder = dataset(tmp_path, {"train": ["2021-08", "2022-08"], "test": ["2023-09"]})
-    happened, store = train(capsys, folder)
+    happened, store = train(glacier, folder)
     assert set(store.index["date"][store.index["split"] == "test"]) == {"2023-09"}
     assert evaluation.areas_over_time(store, store.select(split="test")) == []
     return happened
 
 
 @trap(14, "train: four dates, two of them asked for", "right")
-def test_more_than_two_dates(tmp_path: Path, capsys: Capture) -> str:
+def test_more_than_two_dates(tmp_path: Path, glacier: Command) -> str:
     dates = ["2020-08", "2021-08", "2022-08", "2023-08"]
     folder = dataset(tmp_path, {"train": dates, "test": ["2023-08"]})
-    happened, store = train(capsys, folder, "--dates", "2020-08", "2022-08")
+    happened, store = train(glacier, folder, "--dates", "2020-08", "2022-08")
     assert set(store.index["date"]) == {*dates}
     assert json.loads((folder / "fit" / "fit.json").read_text())["dates"] == [dates[0], dates[2]]
     return happened
 
 
 @trap(14, "train: the test area is the ground of training at a later date", "right")
-def test_over_time(tmp_path: Path, capsys: Capture) -> str:
+def test_over_time(tmp_path: Path, glacier: Command) -> str:
     areas = {"train": ["2021-08", "2022-08"], "test": ["2023-08"]}
-    happened, store = train(capsys, dataset(tmp_path, areas, apart=False))
+    happened, store = train(glacier, dataset(tmp_path, areas, apart=False))
     positions = store.select(split="test")
     assert len(positions) == 64  # all of the ground
     assert len(store.select(split="train")) > 64
@@ -86,33 +85,33 @@ def test_over_time(tmp_path: Path, capsys: Capture) -> str:
 
 
 @trap(14, "check: the test area is the ground of training at a later date", "warned")
-def test_check_over_time(tmp_path: Path, capsys: Capture) -> str:
+def test_check_over_time(tmp_path: Path, glacier: Command) -> str:
     folder = dataset(tmp_path, {"train": ["2021-08"], "test": ["2023-08"]}, apart=False)
-    return told(glacier(capsys, "check", folder), says=OVER_TIME)
+    return told(glacier("check", folder), says=OVER_TIME)
 
 
 @trap(14, "check: the test area is the ground of training at the same date", "refused")
-def test_check_same_date(tmp_path: Path, capsys: Capture) -> str:
+def test_check_same_date(tmp_path: Path, glacier: Command) -> str:
     areas = {"train": ["2022-08", "2023-08"], "test": ["2023-08"]}
     folder = dataset(tmp_path, areas, apart=False)
     says = r"which cannot both train and test; cut one of them with `bounds`, or give it dates"
-    return told(glacier(capsys, "check", folder), says=says)
+    return told(glacier("check", folder), says=says)
 
 
 @trap(14, "train: the test area is the ground of training at the same date", "refused")
-def test_train_same_date(tmp_path: Path, capsys: Capture) -> str:
+def test_train_same_date(tmp_path: Path, glacier: Command) -> str:
     areas = {"train": ["2022-08", "2023-08"], "test": ["2023-08"]}
     folder = dataset(tmp_path, areas, apart=False)
     says = r"shares ground with a test area\); cut one of the two with `bounds`, or test on dates"
-    happened, _ = train(capsys, folder, says=says)
+    happened, _ = train(glacier, folder, says=says)
     assert not (folder / "fit").exists()
     return happened
 
 
 @trap(14, "train: a date that no area has", "refused")
-def test_a_date_that_is_not_there(tmp_path: Path, capsys: Capture) -> str:
+def test_a_date_that_is_not_there(tmp_path: Path, glacier: Command) -> str:
     folder = dataset(tmp_path, {"train": ["2021-08"], "test": ["2023-08"]})
-    return train(capsys, folder, "--dates", "2020-08", says="no date 2020-08; it has 2021-08")[0]
+    return train(glacier, folder, "--dates", "2020-08", says="no date 2020-08; it has 2021-08")[0]
 
 
 def test_the_notebooks_choose_dates_by_area(tmp_path: Path) -> None:

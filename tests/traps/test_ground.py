@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import geopandas as gpd
@@ -18,8 +19,9 @@ from rasterio.transform import from_origin
 from traps.tools import (
     AT,
     CRS,
+    Command,
+    Outcome,
     Told,
-    glacier,
     iou,
     labels,
     manifest,
@@ -33,8 +35,9 @@ from traps.tools import (
 
 from glacier_utils.raster.grid import Grid
 
-Capture = pytest.CaptureFixture
 SIZE = 128
+Place = tuple[str, Affine]
+Mapped = Callable[..., tuple[Told, gpd.GeoDataFrame]]
 DISTORTED = r"scene\.tif: its CRS .* is not true to scale: .*gdalwarp -t_srs"
 # Places at about 61 N, 45 W, on grids whose pixels are 10 m or so on the ground.
 MERCATOR = ("EPSG:3857", from_origin(-5_000_000, 8_650_000, 20, 20))
@@ -49,60 +52,67 @@ def true_km2(mask: np.ndarray, transform: Affine, crs: str) -> float:
     return sum(abs(geod.geometry_area_perimeter(one)[0]) for one in shapes) / 1e6
 
 
-def mapped(
-    folder: Path, capsys: Capture, model: Path, place: tuple[str, Affine], *options: str
-) -> tuple[Told, gpd.GeoDataFrame]:
+@pytest.fixture
+def mapped(predict: Command, tmp_path: Path) -> Mapped:
     """Map a scene that lies at a place; return what was said and the outlines."""
-    stored = numbers(scene(SIZE)[0])
-    path = write(folder / "scene.tif", stored, place[1], place[0])
-    done = glacier(capsys, "predict", model, path, folder / "out", *options)
-    (found,) = (folder / "out").glob("*_outlines.gpkg")
-    return done, pyogrio.read_dataframe(found, layer="glims_polygons")
+
+    def run(place: Place, *options: str, out: str = "out") -> tuple[Told, gpd.GeoDataFrame]:
+        path = write(tmp_path / "scene.tif", numbers(scene(SIZE)[0]), place[1], place[0])
+        done = predict(path, *options, out=out)
+        (found,) = (tmp_path / out).glob("*_outlines.gpkg")
+        return done, pyogrio.read_dataframe(found, layer="glims_polygons")
+
+    return run
 
 
-def predict(folder: Path, capsys: Capture, model: Path, place: tuple[str, Affine]) -> str:
+@pytest.fixture
+def predicted(mapped: Mapped) -> Outcome:
     """Say whether the outlines that are written, and the pixels, have their true area."""
-    done, found = mapped(folder, capsys, model, place)
-    truth = scene(SIZE)[1]
-    real = true_km2(truth, place[1], place[0])
-    pixels = truth.sum() * Grid(Crs.from_user_input(place[0]), place[1], SIZE, SIZE).pixel_area_km2
-    right = abs(found.db_area.sum() / real - 1) < 0.02 and abs(pixels / real - 1) < 0.003
-    return told(done, right=right, says="" if place[0] == CRS else DISTORTED)
+
+    def run(place: Place) -> str:
+        done, found = mapped(place)
+        truth, grid = scene(SIZE)[1], Grid(Crs.from_user_input(place[0]), place[1], SIZE, SIZE)
+        real = true_km2(truth, place[1], place[0])
+        pixels = truth.sum() * grid.pixel_area_km2
+        right = abs(found.db_area.sum() / real - 1) < 0.02 and abs(pixels / real - 1) < 0.003
+        return told(done, right=right, says="" if place[0] == CRS else DISTORTED)
+
+    return run
 
 
 @trap(8, "predict: a scene in UTM (control)", "right")
-def test_utm(tmp_path: Path, capsys: Capture, model: Path) -> str:
+def test_utm(predicted: Outcome) -> str:
     grid = Grid(Crs.from_user_input(CRS), AT, SIZE, SIZE)
     assert (grid.resolution, grid.metres_per_unit, grid.distortion()) == (10, 1, "")
-    return predict(tmp_path, capsys, model, (CRS, AT))
+    return predicted((CRS, AT))
 
 
 @trap(8, "predict: a scene in Web Mercator, which draws 4.3 times the km2 at 61 N", "warned")
-def test_web_mercator(tmp_path: Path, capsys: Capture, model: Path) -> str:
-    return predict(tmp_path, capsys, model, MERCATOR)
+def test_web_mercator(predicted: Outcome) -> str:
+    return predicted(MERCATOR)
 
 
 @trap(8, "predict: a scene in polar stereographic projection, 7 % off at 61 N", "warned")
-def test_polar_stereographic(tmp_path: Path, capsys: Capture, model: Path) -> str:
-    return predict(tmp_path, capsys, model, POLAR)
+def test_polar_stereographic(predicted: Outcome) -> str:
+    return predicted(POLAR)
 
 
 @trap(8, "predict: a scene in degrees, its pixels twice as long as wide", "warned")
-def test_degrees(tmp_path: Path, capsys: Capture, model: Path) -> str:
+def test_degrees(predicted: Outcome) -> str:
     place = ("EPSG:4326", from_origin(-45, 61, 1e-4, 1e-4))
-    return predict(tmp_path, capsys, model, place)
+    return predicted(place)
 
 
 @trap(8, "predict: a scene in an equal-area projection whose pixels are 3 times as long as wide",
       "warned")  # fmt: skip
-def test_equal_area(tmp_path: Path, capsys: Capture, model: Path) -> str:
-    return predict(tmp_path, capsys, model, ("EPSG:6933", from_origin(-4.3e6, 6.4e6, 10, 10)))
+def test_equal_area(predicted: Outcome) -> str:
+    return predicted(("EPSG:6933", from_origin(-4.3e6, 6.4e6, 10, 10)))
 
 
 @trap(8, "predict: a frame of 1000 km in polar stereographic projection", "warned")
-def test_large_frame(tmp_path: Path, capsys: Capture, model: Path) -> str:
+def test_large_frame(mapped: Mapped) -> str:
     place = ("EPSG:3413", from_origin(-500_000, -2_500_000, 8000, 8000))
-    done, found = mapped(tmp_path, capsys, model, place)
+    done, found = mapped(place)
     grid = Grid(Crs.from_user_input(place[0]), place[1], SIZE, SIZE)
     real = true_km2(scene(SIZE)[1], place[1], place[0])
     # The polygons are measured each where it lies, pixels as the one at the centre.
@@ -113,18 +123,18 @@ def test_large_frame(tmp_path: Path, capsys: Capture, model: Path) -> str:
 
 @trap(8, "predict --min-area in Web Mercator: a glacier of .3 km2 that would seem to have 1.4",
       "warned")  # fmt: skip
-def test_min_area(tmp_path: Path, capsys: Capture, model: Path) -> str:
+def test_min_area(mapped: Mapped) -> str:
     found = {}
     for least in ("0.2", "0.6"):
-        done, shapes = mapped(tmp_path / least, capsys, model, MERCATOR, "--min-area", least)
+        done, shapes = mapped(MERCATOR, "--min-area", least, out=least)
         found[least] = len(shapes)
     assert 0.25 < true_km2(scene(SIZE)[1], MERCATOR[1], MERCATOR[0]) < 0.35
     return told(done, right=found == {"0.2": 1, "0.6": 0}, says=DISTORTED)
 
 
 @trap(8, "predict in Web Mercator: the uncertainty of an area, perimeter times a pixel", "warned")
-def test_uncertainty(tmp_path: Path, capsys: Capture, model: Path) -> str:
-    done, found = mapped(tmp_path, capsys, model, MERCATOR)
+def test_uncertainty(mapped: Mapped) -> str:
+    done, found = mapped(MERCATOR)
     geod = pyproj.Geod(ellps="WGS84")
     perimeter = sum(geod.geometry_length(one.boundary) for one in found.to_crs(4326).geometry)
     right = found.area_unc.sum() == pytest.approx(perimeter * 9.685, rel=0.02)
@@ -142,17 +152,17 @@ def dataset(folder: Path, place: tuple[str, Affine], drawn_in: str = "") -> Path
 
 
 @trap(8, "check: a dataset in Web Mercator", "warned")
-def test_check(tmp_path: Path, capsys: Capture) -> str:
-    done = glacier(capsys, "check", dataset(tmp_path, MERCATOR))
+def test_check(tmp_path: Path, glacier: Command) -> str:
+    done = glacier("check", dataset(tmp_path, MERCATOR))
     assert " 9.683 m " in done.text  # the side of a pixel
     return told(done, right=iou(labels(tmp_path), scene(SIZE)[1]) == 1, says=DISTORTED)
 
 
 @trap(8, "band_m along outlines in Web Mercator: 40 m on the ground", "warned")
-def test_band_of_labels(tmp_path: Path, capsys: Capture) -> str:
+def test_band_of_labels(tmp_path: Path, glacier: Command) -> str:
     from glacier_utils.datasets import open_dataset
 
-    done = glacier(capsys, "check", dataset(tmp_path, MERCATOR))
+    done = glacier("check", dataset(tmp_path, MERCATOR))
     mask = open_dataset(tmp_path).labels("train", "2023-08", band_m=40.0)
     band = true_km2((mask.read() == 255).astype(np.uint8), MERCATOR[1], MERCATOR[0])
     [ring] = outlines(scene(SIZE)[1], MERCATOR[1], MERCATOR[0]).simplify(30).to_crs(4326)
@@ -161,10 +171,10 @@ def test_band_of_labels(tmp_path: Path, capsys: Capture) -> str:
 
 
 @trap(8, "block_m and buffer_m of a training in Web Mercator", "warned")
-def test_blocks(tmp_path: Path, capsys: Capture) -> str:
+def test_blocks(tmp_path: Path, glacier: Command) -> str:
     from glacier_utils.datasets import build_patches, open_dataset
 
-    done = glacier(capsys, "check", dataset(tmp_path, MERCATOR))
+    done = glacier("check", dataset(tmp_path, MERCATOR))
     store = build_patches(open_dataset(tmp_path), size=16, block_m=310.0)
     # 310 m are two patches of 16 px of 9.685 m, and would be one of 20 m.
     sides = store.index[store.index.block != ""].groupby(["area", "block"]).size()
@@ -172,10 +182,10 @@ def test_blocks(tmp_path: Path, capsys: Capture) -> str:
 
 
 @trap(8, "matching with an inventory in Web Mercator: km2 of what is in no inventory", "warned")
-def test_matching(tmp_path: Path, capsys: Capture, model: Path) -> str:
+def test_matching(mapped: Mapped) -> str:
     from glacier_utils.outlines.matching import assign_ids
 
-    done, found = mapped(tmp_path, capsys, model, MERCATOR)
+    done, found = mapped(MERCATOR)
     found = found.to_crs(MERCATOR[0])
     far = gpd.GeoDataFrame(
         {"glacier_id": ["far"], "analysis_id": ["1"], "kind": ["glacier"], "name": [""],
@@ -187,7 +197,7 @@ def test_matching(tmp_path: Path, capsys: Capture, model: Path) -> str:
     return told(done, right=abs(named.area_km2.sum() / real - 1) < 0.02, says=DISTORTED)
 
 
-def spelled(folder: Path, capsys: Capture, *crs: str) -> str:
+def spelled(folder: Path, glacier: Command, *crs: str) -> str:
     """Check a scene in eight strips, one in EPSG:32623 and others in CRSs that may be the same.
 
     Right if they are read as one frame without a word.
@@ -201,7 +211,7 @@ def spelled(folder: Path, capsys: Capture, *crs: str) -> str:
         write(folder / "images" / f"{'abcdefgh'[number]}.tif", strip, at, own)
     outlines(truth, glac_id="a").to_file(folder / "o.gpkg")
     manifest(folder, "images/*.tif", "outlines: o.gpkg")
-    done = glacier(capsys, "check", folder)
+    done = glacier("check", folder)
     if done.status == 2:
         return told(done, says=r"b\.tif: .*CRS")
     return told(done, right=iou(labels(folder), truth) == 1)
@@ -219,56 +229,52 @@ SAME = {
 
 
 @trap(10, "check: tiles of one CRS in five spellings (WKT of ESRI, TOWGS84, +5773 ...)", "right")
-def test_spellings(tmp_path: Path, capsys: Capture) -> str:
-    return spelled(tmp_path, capsys, *SAME.values())
+def test_spellings(tmp_path: Path, glacier: Command) -> str:
+    return spelled(tmp_path, glacier, *SAME.values())
 
 
 @trap(10, "check: tiles in UTM 23 north and south", "refused")
-def test_hemispheres(tmp_path: Path, capsys: Capture) -> str:
-    return spelled(tmp_path, capsys, "EPSG:32723")
+def test_hemispheres(tmp_path: Path, glacier: Command) -> str:
+    return spelled(tmp_path, glacier, "EPSG:32723")
 
 
 @trap(10, "check: tiles in WGS 84 and GR96 (UTM 23 both)", "refused")
-def test_datum(tmp_path: Path, capsys: Capture) -> str:
-    return spelled(tmp_path, capsys, "EPSG:3184")
+def test_datum(tmp_path: Path, glacier: Command) -> str:
+    return spelled(tmp_path, glacier, "EPSG:3184")
 
 
 @trap(10, "check: tiles on WGS 84 and on its ellipsoid 374 m off (TOWGS84)", "refused")
-def test_shifted_datum(tmp_path: Path, capsys: Capture) -> str:
-    return spelled(tmp_path, capsys, "+proj=utm +zone=23 +ellps=WGS84 +towgs84=100,200,300")
+def test_shifted_datum(tmp_path: Path, glacier: Command) -> str:
+    return spelled(tmp_path, glacier, "+proj=utm +zone=23 +ellps=WGS84 +towgs84=100,200,300")
 
 
 @trap(10, "check: tiles in two zones, both with heights", "refused")
-def test_compound(tmp_path: Path, capsys: Capture) -> str:
+def test_compound(tmp_path: Path, glacier: Command) -> str:
     image, truth = scene(SIZE)
     folder = tmp_path
     write(folder / "images" / "a.tif", numbers(image), crs="EPSG:32623+5773")
     at = AT @ Affine.translation(SIZE, 0)
     write(folder / "images" / "b.tif", numbers(image), at, "EPSG:32624+5773")
     outlines(truth, glac_id="a").to_file(folder / "o.gpkg")
-    done = glacier(capsys, "check", manifest(folder, "images/*.tif", "outlines: o.gpkg"))
+    done = glacier("check", manifest(folder, "images/*.tif", "outlines: o.gpkg"))
     return told(done, says=r"b\.tif: .*CRS")
 
 
 @trap(10, "check: a scene with heights in its CRS, outlines in degrees", "right")
-def test_scene_with_heights(tmp_path: Path, capsys: Capture) -> str:
+def test_scene_with_heights(tmp_path: Path, glacier: Command) -> str:
     dataset(tmp_path, ("EPSG:32623+5773", AT), "EPSG:4326")
-    return told(
-        glacier(capsys, "check", tmp_path), right=iou(labels(tmp_path), scene(SIZE)[1]) > 0.99
-    )
+    return told(glacier("check", tmp_path), right=iou(labels(tmp_path), scene(SIZE)[1]) > 0.99)
 
 
 @trap(10, "check: outlines in NAD27 on a scene in WGS 84 are transformed", "right")
-def test_outlines_of_another_datum(tmp_path: Path, capsys: Capture) -> str:
+def test_outlines_of_another_datum(tmp_path: Path, glacier: Command) -> str:
     place = ("EPSG:32611", from_origin(500_000, 5_700_000, 10, 10))
     dataset(tmp_path, place, "EPSG:26711")
-    return told(
-        glacier(capsys, "check", tmp_path), right=iou(labels(tmp_path), scene(SIZE)[1]) > 0.99
-    )
+    return told(glacier("check", tmp_path), right=iou(labels(tmp_path), scene(SIZE)[1]) > 0.99)
 
 
 @trap(8, "check: areas of 10 m and of 30 m in one dataset", "warned")
-def test_two_resolutions(tmp_path: Path, capsys: Capture) -> str:
+def test_two_resolutions(tmp_path: Path, glacier: Command) -> str:
     image, truth = scene(SIZE)
     coarse = from_origin(600_000, 6_780_000, 30, 30)
     write(tmp_path / "scene.tif", numbers(image))
@@ -276,6 +282,4 @@ def test_two_resolutions(tmp_path: Path, capsys: Capture) -> str:
     both = [outlines(truth), outlines(truth, coarse)]
     gpd.GeoDataFrame(pd.concat(both, ignore_index=True), crs=CRS).to_file(tmp_path / "o.gpkg")
     manifest(tmp_path, "scene.tif\n  test:\n    2023-08: other.tif", "outlines: o.gpkg")
-    return told(
-        glacier(capsys, "check", tmp_path), says="pixels are 30 m, those of area train 10 m"
-    )
+    return told(glacier("check", tmp_path), says="pixels are 30 m, those of area train 10 m")

@@ -12,8 +12,8 @@ from traps.tools import (
     ROCK,
     SNOW,
     WATER,
+    Command,
     Told,
-    glacier,
     manifest,
     numbers,
     outlines,
@@ -27,7 +27,6 @@ from glacier_utils.models.checkpoint import load_checkpoint
 from glacier_utils.prediction.mapper import predict_patches
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-Capture = pytest.CaptureFixture
 PART = r"trap: validates on parts of patches.*score is too kind"
 NONE = r"trap: validation would lack a class: all patches train, the last step is kept.*0\.5"
 
@@ -49,9 +48,9 @@ def dataset(folder: Path, ice: np.ndarray, rest: str = "") -> Path:
     return manifest(folder, rest=f"outlines: ice.gpkg\n{rest}")
 
 
-def train(capsys: Capture, folder: Path, model: str = "threshold", *more: str) -> Told:
+def train(glacier: Command, folder: Path, model: str = "threshold", *more: str) -> Told:
     out = folder / "fit"
-    return glacier(capsys, "train", folder, model, out, "--patch", "size=64", *more)
+    return glacier("train", folder, model, out, "--patch", "size=64", *more)
 
 
 def sides(folder: Path) -> tuple[dict, dict[str, list[int]], bool]:
@@ -81,29 +80,29 @@ def judged(done: Told, folder: Path, says: str = PART) -> str:
 
 
 @trap(13, "train: a frame of a single patch", "warned")
-def test_one_patch(tmp_path: Path, capsys: Capture) -> str:
+def test_one_patch(tmp_path: Path, glacier: Command) -> str:
     folder = dataset(tmp_path, disc((64, 64), 32, 30, 20))
-    return judged(train(capsys, folder), folder)
+    return judged(train(glacier, folder), folder)
 
 
 @trap(13, "train: two patches side by side", "warned")
-def test_two_patches(tmp_path: Path, capsys: Capture) -> str:
+def test_two_patches(tmp_path: Path, glacier: Command) -> str:
     folder = dataset(tmp_path, disc((64, 128), 32, 64, 28))
-    return judged(train(capsys, folder), folder)
+    return judged(train(glacier, folder), folder)
 
 
 @trap(13, "train: 77 x 155 px cut into 64 px, by gradient boosting", "warned")
-def test_odd_frame_by_boosting(tmp_path: Path, capsys: Capture) -> str:
+def test_odd_frame_by_boosting(tmp_path: Path, glacier: Command) -> str:
     folder = dataset(tmp_path, disc((77, 155), 30, 70, 28))
-    return judged(train(capsys, folder, "gradient_boosting"), folder)
+    return judged(train(glacier, folder, "gradient_boosting"), folder)
 
 
 @pytest.mark.slow
 @trap(13, "train: 77 x 155 px cut into 64 px that overlap, by a network", "warned")
-def test_odd_frame_by_network(tmp_path: Path, capsys: Capture) -> str:
+def test_odd_frame_by_network(tmp_path: Path, glacier: Command) -> str:
     folder = dataset(tmp_path, disc((77, 155), 30, 70, 28))
     more = ("--patch", "stride=32", "--set", "steps=8", "--set", "learning_rate=0.01")
-    done = train(capsys, folder, "glaciernet", *more)
+    done = train(glacier, folder, "glaciernet", *more)
     content, pixels, apart = sides(folder)
     defined = 0 <= content["validation"]["iou"] <= 1
     right = apart and defined and min(*pixels["train"], *pixels["validation"]) >= 200
@@ -111,45 +110,45 @@ def test_odd_frame_by_network(tmp_path: Path, capsys: Capture) -> str:
 
 
 @trap(13, "train: three patches in a row", "right")
-def test_three_patches(tmp_path: Path, capsys: Capture) -> str:
+def test_three_patches(tmp_path: Path, glacier: Command) -> str:
     ice = np.zeros((64, 192), np.uint8)
     ice[20:50, 10:180] = 1
     folder = dataset(tmp_path, ice)
-    return judged(train(capsys, folder), folder, says="")
+    return judged(train(glacier, folder), folder, says="")
 
 
 @trap(13, "train: five patches, ice in the first only", "warned")
-def test_five_patches(tmp_path: Path, capsys: Capture) -> str:
+def test_five_patches(tmp_path: Path, glacier: Command) -> str:
     folder = dataset(tmp_path, disc((64, 320), 32, 32, 26))
-    return judged(train(capsys, folder), folder)
+    return judged(train(glacier, folder), folder)
 
 
 @trap(13, "train: all ice in one of sixteen patches", "warned")
-def test_ice_in_one_patch(tmp_path: Path, capsys: Capture) -> str:
+def test_ice_in_one_patch(tmp_path: Path, glacier: Command) -> str:
     folder = dataset(tmp_path, disc((256, 256), 96, 96, 30))
-    return judged(train(capsys, folder), folder)
+    return judged(train(glacier, folder), folder)
 
 
 @trap(13, "train: ice on one per cent of the ground", "warned")
-def test_one_per_cent(tmp_path: Path, capsys: Capture) -> str:
+def test_one_per_cent(tmp_path: Path, glacier: Command) -> str:
     folder = dataset(tmp_path, disc((320, 320), 160, 140, 18))
-    return judged(train(capsys, folder), folder)
+    return judged(train(glacier, folder), folder)
 
 
 @trap(13, "train: ice in one corner, where the usual validation would have none", "right")
-def test_another_group_of_patches(tmp_path: Path, capsys: Capture) -> str:
+def test_another_group_of_patches(tmp_path: Path, glacier: Command) -> str:
     ice = np.zeros((512, 128), np.uint8)
     ice[:140, 20:100] = 1
     ice[440:470, 10:110] = 1
     folder = dataset(tmp_path, ice)
-    return judged(train(capsys, folder), folder, says="")
+    return judged(train(glacier, folder), folder, says="")
 
 
 @trap(13, "train: 150 pixels of ice in all, too few for two sides", "warned")
-def test_too_little_ice(tmp_path: Path, capsys: Capture) -> str:
+def test_too_little_ice(tmp_path: Path, glacier: Command) -> str:
     ice = disc((128, 128), 60, 60, 7)
     folder = dataset(tmp_path, ice)
-    done = train(capsys, folder)
+    done = train(glacier, folder)
     content, pixels, _ = sides(folder)
     kept = load_checkpoint(folder / "fit" / "checkpoint.pt")
     store = open_store(folder / "patches" / content["store"])
@@ -165,7 +164,7 @@ def test_too_little_ice(tmp_path: Path, capsys: Capture) -> str:
 
 
 @trap(13, "train: no ice in the validation of the date that is asked for", "warned")
-def test_a_date_without_ice(tmp_path: Path, capsys: Capture) -> str:
+def test_a_date_without_ice(tmp_path: Path, glacier: Command) -> str:
     folder = dataset(tmp_path, disc((64, 320), 32, 160, 150))
     # At the second date the ice is known in the middle only, beside what validates.
     labels = disc((64, 320), 32, 160, 150)
@@ -181,7 +180,7 @@ def test_a_date_without_ice(tmp_path: Path, capsys: Capture) -> str:
         "    2023-07: {images: scene.tif, labels: labels/07.tif}\n"
         "    2023-08: {images: scene.tif, labels: labels/08.tif}\n"
     )
-    done = train(capsys, folder, "threshold", "--dates", "2023-08", "--patch", "max_unknown=1.0")
+    done = train(glacier, folder, "threshold", "--dates", "2023-08", "--patch", "max_unknown=1.0")
     content, *_ = sides(folder)
     right = content["validation"]["iou"] is None and content["validation"]["threshold"] == 0.5
     return told(done, says=NONE, right=right)

@@ -15,14 +15,15 @@ import pytest
 import rasterio
 from affine import Affine
 from traps.tools import (
+    Command,
     Told,
-    glacier,
     iou,
     manifest,
     mapped,
     numbers,
     outlines,
     scene,
+    sound,
     told,
     trap,
     write,
@@ -34,14 +35,6 @@ from glacier_utils.evaluation.bootstrap import score_interval
 
 LOCAL = 'LOCAL_CS["site",UNIT["metre",1]]'
 GEOCENTRIC = "EPSG:4978"
-
-
-def sound(folder: Path, **profile: object) -> Path:
-    """Make a dataset of a scene and its outlines; returns the folder."""
-    image, truth = scene(128)
-    write(folder / "scene.tif", numbers(image), **profile)
-    outlines(truth, glac_id="G1").to_file(folder / "o.gpkg")
-    return manifest(folder, "scene.tif", "outlines: o.gpkg")
 
 
 def labelled(folder: Path) -> Path:
@@ -74,53 +67,53 @@ def test_proj_data(tmp_path: Path) -> str:
 
 
 @trap(15, "a scene in a local CRS: mapped without place", "warned")
-def test_local_crs(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture) -> str:
+def test_local_crs(tmp_path: Path, predict: Command) -> str:
     image, truth = scene(128)
     write(tmp_path / "scene.tif", numbers(image), crs=LOCAL)
-    done = glacier(capsys, "predict", model, tmp_path / "scene.tif", tmp_path / "out")
+    done = predict(tmp_path / "scene.tif")
     right = iou(mapped(tmp_path / "out"), truth) > 0.99
     return told(done, says="scene.tif: has no CRS.*gdal_edit", right=right)
 
 
 @trap(15, "a scene in coordinates from the Earth's centre: mapped without place", "warned")
-def test_geocentric_crs(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture) -> str:
+def test_geocentric_crs(tmp_path: Path, predict: Command) -> str:
     image, truth = scene(128)
     write(tmp_path / "scene.tif", numbers(image), crs=GEOCENTRIC)
-    done = glacier(capsys, "predict", model, tmp_path / "scene.tif", tmp_path / "out")
+    done = predict(tmp_path / "scene.tif")
     right = iou(mapped(tmp_path / "out"), truth) > 0.99
     return told(done, says="scene.tif: has no CRS.*gdal_edit", right=right)
 
 
 @trap(15, "check: an image in a local CRS, outlines in another", "refused")
-def test_local_crs_with_outlines(tmp_path: Path, capsys: pytest.CaptureFixture) -> str:
-    done = glacier(capsys, "check", sound(tmp_path, crs=LOCAL))
+def test_local_crs_with_outlines(tmp_path: Path, glacier: Command) -> str:
+    done = glacier("check", sound(tmp_path, crs=LOCAL))
     return told(done, says="the image has no CRS, so outlines cannot be laid on it; georeference")
 
 
 @trap(15, "train: outlines in a local CRS", "refused")
-def test_outlines_in_a_local_crs(tmp_path: Path, capsys: pytest.CaptureFixture) -> str:
+def test_outlines_in_a_local_crs(tmp_path: Path, glacier: Command) -> str:
     sound(tmp_path)
     _, truth = scene(128)
     table = outlines(truth).set_crs(LOCAL, allow_override=True)
     table.to_file(tmp_path / "o.gpkg")
-    done = glacier(capsys, "train", tmp_path, "threshold", tmp_path / "fit")
+    done = glacier("train", tmp_path, "threshold", tmp_path / "fit")
     return told(done, says="o.gpkg: its CRS is a local one.*export the outlines in a projected CRS")
 
 
 @trap(15, "a CRS in degrees for coordinates in metres", "refused")
-def test_metres_as_degrees(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture) -> str:
+def test_metres_as_degrees(tmp_path: Path, predict: Command) -> str:
     image, _ = scene(128)
     path = write(tmp_path / "scene.tif", numbers(image), crs="EPSG:4326")
-    done = glacier(capsys, "predict", model, path, tmp_path / "out")
+    done = predict(path)
     return told(done, says="scene.tif: its corner at 500000, 6780000 is no place in its CRS")
 
 
 @trap(15, "a georeference that is not a number", "refused")
-def test_no_number_for_a_place(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture) -> str:
+def test_no_number_for_a_place(tmp_path: Path, predict: Command) -> str:
     image, _ = scene(128)
     nowhere = Affine(10, 0, float("nan"), 0, -10, 6_780_000)
     path = write(tmp_path / "scene.tif", numbers(image), transform=nowhere)
-    done = glacier(capsys, "predict", model, path, tmp_path / "out")
+    done = predict(path)
     return told(done, says="scene.tif: its corner at nan, 6780000 is no place.*gdal_edit")
 
 
@@ -177,87 +170,83 @@ def test_unknown_score() -> str:
 
 
 @pytest.mark.parametrize("pair", ["block_m=x", "seed=x", "areas=5", "max_cloud=.nan", "stride=[1]"])
-def test_patches_of_a_wrong_kind(pair: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    done = glacier(
-        capsys, "train", labelled(tmp_path), "threshold", tmp_path / "fit", "--patch", pair
-    )
+def test_patches_of_a_wrong_kind(pair: str, tmp_path: Path, glacier: Command) -> None:
+    done = glacier("train", labelled(tmp_path), "threshold", tmp_path / "fit", "--patch", pair)
     assert told(done, says="--patch|area '5' is not there") == "refused"
 
 
 @trap(15, "--patch with text where a number belongs", "refused")
-def test_text_for_a_number(tmp_path: Path, capsys: pytest.CaptureFixture) -> str:
+def test_text_for_a_number(tmp_path: Path, glacier: Command) -> str:
     arguments = ("--patch", "size=large")
-    done = glacier(capsys, "train", labelled(tmp_path), "threshold", tmp_path / "fit", *arguments)
+    done = glacier("train", labelled(tmp_path), "threshold", tmp_path / "fit", *arguments)
     return told(done, says="--patch size=large: must be a number")
 
 
 @trap(15, "--patch dates=2023-08-24, which YAML takes for a date", "refused")
-def test_date_for_text(tmp_path: Path, capsys: pytest.CaptureFixture) -> str:
+def test_date_for_text(tmp_path: Path, glacier: Command) -> str:
     arguments = ("--patch", "dates=2023-08-24")
-    done = glacier(capsys, "train", labelled(tmp_path), "threshold", tmp_path / "fit", *arguments)
+    done = glacier("train", labelled(tmp_path), "threshold", tmp_path / "fit", *arguments)
     return told(done, says="date '2023-08-24' is not there; did you mean '2023-08'")
 
 
 @trap(15, "a fit whose record was cut short: fitted again", "right")
-def test_record_cut_short(tmp_path: Path, capsys: pytest.CaptureFixture) -> str:
+def test_record_cut_short(tmp_path: Path, glacier: Command) -> str:
     folder, fit = labelled(tmp_path), tmp_path / "fit"
     cut = ("--patch", "size=32", "--patch", "block_m=320")
-    glacier(capsys, "train", folder, "threshold", fit, *cut)
+    glacier("train", folder, "threshold", fit, *cut)
     record = fit / "fit.json"
     whole = record.read_text("utf-8")
     record.write_text(whole[: len(whole) // 2], "utf-8")
-    again = glacier(capsys, "train", folder, "threshold", fit, *cut)
+    again = glacier("train", folder, "threshold", fit, *cut)
     return told(again, right=json.loads(record.read_text("utf-8"))["fingerprint"] in whole)
 
 
 @trap(15, "OUT forgotten: the last scene stands in its place", "refused")
-def test_forgotten_out(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture) -> str:
+def test_forgotten_out(tmp_path: Path, model: Path, glacier: Command) -> str:
     image, _ = scene(128)
     first, last = (write(tmp_path / f"{name}.tif", numbers(image)) for name in "ab")
     before = last.read_bytes()
-    done = glacier(capsys, "predict", model, first, last)
+    done = glacier("predict", model, first, last)
     says = "b.tif: is there already and no map of this program; name another file as OUT"
     return told(done, says=says) if last.read_bytes() == before else "wrong: written over"
 
 
 @trap(15, "OUT forgotten: the last product stands in its place", "refused")
-def test_forgotten_out_of_products(
-    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture
-) -> str:
+def test_forgotten_out_of_products(tmp_path: Path, model: Path, glacier: Command) -> str:
     image, _ = scene(128)
     first = write(tmp_path / "a.tif", numbers(image))
     (tmp_path / "b.SAFE").mkdir()
-    done = glacier(capsys, "predict", model, first, tmp_path / "b.SAFE")
+    done = glacier("predict", model, first, tmp_path / "b.SAFE")
     if list((tmp_path / "b.SAFE").iterdir()):
         return "wrong: written into the product"
     return told(done, says="b.SAFE: is a product; name a folder for the maps as OUT")
 
 
 @trap(15, "a map made again in its own place", "right")
-def test_map_made_again(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture) -> str:
+def test_map_made_again(tmp_path: Path, model: Path, glacier: Command) -> str:
     image, truth = scene(128)
     path = write(tmp_path / "a.tif", numbers(image))
-    glacier(capsys, "predict", model, path, tmp_path / "ice.tif")
-    done = glacier(capsys, "predict", model, path, tmp_path / "ice.tif", "--flips")
+    glacier("predict", model, path, tmp_path / "ice.tif")
+    done = glacier("predict", model, path, tmp_path / "ice.tif", "--flips")
     with rasterio.open(tmp_path / "ice_class.tif") as file:
         return told(done, right=iou(file.read(1), truth) > 0.99)
 
 
 @trap(15, "a scene cut short in its pixels", "refused")
-def test_scene_cut_short(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture) -> str:
+def test_scene_cut_short(tmp_path: Path, predict: Command) -> str:
     image, _ = scene(128)
     path = write(tmp_path / "scene.tif", numbers(image))
     path.write_bytes(path.read_bytes()[:60_000])
-    done = glacier(capsys, "predict", model, path, tmp_path / "out")
+    done = predict(path)
     return told(done, says="scene.tif: cannot be read as a raster, it may be cut short.*fetch")
 
 
 @trap(15, "a text file as checkpoint", "refused")
-def test_text_as_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture) -> str:
+def test_text_as_checkpoint(tmp_path: Path, glacier: Command) -> str:
     image, _ = scene(128)
     path = write(tmp_path / "scene.tif", numbers(image))
     (tmp_path / "model.pt").write_text("hello")
-    done = glacier(capsys, "predict", tmp_path / "model.pt", path, tmp_path / "out")
+    done = glacier("predict", tmp_path / "model.pt", path, tmp_path / "out")
     return told(done, says="model.pt: not a readable checkpoint")
 
 
@@ -272,16 +261,14 @@ def test_text_as_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture) -> st
     ],
     ids=["empty", "csv", "tabs", "latin-1", "utf-16"],
 )
-def test_manifests(
-    content: bytes, says: str, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_manifests(content: bytes, says: str, tmp_path: Path, glacier: Command) -> None:
     (tmp_path / "dataset.yaml").write_bytes(content)
-    assert told(glacier(capsys, "check", tmp_path), says=f"dataset.yaml: .*{says}") == "refused"
+    assert told(glacier("check", tmp_path), says=f"dataset.yaml: .*{says}") == "refused"
 
 
 @trap(15, "a manifest in Latin-1", "refused")
-def test_latin_manifest(tmp_path: Path, capsys: pytest.CaptureFixture) -> str:
+def test_latin_manifest(tmp_path: Path, glacier: Command) -> str:
     content = "name: Grønland\nareas: {train: {2023-08: scene.tif}}\n"
     (tmp_path / "dataset.yaml").write_text(content, encoding="latin-1")
-    done = glacier(capsys, "check", tmp_path)
+    done = glacier("check", tmp_path)
     return told(done, says="dataset.yaml: cannot be read.*save it as UTF-8")

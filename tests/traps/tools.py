@@ -12,8 +12,7 @@ and writes ``TABLE.md``; ``test_table.py`` says where that is not up to date.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -27,8 +26,6 @@ from rasterio.enums import ColorInterp
 from rasterio.features import shapes
 from rasterio.transform import from_origin
 from shapely.geometry import shape
-
-from glacier_utils import cli
 
 CRS, AT = "EPSG:32623", from_origin(500_000, 6_780_000, 10, 10)
 BANDS = ("red", "green", "blue", "nir")
@@ -99,39 +96,15 @@ class Told:
         return " ".join(f"{self.out} {self.err}".split())
 
 
-@contextmanager
-def _warnings() -> Iterator[list[str]]:
-    """Collect what the package logs."""
-    import logging
-
-    lines: list[str] = []
-
-    class Keep(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            lines.append(record.getMessage())
-
-    keep = Keep(logging.WARNING)
-    logging.getLogger("glacier_utils").addHandler(keep)
-    try:
-        yield lines
-    finally:
-        logging.getLogger("glacier_utils").removeHandler(keep)
-
-
-def glacier(capsys: Any, *arguments: object) -> Told:
-    """Run a command of the package in this process."""
-    capsys.readouterr()
-    with _warnings() as lines:
-        status = cli.main([str(argument) for argument in arguments])
-    out, err = capsys.readouterr()
-    return Told(status, out, "\n".join([err, *lines]))
+Command = Callable[..., Told]  # of the fixtures ``glacier`` and ``predict``
+Outcome = Callable[..., str]  # of the fixture ``predicted``
 
 
 def told(result: Told, *, says: str = "", right: bool = True) -> str:
     """Return the outcome of a command in a word.
 
     Args:
-        result: of ``glacier``.
+        result: of ``glacier`` or ``predict`` (fixtures).
         says: pattern (regular expression, any case) that a warning or refusal must hold: the file,
             what is wrong, the remedy. Without it every word that looks like a warning counts
             against "right".
@@ -219,6 +192,14 @@ def manifest(
         encoding="utf-8",
     )
     return folder
+
+
+def sound(folder: Path, images: str = "scene.tif", file: str = "scene.tif", **profile: Any) -> Path:
+    """Make a dataset of a scene of 128 px and its outlines, ``o.gpkg``; returns the folder."""
+    image, truth = scene(128)
+    write(folder / file, numbers(image), **profile)
+    outlines(truth, glac_id="G1").to_file(folder / "o.gpkg")
+    return manifest(folder, images, "outlines: o.gpkg")
 
 
 def mapped(out: Path) -> np.ndarray:
