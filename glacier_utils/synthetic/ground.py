@@ -302,13 +302,13 @@ def melange(sea: Array, sheet: Array, rng: np.random.Generator) -> Array:
     whose areas follow a power law of exponent -1.9 (Sulak et al. 2017, Annals of Glaciology 58).
     Where there is no front, that of an outlet beyond the frame sends its ice in from the east.
     """
+    # Cells of 40 m.
     water, calving = sea[::4, ::4], sheet[::4, ::4] & ndimage.binary_dilation(sea[::4, ::4])
     reach_km, away_km = 0.0, np.full(water.shape, 99.0)
     if not calving.any():
         reach_km, calving[:, -1] = rng.uniform(1.6, 2.8), water[:, -1]
     if calving.any():
-        away_km = 0.004 * PIXEL_M * ndimage.distance_transform_edt(~calving)
-        away_km = np.maximum(away_km - reach_km, 0)
+        away_km = np.maximum(0.04 * ndimage.distance_transform_edt(~calving) - reach_km, 0)
     drift = power_noise(water.shape, rng, exponent=2.6, longest=60)
     closed = 2 * (0.8 + 0.4 * drift - away_km)
     loose = 0.5 * np.exp(-away_km / 1.2) * np.clip(0.6 + 0.6 * drift, 0, 1)

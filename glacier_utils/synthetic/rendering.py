@@ -208,9 +208,8 @@ def cover_ground(landscape: Landscape, look: Look, season: Season, seed: Seed) -
     lee = refine(lee, 4, order=1)
     snow = height - (line + season.snow_line_m) + lee
     on_ice = (snow + 0.9 * drift + 18 * landscape.stripes) / 90 + 1.7
-    # Beside the ice it lasts in gullies and patches down to some 600 m below the line, none in the
-    # valleys. Ground far above it has no ice because it is steep or swept bare. Where wind packs
-    # snow, it lies in fields as wide as a small glacier.
+    # Beside the ice it lasts in gullies and patches, to some 600 m below the line, and in fields
+    # as wide as a small glacier where wind packs it; ground far above it is steep or swept bare.
     packed = refine(np.clip(1.5 * wide(ground, 4, 30) + turned - 0.8, 0, 1), 4, order=1)
     snow = np.minimum(snow, -120) + 2 * np.minimum(snow + 400, 0) + lee
     snow += 2.5 * drift * (1 - 0.8 * packed) + 700 * packed - 130 * gully
@@ -377,9 +376,8 @@ def _score(
     if code in (8, 10):
         # Seasonal snow is as bright as firn in the middle of its heights.
         ramp = np.clip((height - line - season.snow_line_m) / 300 + 0.1, -1, 1)
-        ramp = ramp if code == 8 else np.float32(0.5)
-        score = 0.4 * at(cover.fresh) + 0.05 * mottle + 0.8 * ramp - 0.9 * season.snow_age + 0.2
-        return "snow", score, 0.3 * hue
+        score = 0.4 * at(cover.fresh) + 0.05 * mottle + 0.8 * (ramp if code == 8 else 0.5)
+        return "snow", score - 0.9 * season.snow_age + 0.2, 0.3 * hue
     if code == 7:
         ramp = np.clip((height - line) / 250, -1.5, 1.0)
         # Crevasses open across the flow, which is down the slope: they follow the contours.

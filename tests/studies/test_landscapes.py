@@ -3,8 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from stubs import Store
 
-from studies.landscapes import realism, shape_pays
+from glacier_utils.training import Settings, fit
+from studies.landscapes import carries_over, realism, shape_pays
 
 
 def noise(slope: float, size: int = 240) -> np.ndarray:
@@ -124,3 +126,27 @@ def test_a_row_is_there_once_it_is_added(tmp_path):
     again = shape_pays.Results(tmp_path / "tables")
     assert again.has(key)
     assert not again.has(key | {"training_seed": 2})
+
+
+def test_the_test_area_is_scored_four_times_on_the_way(tmp_path):
+    store = Store()
+    store.truth = store.labels
+    watch = shape_pays.Watch(store, np.arange(len(store.labels)))
+    settings = Settings(steps=20, batch_size=3, threads=1)
+    result = fit(
+        "glaciernet", store, tmp_path / "fit", arguments={"filters": [4, 8]}, settings=settings,
+        progress=False, callbacks=[watch],
+    )  # fmt: skip
+    assert [row["step"] for row in watch.rows] == [5, 10, 15, 20]
+    last = result.history.iloc[-1]
+    assert watch.rows[-1]["validation_iou"] == pytest.approx(last["validation_iou"], abs=1e-5)
+    assert watch.rows[-1]["truth_iou"] == watch.rows[-1]["labels_iou"]
+
+
+@pytest.mark.slow
+def test_all_landscapes_train_on_the_truth(tmp_path):
+    store = carries_over.landscapes(tmp_path / "sample", count=3, seed=1, patches=3)
+    assert store.parameters["train_areas"] == ["train", "test", "test2"]
+    assert set(store.index["date"]) == {"2023-07", "2023-08"}
+    known = np.asarray(store.labels) != 255
+    np.testing.assert_array_equal(np.asarray(store.labels)[known], np.asarray(store.truth)[known])

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from lightning.pytorch import Callback
 from stubs import Store
 
 from glacier_utils.errors import GlacierError
@@ -68,6 +69,21 @@ def test_the_best_state_is_kept(tmp_path):
     hits = ((predicted > 0.5) & (labels == 1)).sum()
     iou = hits / (((predicted > 0.5) & (labels != 255)) | (labels == 1)).sum()
     assert iou == pytest.approx(result.history["validation_iou"].max(), abs=2e-3)
+
+
+def test_callbacks_see_each_validation_of_a_training(tmp_path):
+    class Scores(Callback):
+        def __init__(self):
+            self.found = []
+
+        def on_train_epoch_end(self, trainer, task):
+            self.found.append(float(trainer.callback_metrics["validation_iou"]))
+
+    scores = Scores()
+    result = quick_fit(tmp_path / "fit", callbacks=[scores])
+    assert scores.found == pytest.approx(result.history["validation_iou"].tolist(), abs=1e-5)
+    assert quick_fit(tmp_path / "fit", callbacks=[scores]).reused
+    assert len(scores.found) == len(result.history)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
