@@ -223,6 +223,7 @@ def with_bf16_weights(network: nn.Module) -> nn.Module:
     if not any(isinstance(module, nn.Conv2d) for module in network.modules()):
         return network
     made = copy.deepcopy(network)
+    module: Any
     for module in made.modules():
         if type(module) in (nn.Conv2d, nn.ConvTranspose2d):
             module.to(torch.bfloat16)
