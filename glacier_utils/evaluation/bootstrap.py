@@ -31,6 +31,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations, pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -103,7 +104,7 @@ def verdict(low: float, high: float) -> str:
 
 
 def compare(
-    counts: Mapping[str, pd.DataFrame], pairs: Iterable[tuple[str, str]] | None = None
+    counts: Mapping[Any, pd.DataFrame], pairs: Iterable[tuple[Any, Any]] | None = None
 ) -> pd.DataFrame:
     """Compare the IoU of models pair by pair on the same blocks.
 
