@@ -134,20 +134,23 @@ def _remarks(run: Run) -> dict[str, Any]:
     """Return what the dataset, the trainings and the maps warn of, each once, and limits."""
     # The one column without which a table that is missing could not be asked.
     inventory = _table(run, "exploration_inventory").dropna(subset="problems")
-    found = [f"{row.area}, {row.date}: {row.problems}" for row in inventory.itertuples()]
+    found: dict[str, list[str]] = {}  # what is said -> of what
+    for row in inventory.itertuples():
+        found.setdefault(row.problems, []).append(f"{row.area}, {row.date}")
     synthetic = False
     for path in sorted([*run.models.glob("*/fit.json"), *run.maps.glob("*.json")]):
         content = json.loads(path.read_text(encoding="utf-8"))
         about = content.get("properties") or {}
         synthetic |= "glacier:synthetic" in about
         name = path.parent.name if path.name == "fit.json" else path.stem
-        texts = [content.get("warning"), *about.get("glacier:warnings", [])]
-        found += [f"{name}: {text}" for text in texts if text]
+        for text in filter(None, [content.get("warning"), *about.get("glacier:warnings", [])]):
+            found.setdefault(text, []).append(name)
+    warnings = [f"{'; '.join(names)}: {text}" for text, names in found.items()]
     path = run.metrics / "conclusions_spatial.md"
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     lines = text.partition(_MAY_NOT)[2].splitlines()
     limits = [line.removeprefix("- ") for line in lines if line.startswith("- ")]
-    return {"warnings": [*dict.fromkeys(found)], "limits": limits, "synthetic": synthetic}
+    return {"warnings": warnings, "limits": limits, "synthetic": synthetic}
 
 
 def _table(run: Run, name: str) -> pd.DataFrame:

@@ -42,13 +42,13 @@ def test_areas_are_those_of_the_test_area_with_their_errors(run):
 
 
 def test_warnings_of_dataset_training_and_maps_are_told_once(run):
-    folder = run.models / "unet"
-    folder.mkdir(parents=True)
-    (folder / "fit.json").write_text(json.dumps({"warning": "no validation"}))
+    for name in ("glaciernet", "unet"):
+        (run.models / name).mkdir(parents=True)
+        (run.models / name / "fit.json").write_text(json.dumps({"warning": "no validation"}))
     one = summaries.summarize(run)
     assert set(one.warnings) == {
         "test, 2023-08: odd <b>patches</b>",
-        "unet: no validation",
+        "glaciernet; unet: no validation",
         "test_2023-08: unlike the training",
     }
     assert len(one.warnings) == 3
