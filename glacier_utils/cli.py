@@ -14,10 +14,12 @@ import math
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glacier_utils.errors import GlacierError, did_you_mean, plain
+from glacier_utils.files import json_text, write_csv
 
 if TYPE_CHECKING:
     from glacier_utils.datasets.dataset import Dataset
@@ -58,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     add = command("check", _check, "say what is in a dataset and what is wrong with it")
     add("dataset", nargs="?", metavar="DATASET", help="name under data/, folder or manifest")
     add("--schema", action="store_true", help="print dataset.yaml's JSON schema, for editors")
+    add("--json", action="store_true", help="print JSON and nothing else")
 
     add = command("run", _run, "execute the notebooks and write their reports")
     add("parameters", nargs="*", metavar="PARAMETERS.yaml", help="one run per file")
@@ -66,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
     add = command("models", _models, "list the models, or describe one")
     add("name", nargs="?", metavar="NAME", help="say what this model is")
     add("--encoders", nargs="?", const="", metavar="TEXT", help="list encoders that contain TEXT")
+    add("--json", action="store_true", help="print JSON and nothing else")
 
     add = command("train", _train, "train one model on a dataset; again: goes on")
     add("dataset", metavar="DATASET", help="name under data/, folder or manifest")
@@ -104,9 +108,13 @@ def parser() -> argparse.ArgumentParser:
     add("--workers", type=int, metavar="N", help="scenes side by side, with Dask")
     add("--scheduler", metavar="ADDRESS", help="of a Dask cluster to use instead")
     add("--retries", type=int, default=2, help="further tries of a scene that fails (default: 2)")
+    add("--json", action="store_true", help="print JSON and nothing else")
 
-    add = command("compare", _compare, "put the scores of runs side by side")
+    add = command("compare", _compare, "put runs side by side: parameters, scores, cost")
     add("runs", nargs="+", metavar="RUN", help="name under reports/ or a folder")
+    add("--csv", type=Path, metavar="FILE", help="write it as one table")
+    add("--html", type=Path, metavar="FILE", help="write it as a page")
+    add("--json", action="store_true", help="print JSON and nothing else")
     return top
 
 
@@ -220,7 +228,10 @@ def _check(options: argparse.Namespace) -> int:
     if options.dataset is None:
         raise GlacierError("check: name a DATASET, or give --schema")
     found = checks.survey(_dataset(options), progress=True)
-    print(found.text())
+    content = {"name": found.name, "folder": found.folder}
+    content |= {"images": found.table.to_dict("records")}
+    content |= {"findings": found.findings.to_dict("records")}
+    print(json_text(content) if options.json else found.text())
     return found.status
 
 
@@ -242,22 +253,27 @@ def _models(options: argparse.Namespace) -> int:
 
     if options.name and options.encoders is not None:
         raise GlacierError("models: give a NAME or --encoders, not both")
+    content: dict[str, Any]
     if options.encoders is not None:
         if not (found := registry.encoders(options.encoders)):
             raise GlacierError(f"no encoder contains {options.encoders!r}; try a part of it")
-        print(*found, sep="\n")
+        content, lines = {"encoders": found}, found
     elif options.name:
-        count = f"{registry.parameter_count(registry.build(options.name, 4)):,}"
-        if registry.is_pixel_model(options.name):
-            count = "set when fitted"
-        print(registry.describe(options.name), registry.reference(options.name), sep="\n")
-        print(f"parameters for 4 bands: {count}")
+        about, source = registry.describe(options.name), registry.reference(options.name)
+        count = registry.parameter_count(registry.build(options.name, 4))
+        content = {"name": options.name, "description": about, "reference": source}
+        content["parameters"] = None if registry.is_pixel_model(options.name) else count
+        said = "set when fitted" if content["parameters"] is None else f"{count:,}"
+        lines = [about, source, f"parameters for 4 bands: {said}"]
     else:
         known = {name: registry.describe(name) for name in registry.names()}
-        print(*(f"{name:18} {text}" for name, text in known.items()), sep="\n")
-        print("\nDecoders, which stand before an encoder: unet-resnet34, upernet-tu-convnext_tiny")
-        print(*(f"{name:18} {text}" for name, text in registry.decoders().items()), sep="\n")
-        print("\nMore: glacier models --encoders [TEXT], glacier models NAME")
+        content = {"models": known, "decoders": registry.decoders()}
+        lines = [f"{name:18} {text}" for name, text in known.items()]
+        lines.append("\nDecoders, which stand before an encoder: unet-resnet34, "
+                     "upernet-tu-convnext_tiny")  # fmt: skip
+        lines += [f"{name:18} {text}" for name, text in registry.decoders().items()]
+        lines.append("\nMore: glacier models --encoders [TEXT], glacier models NAME")
+    print(json_text(content) if options.json else "\n".join(lines))
     return 0
 
 
@@ -362,13 +378,15 @@ def _predict(options: argparse.Namespace) -> int:
         files = map_scene(
             checkpoints, scene.images, options.out, progress=True, **scene.settings | settings
         )
-        print(*files.values(), sep="\n")
-        for line in assumed_rules([files]):
+        notes = assumed_rules([files])
+        print(json_text({"files": files, "notes": notes}) if options.json else
+              "\n".join(map(str, files.values())))  # fmt: skip
+        for line in notes:
             print(line, file=sys.stderr)
         return 0
     how = {name: getattr(options, name) for name in ("workers", "scheduler", "retries")}
     done = map_scenes(checkpoints, scenes, options.out, **how, **settings)
-    print(*done.summary(), sep="\n")
+    print(json_text(asdict(done)) if options.json else "\n".join(done.summary()))
     return done.status
 
 
@@ -406,7 +424,7 @@ def _bands(text: str) -> list[str] | dict[str, int | str]:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from glacier_utils.workflow import runs
+    from glacier_utils.workflow import comparison, pages, runs
 
     root = runs.project_root()
     folders = [
@@ -416,8 +434,12 @@ def _compare(options: argparse.Namespace) -> int:
     for folder in folders:
         if not folder.is_dir():
             raise GlacierError(f"{folder}: no such run; see the folders in {root / 'reports'}")
-    table = runs.compare_runs([runs.Run(folder) for folder in folders])
-    print(table.round(3).to_string(index=False))
+    found = comparison.compare_runs([runs.Run(folder) for folder in dict.fromkeys(folders)])
+    if options.csv:
+        write_csv(options.csv, found.table())
+    if options.html:
+        pages.write_comparison(options.html, found)
+    print(json_text(found.content()) if options.json else found.text())
     return 0
 
 

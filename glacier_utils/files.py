@@ -97,8 +97,17 @@ def write_text(path: str | Path, text: str) -> Path:
 
 def write_json(path: str | Path, content: Any) -> Path:
     """Write ``content`` as readable, strict JSON (a nan becomes null), whole or not at all."""
-    text = json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False)
-    return write_text(path, text + "\n")
+    return write_text(path, json_text(content, ascii_only=False) + "\n")
+
+
+def json_text(content: Any, *, ascii_only: bool = True) -> str:
+    """Return ``content`` as readable, strict JSON (a nan becomes null).
+
+    Args:
+        content: mappings, sequences, numbers, NumPy's too; what JSON does not know becomes text.
+        ascii_only: write other letters as escapes, which pass through any terminal.
+    """
+    return json.dumps(_plain(content), indent=2, ensure_ascii=ascii_only, allow_nan=False)
 
 
 def write_csv(path: str | Path, table: pd.DataFrame) -> Path:

@@ -23,7 +23,10 @@ _FLAGS = (
     "--disable-sync",
 )
 DRAWN = """async () => {
-    await Promise.all([...document.images].map((image) => image.decode().catch(() => {})));
+    const images = [...document.images];
+    // What loads when it comes into view would be waited for forever.
+    for (const image of images) image.loading = "eager";
+    await Promise.all(images.map((image) => image.decode().catch(() => {})));
     await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
 }"""
 

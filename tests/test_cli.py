@@ -343,6 +343,7 @@ def test_predict_says_where_it_cannot_write(project, checkpoint, scene, tmp_path
 
 def spatial(iou: float) -> pd.DataFrame:
     row = {"model": "unet", "area": "test", "date": "2023-08", "reference": "truth", "seed": 0}
+    row |= dict.fromkeys(("iou_low", "iou_high"), iou)
     return pd.DataFrame([row | dict.fromkeys(runs.SCORES, iou)])
 
 
@@ -351,7 +352,8 @@ def test_compare_takes_names_and_folders(project, capsys):
     longer = runs.open_run("longer")
     longer.save_table(spatial(0.75), "spatial")
     assert cli.main(["compare", "default", str(longer.folder)]) == 0
-    header, *rows = capsys.readouterr().out.splitlines()
+    scores = capsys.readouterr().out.partition("Scores, means over seeds:\n")[2]
+    header, *rows = scores.partition("\n\n")[0].splitlines()
     assert header.split()[:2] == ["run", "model"]
     assert [row.split()[0] for row in rows] == ["default", "longer"]
     assert [row.split()[-1] for row in rows] == ["0.50", "0.75"]
@@ -362,6 +364,62 @@ def test_compare_names_a_run_that_is_not_there(project, capsys):
     assert "longer: no such run" in fails(capsys, "compare", "default", "longer")
     message = fails(capsys, "compare", "default")
     assert "spatial.csv: not there yet; run the earlier notebooks" in message
+
+
+# JSON
+
+
+def printed(capsys, *arguments: str | Path, status: int = 0) -> dict:
+    """Run a command with --json; what it prints must be JSON, strictly, and nothing else."""
+    assert cli.main([*map(str, arguments), "--json"]) == status
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is not JSON")
+
+    return json.loads(capsys.readouterr().out, parse_constant=refuse)
+
+
+def test_check_as_json(project, make_dataset, capsys):
+    folder = make_dataset(patches=(2, 2), size=16)
+    content = printed(capsys, "check", folder)
+    assert [image["date"] for image in content["images"]] == ["2023-07", "2023-08"] * 2
+    assert content["findings"] == []
+    manifest = folder / "dataset.yaml"
+    manifest.write_text(manifest.read_text().replace("2023-07", "2023-07-99", 1))
+    assert cli.main(["check", str(folder), "--json"]) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_check_as_json_ends_as_without(project, make_dataset, capsys):
+    folder = make_dataset(patches=(2, 2), size=16)
+    next((folder / "images").rglob("*.tif")).write_text("no image")
+    content = printed(capsys, "check", folder, status=2)
+    assert {finding["severity"] for finding in content["findings"]} >= {"error"}
+
+
+def test_models_as_json(capsys):
+    content = printed(capsys, "models")
+    assert content["models"]["unet-resnet18"] == registry.describe("unet-resnet18")
+    assert set(content["decoders"]) == set(registry.DECODERS)
+    one = printed(capsys, "models", "glaciernet")
+    assert one["reference"] == registry.reference("glaciernet")
+    assert one["parameters"] > 1_000_000
+    assert printed(capsys, "models", "random_forest")["parameters"] is None
+    assert "resnet18" in printed(capsys, "models", "--encoders", "resnet1")["encoders"]
+
+
+def test_predict_as_json(project, checkpoint, scene, tmp_path, capsys):
+    one = printed(capsys, "predict", checkpoint, scene, tmp_path / "ice.tif", "--date", "2023-08")
+    assert one["files"]["probability"] == str(tmp_path / "ice.tif")
+    assert all(Path(path).is_file() for path in one["files"].values())
+    many = printed(capsys, "predict", checkpoint, scene, tmp_path / "maps")
+    assert [found["status"] for found in many["scenes"]] == ["mapped"]
+    assert Path(many["scenes"][0]["files"]["class"]).is_file()
+    (tmp_path / "broken.tif").write_text("no image")
+    both = printed(
+        capsys, "predict", checkpoint, scene, tmp_path / "broken.tif", tmp_path / "m", status=2
+    )
+    assert [found["status"] for found in both["scenes"]] == ["mapped", "failed"]
 
 
 # train

@@ -23,7 +23,7 @@ from glacier_utils.metrics import mapped_area
 from glacier_utils.models.checkpoint import load_checkpoint
 from glacier_utils.prediction.mapper import predict_scene
 from glacier_utils.raster.grid import Grid, Image
-from glacier_utils.training import fitting
+from glacier_utils.training import selection
 
 Case = tuple[str, str, str, str]  # model, area, date, reference
 Views = Mapping[tuple[str, str], Image]  # (area, date) -> image
@@ -75,7 +75,7 @@ def other_seeds(table: pd.DataFrame, model: str) -> dict[str, Path]:
     own = table.set_index("model").loc[model]
     same = (table["architecture"] == own["architecture"]) & (table["dates"] == own["dates"])
     names = table.loc[same & (table["model"] != model), "model"]
-    return {name: fitting.checkpoint(table, name) for name in names}
+    return {name: selection.checkpoint(table, name) for name in names}
 
 
 def read_clouds(

@@ -8,6 +8,7 @@ from .comparison import calibrate as calibrate
 from .comparison import classify_models as classify_models
 from .comparison import clearly_better as clearly_better
 from .comparison import count_blocks as count_blocks
+from .comparison import count_patches as count_patches
 from .comparison import first_area as first_area
 from .comparison import judge as judge
 from .comparison import patches_to_test as patches_to_test

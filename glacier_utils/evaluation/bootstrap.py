@@ -31,6 +31,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations, pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -103,7 +104,7 @@ def verdict(low: float, high: float) -> str:
 
 
 def compare(
-    counts: Mapping[str, pd.DataFrame], pairs: Iterable[tuple[str, str]] | None = None
+    counts: Mapping[Any, pd.DataFrame], pairs: Iterable[tuple[Any, Any]] | None = None
 ) -> pd.DataFrame:
     """Compare the IoU of models pair by pair on the same blocks.
 
@@ -313,14 +314,7 @@ def block_counts(
     Returns:
         block (row-col), tp, fp, fn, tn.
     """
-    known = np.isfinite(grid.resolution)
-    side = (SIDE_M if side_m is None else side_m) / grid.resolution if known else math.inf
-    rows, cols = (
-        np.linspace(0, length, _parts(length, side, 4 if side_m is None or not known else 1) + 1)
-        .round()
-        .astype(int)
-        for length in mask.shape
-    )
+    rows, cols = block_edges(mask.shape, grid, side_m)
     found = []
     for i, (top, bottom) in enumerate(pairwise(rows)):
         for j, (left, right) in enumerate(pairwise(cols)):
@@ -328,6 +322,23 @@ def block_counts(
             counts = metrics.count(mask[part], reference[part])
             found.append({"block": f"{i:02d}-{j:02d}", **vars(counts)})
     return pd.DataFrame(found)[["block", *metrics.COUNTS]]
+
+
+def block_edges(
+    shape: tuple[int, ...], grid: Grid, side_m: float | None = None
+) -> list[np.ndarray]:
+    """Return the rows and the columns, as integers, at which ``block_counts`` cuts a map.
+
+    Args:
+        shape: (rows, columns) of the map.
+        grid: of the map.
+        side_m: least side of a block, as in ``block_counts``.
+    """
+    known = np.isfinite(grid.resolution)
+    side = (SIDE_M if side_m is None else side_m) / grid.resolution if known else math.inf
+    least = 4 if side_m is None or not known else 1
+    cuts = [np.linspace(0, length, _parts(length, side, least) + 1) for length in shape]
+    return [cut.round().astype(int) for cut in cuts]
 
 
 def _parts(length: float, side: float, least: int = 1) -> int:

@@ -155,6 +155,42 @@ def count_blocks(
     return found
 
 
+def count_patches(
+    masks: Masks, store: PatchStore, positions: np.ndarray, *, side_m: float | None = None
+) -> pd.DataFrame:
+    """Count hits and errors of every map in each patch, against every reference.
+
+    What two runs left of this tells whether they were tested on the same ground, and if so their
+    scores can be compared block by block.
+
+    Args:
+        masks: model -> uint8 [n, row, col].
+        store: of patches.
+        positions: patches in the store.
+        side_m: of the blocks, as in ``count_blocks``.
+
+    Returns:
+        model, reference, area, date, row, col (the patch's first pixel in the area's frame), block
+        (that of ``count_blocks`` in which the patch's middle lies), tp, fp, fn, tn.
+    """
+    known = store.index.iloc[positions][["area", "date", "row", "col"]].reset_index(drop=True)
+    size, tables = store.images.shape[-1], []
+    for own in _areas(store, positions):
+        places = known.loc[own, ["row", "col"]].to_numpy()
+        places = places - places.min(axis=0)
+        shape = tuple(places.max(axis=0) + size)
+        edges = bootstrap.block_edges(shape, _grid(store, positions[own], shape), side_m)
+        middles = zip(edges, places.T + size // 2, strict=True)
+        row, col = (np.searchsorted(*pair, side="right") - 1 for pair in middles)
+        known.loc[own, "block"] = [f"{i:02d}-{j:02d}" for i, j in zip(row, col, strict=True)]
+    for reference, truth in references(store, positions).items():
+        for name, mask in masks.items():
+            pairs = zip(mask, truth, strict=True)
+            counts = pd.DataFrame([vars(metrics.count(*pair)) for pair in pairs])
+            tables.append(known.join(counts).assign(model=name, reference=reference))
+    return pd.concat(tables, ignore_index=True)[["model", "reference", *known, *metrics.COUNTS]]
+
+
 def spatial_scores(table: pd.DataFrame, counts: Counts) -> pd.DataFrame:
     """Score every model against every reference, area by area.
 

@@ -412,19 +412,18 @@ def _layer(layer: Layer, frame: Frame) -> dict:
 
 
 def _page(title: str, content: Mapping) -> str:
-    scripts = [_asset("leaflet/leaflet.js"), _asset("map.js")]
-    hashes = [base64.b64encode(hashlib.sha256(one.encode()).digest()) for one in scripts]
+    scripts = [asset("leaflet/leaflet.js"), asset("map.js")]
     tiles = urlsplit(_BASEMAP["url"].replace("{s}", "*"))
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    return environment.from_string(_asset("webmap.html.j2")).render(
+    return environment.from_string(asset("webmap.html.j2")).render(
         title=title,
         content=content,
-        styles=[_leaflet_css(), _asset("map.css")],
+        styles=[_leaflet_css(), asset("map.css")],
         scripts=scripts,
-        hashes=[f"'sha256-{one.decode()}'" for one in hashes],
+        hashes=[script_source(one) for one in scripts],
         tile_host=f"{tiles.scheme}://{tiles.netloc}",
         leaflet_version=_LEAFLET_VERSION,
-        leaflet_licence=_asset("leaflet/LICENSE"),
+        leaflet_licence=asset("leaflet/LICENSE"),
     )
 
 
@@ -435,10 +434,16 @@ def _leaflet_css() -> str:
         content = (_ASSETS / "leaflet" / found[1]).read_bytes()
         return f"url({_data_uri(content, 'image/png')})"
 
-    return re.sub(r"url\((images/[\w-]+\.png)\)", inlined, _asset("leaflet/leaflet.css"))
+    return re.sub(r"url\((images/[\w-]+\.png)\)", inlined, asset("leaflet/leaflet.css"))
 
 
-def _asset(name: str) -> str:
+def script_source(script: str) -> str:
+    """Return a script inside a page as the page's content security policy names it."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+
+
+def asset(name: str) -> str:
+    """Return the text of a file of ``glacier_utils/assets``."""
     return (_ASSETS / name).read_text(encoding="utf-8")
 
 

@@ -1,22 +1,4 @@
 from .fitting import (
-    BOTH as BOTH,
-)
-from .fitting import (
-    OTHER as OTHER,
-)
-from .fitting import (
-    best_baseline as best_baseline,
-)
-from .fitting import (
-    best_network as best_network,
-)
-from .fitting import (
-    by_dates as by_dates,
-)
-from .fitting import (
-    checkpoint as checkpoint,
-)
-from .fitting import (
     fit as fit,
 )
 from .fitting import (
@@ -30,5 +12,23 @@ from .fitting import (
 )
 from .fitting import (
     summary as summary,
+)
+from .selection import (
+    BOTH as BOTH,
+)
+from .selection import (
+    OTHER as OTHER,
+)
+from .selection import (
+    best_baseline as best_baseline,
+)
+from .selection import (
+    best_network as best_network,
+)
+from .selection import (
+    by_dates as by_dates,
+)
+from .selection import (
+    checkpoint as checkpoint,
 )
 from .settings import Settings as Settings

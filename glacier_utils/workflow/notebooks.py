@@ -26,7 +26,7 @@ import yaml
 from nbclient.exceptions import DeadKernelError
 from traitlets.config import Config
 
-from glacier_utils.errors import GlacierError, did_you_mean
+from glacier_utils.errors import GlacierError, did_you_mean, plain
 from glacier_utils.files import fingerprint
 from glacier_utils.workflow import pages, runs
 
@@ -188,24 +188,31 @@ def execute(parameters: dict[str, Any], *, root: Path, fresh: bool = False) -> r
     """
     run = runs.open_run(parameters["run"], root)
     defaults = all_parameters(root)
-    run.record(parameters=defaults | parameters)
+    run.record(parameters=defaults | parameters, status="running", failure="")
     before = {} if fresh else run.read_record().get("steps") or {}
     steps: dict[str, Any] = {}
-    for step in _steps(parameters, run, root):
-        name = step.notebook.stem
-        if _is_done(step, before.get(name, {})):
-            steps[name] = before[name]
-            print(f"{name}: unchanged, not executed again", flush=True)
-            continue
-        # From here on the later notebooks' results follow from something that is no more, even
-        # where this run stops and an earlier one's parameters come back.
-        run.record(steps=steps, provenance=runs.provenance())
-        seconds = _execute_one(step.notebook, step.target, step.values, root)
-        pages.export_html(step.target)
-        steps[name] = {"fingerprint": step.fingerprint, "seconds": round(seconds, 1)}
-        run.record(steps=steps)
-        print(f"{name}: {seconds:.0f} s", flush=True)
-    pages.write_index(run, defaults)
+    try:
+        for step in _steps(parameters, run, root):
+            name = step.notebook.stem
+            if _is_done(step, before.get(name, {})):
+                steps[name] = before[name]
+                print(f"{name}: unchanged, not executed again", flush=True)
+                continue
+            # From here on the later notebooks' results follow from something that is no more, even
+            # where this run stops and an earlier one's parameters come back.
+            run.record(steps=steps, provenance=runs.provenance())
+            pages.write_index(run, defaults)
+            seconds = _execute_one(step.notebook, step.target, step.values, root)
+            pages.export_html(step.target)
+            steps[name] = {"fingerprint": step.fingerprint, "seconds": round(seconds, 1)}
+            run.record(steps=steps)
+            print(f"{name}: {seconds:.0f} s", flush=True)
+        run.record(status="finished")
+    except BaseException as error:
+        run.record(status="failed", failure=plain(error) or type(error).__name__)
+        raise
+    finally:
+        pages.write_index(run, defaults)
     return run
 
 

@@ -48,6 +48,8 @@ PACKAGES = (
     "scikit-learn",
 )
 SCORES = ("iou", "f1", "precision", "recall")
+# Names stay names where they look like numbers.
+_TEXT = dict.fromkeys(("area", "date", "dates", "model", "architecture", "against"), str)
 # What figures are made of, as the dataset or patch store that was opened last says.
 _shown = {"synthetic": False}
 
@@ -134,7 +136,7 @@ class Run:
                 f"{path}: not there yet; run the earlier notebooks of this run first"
             )
         try:
-            return pd.read_csv(path)
+            return pd.read_csv(path, dtype=_TEXT)
         except (ValueError, OSError) as error:
             reason = " ".join(str(error).split())
             raise GlacierError(f"{path}: cannot be read ({reason}); run again") from error
@@ -265,38 +267,6 @@ def provenance() -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Return the version of each package that the numbers depend on."""
     return {name: version(name) for name in PACKAGES}
-
-
-def compare_runs(runs: list[Run]) -> pd.DataFrame:
-    """Put the spatial scores of several runs side by side.
-
-    Args:
-        runs: Runs whose notebook 04 is done.
-
-    Returns:
-        One row per run, model, area, date and reference, with the mean over seeds of each score
-        and the number of seeds.
-
-    Raises:
-        GlacierError: A run has no ``metrics/spatial.csv``, or one without these columns.
-    """
-    # Runs of different projects may share a name; their folders then tell them apart.
-    names = [run.name for run in runs]
-    labels = [str(run.folder) if names.count(run.name) > 1 else run.name for run in runs]
-    keys = ["run", "model", "area", "date", "reference"]
-    tables = []
-    for run, label in zip(runs, labels, strict=True):
-        table = run.read_table("spatial").assign(run=label)
-        missing = [name for name in (*keys, "seed", *SCORES) if name not in table]
-        if missing:
-            raise GlacierError(
-                f"{run.metrics / 'spatial.csv'}: has no column {missing[0]}; run 04 again"
-            )
-        tables.append(table)
-    grouped = pd.concat(tables, ignore_index=True).groupby(keys, sort=False)
-    result = grouped[list(SCORES)].mean()
-    result.insert(0, "seeds", grouped["seed"].nunique())
-    return result.reset_index()
 
 
 def rounded(table: pd.DataFrame, digits: int = 3) -> pd.DataFrame:

@@ -199,6 +199,26 @@ def test_blocks_of_two_areas_have_names_of_their_own():
     assert counts["truth"]["a"]["fp"].tolist() == [24, 0] * 2
 
 
+def test_counts_of_patches_know_their_place_and_add_up_to_those_of_the_blocks():
+    store = make_store(4, 4, areas=("one", "two"), order=np.random.default_rng(0).permutation(32))
+    masks = {"a": store.labels, "b": np.zeros_like(store.labels)}
+    patches = comparison.count_patches(masks, store, everything(store), side_m=160.0)
+    assert len(patches) == 2 * 2 * 32
+    first = patches.query("model == 'a' and reference == 'labels' and area == 'two'")
+    glacier = first[first["tp"] == SIZE**2]
+    assert sorted(zip(glacier["row"], glacier["col"], strict=True)) == [
+        (SIZE * row, SIZE * col) for row in range(4) for col in range(2)
+    ]
+    blocks = comparison.count_blocks(masks, store, everything(store), side_m=160.0)
+    key = ["area", "block"]
+    for (model, reference), own in patches.groupby(["model", "reference"]):
+        known = blocks[reference][model]
+        known = known.assign(block=known["block"].str.partition(":")[2])
+        pd.testing.assert_frame_equal(
+            own.groupby(key)[metrics.COUNTS].sum(), known.groupby(key)[metrics.COUNTS].sum()
+        )
+
+
 def test_every_network_is_compared_with_every_baseline():
     store = make_store(6, 4)
     worse, middling = store.labels.copy(), store.labels.copy()

@@ -16,7 +16,7 @@ from glacier_utils.errors import GlacierError
 from glacier_utils.models import registry
 from glacier_utils.models.checkpoint import Segmenter, load_checkpoint
 from glacier_utils.prediction.mapper import predict_patches
-from glacier_utils.training import fitting
+from glacier_utils.training import fitting, selection
 from glacier_utils.training.fitting import fit, sample_pixels
 from glacier_utils.training.settings import Settings
 
@@ -196,7 +196,7 @@ def test_without_both_classes_in_validation_all_train_to_the_last_step(
     content = json.loads((result.checkpoint.parent / "fit.json").read_text())
     assert content["warning"] in caplog.text
     table = fitting.summary({"a": result, "b": result})
-    assert fitting.best_network(table) == "a"
+    assert selection.best_network(table) == "a"
     # The last step and not the first: fewer steps give other weights.
     short = quick_fit(tmp_path / "short", store, settings=settings.changed(steps=1, average=0.0))
     weights = [one.state_dict() for one in (kept, load_checkpoint(short.checkpoint))]
@@ -364,10 +364,10 @@ def test_a_model_of_both_dates_has_a_name_of_its_own_and_is_not_compared(project
     assert summary["architecture"].tolist() == ["threshold", "threshold-both"]
     assert summary["dates"].tolist() == ["2023-08", "2023-08"]
     summary.loc[1, ["dates", "validation_iou"]] = ["2023-07 2023-08", 1.1]
-    assert fitting.best_network(summary) == "threshold"
-    chosen = fitting.by_dates(summary, "threshold")
+    assert selection.best_network(summary) == "threshold"
+    chosen = selection.by_dates(summary, "threshold")
     assert list(chosen) == ["threshold, 2023-08", "threshold, 2023-07 + 2023-08"]
-    assert list(fitting.by_dates(summary.iloc[:1], "threshold")) == ["threshold, 2023-08"]
+    assert list(selection.by_dates(summary.iloc[:1], "threshold")) == ["threshold, 2023-08"]
 
 
 def test_summary_leads_back_to_the_checkpoint(project):
@@ -406,17 +406,17 @@ def test_overview_describes_each_model():
 
 def test_best_models_are_chosen_among_the_first_seed():
     known = table(*MODELS)
-    assert fitting.best_network(known) == "segformer"
-    assert fitting.best_baseline(known) == "random_forest"
+    assert selection.best_network(known) == "segformer"
+    assert selection.best_baseline(known) == "random_forest"
 
 
 def test_best_models_where_a_kind_is_missing():
     known = table(*MODELS)
-    assert fitting.best_network(known[known["kind"] == "baseline"]) == "random_forest"
-    assert fitting.best_baseline(known[known["kind"] == "network"]) == "unet"
+    assert selection.best_network(known[known["kind"] == "baseline"]) == "random_forest"
+    assert selection.best_baseline(known[known["kind"] == "network"]) == "unet"
 
 
 def test_an_undefined_score_is_never_the_best():
     known = table(("unet", "network", 0, float("nan")), ("segformer", "network", 0, 0.1))
-    assert fitting.best_network(known) == "segformer"
-    assert fitting.best_network(known.iloc[:1]) == "unet"
+    assert selection.best_network(known) == "segformer"
+    assert selection.best_network(known.iloc[:1]) == "unet"

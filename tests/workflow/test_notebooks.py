@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import yaml
 from glacier_utils import cli
 from glacier_utils.errors import GlacierError
 from glacier_utils.workflow import notebooks as notebooks_module
-from glacier_utils.workflow import pages, runs
+from glacier_utils.workflow import runs
 
 KNOWN = {
     "run": "default",
@@ -231,7 +230,7 @@ def test_all_sets_are_checked_before_the_first_runs(project, sets, message):
     with pytest.raises(GlacierError, match=message):
         notebooks_module.run_all(files, root=project)
     assert calls(project) == "first second "
-    assert [path.name for path in (project / "reports").iterdir()] == ["default"]
+    assert {path.name for path in (project / "reports").iterdir()} == {"default", "index.html"}
 
 
 def test_a_missing_dataset_is_noticed_before_the_first_run(project):
@@ -257,6 +256,8 @@ def test_a_run_leaves_notebooks_pages_and_a_record(executed):
     assert all(step["seconds"] > 0 for step in record["steps"].values())
     assert record["parameters"] == {"run": "default", "word": "ice", "number": 1}
     assert record["provenance"]["packages"]["numpy"]
+    assert record["status"] == "finished"
+    assert ">finished<" in (folder.parent / "index.html").read_text()
 
 
 def test_an_executed_notebook_holds_its_outputs_and_no_folder_of_the_machine(executed):
@@ -313,6 +314,10 @@ def test_a_mistake_in_a_cell_keeps_the_copy_and_ends_with_2(project, capsys):
     assert not list(folder.glob("*.running.ipynb"))
     assert (folder / "02_second.html").read_bytes() == page
     assert "02_second" not in runs.Run(folder).read_record()["steps"]
+    # Neither its own page nor that of all runs takes it for the finished run that it was.
+    for path in (folder / "index.html", project / "reports" / "index.html"):
+        assert ">failed<" in path.read_text()
+        assert "02_second: cell [4] failed (GlacierError" in path.read_text()
 
 
 def test_after_a_failure_the_earlier_results_are_not_taken_for_finished(project):
@@ -390,67 +395,3 @@ def test_a_change_in_the_studys_tables_is_noticed(tmp_path):
     (tmp_path / "studies" / "tables").mkdir(parents=True)
     (tmp_path / "studies" / "tables" / "everest.csv").touch()
     assert notebooks_module._code_fingerprint(tmp_path) != before
-
-
-# Pages
-
-SCRIPT = "<script>alert(1)</script>"
-
-
-def test_the_index_escapes_what_users_name(project):
-    run = runs.open_run("default", project)
-    run.record(parameters={"word": SCRIPT}, provenance={"commit": SCRIPT})
-    for folder, name in (("metrics", "a<b>#1.csv"), ("maps", "a&b.tif"), ("figures", "x<i>.png")):
-        path = run.folder / folder / name
-        path.parent.mkdir()
-        path.touch()
-    text = pages.write_index(run, {}).read_text(encoding="utf-8")
-    assert "<script" not in text
-    assert "<i>" not in text
-    assert text.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 2
-    assert "01 First &amp; &lt;best&gt;" in text
-    assert 'href="metrics/a%3Cb%3E%231.csv">a&lt;b&gt;#1.csv<' in text
-    assert 'src="figures/x%3Ci%3E.png"' in text
-
-
-def test_the_index_survives_a_page_without_its_notebook(project):
-    run = runs.open_run("default", project)
-    (run.folder / "02_second.ipynb").unlink()
-    assert ">02_second</a>" in pages.write_index(run, {}).read_text()
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory) -> str:
-    """A notebook with every kind of output as HTML."""
-    path = tmp_path_factory.mktemp("page") / "01_look.ipynb"
-    write_notebook(path, "Look & <i>see</i>", f"word = {SCRIPT!r}", "print(word)")
-    notebook = nbformat.read(path, as_version=4)
-    output = nbformat.v4.new_output
-    notebook.cells[2].outputs = [
-        output("stream", text=f"{SCRIPT}\n"),
-        output("stream", name="stderr", text="\r 10% of it\r100% of it\n"),
-        output("execute_result", data={"text/plain": f"'{SCRIPT}'"}),
-        output("display_data", data={"image/png": "iVBORw0KGgo=", "text/plain": "<Figure>"}),
-    ]
-    notebook.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": {"state": {}}}
-    nbformat.write(notebook, path)
-    html = pages.export_html(path)
-    assert html == path.with_suffix(".html")
-    return html.read_text(encoding="utf-8")
-
-
-def test_a_page_escapes_outputs_and_its_title(page):
-    assert "alert(1)" in page
-    assert "<script>alert(1)" not in page
-    assert "<title>Look &amp; &lt;i&gt;see&lt;/i&gt;</title>" in page
-
-
-def test_a_page_loads_nothing(page):
-    assert 'src="data:image/png;base64,iVBORw0KGgo="' in page
-    assert not re.findall(r"<(?:script(?! type=.application/vnd)|link|iframe)", page)
-    assert not re.findall(r"""(?:src\s*=|import|url\()\s*["'(]*(?:https?:)?//""", page)
-
-
-def test_a_page_shows_the_end_of_a_progress_bar(page):
-    assert "100% of it" in page
-    assert " 10% of it" not in page

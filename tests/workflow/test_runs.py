@@ -205,33 +205,6 @@ def test_relative_paths_only_inside_the_project(project, tmp_path):
     assert runs.relative(tmp_path / "x", root=tmp_path) == "x"
 
 
-def test_compare_takes_means_over_seeds(project):
-    default, longer = runs.open_run("default"), runs.open_run("longer")
-    default.save_table(spatial(), "spatial")
-    longer.save_table(spatial(iou=[0.9, 0.9, np.nan]), "spatial")
-    table = runs.compare_runs([default, longer])
-    assert table["run"].tolist() == ["default"] * 2 + ["longer"] * 2
-    assert table["model"].tolist() == ["unet", "threshold"] * 2
-    assert table["seeds"].tolist() == [2, 1, 2, 1]
-    np.testing.assert_allclose(table["iou"], [0.75, 0.5, 0.9, np.nan])
-    np.testing.assert_allclose(table["recall"][:2], [0.8, 0.4])
-
-
-def test_compare_keeps_runs_of_one_name_apart(project, tmp_path):
-    here, there = runs.open_run("default"), runs.open_run("default", root=tmp_path)
-    here.save_table(spatial(), "spatial")
-    there.save_table(spatial(iou=0.1), "spatial")
-    table = runs.compare_runs([here, there])
-    assert table["run"].tolist() == [str(here.folder)] * 2 + [str(there.folder)] * 2
-    np.testing.assert_allclose(table["iou"], [0.75, 0.5, 0.1, 0.1])
-
-
-def test_compare_names_a_table_without_a_column(run):
-    run.save_table(spatial().drop(columns="seed"), "spatial")
-    with pytest.raises(GlacierError, match=r"spatial\.csv: has no column seed"):
-        runs.compare_runs([run])
-
-
 def test_rounded_leaves_whole_numbers_and_text():
     table = pd.DataFrame({"iou": [0.12345], "patches": [12345], "area": ["test"]})
     assert runs.rounded(table).to_dict("list") == {
