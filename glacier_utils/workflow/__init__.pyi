@@ -1,6 +1,6 @@
 from .area_page import Mapped as Mapped
 from .area_page import write_swipe_map as write_swipe_map
-from .notebooks import run_all as run_all
+from .batch import run_all as run_all
 from .runs import compare_runs as compare_runs
 from .runs import full_tile as full_tile
 from .runs import open_data as open_data
