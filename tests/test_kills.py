@@ -1,9 +1,10 @@
 """What is killed at random moments ends with the results of undisturbed work: a long trial by hand.
 
-    KILLS=50 python -m pytest tests/test_kills.py -s
+    KILLS=50 python -m pytest tests/test_kills.py -s -k "work or predictions"
 
-Short ones are part of each test run: tests/workflow/test_nothing_lost.py,
-tests/prediction/test_many_scenes.py, tests/training/test_module.py.
+Its first trial takes the six notebooks, and as many hours; the second two notebooks that train,
+write, predict and export. Short ones are part of each test run: workflow/test_nothing_lost.py,
+prediction/test_many_scenes.py, training/test_module.py.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import psutil
 import pytest
 import rasterio
 import torch
-from notebook_project import write_set
+from notebook_project import write_notebook, write_set
 
 from glacier_utils.workflow import notebooks, runs
 
@@ -108,23 +109,23 @@ def assert_same(one: dict[str, object], two: dict[str, object]) -> None:
             assert value == two[name], name
 
 
-def test_the_six_notebooks_killed_at_random_moments_end_with_the_same_results(six):
-    write_set(six, "whole", **TINY)
-    assert start("run", six / "notebooks" / "parameters" / "whole.yaml").wait() == 0
-    whole = results(six / "reports" / "whole")
-    record = runs.Run(six / "reports" / "whole").read_record()
-    print({name: step["seconds"] for name, step in record["steps"].items()})
-    path, folder = write_set(six, "killed", **TINY), six / "reports" / "killed"
+def kill_runs(root: Path, longest_s: float, **values: object) -> None:
+    """Kill runs of the notebooks in a project; compare each that is finished in the end."""
+    assert start("run", write_set(root, "whole", **values)).wait() == 0
+    whole = results(root / "reports" / "whole")
+    record = runs.Run(root / "reports" / "whole").read_record()
+    print({name: step["seconds"] for name, step in record["steps"].items()}, flush=True)
+    path, folder = write_set(root, "killed", **values), root / "reports" / "killed"
     where: Counter = Counter()
     finished = 0
-    for what in kills(lambda: start("run", path), 40, seed=18):
+    for what in kills(lambda: start("run", path), longest_s, seed=18):
         status = runs.Run(folder).read_record().get("status")
         if what:
             (running,) = [*folder.glob("*.running.ipynb"), None][:1]
-            step = running.name[:2] if running else "between two"
+            step = running.name[:2] if running else "between"
             cell = f" cell {notebooks._stopped_at(running)}" if running else ""
             where[what, step] += 1
-            print(f"{sum(where.values())}: {what} in {step}{cell}", flush=True)
+            print(f"{sum(where.values())}: {what} in {step}{cell}: {status}", flush=True)
             assert status != "finished" or not running
         else:
             assert status == "finished"
@@ -132,10 +133,50 @@ def test_the_six_notebooks_killed_at_random_moments_end_with_the_same_results(si
             assert_same(results(folder), whole)
             finished += 1
             shutil.rmtree(folder)
+            # What training and preprocessing keep for later is to be killed as well.
+            shutil.rmtree(root / "data" / "tiny" / "patches")
             if sum(where.values()) >= KILLS:
                 break
     print(f"{sum(where.values())} kills, {finished} runs finished and compared")
     print(pd.Series(where).unstack(0, fill_value=0).to_string())
+
+
+def test_the_six_notebooks_killed_at_random_moments_end_with_the_same_results(six):
+    kill_runs(six, 120, **TINY)
+
+
+TRAIN = """\
+from glacier_utils import datasets, training, workflow
+report, data = workflow.open_run(run), workflow.open_data("tiny")
+store = datasets.build_patches(data, size=32, block_m=640.0)
+report.record_patch_store(store)"""
+FIT = """\
+settings = training.Settings(steps=40, batch_size=4)
+models = ["threshold", "unet-resnet18"]
+fits = training.fit_all(models, [0], store, report.models, dates=["2023-08"], settings=settings)
+report.save_table(training.summary(fits), "models")"""
+MAP = """\
+from glacier_utils import prediction, training, workflow
+from glacier_utils.models import load_checkpoint
+report, data = workflow.open_run(run), workflow.open_data("tiny")
+segmenter = load_checkpoint(training.checkpoint(report.read_table("models"), "unet-resnet18"))
+products, how = {}, {"window": 64, "overlap": 16, "min_area_km2": 0.0}"""
+EXPORT = """\
+for area in data.areas:
+    for date in data.dates(area):
+        products[area, date] = prediction.write_products(
+            segmenter, data.source(area, date), report.maps, f"{area}_{date}", date=date, **how
+        )
+report.save_table(prediction.product_table(products), "products")"""
+
+
+def test_work_killed_at_random_moments_ends_with_the_same_results(six):
+    for path in (six / "notebooks").glob("*.ipynb"):
+        path.unlink()
+    parameters = 'run = "default"  # name\ndataset = "tiny"  # of the patches'
+    for name, cells in (("01_train", (TRAIN, FIT)), ("02_map", (MAP, EXPORT))):
+        write_notebook(six / "notebooks" / f"{name}.ipynb", name, parameters, *cells)
+    kill_runs(six, float(os.environ.get("KILLS_WITHIN_S", "30")))
 
 
 def test_predictions_of_many_scenes_killed_at_random_moments_end_with_the_same_maps(

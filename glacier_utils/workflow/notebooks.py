@@ -35,12 +35,18 @@ from glacier_utils.workflow import pages, runs
 
 # The kernel of this very environment, even where the user has others of the same name.
 os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
-# Other users of a machine could read along on an open line, of which the kernel warns. Ports that
-# are free when they are chosen may be another kernel's a moment later, where several start at once;
-# sockets in the file system are not (their paths have at most some hundred characters).
-_SOCKETS = os.name == "posix" and len(tempfile.gettempdir()) < 70
-_KERNEL = Config({"KernelManager": {"transport_encryption": "auto",
-                                    "transport": "ipc" if _SOCKETS else "tcp"}})  # fmt: skip
+
+
+def _kernel_config(sockets: Path) -> Config:
+    """Return how to talk to a kernel: by sockets in a folder of its own where there are such.
+
+    A port that is free when it is chosen may be another kernel's a moment later, where several
+    start at once. Other users of a machine could read along on a port, of which the kernel warns.
+    """
+    settings = {"transport_encryption": "auto"}
+    if os.name == "posix" and len(str(sockets)) < 90:  # a socket's path has some 100 characters
+        settings |= {"transport": "ipc", "ip": str(sockets / "kernel")}
+    return Config({"KernelManager": settings})
 
 
 class NotebookFailed(Exception):  # noqa: N818 - says what happened
@@ -287,18 +293,19 @@ def _execute_one(
     failed.unlink(missing_ok=True)
     start = time.perf_counter()
     try:
-        papermill.execute_notebook(
-            _literal(path),
-            _literal(running),
-            values,
-            cwd=path.parent,
-            kernel_name="python3",
-            log_output=False,
-            # A bar is for a person who waits for one run; in a log it is a line per cell.
-            progress_bar=sys.stderr.isatty() and multiprocessing.parent_process() is None,
-            config=_KERNEL,
-            kernel_manager_class=_kernels(held),
-        )
+        with tempfile.TemporaryDirectory(prefix="glacier-", ignore_cleanup_errors=True) as sockets:
+            papermill.execute_notebook(
+                _literal(path),
+                _literal(running),
+                values,
+                cwd=path.parent,
+                kernel_name="python3",
+                log_output=False,
+                # A bar is for a person who waits for one run; in a log it is a line per cell.
+                progress_bar=sys.stderr.isatty() and multiprocessing.parent_process() is None,
+                config=_kernel_config(Path(sockets)),
+                kernel_manager_class=_kernels(held),
+            )
     except (papermill.PapermillExecutionError, DeadKernelError) as error:
         running.replace(failed)
         if isinstance(error, DeadKernelError):
