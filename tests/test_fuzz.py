@@ -37,7 +37,7 @@ pytestmark = [
 ]
 ROOT = Path(__file__).resolve().parents[1]
 FUZZ = settings(
-    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "40")),
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "20")),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 SIZE = 16  # px of a patch

@@ -52,12 +52,15 @@ def start(*arguments: object) -> subprocess.Popen:
 
 
 def kills(work: Callable[[], subprocess.Popen], longest_s: float, seed: int) -> Iterator[str]:
-    """Start work again and again, kill it at random moments; yield what was killed each time."""
-    moments = random.Random(seed)
+    """Start work again and again, kill it at random moments; yield what was killed each time.
+
+    After ``KILLS`` of them it is left alone.
+    """
+    moments, count = random.Random(seed), 0
     while True:
         process = work()
         try:
-            process.wait(moments.uniform(1, longest_s))
+            process.wait(moments.uniform(1, longest_s) if count < KILLS else None)
             yield ""
             continue
         except subprocess.TimeoutExpired:
@@ -70,6 +73,7 @@ def kills(work: Callable[[], subprocess.Popen], longest_s: float, seed: int) -> 
             with suppress(psutil.NoSuchProcess):
                 one.send_signal(signal.SIGKILL)
         process.wait()
+        count += 1
         yield what
 
 
