@@ -37,9 +37,11 @@ test-fast: $(STAMP)
 	GLACIER_REAL_DATA= $(BIN)/python -m pytest tests -m "not slow" --hypothesis-profile=fast \
 		--numprocesses=auto --maxprocesses=4
 
-# Inputs that go wrong elsewhere, and what becomes of them here: writes tests/traps/TABLE.md.
+# Inputs that go wrong elsewhere, and what becomes of them here: writes tests/traps/TABLE.md, and the
+# table of docs/nothing_lost.md.
 traps: $(STAMP)
 	WRITE_TRAPS=1 $(BIN)/python -m pytest tests/traps --deselect tests/traps/test_table.py
+	$(BIN)/python tests/test_nothing_lost_table.py
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab notebooks

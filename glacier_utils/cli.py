@@ -63,8 +63,15 @@ def parser() -> argparse.ArgumentParser:
     add("--json", action="store_true", help="print JSON and nothing else")
 
     add = command("run", _run, "execute the notebooks and write their reports")
-    add("parameters", nargs="*", metavar="PARAMETERS.yaml", help="one run per file")
+    add("parameters", nargs="*", metavar="PARAMETERS.yaml",
+        help="one run per file, or one per combination of values in its sweep")  # fmt: skip
     add("--fresh", action="store_true", help="execute finished notebooks again too")
+    add("--jobs", type=_number, default=1, metavar="N",
+        help="runs side by side, with Dask, as far as memory allows (default: 1)")  # fmt: skip
+    add("--scheduler", metavar="ADDRESS", help="of a Dask cluster to use instead")
+
+    add = command("reproduce", _reproduce, "execute a run again, and say what differs")
+    add("run", metavar="RUN", help="name under reports/ or a folder; status 1: tables differ")
 
     add = command("models", _models, "list the models, or describe one")
     add("name", nargs="?", metavar="NAME", help="say what this model is")
@@ -236,16 +243,33 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from glacier_utils.workflow import notebooks, runs
+    from glacier_utils.workflow import batch, runs
+
+    how = {name: getattr(options, name) for name in ("fresh", "jobs", "scheduler")}
+    outcomes = batch.run_all(options.parameters, **how)
+    if len(outcomes) > 1:
+        print(*batch.table(outcomes), sep="\n")
+    for one in outcomes:
+        if one.status != "finished":
+            print(f"glacier: {plain(one.error)}", file=sys.stderr)
+        elif len(outcomes) == 1:
+            print(f"open {runs.relative(one.run.folder / 'index.html')}")
+    failed = [one for one in outcomes if one.status != "finished"]
+    return 0 if not failed else 2 if all(one.user_error for one in failed) else 1
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    from glacier_utils.workflow import batch, notebooks, runs
 
     try:
-        finished = notebooks.run_all(options.parameters, fresh=options.fresh)
+        run, told = batch.reproduce(options.run)
     except notebooks.NotebookFailed as error:
         print(f"glacier: {error}", file=sys.stderr)
         return 2 if error.user_error else 1
-    for run in finished:
-        print(f"open {runs.relative(run.folder / 'index.html')}")
-    return 0
+    print(*(f"{name}: {plain(text)}" for name, text in told.items()), sep="\n")
+    print(f"open {runs.relative(run.folder / 'index.html')}")
+    tables = [text for name, text in told.items() if name.endswith(".csv")]
+    return 0 if all(text.startswith("equal") for text in tables) else 1
 
 
 def _models(options: argparse.Namespace) -> int:

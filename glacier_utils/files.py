@@ -11,7 +11,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +21,17 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+_CLONE = Path(__file__).resolve().parents[1]
+# Names of ``atomic_path`` and ``put_folder``.
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}(\.[^.]+)?(\.old)?")
+
 
 def project_root(start: str | Path | None = None) -> Path:
     """Return the folder that holds ``notebooks`` and ``data``: the nearest one upwards.
 
-    Notebooks run in ``notebooks/``, the command line anywhere; both find the same project. The
-    environment variable ``GLACIER_HOME`` overrides the search.
+    Notebooks run in ``notebooks/``, the command line anywhere; both find the same project. Where
+    the search finds none, it is the clone that this package was installed from (``pip install
+    --editable``). The environment variable ``GLACIER_HOME`` overrides the search.
 
     Args:
         start: Where the search begins (default: the working directory).
@@ -39,7 +44,7 @@ def project_root(start: str | Path | None = None) -> Path:
             raise GlacierError(f"GLACIER_HOME: {home} is no folder; set it to your clone")
         return Path(home).resolve()
     here = Path(start or Path.cwd()).resolve()
-    for folder in (here, *here.parents):
+    for folder in (here, *here.parents, _CLONE):
         if (folder / "notebooks" / "parameters").is_dir():
             return folder
     raise GlacierError(
@@ -87,6 +92,49 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def sweep(folder: Path, pattern: str = ".*") -> None:
+    """Remove what killed processes left of files and folders that they had not finished.
+
+    Args:
+        folder: searched with all that lies in it; nobody may be writing there, see `locked`.
+        pattern: of the names.
+    """
+    for left in [path for path in folder.rglob(pattern) if _TEMPORARY.fullmatch(path.name)]:
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path, busy: Exception | None = None, wait_s: float = 0) -> Iterator[list[int]]:
+    """Hold a lock that one process has at a time, and that the system frees when it is killed.
+
+    Args:
+        path: of a file that stands for the lock; it is gone afterwards.
+        busy: raised where another process keeps the lock; None: wait as long as it takes.
+        wait_s: seconds to wait before.
+
+    Yields:
+        The lock's file descriptor: a child that inherits it holds the lock too.
+    """
+    from filelock import FileLock, Timeout
+
+    held: list[int] = []
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path, timeout=wait_s if busy else -1, on_acquired=held.append)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise busy or error from None
+    try:
+        yield held
+    finally:
+        with suppress(OSError):  # an open file of Windows
+            path.unlink()
+        lock.release()
+
+
 def write_text(path: str | Path, text: str) -> Path:
     """Write ``text`` as UTF-8, whole or not at all."""
     with atomic_path(path) as temporary:
@@ -111,8 +159,26 @@ def json_text(content: Any, *, ascii_only: bool = True) -> str:
 
 
 def write_csv(path: str | Path, table: pd.DataFrame) -> Path:
-    """Write ``table`` without its index, numbers with six significant digits."""
+    """Write ``table`` without its index, numbers with six significant digits.
+
+    Text that a spreadsheet would run as a formula gets an apostrophe before it.
+    """
+    table = table.copy(deep=False)
+    for place, kind in enumerate(table.dtypes):
+        if kind.kind == "O":
+            table.isetitem(place, table.iloc[:, place].map(_no_formula, na_action="ignore"))
     return write_text(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+
+
+def _no_formula(cell: Any) -> Any:
+    if not isinstance(cell, str):
+        return cell
+    cell = cell.replace("\r", " ")  # which ends a row, and is not quoted
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}" if cell.lstrip().startswith(("=", "+", "-", "@")) else cell
+    return cell
 
 
 def fingerprint(content: Any, length: int = 12) -> str:

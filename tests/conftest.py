@@ -176,6 +176,22 @@ def make_dataset(tmp_path: Path, drawn_datasets: Callable[..., Path]) -> Callabl
     return make
 
 
+@pytest.fixture
+def six(tmp_path, make_dataset, monkeypatch) -> Path:
+    """The project's own notebooks and a tiny dataset."""
+    root = tmp_path / "project"
+    shutil.copytree(
+        Path(__file__).resolve().parents[1] / "notebooks",
+        root / "notebooks",
+        ignore=lambda *_: ["parameters"],
+    )
+    (root / "notebooks" / "parameters").mkdir()
+    (root / "data").mkdir()
+    make_dataset(patches=(4, 6)).rename(root / "data" / "tiny")
+    monkeypatch.setenv("GLACIER_HOME", str(root))
+    return root
+
+
 def write_outlines(path: Path, rows: list[tuple], crs: str = CRS) -> Path:
     """Write (glac_id, line_type, polygon[, src_date, anlys_id]) as GLIMS rows in EPSG:4326."""
     rows = [(*row, "2001-08-15", 1)[:5] if len(row) == 3 else row for row in rows]

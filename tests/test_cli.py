@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -16,12 +17,12 @@ import rasterio
 import torch
 from stubs import BANDS
 
-from glacier_utils import cli
+from glacier_utils import cli, files
 from glacier_utils.models import registry
 from glacier_utils.models.checkpoint import Segmenter, save_checkpoint
 from glacier_utils.workflow import runs
 
-COMMANDS = ("sample", "fetch", "check", "run", "models", "train", "predict", "compare")
+COMMANDS = ("sample", "fetch", "check", "run", "reproduce", "models", "train", "predict", "compare")
 ICE, GROUND = 5000, 1200  # digital numbers of a scene in 10000 x reflectance
 
 
@@ -81,7 +82,7 @@ def test_help_is_there_at_once():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     for command in COMMANDS:
-        assert f"\n    {command} " in done.stdout
+        assert re.search(rf"\n    {command}\s", done.stdout)
     assert done.stdout.endswith("status 0 imported []\n")
 
 
@@ -173,6 +174,7 @@ def test_check_names_a_broken_manifest(project, make_dataset, capsys):
 def test_outside_a_project_names_say_where_to_go(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("GLACIER_HOME", raising=False)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(files, "_CLONE", tmp_path)  # installed, without a clone
     for arguments in (["check", "tiny"], ["run"], ["sample"], ["compare", "default"]):
         assert "not inside the project" in fails(capsys, *arguments)
 
@@ -363,7 +365,7 @@ def test_compare_names_a_run_that_is_not_there(project, capsys):
     runs.open_run("default")
     assert "longer: no such run" in fails(capsys, "compare", "default", "longer")
     message = fails(capsys, "compare", "default")
-    assert "spatial.csv: not there yet; run the earlier notebooks" in message
+    assert "spatial.csv: not there yet; run 04_spatial_evaluation" in message
 
 
 # JSON

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import math
+import os
 import re
 
 import numpy as np
@@ -14,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glacier_utils import files
+from glacier_utils.errors import GlacierError
 
 PLAIN = st.recursive(
     st.none()
@@ -133,6 +136,50 @@ def test_write_csv_keeps_six_digits_and_no_index(tmp_path):
     table = pd.DataFrame({"iou": [0.123456789, np.nan], "patches": [1_234_567_890, 1]})
     path = files.write_csv(tmp_path / "scores.csv", table)
     assert path.read_bytes() == b"iou,patches\n0.123457,1234567890\n,1\n"
+
+
+def test_write_csv_leaves_no_formula_to_a_spreadsheet(tmp_path):
+    harmful = ["=1+1", "@SUM(A1)", "+cmd|' /C calc'!A0", "-2+3+cmd|x", "\t=1", "\r=1"]
+    plain = ["ice", "-0.5", "+3", "", None, "a=b"]
+    for kind in (object, "category", "str"):
+        table = pd.DataFrame({"name": pd.Series(harmful + plain, dtype=kind), "iou": -0.5})
+        files.write_csv(tmp_path / "a.csv", table)
+        with open(tmp_path / "a.csv", newline="") as file:
+            rows = list(csv.reader(file))[1:]
+        assert [name for name, _ in rows] == [f"'{text}".replace("\r", " ") for text in harmful] + [
+            text or "" for text in plain
+        ]
+        assert {number for _, number in rows} == {"-0.5"}
+        assert table["name"].tolist()[:2] == harmful[:2]  # the table itself stays
+
+
+def test_a_lock_is_one_processs_at_a_time_and_leaves_no_file(tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    path = tmp_path / "new" / ".lock"
+    busy = GlacierError("at work")
+    with files.locked(path) as held, open(path, "w") as other:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        assert os.fstat(held[0]).st_ino == path.stat().st_ino
+    assert not path.exists()
+    with open(path, "w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(GlacierError, match="at work"), files.locked(path, busy, 0.1):
+            pass
+    with files.locked(path, busy, 0.1):
+        pass
+
+
+def test_sweep_removes_what_was_not_finished_and_nothing_else(tmp_path):
+    left = [".a.0123abcd.csv", ".a.b.0123abcd", ".s.0123abcd.old", "deep/.x.0123abcd.tif"]
+    kept = ["a.csv", ".hidden", ".a.partial", ".unet.0123456789ab.partial", "x.0123abcd.csv"]
+    for name in [*left, *kept]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / ".folder.0123abcd").mkdir()
+    files.sweep(tmp_path)
+    assert names(tmp_path) == {*kept, "deep"}
+    assert names(tmp_path / "deep") == set()
 
 
 def test_fingerprint_stays_what_it_was():

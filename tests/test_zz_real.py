@@ -16,7 +16,7 @@ import rasterio
 from glacier_utils import cli
 from glacier_utils.datasets.dataset import open_dataset
 from glacier_utils.imagery.clouds import CLOUD, cloud_mask
-from glacier_utils.workflow import notebooks, runs
+from glacier_utils.workflow import batch, notebooks, runs
 
 ROOT = Path(__file__).resolve().parents[1]
 PARAMETERS = ROOT / "notebooks" / "parameters"
@@ -32,7 +32,9 @@ def finished():
 
     def run(name: str) -> runs.Run:
         if name not in done:
-            (done[name],) = notebooks.run_all([PARAMETERS / f"{name}.yaml"], root=ROOT)
+            (outcome,) = batch.run_all([PARAMETERS / f"{name}.yaml"], root=ROOT)
+            assert outcome.status == "finished", outcome.error
+            done[name] = outcome.run
         return done[name]
 
     return run
@@ -101,7 +103,7 @@ def test_a_real_tile_of_another_region_goes_through_the_notebook_of_mosaics(real
     values = run.read_record()["parameters"]
     values = {name: values[name] for name in notebooks.notebook_parameters(path)}
     target = run.folder / "06_nuuk.ipynb"
-    notebooks._execute_one(path, target, values | {"large_scene": "nuuk"}, ROOT)
+    notebooks._execute_one(path, target, values | {"large_scene": "nuuk"}, ROOT, [])
     assert "mapping nuuk" in printed(target)
     image = open_dataset("nuuk", root=ROOT).source("tile", "2020-08-31").read()
     with rasterio.open(run.maps / "nuuk_probability.tif") as result:

@@ -9,9 +9,7 @@ hash of everything that went in, so that a store with the same parameters is ope
 from __future__ import annotations
 
 import math
-import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -46,7 +44,7 @@ from glacier_utils.datasets.store import (
     write_store,
 )
 from glacier_utils.errors import GlacierError
-from glacier_utils.files import atomic_path, fingerprint
+from glacier_utils.files import atomic_path, fingerprint, locked, sweep
 from glacier_utils.imagery.clouds import CLOUD, METHODS, SHADOW, cloud_fractions, cloud_mask
 from glacier_utils.imagery.examination import heed
 from glacier_utils.raster.indices import disagreement
@@ -61,7 +59,6 @@ if TYPE_CHECKING:
 
 Pair = tuple[str, str]  # area and date
 
-_LEFT_S = 86_400
 _ASSUMED_RESOLUTION_M = 10.0  # for the blocks of images that do not tell the size of a pixel
 _SATURATED = 1.0  # reflectance
 
@@ -126,7 +123,7 @@ def build_patches(
             patch is left for training, a cloud mask that is not there, or an
             override that means no patch; a folder that cannot be written.
     """
-    _check_ranges(size, stride, validation_fraction, buffer_m)
+    check_ranges(size, stride, validation_fraction, buffer_m)
     check_known("clouds", [clouds], METHODS)
     decided = None if overrides is None else read_overrides(overrides)
     pairs = _pairs(dataset, _names(areas), dates if isinstance(dates, Mapping) else _names(dates))
@@ -154,10 +151,13 @@ def build_patches(
     target = Path(folder or Path(dataset.folder) / "patches") / key
     if not (target / "statistics.json").is_file():
         _check_writable(target.parent)
-        _sweep(target)
-        with atomic_path(target) as temporary:
-            temporary.mkdir()
-            _build(dataset, parameters, decided, key, temporary, progress)
+        # Of runs side by side one cuts the patches that all of them use.
+        with locked(target.with_name(f".{key}.lock")):
+            if not (target / "statistics.json").is_file():
+                sweep(target.parent, f".{key}.*")
+                with atomic_path(target) as temporary:
+                    temporary.mkdir()
+                    _build(dataset, parameters, decided, key, temporary, progress)
     return open_store(target)
 
 
@@ -173,9 +173,10 @@ def _check_writable(folder: Path) -> None:
         ) from error
 
 
-def _check_ranges(
+def check_ranges(
     size: int, stride: int | None, validation_fraction: float, buffer_m: float | None
 ) -> None:
+    """Check numbers of `build_patches`. Raises GlacierError where one is out of range."""
     if size < 16:
         raise GlacierError(f"size: {size} px is too small for a patch; use 64, 128 or 256")
     if stride is not None and not 1 <= stride <= size:
@@ -208,16 +209,6 @@ def _pairs(
         for date in dataset.dates(area)
         if (wanted := own.get(area, ())) is None or date in wanted
     ]
-
-
-def _sweep(target: Path) -> None:
-    """Remove what processes left that were killed while they built this store, a day ago or more.
-
-    Younger ones may still be at work.
-    """
-    for left in target.parent.glob(f".{target.name}.*"):
-        if time.time() - left.stat().st_mtime > _LEFT_S:
-            shutil.rmtree(left, ignore_errors=True)
 
 
 def _build(

@@ -22,6 +22,11 @@ from glacier_utils.files import write_json
 FORMAT = 3
 """Goes up when the same parameters would give another store."""
 
+# What a file that is cut short or spoilt raises.
+_UNREADABLE = (
+    OSError, EOFError, ValueError, KeyError, TypeError, pyogrio.errors.DataSourceError,
+    pyogrio.errors.DataLayerError,
+)  # fmt: skip
 _COLUMNS = [
     "area", "date", "row", "col", "split", "block", "glacier", "unknown", "nodata", "cloud",
     "shadow", "saturated", "label_age", "disagreement", "reason",
@@ -122,6 +127,11 @@ def open_store(folder: str | Path) -> PatchStore:
     folder = Path(folder)
     try:
         content = json.loads((folder / "statistics.json").read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            raise GlacierError(
+                f"{folder}: a patch store of another version of this package (format "
+                f"{content['format']}, here {FORMAT}); build it again, in a run with notebook 02"
+            )
         index = gpd.read_file(folder / "index.gpkg")
         arrays: dict[str, Any] = {
             name: np.load(folder / f"{name}.npy", mmap_mode="r")
@@ -133,7 +143,7 @@ def open_store(folder: str | Path) -> PatchStore:
         key, parameters, statistics = (
             content[name] for name in ("key", "parameters", "statistics")
         )
-    except (OSError, ValueError, KeyError, pyogrio.errors.DataSourceError) as error:
+    except _UNREADABLE as error:
         raise GlacierError(
             f"{folder}: not a whole patch store ({error}); delete it and build it again"
         ) from error

@@ -126,7 +126,7 @@ def load_checkpoint(path: str | Path) -> Segmenter:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and runtime errors, whatever lies in the file
-        hint = "train it again"
+        hint = "remove it and train it again"
         if path.suffix.lower() in (".tif", ".tiff", ".jp2", ".vrt", ".zip"):
             hint = "it looks like a scene: the order is CHECKPOINT SCENE OUT"
         raise GlacierError(

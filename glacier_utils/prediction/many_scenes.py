@@ -7,16 +7,12 @@ runs, and may be started again after half of it was done: a worker may be lost a
 
 from __future__ import annotations
 
-import asyncio
 import json
-import logging
 import os
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,11 +20,11 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from glacier_utils.errors import GlacierError, plain, quiet_loggers
+from glacier_utils.errors import GlacierError, plain
 from glacier_utils.files import fingerprint, write_csv, write_json
 from glacier_utils.models.checkpoint import load_checkpoint
 from glacier_utils.outlines.glims import write_glims
-from glacier_utils.outlines.reading import clean_text
+from glacier_utils.prediction.cluster import Lost, compute, connect
 from glacier_utils.prediction.mosaic import MappedScene, merge
 from glacier_utils.prediction.scene_lists import SceneRef, list_scenes, public_names
 from glacier_utils.prediction.scenes import assumed_rules, checkpoint_hash, finished, map_scene
@@ -38,12 +34,6 @@ from glacier_utils.raster.paths import is_virtual
 
 RECORD, TABLE, OUTLINES = "scenes.json", "scenes.csv", "mosaic_outlines.gpkg"
 KINDS = ("probability", "class", "outlines", "item")
-_CONNECT_SECONDS = 8
-# What starts threads: each worker gets its part of the cores, not all of them.
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "GDAL_NUM_THREADS")
-_QUIET = ("distributed", "distributed.nanny", "distributed.worker", "distributed.scheduler",
-          "distributed.core", "distributed.comm", "distributed.client", "tornado",
-          "asyncio")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -240,10 +230,11 @@ def _attempt(job: _Job) -> Outcome:
     return Outcome(name, "mapped", time.perf_counter() - start, **_told(job, files))
 
 
-def _given_up(job: _Job, error: BaseException, text: str = "") -> Outcome:
-    """Return what a scene became whose last try raised; ``text`` words it, if need be."""
+def _given_up(job: _Job, error: Exception) -> Outcome:
+    """Return what a scene became whose last try raised."""
     user_error = isinstance(error, GlacierError)
-    text = text or (str(error) if user_error else f"{type(error).__name__}: {error}")
+    told = user_error or isinstance(error, Lost)
+    text = str(error) if told else f"{type(error).__name__}: {error}"
     return Outcome(job.scene.name, "failed", 0.0, plain(text)[:500], user_error)
 
 
@@ -364,7 +355,7 @@ def _run(
             "cluster are started with `dask worker`"
         )
     if scheduler or workers:
-        with _client(min(workers or 0, len(jobs)), scheduler, retries) as client:
+        with connect(min(workers or 0, len(jobs)), scheduler, retries) as client:
             yield from _there(client, jobs, retries)
     else:
         yield from _here(jobs, retries)
@@ -382,107 +373,7 @@ def _here(jobs: Sequence[_Job], retries: int) -> Iterator[tuple[_Job, Outcome]]:
 
 
 def _there(client: Any, jobs: Sequence[_Job], retries: int) -> Iterator[tuple[_Job, Outcome]]:
-    from distributed import CancelledError, KilledWorker, as_completed
-
-    left = {}
-    for job in jobs:
-        key = f"{job.scene.name}-{os.urandom(8).hex()}"
-        left[key] = job, client.submit(_attempt, job, key=key, pure=False, retries=retries)
-    try:
-        for future in as_completed([future for _, future in left.values()]):
-            job, _ = left.pop(future.key)
-            try:
-                outcome = future.result()
-            except CancelledError as error:
-                # The scheduler itself is gone, or forgot the task.
-                outcome = _given_up(job, error, "the connection to the scheduler was lost")
-            except KilledWorker as error:
-                text = "each worker that took it was lost, most often because memory ran out"
-                outcome = _given_up(job, error, f"{text}; use fewer --workers")
-            except Exception as error:
-                outcome = _given_up(job, error)
-            # A result that somebody still wants is made again where its worker is lost.
-            future.release()
-            yield job, outcome
-    finally:
-        # Where the caller stops early, nothing goes on behind its back.
-        client.cancel([future for _, future in left.values()])
-
-
-@contextmanager
-def _client(workers: int, scheduler: str | None, retries: int) -> Iterator[Any]:
-    """Connect to a cluster, or start one that lives as long as the block."""
-    try:
-        import dask
-        from dask.system import CPU_COUNT
-        from distributed import Client, LocalCluster
-    except ImportError as error:
-        raise GlacierError(
-            "--workers and --scheduler need dask and distributed; `pip install distributed`, or "
-            "leave them out to map one scene after the other"
-        ) from error
-    with ExitStack() as stack:
-        # What matters is told by the results.
-        stack.enter_context(quiet_loggers(_QUIET))
-        if scheduler:
-            yield stack.enter_context(_connected(scheduler))
-            return
-        threads = str(max(1, CPU_COUNT // workers))
-        folder = stack.enter_context(
-            tempfile.TemporaryDirectory(prefix="glacier-", ignore_cleanup_errors=True)
-        )
-        stack.enter_context(
-            dask.config.set({
-                "distributed.nanny.pre-spawn-environ": dict.fromkeys(_THREADS, threads),
-                # A task that waits at a worker is blamed for its loss like the one that ran, so
-                # none waits there, and a few losses are forgiven.
-                "distributed.scheduler.worker-saturation": 1.0,
-                "distributed.scheduler.allowed-failures": max(retries, 2),
-                "distributed.worker.multiprocessing-method": "spawn",
-                "logging": dict.fromkeys(_QUIET, "CRITICAL"),
-            })
-        )  # fmt: skip
-        cluster = LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            # A scene's memory is bounded, and a worker that pauses at a limit never goes on.
-            memory_limit=0,
-            dashboard_address=None,  # a port that is taken costs a warning
-            local_directory=folder,
-            silence_logs=logging.CRITICAL + 1,
-        )
-        stack.callback(cluster.close, timeout=30)
-        client = stack.enter_context(Client(cluster))
-        client.wait_for_workers(workers, timeout=120)
-        yield client
-
-
-@contextmanager
-def _connected(address: str) -> Iterator[Any]:
-    from distributed import Client
-
-    shown = clean_text(address, 200)
-    try:
-        # A client that finds nobody goes on trying behind the error that it raised.
-        asyncio.run(_answers(address))
-        client = Client(address, timeout=_CONNECT_SECONDS)
-    except (OSError, ValueError, TypeError, TimeoutError, RuntimeError) as error:
-        raise GlacierError(
-            f"--scheduler {shown}: no Dask scheduler answers there; start one with `dask "
-            "scheduler` and give the address it prints, such as tcp://10.0.0.5:8786"
-        ) from error
-    with client:
-        if not client.scheduler_info()["workers"]:
-            raise GlacierError(
-                f"--scheduler {shown}: has no workers; start some with `dask worker {shown} "
-                "--nthreads 1`"
-            )
-        yield client
-
-
-async def _answers(address: str) -> None:
-    from distributed.comm import connect
-
-    comm = await connect(address, timeout=_CONNECT_SECONDS)
-    await comm.close()
+    named = {job.scene.name: job for job in jobs}
+    for name, found in compute(client, _attempt, named, retries):
+        job = named[name]
+        yield job, _given_up(job, found) if isinstance(found, Exception) else found

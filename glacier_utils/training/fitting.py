@@ -13,6 +13,7 @@ import math
 import re
 import shutil
 import time
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -391,12 +392,13 @@ def _finished(folder: Path, key: str) -> Fit | None:
         return None
     try:
         content = json.loads(report.read_text(encoding="utf-8"))
-    except ValueError:  # cut short by a full disk
+        if content["fingerprint"] != key or not zipfile.is_zipfile(checkpoint):
+            return None
+        history = pd.read_csv(folder / "history.csv")
+        facts = {name: content[name] for name in ("validation", "seconds", "parameters")}
+    except (ValueError, KeyError, TypeError):  # cut short by a full disk, or spoilt since
         return None
-    if content.get("fingerprint") != key:
-        return None
-    facts = {name: content[name] for name in ("validation", "seconds", "parameters")}
-    return Fit(checkpoint, pd.read_csv(folder / "history.csv"), **facts, reused=True)
+    return Fit(checkpoint, history, **facts, reused=True)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 from .area_page import Mapped as Mapped
 from .area_page import write_swipe_map as write_swipe_map
+from .batch import run_all as run_all
 from .comparison import compare_runs as compare_runs
-from .notebooks import run_all as run_all
 from .runs import full_tile as full_tile
 from .runs import open_data as open_data
 from .runs import open_run as open_run

@@ -11,10 +11,12 @@ from __future__ import annotations
 import ast
 import contextlib
 import hashlib
+import multiprocessing
 import os
 import sys
+import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -23,17 +25,28 @@ from typing import Any
 import nbformat
 import papermill
 import yaml
+from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
 from traitlets.config import Config
 
 from glacier_utils.errors import GlacierError, did_you_mean, plain
-from glacier_utils.files import fingerprint
+from glacier_utils.files import fingerprint, sweep
 from glacier_utils.workflow import pages, runs
 
 # The kernel of this very environment, even where the user has others of the same name.
 os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
-# Other users of a machine could read along on an open line, of which the kernel warns.
-_KERNEL = Config({"KernelManager": {"transport_encryption": "auto"}})
+
+
+def _kernel_config(sockets: Path) -> Config:
+    """Return how to talk to a kernel: by sockets in a folder of its own where there are such.
+
+    A port that is free when it is chosen may be another kernel's a moment later, where several
+    start at once. Other users of a machine could read along on a port, of which the kernel warns.
+    """
+    settings = {"transport_encryption": "auto"}
+    if os.name == "posix" and len(str(sockets)) < 90:  # a socket's path has some 100 characters
+        settings |= {"transport": "ipc", "ip": str(sockets / "kernel")}
+    return Config({"KernelManager": settings})
 
 
 class NotebookFailed(Exception):  # noqa: N818 - says what happened
@@ -113,7 +126,15 @@ def load_parameters(path: str | Path, known: dict[str, Any]) -> dict[str, Any]:
         GlacierError: The file cannot be read, names a parameter that no notebook has, or gives one
             a value of another kind than its default.
     """
-    path = Path(path)
+    return check_parameters(read_parameters(Path(path)), known, Path(path))
+
+
+def read_parameters(path: Path) -> dict[str, Any]:
+    """Read the mapping of a parameter file as it stands there.
+
+    Raises:
+        GlacierError: The file cannot be read, or holds something else.
+    """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
@@ -123,6 +144,11 @@ def load_parameters(path: str | Path, known: dict[str, Any]) -> dict[str, Any]:
         raise GlacierError(f"{path}: not valid YAML ({reason}); correct it") from error
     if not isinstance(values, dict):
         raise GlacierError(f"{path}: holds no mapping; write lines such as 'steps: 400'")
+    return values
+
+
+def check_parameters(values: dict[str, Any], known: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Check names and kinds of parameters; as `load_parameters`, after the file was read."""
     for name in values:
         if name == "epochs" and "steps" in known:
             from glacier_utils.training.settings import steps_for  # torch takes seconds to import
@@ -140,39 +166,6 @@ def load_parameters(path: str | Path, known: dict[str, Any]) -> dict[str, Any]:
     return values | {"run": str(values.get("run", path.stem))}
 
 
-def run_all(
-    files: Iterable[str | Path], *, root: Path | None = None, fresh: bool = False
-) -> list[runs.Run]:
-    """Check all parameter files first, then execute one run after the other.
-
-    Args:
-        files: YAML files; none stands for ``notebooks/parameters/default.yaml``.
-        root: The project's folder (default: found from the working directory).
-        fresh: Whether to execute finished notebooks again too.
-
-    Returns:
-        The runs, in order.
-
-    Raises:
-        GlacierError: A parameter file is wrong, or names a dataset that is not there.
-        NotebookFailed: A cell raised; the executed copy is kept as ``<notebook>.failed.ipynb``.
-    """
-    root = root or runs.project_root()
-    known = all_parameters(root)
-    files = list(files) or [root / "notebooks" / "parameters" / "default.yaml"]
-    sets = [load_parameters(path, known) for path in files]
-    for parameters in sets:
-        runs.check_name("run", parameters["run"])
-        if (name := parameters.get("dataset", known.get("dataset"))) is not None:
-            runs.open_data(name, root)
-    names = [parameters["run"] for parameters in sets]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise GlacierError(
-            f"run {twice[0]!r} stands in two parameter files; give each its own name"
-        )
-    return [execute(parameters, root=root, fresh=fresh) for parameters in sets]
-
-
 def execute(parameters: dict[str, Any], *, root: Path, fresh: bool = False) -> runs.Run:
     """Execute all notebooks with one parameter set into ``reports/<run>/`` and export their HTML.
 
@@ -185,47 +178,61 @@ def execute(parameters: dict[str, Any], *, root: Path, fresh: bool = False) -> r
 
     Raises:
         NotebookFailed: A cell raised; the executed copy is kept as ``<notebook>.failed.ipynb``.
+        RunBusy: Another process is at work in the run's folder.
     """
     run = runs.open_run(parameters["run"], root)
-    defaults = all_parameters(root)
-    run.record(parameters=defaults | parameters, status="running", failure="")
+    with run.locked() as held:
+        sweep(run.folder)
+        defaults = all_parameters(root)
+        run.record(parameters=defaults | parameters, status="running", failure="")
+        try:
+            _execute_steps(parameters, run, root, fresh, held)
+            run.record(status="finished")
+            pages.write_index(run, defaults)
+        except BaseException as error:
+            with contextlib.suppress(OSError):  # of a full disk, which is the error then
+                run.record(status="failed", failure=plain(error) or type(error).__name__)
+                pages.write_index(run, defaults)
+            raise
+    return run
+
+
+def _execute_steps(
+    parameters: dict[str, Any], run: runs.Run, root: Path, fresh: bool, held: list[int]
+) -> None:
+    """Execute the steps that are not done, and note in ``run.json`` which are."""
     before = {} if fresh else run.read_record().get("steps") or {}
     steps: dict[str, Any] = {}
-    try:
-        for step in _steps(parameters, run, root):
-            name = step.notebook.stem
-            if _is_done(step, before.get(name, {})):
-                steps[name] = before[name]
-                print(f"{name}: unchanged, not executed again", flush=True)
-                continue
-            # From here on the later notebooks' results follow from something that is no more, even
-            # where this run stops and an earlier one's parameters come back.
-            run.record(steps=steps, provenance=runs.provenance())
-            pages.write_index(run, defaults)
-            seconds = _execute_one(step.notebook, step.target, step.values, root)
-            pages.export_html(step.target)
-            steps[name] = {"fingerprint": step.fingerprint, "seconds": round(seconds, 1)}
-            run.record(steps=steps)
-            print(f"{name}: {seconds:.0f} s", flush=True)
-        run.record(status="finished")
-    except BaseException as error:
-        run.record(status="failed", failure=plain(error) or type(error).__name__)
-        raise
-    finally:
-        pages.write_index(run, defaults)
-    return run
+    for step in _steps(parameters, run, root):
+        name = step.notebook.stem
+        if _is_done(step, before.get(name, {})):
+            steps[name] = before[name]
+            print(f"{run.name}/{name}: unchanged, not executed again", flush=True)
+            continue
+        # From here on the later notebooks' results follow from something that is no more, even
+        # where this run stops and an earlier one's parameters come back.
+        run.record(steps=steps, provenance=runs.provenance())
+        pages.write_index(run, all_parameters(root))
+        seconds = _execute_one(step.notebook, step.target, step.values, root, held)
+        pages.export_html(step.target)
+        facts = {"fingerprint": step.fingerprint, "data": step.data}
+        steps[name] = facts | {"seconds": round(seconds, 1)}
+        run.record(steps=steps)
+        print(f"{run.name}/{name}: {seconds:.0f} s", flush=True)
 
 
 @dataclass(frozen=True)
 class _Step:
     """One notebook of a run: what is executed, with what, into which file.
 
-    ``fingerprint`` is a hash of all that its results follow from.
+    ``data`` is the dataset's fingerprint, "" without one; ``fingerprint`` is a hash of all that the
+    results follow from.
     """
 
     notebook: Path
     values: dict[str, Any]
     target: Path
+    data: str
     fingerprint: str
 
 
@@ -244,7 +251,7 @@ def _steps(parameters: dict[str, Any], run: runs.Run, root: Path) -> Iterator[_S
         data = parameters.get("dataset", own.get("dataset"))
         state = "" if data is None else runs.open_data(data, root).fingerprint
         key = fingerprint([key, [cell.source for cell in _read(path).cells], values, state])
-        yield _Step(path, values, run.folder / path.name, key)
+        yield _Step(path, values, run.folder / path.name, state, key)
 
 
 def _code_fingerprint(root: Path) -> str:
@@ -262,7 +269,22 @@ def _code_fingerprint(root: Path) -> str:
     return sha.hexdigest()
 
 
-def _execute_one(path: Path, target: Path, values: dict[str, Any], root: Path) -> float:
+def _kernels(held: list[int]) -> type[AsyncKernelManager]:
+    """Return a manager whose kernels hold the lock of the run too.
+
+    A kernel lives on for a second after its parent was killed: nobody writes beside it meanwhile.
+    """
+
+    class Manager(AsyncKernelManager):
+        async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
+            await super().start_kernel(pass_fds=held if os.name == "posix" else (), **options)
+
+    return Manager
+
+
+def _execute_one(
+    path: Path, target: Path, values: dict[str, Any], root: Path, held: list[int]
+) -> float:
     """Execute one notebook with ``values`` into ``target``; return the seconds it took."""
     own = notebook_parameters(path)
     if values == {name: own[name] for name in values}:
@@ -272,17 +294,19 @@ def _execute_one(path: Path, target: Path, values: dict[str, Any], root: Path) -
     failed.unlink(missing_ok=True)
     start = time.perf_counter()
     try:
-        papermill.execute_notebook(
-            _literal(path),
-            _literal(running),
-            values,
-            cwd=path.parent,
-            kernel_name="python3",
-            log_output=False,
-            # A bar is for a person who waits; in a log it is a line per cell.
-            progress_bar=sys.stderr.isatty(),
-            config=_KERNEL,
-        )
+        with tempfile.TemporaryDirectory(prefix="glacier-", ignore_cleanup_errors=True) as sockets:
+            papermill.execute_notebook(
+                _literal(path),
+                _literal(running),
+                values,
+                cwd=path.parent,
+                kernel_name="python3",
+                log_output=False,
+                # A bar is for a person who waits for one run; in a log it is a line per cell.
+                progress_bar=sys.stderr.isatty() and multiprocessing.parent_process() is None,
+                config=_kernel_config(Path(sockets)),
+                kernel_manager_class=_kernels(held),
+            )
     except (papermill.PapermillExecutionError, DeadKernelError) as error:
         running.replace(failed)
         if isinstance(error, DeadKernelError):

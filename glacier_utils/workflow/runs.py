@@ -8,6 +8,8 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -28,6 +30,7 @@ from glacier_utils.errors import GlacierError
 from glacier_utils.files import (
     atomic_path,
     file_name,
+    locked,
     project_root,
     relative,
     write_csv,
@@ -47,11 +50,19 @@ PACKAGES = (
     "numpy",
     "scikit-learn",
 )
+# A kernel notices that its parent was killed within a second, and holds the lock until then.
+_KERNEL_ENDS_S = 5.0
 SCORES = ("iou", "f1", "precision", "recall")
 # Names stay names where they look like numbers.
 _TEXT = dict.fromkeys(("area", "date", "dates", "model", "architecture", "against"), str)
 # What figures are made of, as the dataset or patch store that was opened last says.
 _shown = {"synthetic": False}
+# Name of the dataset that was opened since the run was.
+_opened = {"dataset": ""}
+
+
+class RunBusy(GlacierError):  # noqa: N818 - says what is the matter
+    """Another process is at work in the folder of a run."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +99,17 @@ class Run:
     def figures(self) -> Path:
         """Folder of the figures as PNG files."""
         return self.folder / "figures"
+
+    @contextmanager
+    def locked(self) -> Iterator[list[int]]:
+        """Keep other processes from executing this run; yields as `files.locked`.
+
+        Raises:
+            RunBusy: One does so already.
+        """
+        busy = f"run {self.name!r} is at work in another process; wait for it, or take a new name"
+        with locked(self.folder / ".lock", RunBusy(busy), _KERNEL_ENDS_S) as held:
+            yield held
 
     def save_figure(
         self, figure: matplotlib.figure.Figure, name: str, *, synthetic: bool | None = None
@@ -132,9 +154,10 @@ class Run:
         """
         path = self.metrics / f"{file_name(name)}.csv"
         if not path.exists():
-            raise GlacierError(
-                f"{path}: not there yet; run the earlier notebooks of this run first"
+            step = {"models": "03_model_training", "spatial": "04_spatial_evaluation"}.get(
+                name, "the earlier notebooks"
             )
+            raise GlacierError(f"{path}: not there yet; run {step} with run={self.name!r}")
         try:
             return pd.read_csv(path, dtype=_TEXT)
         except (ValueError, OSError) as error:
@@ -155,17 +178,21 @@ class Run:
         if not path.exists():
             return {}
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise GlacierError(
                 f"{path}: not valid JSON ({error}); remove it and run again"
             ) from error
+        if not isinstance(content, dict):
+            raise GlacierError(f"{path}: not the record of a run; remove it and run again")
+        return content
 
     def open_patch_store(self) -> store_module.PatchStore:
         """Open the patch store that notebook 02 of this run made.
 
         Raises:
-            GlacierError: Notebook 02 has not run yet, or the store was removed.
+            GlacierError: Notebook 02 has not run yet, or with another dataset than the one that is
+                open; or the store was removed.
         """
         folder = self.read_record().get("patch_store")
         if folder is None:
@@ -174,6 +201,12 @@ class Run:
             )
         # Written relative to the project where it lies inside, so that a run can be moved with it.
         store = store_module.open_store(project_root() / folder)
+        own, opened = store.parameters.get("dataset"), _opened["dataset"]
+        if own and opened and own != opened:
+            raise GlacierError(
+                f"{self.folder}: its patches are of dataset {own!r}, not of {opened!r}; give the "
+                "notebook that dataset, or run 02_preprocessing again"
+            )
         _shown["synthetic"] = store.parameters.get("synthetic", False)
         return store
 
@@ -193,6 +226,7 @@ def open_run(name: str, root: str | Path | None = None) -> Run:
         GlacierError: The name would lead out of ``reports/``.
     """
     check_name("run", name)
+    _opened["dataset"] = ""
     run = Run(Path(root or project_root()) / "reports" / name)
     run.folder.mkdir(parents=True, exist_ok=True)
     if "provenance" not in run.read_record():
@@ -236,7 +270,7 @@ def open_data(name: str, root: str | Path | None = None) -> dataset_module.Datas
         make_sample(root / "data" / "sample")
     here = (root / name).is_file() or (root / name / dataset_module.MANIFEST).is_file()
     data = dataset_module.open_dataset(root / name if here else name, root=root)
-    _shown["synthetic"] = data.synthetic
+    _shown["synthetic"], _opened["dataset"] = data.synthetic, data.name
     return data
 
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glacier_utils.datasets.store import ArrayFile, moments, pooled_statistics
+from glacier_utils.datasets import patches, store
+from glacier_utils.datasets.dataset import open_dataset
+from glacier_utils.datasets.patches import build_patches
+from glacier_utils.datasets.store import ArrayFile, moments, open_store, pooled_statistics
+from glacier_utils.errors import GlacierError
 
 
 @given(
@@ -79,3 +86,56 @@ def test_array_files_refuse_what_does_not_fit(tmp_path, patch):
     with pytest.raises(ValueError, match="does not fit"):
         file.write(0, patch)
     file.close()
+
+
+@pytest.fixture
+def build(make_dataset):
+    """Build a small store of a dataset."""
+    folder = make_dataset(patches=(4, 6))
+    return lambda: build_patches(open_dataset(folder), size=32, block_m=640.0)
+
+
+def test_a_broken_store_is_one_line(build):
+    folder = build().folder
+    for path in sorted(folder.iterdir()):
+        whole = path.read_bytes()
+        for broken in (b"", b"{}", b"[]", whole[: len(whole) // 2]):
+            path.write_bytes(broken)
+            with pytest.raises(GlacierError, match="not a whole patch store") as error:
+                open_store(folder)
+            assert str(folder) in str(error.value)
+            assert "build it again" in str(error.value)
+            assert "\n" not in str(error.value)
+        path.write_bytes(whole)
+    assert len(open_store(folder)) > 0
+
+
+def test_versions_of_the_package_do_not_share_a_store(build, monkeypatch):
+    old = build()
+    for module in (patches, store):
+        monkeypatch.setattr(module, "FORMAT", store.FORMAT + 1)
+    new = build()
+    assert new.key != old.key
+    assert sorted(path.name for path in new.folder.parent.iterdir()) == sorted([old.key, new.key])
+    message = r"of another version of this package \(format 3, here 4\); build it again"
+    with pytest.raises(GlacierError, match=message):
+        open_store(old.folder)
+
+
+def test_processes_that_want_one_store_build_it_once(build, monkeypatch):
+    done, together = [], threading.Barrier(2)
+    own = patches._build
+
+    def slow(*arguments):
+        done.append(1)
+        own(*arguments)
+
+    monkeypatch.setattr(patches, "_build", slow)
+
+    def ask() -> str:
+        together.wait()
+        return build().key
+
+    with ThreadPoolExecutor(2) as pool:
+        assert len({task.result() for task in [pool.submit(ask), pool.submit(ask)]}) == 1
+    assert done == [1]

@@ -148,6 +148,20 @@ def test_outlines_that_cannot_be_read(tmp_path, glims_file):
         assert "\n" not in str(caught.value)
 
 
+def test_entities_in_kml(tmp_path):
+    path = tmp_path / "bomb.kml"
+    entities = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 12))
+    for entity in (f'<!ENTITY e0 "x">{entities}', '<!ENTITY e11 SYSTEM "file:///etc/passwd">'):
+        path.write_text(
+            f'<?xml version="1.0"?><!DOCTYPE kml [{entity}]>'
+            '<kml xmlns="http://www.opengis.net/kml/2.2"><Document><Placemark><name>&e11;</name>'
+            "<Polygon><outerBoundaryIs><LinearRing><coordinates>0,0 1,0 1,1 0,0</coordinates>"
+            "</LinearRing></outerBoundaryIs></Polygon></Placemark></Document></kml>"
+        )
+        with pytest.raises(GlacierError, match=r"bomb\.kml"):
+            read_outlines(path)
+
+
 # --- the 180th meridian
 
 # A square of 0.4 x 0.2 degrees around 180, in every spelling that files use.

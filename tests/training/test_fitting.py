@@ -127,6 +127,21 @@ def test_a_finished_fit_is_reused_until_something_changes(tmp_path):
         assert not quick_fit(folder, **change).reused
 
 
+@pytest.mark.parametrize("name", ["fit.json", "history.csv", "checkpoint.pt"])
+def test_a_fit_whose_files_are_broken_is_made_again(tmp_path, name):
+    whole = quick_fit(tmp_path / "fit")
+    path = tmp_path / "fit" / name
+    content = path.read_bytes()
+    for broken in (b"", b"[]", content[: len(content) // 2]):
+        path.write_bytes(broken)
+        if name == "history.csv" and broken != b"":
+            continue  # any text is a table
+        again = quick_fit(tmp_path / "fit")
+        assert not again.reused
+        assert again.validation == whole.validation
+        assert quick_fit(tmp_path / "fit").reused
+
+
 def test_a_failed_fit_leaves_the_old_one_as_it_was(tmp_path):
     folder = tmp_path / "fit"
     quick_fit(folder)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import nbformat
 import pytest
-import yaml
+from notebook_project import WAYS_TO_FAIL, calls, write_notebook, write_project, write_set
 
 from glacier_utils import cli
 from glacier_utils.errors import GlacierError
+from glacier_utils.workflow import batch, runs
 from glacier_utils.workflow import notebooks as notebooks_module
-from glacier_utils.workflow import runs
 
 KNOWN = {
     "run": "default",
@@ -24,64 +24,13 @@ KNOWN = {
     "flips": False,
     "compare_date": "2023-07",
 }
-FIRST = """\
-run = "default"  # results go to reports/<run>/
-word = "ice"  # anything"""
-SECOND = """\
-run = "default"  # results go to reports/<run>/
-number = 1  # below 90, or it fails in one way or another"""
-LOG = 'from pathlib import Path\nwith Path("../calls.txt").open("a") as log:\n    log.write({!r})'
-WAYS_TO_FAIL = """\
-import os
-from glacier_utils.errors import GlacierError
-if number == 90:
-    raise GlacierError("data: no such\\n  dataset")
-if number == 91:
-    raise ZeroDivisionError("division by zero")
-if number == 92:
-    os._exit(1)"""
-
-
-def write_notebook(path: Path, title: str, *sources: str, tags: str = "parameters") -> Path:
-    """Write a notebook whose first code cell holds its parameters."""
-    cells = [nbformat.v4.new_markdown_cell(f"# {title}\n\nReads nothing.")]
-    cells += [nbformat.v4.new_code_cell(source) for source in sources]
-    cells[1].metadata["tags"] = [tags]
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
-    return path
-
-
-def write_project(root: Path) -> Path:
-    """Write two notebooks that say in calls.txt when they run."""
-    notebooks = root / "notebooks"
-    first = LOG.format("first ") + "\nimport glacier_utils, tqdm.auto\nprint(word, Path.cwd().name)"
-    write_notebook(notebooks / "01_first.ipynb", "01 First & <best>", FIRST, first)
-    write_notebook(
-        notebooks / "02_second.ipynb", "02 Second", SECOND, LOG.format("second "), WAYS_TO_FAIL
-    )
-    write_notebook(notebooks / "draft.ipynb", "Not numbered", "run = 'draft'")
-    write_set(root, "default", run="default")
-    return root
-
-
-def write_set(root: Path, name: str, **values) -> Path:
-    path = root / "notebooks" / "parameters" / f"{name}.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(values))
-    return path
-
-
-def calls(root: Path) -> str:
-    return (root / "calls.txt").read_text()
 
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory) -> Path:
     """A project whose default run is done; its path has braces, which papermill would fill in."""
     root = write_project(tmp_path_factory.mktemp("batch") / "{clone}")
-    notebooks_module.run_all([], root=root)
+    batch.run_all([], root=root)
     return root
 
 
@@ -220,7 +169,7 @@ def test_two_notebooks_with_different_defaults_are_refused(project):
 @pytest.mark.parametrize(
     ("sets", "message"),
     [
-        ({"a": {"run": "same"}, "b": {"run": "same"}}, "'same' stands in two parameter files"),
+        ({"a": {"run": "same"}, "b": {"run": "same"}}, "'same' is asked for twice"),
         ({"a": {"word": "snow"}, "b": {"wrod": "x"}}, r"b\.yaml.*did you mean 'word'"),
         ({"a": {"word": "snow"}, "b": {"run": "../up"}}, r"'\.\./up': not a plain folder name"),
     ],
@@ -228,7 +177,7 @@ def test_two_notebooks_with_different_defaults_are_refused(project):
 def test_all_sets_are_checked_before_the_first_runs(project, sets, message):
     files = [write_set(project, name, **values) for name, values in sets.items()]
     with pytest.raises(GlacierError, match=message):
-        notebooks_module.run_all(files, root=project)
+        batch.run_all(files, root=project)
     assert calls(project) == "first second "
     assert {path.name for path in (project / "reports").iterdir()} == {"default", "index.html"}
 
@@ -237,7 +186,7 @@ def test_a_missing_dataset_is_noticed_before_the_first_run(project):
     write_notebook(project / "notebooks" / "03_data.ipynb", "03", 'dataset = "tiny"')
     (project / "data").mkdir()
     with pytest.raises(GlacierError, match="tiny: no such dataset"):
-        notebooks_module.run_all([], root=project)
+        batch.run_all([], root=project)
     assert calls(project) == "first second "
 
 
@@ -281,7 +230,8 @@ def test_a_second_run_executes_nothing(project, capfd):
 
 def test_a_changed_parameter_executes_the_notebooks_it_reaches(project, capfd):
     changed = write_set(project, "other", run="default", number=2)
-    (run,) = notebooks_module.run_all([changed], root=project)
+    (done,) = batch.run_all([changed], root=project)
+    run = done.run
     # 01 does not have the parameter, so it keeps its results.
     assert calls(project) == "first second second "
     assert run.read_record()["parameters"] == {"run": "default", "word": "ice", "number": 2}
@@ -292,7 +242,7 @@ def test_a_changed_parameter_executes_the_notebooks_it_reaches(project, capfd):
     # The kernel writes to the terminal itself, so whatever it has to complain of stands there.
     assert "WARNING" not in capfd.readouterr().err
     # And now they are what is there.
-    notebooks_module.run_all([changed], root=project)
+    batch.run_all([changed], root=project)
     assert calls(project) == "first second second "
 
 
@@ -322,15 +272,15 @@ def test_a_mistake_in_a_cell_keeps_the_copy_and_ends_with_2(project, capsys):
 
 def test_after_a_failure_the_earlier_results_are_not_taken_for_finished(project):
     wrong = write_set(project, "wrong", run="default", number=91)
-    with pytest.raises(
-        notebooks_module.NotebookFailed, match="ZeroDivisionError: division by zero"
-    ) as error:
-        notebooks_module.run_all([wrong], root=project)
-    assert not error.value.user_error
+    (done,) = batch.run_all([wrong], root=project)
+    assert (done.status, done.user_error) == ("failed", False)
+    assert "ZeroDivisionError: division by zero" in done.error
     folder = project / "reports" / "default"
+    assert not (folder / "index.html").exists()
+    assert runs.Run(folder).read_record()["failure"] == done.error
     assert (folder / "02_second.failed.ipynb").exists()
     # 02 may have left half of its tables before it failed: with the old parameters, do it again.
-    notebooks_module.run_all([], root=project)
+    batch.run_all([], root=project)
     assert calls(project).split() == ["first", "second", "second", "second"]
     assert not (folder / "02_second.failed.ipynb").exists()
 
@@ -349,14 +299,14 @@ def test_a_kernel_that_dies_is_reported_and_ends_with_1(project, capfd):
 def test_fresh_executes_everything(project, monkeypatch):
     done = []
 
-    def execute(path, target, values, root):
+    def execute(path, *_):
         done.append(path.stem)
         return 0.1
 
     monkeypatch.setattr(notebooks_module, "_execute_one", execute)
-    notebooks_module.run_all([], root=project)
+    batch.run_all([], root=project)
     assert done == []
-    notebooks_module.run_all([], root=project, fresh=True)
+    batch.run_all([], root=project, fresh=True)
     assert done == ["01_first", "02_second"]
 
 
@@ -366,9 +316,9 @@ def test_a_page_that_was_removed_is_made_again(project, monkeypatch):
         notebooks_module, "_execute_one", lambda path, *_: done.append(path.stem) or 0.1
     )
     (project / "reports" / "default" / "02_second.html").unlink()
-    (run,) = notebooks_module.run_all([], root=project)
+    (outcome,) = batch.run_all([], root=project)
     assert done == ["02_second"]
-    assert (run.folder / "02_second.html").exists()
+    assert (outcome.run.folder / "02_second.html").exists()
 
 
 @pytest.mark.parametrize(

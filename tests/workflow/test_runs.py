@@ -14,6 +14,9 @@ import PIL.Image
 import pytest
 from matplotlib.colors import to_rgb
 
+from glacier_utils import files
+from glacier_utils.datasets.dataset import open_dataset
+from glacier_utils.datasets.patches import build_patches
 from glacier_utils.errors import GlacierError
 from glacier_utils.workflow import runs
 
@@ -67,7 +70,13 @@ def test_project_root_can_be_named(project, tmp_path, monkeypatch):
         runs.project_root()
 
 
-def test_project_root_outside_says_what_to_do(project, tmp_path):
+def test_project_root_outside_is_the_clone_that_the_package_lies_in(project, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_CLONE", project)
+    assert runs.project_root(tmp_path) == project
+
+
+def test_project_root_outside_says_what_to_do(project, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_CLONE", tmp_path)  # installed, without a clone
     with pytest.raises(GlacierError, match=r"not inside the project.*GLACIER_HOME"):
         runs.project_root(tmp_path)
 
@@ -108,7 +117,7 @@ def test_record_replaces_what_stood_there(run):
     assert run.read_record()["run"] == "default"
 
 
-@pytest.mark.parametrize("text", ["{", ""])
+@pytest.mark.parametrize("text", ["{", "", "[]", "null"])
 def test_a_broken_record_names_the_file(run, text):
     (run.folder / "run.json").write_text(text)
     with pytest.raises(GlacierError, match=r"run\.json.*remove it"):
@@ -166,7 +175,8 @@ def test_names_from_the_data_stay_inside_the_run(run):
 
 
 def test_a_missing_or_broken_table_says_what_to_do(run):
-    with pytest.raises(GlacierError, match=r"spatial\.csv: not there yet; run the earlier"):
+    expected = r"spatial\.csv: not there yet; run 04_spatial_evaluation with run='default'"
+    with pytest.raises(GlacierError, match=expected):
         run.read_table("spatial")
     run.metrics.mkdir()
     (run.metrics / "spatial.csv").touch()
@@ -177,6 +187,20 @@ def test_a_missing_or_broken_table_says_what_to_do(run):
 def test_patches_before_notebook_02_say_what_to_run(run):
     with pytest.raises(GlacierError, match="02_preprocessing with run='default'"):
         run.open_patch_store()
+
+
+def test_patches_of_another_dataset_are_refused(run, make_dataset):
+    folder = make_dataset(patches=(4, 6), size=32)
+    store = build_patches(open_dataset(folder), size=32, block_m=640.0)
+    run.record_patch_store(store)
+    runs.open_data(folder)
+    assert run.open_patch_store().key == store.key
+    other = make_dataset("other", patches=(1, 1), size=32)
+    runs.open_data(other)
+    with pytest.raises(GlacierError, match="its patches are of dataset 'tiny', not of 'other'"):
+        run.open_patch_store()
+    runs.open_run("default")  # a notebook that needs no dataset, as 03
+    assert run.open_patch_store().key == store.key
 
 
 def test_a_patch_store_that_was_removed_is_named(run):
