@@ -398,18 +398,18 @@ def test_summary_leads_back_to_the_checkpoint(project):
     assert row["validation_iou"] > 0.9
     assert row["steps"] == 0
     assert row["parameters"] == 3
-    path = fitting.checkpoint(summary, "threshold")
+    path = selection.checkpoint(summary, "threshold")
     assert path == project / "models/threshold/checkpoint.pt"
     assert load_checkpoint(path).threshold == row["threshold"]
     # The later notebooks read the table from a file.
     summary.to_csv(project / "models.csv", index=False)
-    assert fitting.checkpoint(pd.read_csv(project / "models.csv"), "threshold") == path
+    assert selection.checkpoint(pd.read_csv(project / "models.csv"), "threshold") == path
 
 
 def test_a_model_that_was_not_trained_is_an_error(project):
     known = table(*MODELS).assign(checkpoint="a.pt")
     with pytest.raises(GlacierError, match="'unets': not trained in this run"):
-        fitting.checkpoint(known, "unets")
+        selection.checkpoint(known, "unets")
 
 
 def test_overview_describes_each_model():
