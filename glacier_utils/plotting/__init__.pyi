@@ -1,7 +1,9 @@
+from .choices import choose as choose
 from .gallery import patch_gallery as patch_gallery
 from .maps import code_maps as code_maps
 from .maps import detail as detail
 from .maps import draw_edge as draw_edge
+from .maps import error_maps as error_maps
 from .maps import large_map as large_map
 from .maps import map_axes as map_axes
 from .maps import matches_map as matches_map
