@@ -315,7 +315,7 @@ def rounded(table: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
 def with_interval(value: float, low: float, high: float, *, signed: bool = False) -> str:
     """Return a value and its interval as text, with the digits that the interval bears.
 
-    The last digit is worth half the interval's width at most.
+    The last digit is worth a third of the interval's width at most.
 
     Example:
         >>> with_interval(0.8061, 0.7684, 0.8438), with_interval(290.6, 272.4, 311.4)
@@ -324,7 +324,7 @@ def with_interval(value: float, low: float, high: float, *, signed: bool = False
         '-0.012 (-0.020 to -0.005)'
     """
     width = high - low
-    digits = max(0, math.ceil(math.log10(2 / width))) if width > 0 else 2
+    digits = max(0, math.ceil(math.log10(3 / width))) if width > 0 else 2
     form = f"{'+z' if signed else ''}.{min(digits, 6)}f"
     return f"{value:{form}} ({low:{form}} to {high:{form}})"
 
