@@ -202,9 +202,33 @@ def with_doubled_convolutions(network: nn.Module, bands: int) -> nn.Module:
         return network
     made = copy.deepcopy(network)
     for block in filter(_fits, made.modules()):
-        block.forward = partial(_doubled_forward, block)
+        block.forward = partial(_doubled_forward, block, keep=True)
     image = _image(network, bands)
     return made if _same(made(image), network(image)) else network
+
+
+def with_bf16_weights(network: nn.Module) -> nn.Module:
+    """Return a copy for prediction under ``autocast`` whose convolutions hold weights in bf16.
+
+    Autocast makes the same of them, but anew in each pass, which takes 3 % of its time for a U-Net
+    with a ResNet-18. Convolutions of other classes, which may compute their weights, stay as they
+    are.
+
+    Args:
+        network: that trains no more.
+
+    Returns:
+        The copy; the network itself where it has no convolution.
+    """
+    if not any(isinstance(module, nn.Conv2d) for module in network.modules()):
+        return network
+    made = copy.deepcopy(network)
+    for module in made.modules():
+        if type(module) in (nn.Conv2d, nn.ConvTranspose2d):
+            module.to(torch.bfloat16)
+        elif hasattr(module, "doubled"):
+            module.doubled = [weight.to(torch.bfloat16) for weight in module.doubled]
+    return made
 
 
 def _doubled_forward(
@@ -213,12 +237,19 @@ def _doubled_forward(
     height: int,
     width: int,
     skip_connection: torch.Tensor | None = None,
+    *,
+    keep: bool = False,  # the weights, where they change no more
 ) -> torch.Tensor:
     convolution, *behind = block.conv1
-    channels, count = features.shape[1], convolution.in_channels
-    # Split rather than sliced twice: the gradient is joined, not added to zeros.
-    weight, beside = convolution.weight.split([channels, count - channels], dim=1)
-    weight = doubled_weight(weight)
+    if hasattr(block, "doubled"):
+        weight, beside = block.doubled
+    else:
+        channels, count = features.shape[1], convolution.in_channels
+        # Split rather than sliced twice: the gradient is joined, not added to zeros.
+        weight, beside = convolution.weight.split([channels, count - channels], dim=1)
+        weight = doubled_weight(weight)
+        if keep:
+            block.doubled = [weight.detach(), beside.detach().clone()]
     found = functional.conv_transpose2d(features, weight, convolution.bias, stride=2, padding=1)
     if skip_connection is not None:
         found = found + functional.conv2d(skip_connection, beside, padding=1)

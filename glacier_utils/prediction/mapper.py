@@ -37,7 +37,7 @@ class Mapper:
     """One model, or several whose probabilities are averaged, made ready to map scenes.
 
     Batch normalisation is folded into the convolutions, and the passes run in the fastest number
-    format that the machine has, for networks of convolutions without conversions in between.
+    format that the machine has.
 
     A network that takes means over its whole image, as squeeze and excitation does (Hu et al. 2018,
     CVPR), has learned the means of patches; a larger window is a landscape, with other means. On
@@ -105,13 +105,16 @@ class Mapper:
         bands = len(self.bands)
         network = acceleration.fold_batch_norm(network, bands)
         network = acceleration.with_doubled_convolutions(network, bands)
+        if self.precision == "bf16":
+            network = acceleration.with_bf16_weights(network)
         return network.to(memory_format=torch.channels_last)
 
     def _pools_all(self, network: torch.nn.Module) -> bool:
         """Tell whether a network takes means over its whole image."""
         small = torch.zeros(1, len(self.bands), 64, 64, device=self.device)
         network = copy.deepcopy(network)  # a pass may leave its traces
-        with torch.inference_mode(), _PoolingWatch() as watch:
+        fast = acceleration.autocast(self.device, self.precision)
+        with torch.inference_mode(), fast, _PoolingWatch() as watch:
             network(small)
         return watch.seen
 

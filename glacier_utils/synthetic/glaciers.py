@@ -26,6 +26,7 @@ from glacier_utils.synthetic.terrain import (
     make_bed,
     power_noise,
     refine,
+    shade,
 )
 
 FLOW_FACTOR = 2.2e-5
@@ -66,18 +67,6 @@ class Climate:
     gain: float = 0.0045
     most: float = 1.6
     shade_m: float = 90.0
-
-
-def shade(height: Array, cell_m: float) -> Array:
-    """Return how far a slope turns away from the sun: -1 steep to the south, 1 to the north.
-
-    Args:
-        height: m [row, col].
-        cell_m: side of a cell.
-    """
-    _, north = gradient(height, cell_m)
-    # Ground that falls to the north is shaded: its height decreases northwards.
-    return np.tanh(-2.0 * north)
 
 
 def grow(
@@ -380,11 +369,11 @@ def build_landscape(rows: int, cols: int, setting: Setting, rng: np.random.Gener
     hummocks = power_noise(ice.shape, rng, exponent=3, longest=20)
     height = (height + ice * swell + 2.5 * debris * hummocks).astype(np.float32)
     height, till = ground.moraines(height, ice, old_ice | (lia > 0), sea, rng)
-    height, lake, melt_lake = ground.lakes(height, ice, old_ice, sea)
+    height, lake, melt_lake = ground.lakes(height, ice, old_ice | (lia > 0), sea)
     river, sediment = ground.rivers(height, ice, sea, lake | melt_lake, rng)
     turbidity = ground.turbidity(height, ice, sea, lake, melt_lake, river, rng)
     sheet = ice & (glacier == 0)
-    melange = _melange(sea, sheet, rng)
+    melange = ground.melange(sea, sheet, rng)
     framed: list[Array] = [debris, stripes, crevasses, sea, lake, melt_lake, river, sediment, till]
     framed += [turbidity, melange]
     equilibrium_m = line + setting.warming_m
@@ -600,36 +589,3 @@ def _along_flow(
     crevasses = np.clip(crevasses * np.clip(0.7 + 0.5 * patchy, 0, 1), 0, 1)
     crevasses = np.where(ice, refine(crevasses, 2, order=1), 0)
     return cover_fine, refine(stripes, 2, order=1), crevasses
-
-
-def _melange(sea: Array, sheet: Array, rng: np.random.Generator) -> Array:
-    """Return the density of floating ice.
-
-    Closed before the calving front of the ice sheet's outlet, thinning beyond, and single icebergs
-    whose areas follow a power law of exponent -1.9 (Sulak et al. 2017, Annals of Glaciology 58).
-    """
-    water, calving = sea[::4, ::4], sheet[::4, ::4] & ndimage.binary_dilation(sea[::4, ::4])
-    away_km = np.full(water.shape, 99.0)
-    if calving.any():
-        away_km = ndimage.distance_transform_edt(~calving) * 4 * PIXEL_M / 1000
-    drift = power_noise(water.shape, rng, exponent=2.6, longest=60)
-    closed = 2 * (1.2 + 0.5 * drift - away_km)
-    loose = 0.5 * np.exp(-away_km / 1.2) * np.clip(0.6 + 0.6 * drift, 0, 1)
-    floating = refine(np.clip(np.maximum(closed, loose), 0, 1), 4, order=1)
-
-    density = (0.02 + 0.6 * np.exp(-away_km / 5)) * np.exp(0.7 * drift) * water
-    number = rng.poisson(density.sum() * 0.1)
-    places = np.searchsorted(np.cumsum(density), rng.random(number) * density.sum())
-    row, col = (4 * at + 2 for at in np.unravel_index(places, water.shape))
-    radius = np.sqrt(np.minimum(30 * rng.random(number) ** (-1 / 0.9), 1.5e4) / np.pi) / PIXEL_M
-    for size, down, right in zip(radius, row, col, strict=True):
-        reach = int(size) + 2
-        part = tuple(
-            slice(max(at - reach, 0), min(at + reach, side))
-            for at, side in zip((down, right), sea.shape, strict=True)
-        )
-        y, x = np.ogrid[part]
-        apart = np.hypot(y - down, x - right)
-        berg = np.clip(size + 0.5 - apart, 0, min(1, np.pi * size**2))
-        floating[part] = np.maximum(floating[part], berg)
-    return np.where(sea, floating, 0).astype(np.float32)

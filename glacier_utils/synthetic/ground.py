@@ -290,6 +290,43 @@ def _plumes(supply: Array, salt: Array) -> Array:
     for _ in range(160):
         # It reaches two cells inland, where swirls look across the shore.
         amount = amount * salt + np.sqrt(supply)
-        amount = 0.985 * ndimage.uniform_filter(amount, 5) / open_water
+        amount = 0.96 * ndimage.uniform_filter(amount, 5) / open_water
     strong = np.quantile(amount[salt], 0.97) if salt.any() else 1.0
     return 1 - np.exp(-1.6 * amount / max(strong, 1e-6))
+
+
+def melange(sea: Array, sheet: Array, rng: np.random.Generator) -> Array:
+    """Return the density of floating ice.
+
+    Closed before the calving front of the ice sheet's outlet, thinning beyond, and single icebergs
+    whose areas follow a power law of exponent -1.9 (Sulak et al. 2017, Annals of Glaciology 58).
+    Where there is no front, that of an outlet beyond the frame sends its ice in from the east.
+    """
+    water, calving = sea[::4, ::4], sheet[::4, ::4] & ndimage.binary_dilation(sea[::4, ::4])
+    reach_km, away_km = 0.0, np.full(water.shape, 99.0)
+    if not calving.any():
+        reach_km, calving[:, -1] = rng.uniform(1.6, 2.8), water[:, -1]
+    if calving.any():
+        away_km = 0.004 * PIXEL_M * ndimage.distance_transform_edt(~calving)
+        away_km = np.maximum(away_km - reach_km, 0)
+    drift = power_noise(water.shape, rng, exponent=2.6, longest=60)
+    closed = 2 * (0.8 + 0.4 * drift - away_km)
+    loose = 0.5 * np.exp(-away_km / 1.2) * np.clip(0.6 + 0.6 * drift, 0, 1)
+    floating = np.clip(refine(np.maximum(closed, loose), 4, order=1), 0, 1)
+
+    density = (0.02 + 0.6 * np.exp(-away_km / 5)) * np.exp(0.7 * drift) * water
+    number = rng.poisson(density.sum() * 0.1)
+    places = np.searchsorted(np.cumsum(density), rng.random(number) * density.sum())
+    row, col = (4 * at + 2 for at in np.unravel_index(places, water.shape))
+    radius = np.sqrt(np.minimum(30 * rng.random(number) ** (-1 / 0.9), 1.5e4) / np.pi) / PIXEL_M
+    for size, down, right in zip(radius, row, col, strict=True):
+        reach = int(size) + 2
+        part = tuple(
+            slice(max(at - reach, 0), min(at + reach, side))
+            for at, side in zip((down, right), sea.shape, strict=True)
+        )
+        y, x = np.ogrid[part]
+        apart = np.hypot(y - down, x - right)
+        berg = np.clip(size + 0.5 - apart, 0, min(1, np.pi * size**2))
+        floating[part] = np.maximum(floating[part], berg)
+    return np.where(sea, floating, 0).astype(np.float32)

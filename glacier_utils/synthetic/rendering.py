@@ -19,8 +19,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from scipy import ndimage
 
 from glacier_utils.conventions import BANDS
-from glacier_utils.synthetic.glaciers import PIXEL_M, Landscape, inner, shade
-from glacier_utils.synthetic.terrain import Array, block_means, gradient, power_noise, refine
+from glacier_utils.synthetic.glaciers import PIXEL_M, Landscape, inner
+from glacier_utils.synthetic.terrain import Array, block_means, gradient, power_noise, refine, shade
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 SCORES = (-2.326, -1.645, -0.674, 0.0, 0.674, 1.645, 2.326)
@@ -209,11 +209,14 @@ def cover_ground(landscape: Landscape, look: Look, season: Season, seed: Seed) -
     snow = height - (line + season.snow_line_m) + lee
     on_ice = (snow + 0.9 * drift + 18 * landscape.stripes) / 90 + 1.7
     # Beside the ice it lasts in gullies and patches down to some 600 m below the line, none in the
-    # valleys, and rock looks out far above.
-    snow += 2 * np.minimum(snow + 400, 0) + 2.5 * drift + lee - 130 * gully
+    # valleys. Ground far above it has no ice because it is steep or swept bare. Where wind packs
+    # snow, it lies in fields as wide as a small glacier.
+    packed = refine(np.clip(1.5 * wide(ground, 4, 30) + turned - 0.8, 0, 1), 4, order=1)
+    snow = np.minimum(snow, -120) + 2 * np.minimum(snow + 400, 0) + lee
+    snow += 2.5 * drift * (1 - 0.8 * packed) + 700 * packed - 130 * gully
     snow = (snow - 550 * np.clip(slope - 0.6, 0, 1)) / 70 + 1.8
     snow = np.clip(np.where(landscape.ice, on_ice, snow), 0, 1)
-    del on_ice, drift, lee
+    del on_ice, drift, lee, packed
 
     # Plants thrive low down, in hollows and near water, on slopes to the sun, not on steep or
     # freshly bared ground.
@@ -363,7 +366,7 @@ def _score(
     if code in (1, 3, 9):
         # Lichen darkens old rock; frost, rock fall and ice keep that of the heights and the
         # forelands fresh, from which debris comes.
-        score = at(cover.rock) + 0.8 * at(landscape.till) + {1: 0.0, 3: 0.5, 9: -0.4}[code]
+        score = at(cover.rock) + 0.8 * at(landscape.till) + {1: 0.0, 3: 0.5, 9: 0.2}[code]
         if code == 1:
             old = np.clip((1.1 * line - height) / (0.5 * line), 0, 1)
             score -= 1.2 * old * (1 - at(landscape.till))
@@ -372,7 +375,9 @@ def _score(
         vigour = np.clip(0.7 * at(cover.green), -1.5, 2.5) - 1.6 + 1.2 * season.green
         return "tundra", 0.3 * mottle + 0.2 * hue + 0.4 * at(cover.rock), vigour + 0.3 * hue
     if code in (8, 10):
+        # Seasonal snow is as bright as firn in the middle of its heights.
         ramp = np.clip((height - line - season.snow_line_m) / 300 + 0.1, -1, 1)
+        ramp = ramp if code == 8 else np.float32(0.5)
         score = 0.4 * at(cover.fresh) + 0.05 * mottle + 0.8 * ramp - 0.9 * season.snow_age + 0.2
         return "snow", score, 0.3 * hue
     if code == 7:

@@ -49,17 +49,9 @@ from glacier_utils.errors import GlacierError
 from glacier_utils.files import atomic_path
 from glacier_utils.imagery.source import Source
 from glacier_utils.raster.grid import Image
-from glacier_utils.synthetic.glaciers import (
-    EDGE,
-    PIXEL_M,
-    Landscape,
-    Setting,
-    build_landscape,
-    inner,
-    shade,
-)
+from glacier_utils.synthetic.glaciers import EDGE, Landscape, Setting, build_landscape, inner
 from glacier_utils.synthetic.rendering import Look, Season, render
-from glacier_utils.synthetic.terrain import Relief, power_noise
+from glacier_utils.synthetic.terrain import PIXEL_M, Relief, power_noise, shade
 
 HEAD = "name: sample"
 PATCH = 128
@@ -105,7 +97,7 @@ AREAS = (
         Setting(
             Relief(summit=2000, fjord=((1.05, 0.1), (0.75, 1.05)), fjord_km=1.8, grain_km=7,
                    roughness=1.0),
-            fraction_above=0.19, warming_m=40, debris=0.15,
+            fraction_above=0.14, warming_m=14, debris=0.24,
         ),
         Look((1.0, 1.0, 1.0, 1.0), 0.0, 0.5, haze=0.020, patchiness=90),
         swath_edge="2023-08",
@@ -115,7 +107,7 @@ AREAS = (
         Setting(
             Relief(summit=2250, fjord=((0.68, -0.1), (0.40, 1.1)), fjord_km=1.6, grain_km=5,
                    roughness=1.1, sheet_side="east"),
-            fraction_above=0.22, warming_m=50, debris=0.17,
+            fraction_above=0.15, warming_m=16, debris=0.17,
         ),
         Look((1.07, 1.0, 0.94, 1.03), 0.1, 0.6, haze=0.035, patchiness=110, vegetation=0.3),
         swath_edge="2023-07", cloudy="2023-07",
@@ -182,7 +174,7 @@ def further_area(seed: int, number: int) -> Area:
     corner = (459_200.0 + 38_400 * col, 6_832_000.0 + 38_400 * row)
     fjord = ((draw(0.2, 1.05), -0.1), (draw(0.6, 1.1), 1.1))
     relief = Relief(draw(1900, 2350), fjord, draw(1.3, 2.0), draw(5, 7.5), draw(1.0, 1.1))
-    setting = Setting(relief, draw(0.17, 0.24), warming_m=draw(35, 55), debris=draw(0.12, 0.20))
+    setting = Setting(relief, draw(0.12, 0.17), warming_m=draw(12, 20), debris=draw(0.15, 0.24))
     look = replace(
         like.look, rock_level=draw(-0.3, 0.6), haze=draw(0.015, 0.04), vegetation=draw(-0.2, 0.5)
     )
@@ -354,7 +346,8 @@ def draw_outlines(
     numbers = np.where(_as_seen(landscape, rng), _on_landsat(landscape.glacier_around), 0)
     warp = _Warp(numbers.shape, coarse, rng)
 
-    pieces = _polygons(numbers, coarse)
+    # Nobody draws the slivers between the ice sheet and the divide of its neighbours.
+    pieces = [piece for piece in _polygons(numbers, coarse) if not piece.buffer(-60).is_empty]
     # Small glaciers are missing below the least area, and a third of those up to three times it.
     least = LEAST_KM2 * 1e6 * np.where(rng.random(len(pieces)) < 0.33, 3, 1)
     outlines = [piece for piece, area in zip(pieces, least, strict=True) if piece.area > area]
@@ -422,10 +415,10 @@ class _Warp:
         self, shape_: tuple[int, int], transform: Affine, rng: np.random.Generator
     ) -> None:
         angle = rng.uniform(0, 2 * np.pi)
-        common = 16.0 * np.array([np.cos(angle), np.sin(angle)])
+        common = 18.0 * np.array([np.cos(angle), np.sin(angle)])
         self.transform = transform
         self.fields = [
-            common[axis] + 9.0 * power_noise(shape_, rng, exponent=3, longest=60) for axis in (0, 1)
+            common[axis] + 12 * power_noise(shape_, rng, exponent=3, longest=60) for axis in (0, 1)
         ]
 
     def __call__(self, points: np.ndarray) -> np.ndarray:

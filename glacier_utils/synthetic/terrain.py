@@ -346,6 +346,18 @@ def gradient(height: Array, cell_m: float) -> tuple[Array, Array]:
     return to_east, -to_south
 
 
+def shade(height: Array, cell_m: float) -> Array:
+    """Return how far a slope turns away from the sun: -1 steep to the south, 1 to the north.
+
+    Args:
+        height: m [row, col].
+        cell_m: side of a cell.
+    """
+    _, north = gradient(height, cell_m)
+    # Ground that falls to the north is shaded: its height decreases northwards.
+    return np.tanh(-2.0 * north)
+
+
 def signed_distance(mask: Array) -> Array:
     """Return the distance to the edge of a mask in cells, negative inside it, float32."""
     outside, inside = (ndimage.distance_transform_edt(side) for side in (~mask, mask))

@@ -91,6 +91,7 @@ def fit(
     settings: Settings | None = None,
     arguments: Mapping[str, Any] | None = None,
     progress: bool = True,
+    callbacks: Sequence[Any] = (),
 ) -> Fit:
     """Train one model on the training patches of a store; validation patches pick its state.
 
@@ -113,6 +114,7 @@ def fit(
         settings: defaults to ``Settings()``.
         arguments: of ``registry.build``.
         progress: show a bar.
+        callbacks: of Lightning, while a network trains; what is reused calls none.
 
     Raises:
         GlacierError: an unknown model or date, or no patches to train on.
@@ -161,8 +163,9 @@ def fit(
             from glacier_utils.training.module import train_network
 
             history = train_network(
-                segmenter, store, train, validation, settings, partial / _STATE, progress=progress
-            )
+                segmenter, store, train, validation, settings, partial / _STATE,
+                progress=progress, callbacks=callbacks,
+            )  # fmt: skip
         if _first_process():
             scores = _validate(segmenter, store, validation, settings)
             if history.empty:  # a pixel model: one row, so that every history reads alike

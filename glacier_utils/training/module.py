@@ -63,6 +63,7 @@ def train_network(
     state: Path,
     *,
     progress: bool = True,
+    callbacks: Sequence[lightning.Callback] = (),
 ) -> pd.DataFrame:
     """Train a segmenter in place and leave it with the weights that did best on validation.
 
@@ -79,6 +80,7 @@ def train_network(
         state: file of the last state, in a folder of this training alone, which has to exist. It
             stays there.
         progress: show a bar.
+        callbacks: of Lightning.
 
     Returns:
         The history, a row per validation.
@@ -114,7 +116,7 @@ def train_network(
             num_nodes=settings.nodes,
             strategy=settings.strategy,
             precision="bf16-mixed" if bf16 else "32-true",
-            callbacks=[history],
+            callbacks=[*callbacks, history],
             default_root_dir=state.parent,
             logger=False,
             enable_progress_bar=False,

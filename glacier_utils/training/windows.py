@@ -1,10 +1,10 @@
 """Random windows of the ground that trains, over the borders of patches where these touch.
 
 A training that sees the same patches again and again learns their borders too. Here every window
-of a batch has another place and, half of the time, another size; what a window holds beyond the
-training patches is dark and unknown. Half of the windows are laid on a glacier pixel of a patch
-that has any, each patch with the same chance, so that small glaciers are met as often as large
-ones.
+of a batch has another place and, half of the time, another size. Beyond the training patches it
+shows the image of validation and of the strip before it, where labels stay unknown; else it is
+dark there. Half of the windows are laid on a glacier pixel of a patch that has any, each patch with
+the same chance, so that small glaciers are met as often as large ones.
 """
 
 from __future__ import annotations
@@ -53,19 +53,20 @@ class TrainingGround:
         self.store, self.positions = store, np.unique(positions)
         self.side = store.images.shape[-1]
         index = store.index.iloc[self.positions]
-        self._corners = np.zeros((len(store.index), 2), int)
-        self._corners[self.positions] = index[["row", "col"]].to_numpy(int)
+        self._corners = store.index[["row", "col"]].to_numpy(int)
         self._with_glacier = self.positions[index["glacier"].to_numpy() > 0]
+        self._labelled = np.isin(np.arange(len(store.index)), self.positions)
+        # Dark ground there would teach a border that no map has.
+        shown = self._labelled | store.index["split"].isin(["validation", "buffer"]).to_numpy()
         # Of each patch: those near enough to lie in a window of it, and how far it may leave it.
         self._near: dict[int, np.ndarray] = {}
         self._room: dict[int, np.ndarray] = {}
-        for _, group in index.groupby(["area", "date"]):
+        for _, group in store.index[shown].groupby(["area", "date"]):
             members = group.index.to_numpy()
-            corners = self._corners[members]
-            for member, corner in zip(members, corners, strict=True):
-                away = corners - corner
+            for member in members[self._labelled[members]]:
+                away = self._corners[members] - self._corners[member]
                 self._near[member] = members[(np.abs(away) < 2 * self.side).all(axis=1)]
-                self._room[member] = self._room_about(away)
+                self._room[member] = self._room_about(away[self._labelled[members]])
 
     def _room_about(self, away: np.ndarray) -> np.ndarray:
         """Return top, left, bottom, right of where windows may lie, from the patch's corner.
@@ -121,7 +122,8 @@ class TrainingGround:
         label = np.full((side, side), UNKNOWN, np.uint8)
         for patch, inside, own in self._parts(window):
             image[:, *inside] = self.store.images[patch, :, *own]
-            label[inside] = self.store.labels[patch][own]
+            if self._labelled[patch]:
+                label[inside] = self.store.labels[patch][own]
         return _resized(torch.from_numpy(image), torch.from_numpy(label), self.side)
 
     def _parts(self, window: Window) -> Iterator[tuple[int, tuple, tuple]]:

@@ -28,10 +28,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pandas as pd
+from lightning.pytorch import Callback
 
 import glacier_utils.synthetic
 from glacier_utils import evaluation, metrics
@@ -43,7 +43,7 @@ from glacier_utils.files import fingerprint
 from glacier_utils.models import Segmenter, load_checkpoint
 from glacier_utils.prediction import predict_patches
 from glacier_utils.synthetic.sample import make_sample
-from glacier_utils.training import Settings, fit, module
+from glacier_utils.training import Settings, fit
 
 BASELINES = ("threshold", "random_forest", "gradient_boosting")
 LABELS = "labels"  # stands for the outlines themselves among the models
@@ -134,25 +134,33 @@ def by_surface(mask: np.ndarray, truth: np.ndarray, surface: np.ndarray) -> list
     ]
 
 
-class _Watched(module.History):
-    """A training's history that also scores the test area four times on the way."""
+class Watch(Callback):
+    """Scores every fourth test patch four times while a network trains: ``rows``.
 
-    watch: Any = None  # (store, test positions, rows)
+    Args:
+        store: of patches.
+        test: positions of the test patches.
+    """
+
+    def __init__(self, store: PatchStore, test: np.ndarray) -> None:
+        self.store, self.test = store, test[::4]
+        self.rows: list[dict[str, Any]] = []
 
     def on_train_epoch_end(self, trainer: Any, task: Any) -> None:
-        super().on_train_epoch_end(trainer, task)
-        if len(self.rows) * _PARTS % self.settings.validations == 0:
-            store, positions, rows = self.watch
-            own = task.validated()
-            # Another one with the same weights: prediction rearranges what it is given.
-            moments = (values.flatten().numpy() for values in (own.mean, own.std))
-            twin = Segmenter(own.name, own.bands, *moments, arguments=own.arguments)
-            twin.load_state_dict(own.state_dict())
-            mask = metrics.classify(predict_patches(twin, store.images, positions=positions))
-            row = {"step": trainer.global_step, "validation_iou": self.rows[-1]["validation_iou"]}
-            for name, layer in (("truth", store.truth), ("labels", store.labels)):
-                row[f"{name}_iou"] = metrics.count(mask, np.asarray(layer[positions])).iou
-            rows.append(row)
+        """Add a row after each quarter of the training."""
+        if (trainer.current_epoch + 1) * _PARTS % task.settings.validations:
+            return
+        own, store, test = task.validated(), self.store, self.test
+        # Another one with the same weights: prediction rearranges what it is given.
+        moments = (values.flatten().numpy() for values in (own.mean, own.std))
+        twin = Segmenter(own.name, own.bands, *moments, arguments=own.arguments)
+        twin.load_state_dict(own.state_dict())
+        mask = metrics.classify(predict_patches(twin, store.images, positions=test))
+        validation = float(trainer.callback_metrics["validation_iou"])
+        row = {"step": trainer.global_step, "validation_iou": validation}
+        for name, layer in (("truth", store.truth), ("labels", store.labels)):
+            row[f"{name}_iou"] = metrics.count(mask, np.asarray(layer[test])).iou
+        self.rows.append(row)
 
 
 def train(
@@ -168,18 +176,12 @@ def train(
         folder: of the fit.
         test: positions of the test patches.
     """
-    settings = Settings(seed=seed)
-    if model in BASELINES:
-        return fit(
-            model, store, folder, dates=DATE, settings=settings, progress=False
-        ).checkpoint, []
-    settings = settings.changed(steps=steps)
-    rows: list[dict[str, Any]] = []
-    # The fit is the package's own: it is watched, nothing of it changes.
-    watched = type("Watched", (_Watched,), {"watch": (store, test, rows)})
-    with mock.patch.object(module, "History", watched):
-        found = fit(model, store, folder, dates=DATE, settings=settings)
-    return found.checkpoint, rows
+    settings, watch = Settings(seed=seed, steps=steps or Settings().steps), Watch(store, test)
+    found = fit(
+        model, store, folder, dates=DATE, settings=settings, callbacks=[watch],
+        progress=model not in BASELINES,
+    )  # fmt: skip
+    return found.checkpoint, watch.rows
 
 
 def run(

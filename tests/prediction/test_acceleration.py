@@ -19,6 +19,7 @@ from glacier_utils.prediction.acceleration import (
     faster_steps,
     fold_batch_norm,
     resolve,
+    with_bf16_weights,
     with_doubled_convolutions,
 )
 
@@ -77,6 +78,28 @@ def test_a_u_net_gives_the_same_logits(name, size):
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
     images = torch.randn(2, 4, *size)
     torch.testing.assert_close(made(images), network(images), atol=1e-3, rtol=1e-3)
+
+
+@torch.no_grad()
+def test_weights_in_bf16_give_what_autocast_makes_of_them():
+    network = fold_batch_norm(awake(registry.build("unet-resnet18", 4)), 4)
+    made = with_bf16_weights(network)
+    images = torch.randn(1, 4, 64, 64)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(made(images), network(images))
+    assert all(value.dtype == torch.float32 for value in network.state_dict().values())
+
+
+@torch.no_grad()
+def test_weights_of_doubling_blocks_are_made_once():
+    made = with_doubled_convolutions(awake(registry.build("unet-resnet18", 4)), 4)
+    fast = with_bf16_weights(made)
+    images = torch.randn(1, 4, 64, 64)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = fast(images).float()
+    torch.testing.assert_close(found, made(images), atol=0.1, rtol=0.1)
+    kept = [weight.dtype for block in blocks(fast, "UnetDecoderBlock") for weight in block.doubled]
+    assert set(kept) == {torch.bfloat16}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from glacier_utils.synthetic import glaciers
+from glacier_utils.synthetic import glaciers, ground
 from glacier_utils.synthetic.glaciers import Climate, Setting, inner
 from glacier_utils.synthetic.terrain import Relief
 
@@ -91,13 +91,6 @@ def test_divide_parts_two_glaciers():
     assert labels[10, 15] != labels[10, 45]
 
 
-def test_shade_knows_north():
-    rows, _ = np.indices((9, 9), dtype=float)
-    falling_north = 10.0 * rows
-    assert (glaciers.shade(falling_north, 10) > 0).all()
-    assert (glaciers.shade(-falling_north, 10) < 0).all()
-
-
 def test_held_ice_keeps_its_height_and_feeds_its_surroundings():
     bed, sea = np.zeros((30, 30)), np.zeros((30, 30), bool)
     held = np.full(bed.shape, -1e4)
@@ -176,6 +169,6 @@ def test_same_seed_same_landscape():
 def test_icebergs_may_be_cut_by_the_frame():
     sea = np.ones((96, 64), bool)
     for seed in range(40):
-        floating = glaciers._melange(sea, ~sea, np.random.default_rng(seed))
+        floating = ground.melange(sea, ~sea, np.random.default_rng(seed))
         assert floating.shape == sea.shape
         assert -1e-6 < floating.min() <= floating.max() <= 1

@@ -81,6 +81,13 @@ def test_gradient_points_up_east_and_north():
     np.testing.assert_allclose(north, 1)
 
 
+def test_shade_knows_north():
+    rows, _ = np.indices((9, 9), dtype=float)
+    falling_north = 10.0 * rows
+    assert (terrain.shade(falling_north, 10) > 0).all()
+    assert (terrain.shade(-falling_north, 10) < 0).all()
+
+
 def test_large_noise_has_the_spectrum_of_small_noise():
     rng = np.random.default_rng(0)
     for longest in (40, 300):

@@ -24,7 +24,7 @@ def store(corners, *, scene=None, labels=None, dates=None) -> SimpleNamespace:
     images = np.stack([scene[:, *part] for part in cut])
     own = np.stack([labels[part] for part in cut])
     index = pd.DataFrame(corners, columns=["row", "col"])
-    index["area"], index["date"] = "train", dates or "2023-08"
+    index["area"], index["date"], index["split"] = "train", dates or "2023-08", "train"
     index["glacier"] = (own == 1).sum(axis=(1, 2)) / np.maximum((own != 255).sum(axis=(1, 2)), 1)
     return SimpleNamespace(images=images, labels=own, index=index)
 
@@ -82,14 +82,16 @@ def test_dates_of_one_place_are_different_grounds():
     assert (labels != 255).all()
 
 
-def test_what_does_not_train_is_dark_and_unknown():
-    made = ground(LATTICE)
-    made._near[0] = made._near[0][:1]  # only the first patch
-    (image,), (label,) = made.read([Window(0, 8, 8, SIDE)])
+def test_validation_beside_the_training_ground_is_seen_without_its_labels_and_test_not():
+    made = store([(0, 0), (0, SIDE), (SIDE, 0), (SIDE, SIDE)])
+    made.index["split"] = ["train", "validation", "buffer", "test"]
+    (image,), (label,) = TrainingGround(made, np.array([0])).read([Window(0, 8, 8, SIDE)])
+    row, col = np.mgrid[8 : 8 + SIDE, 8 : 8 + SIDE]
     assert (label[:8, :8] != 255).all()
-    assert (image[:, :8, :8] > 0).all()
     assert (label[8:] == 255).all()
-    assert (image[:, 8:] == 0).all()
+    assert (label[:, 8:] == 255).all()
+    shown = (row < SIDE) | (col < SIDE)
+    assert np.array_equal(image[0], np.where(shown, row + 1, 0))
 
 
 def test_a_small_glacier_is_met_as_often_as_a_large_one():
