@@ -9,7 +9,6 @@ Use it by its sub-packages, which load what they need when it is used::
 """
 
 import os
-import warnings
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,7 +33,3 @@ _rasterio = find_spec("rasterio")
 if _rasterio and _rasterio.origin and (Path(_rasterio.origin).parent / "proj_data").is_dir():
     for _name in ("PROJ_DATA", "PROJ_LIB", "GDAL_DATA"):
         os.environ.pop(_name, None)
-
-# tqdm, imported by others in a notebook, asks for ipywidgets; its bars in plain text are what we
-# want there, since they survive the export to HTML.
-warnings.filterwarnings("ignore", message="IProgress not found")

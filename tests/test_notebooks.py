@@ -70,7 +70,9 @@ def test_it_opens_with_its_question_and_what_it_reads_and_leaves(notebook):
 
 
 def test_it_closes_with_what_the_results_mean_and_the_next_notebook(notebook):
-    last = notebook.cells[-1]
+    # An appendix may follow.
+    story = "\0".join(cell.source for cell in notebook.cells).partition("\0## Appendix")[0]
+    last = notebook.cells[story.count("\0")]
     assert last.cell_type == "markdown"
     assert re.search(r"^## .*limits", last.source, flags=re.MULTILINE)
     position = NAMES.index(notebook.name)
@@ -130,7 +132,7 @@ def test_its_outputs_are_free_of_errors_warnings_and_machine_paths(notebook):
 
 
 def test_nbval_has_something_to_compare(notebook):
-    assert sum(map(compared, code(notebook))) >= (5 if notebook.name[:2] in ("05", "06") else 3)
+    assert sum(map(compared, code(notebook))) >= 5
 
 
 def test_what_must_hold_is_compared(notebook):

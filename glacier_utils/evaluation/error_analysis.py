@@ -47,7 +47,7 @@ COVERS = {
     6: "bright ground",  # visible > 0.15
     7: "dark ground",
 }
-NO_COVER = 0
+NO_COVER, WATER = 0, 2
 # The surface that a cover stands for, where the reference holds ice and where it holds none. Off
 # glaciers, what looks like bare ice is old or patchy snow.
 ON_ICE = {
@@ -81,6 +81,7 @@ CUES = {
 # misses is a body as wide as the tongue.
 STRIP_M = 100.0
 TOUCH = 0.1
+NEAR_M = 100.0  # around a region, where water is looked for
 _AROUND = np.ones((3, 3), bool)
 # Widths of the ground along the reference's edge that a score leaves out.
 BANDS_M = (0.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0)
@@ -169,8 +170,10 @@ def disagreements(
       rim beyond it) and is a strip (no pixel 100 m from its edge), else ``debris``;
     - ground, a false alarm: ``debris``, rock that the map took for covered ice;
     - icy, a miss: ``snow`` where snow prevails, else ``ice`` that is plain to see;
-    - icy, a false alarm: ``missing glacier`` where the region touches no labelled ice, else
-      ``snow``. Snow that outlasts the summer alone is called a missing glacier too.
+    - icy, a false alarm: ``floating ice`` (melange or sea ice, but a glacier or snow may lie at a
+      shore too) where a tenth or more of the ground within 100 m is water, ``missing glacier``
+      where the region touches no labelled ice, else ``snow``. Snow that outlasts the summer alone
+      is called a missing glacier too.
 
     Args:
         mask: uint8 [row, col], 0 / 1 / 255.
@@ -182,12 +185,14 @@ def disagreements(
     Returns:
         kind (``miss``, ``false alarm``), km2, x, y (of the pixel farthest inside, in the CRS), row,
         col of it, reason, the fraction of each cue, touch (the fraction of its rim across the
-        outline), half_width_m, and with ``truth`` also map_right: the fraction of it where the map,
-        not the reference, agrees with the truth. ``.attrs["km2"]`` holds the area of all misses and
-        false alarms, whatever the size of their regions.
+        outline), shore (the fraction of water within 100 m of it), half_width_m, and with ``truth``
+        also map_right: the fraction of it where the map, not the reference, agrees with the truth.
+        ``.attrs["km2"]`` holds the area of all misses and false alarms, whatever the size of their
+        regions.
     """
     found, seen = outcomes(mask, reference), cover(image, clouds)
     grid = image.grid
+    near = max(1, round(NEAR_M / grid.resolution)) if np.isfinite(grid.resolution) else 1
     rows = []
     for kind, code in KINDS.items():
         regions, _ = ndimage.label(found == code, _AROUND)
@@ -195,13 +200,15 @@ def disagreements(
         for number, window in enumerate(ndimage.find_objects(regions), start=1):
             if sizes[number] < SMALLEST_GLACIER_KM2:
                 continue
-            # A pixel more on each side, for the rim.
-            window = tuple(slice(max(0, part.start - 1), part.stop + 1) for part in window)
+            # More on each side, for the rim and the ground near it.
+            window = tuple(slice(max(0, part.start - near), part.stop + near) for part in window)
             own = regions[window] == number
             row = {"kind": kind, "km2": sizes[number], **_cues(seen[window][own])}
             rim = ndimage.binary_dilation(own, _AROUND) & ~own & (reference[window] <= 1)
             across = reference[window] != reference[window][own][0]
             row["touch"] = float(across[rim].mean()) if rim.any() else 0.0
+            around = ndimage.binary_dilation(own, _AROUND, near) & ~own & (seen[window] != NO_COVER)
+            row["shore"] = float((seen[window][around] == WATER).mean()) if around.any() else 0.0
             depth = ndimage.distance_transform_edt(np.pad(own, 1))[1:-1, 1:-1]
             row["half_width_m"] = float(depth.max() * grid.resolution)
             place = np.unravel_index(depth.argmax(), depth.shape)
@@ -216,7 +223,7 @@ def disagreements(
                 row["map_right"] = float(right.mean()) if known.any() else math.nan
             rows.append(row)
     names = ["kind", "km2", "x", "y", "row", "col", "reason", *CUES, "snow", "touch",
-             "half_width_m"] + ["map_right"] * (truth is not None)  # fmt: skip
+             "shore", "half_width_m"] + ["map_right"] * (truth is not None)  # fmt: skip
     table = pd.DataFrame(rows, columns=names)
     table = table.sort_values("km2", ascending=False, kind="stable", ignore_index=True)
     table.attrs["km2"] = float(np.isin(found, list(KINDS.values())).sum() * grid.pixel_area_km2)
@@ -329,5 +336,7 @@ def _reason(row: dict[str, Any]) -> str:
     if cue == "icy":
         if miss:
             return "snow" if row["snow"] >= row["icy"] / 2 else "ice"
+        if row["shore"] >= TOUCH:
+            return "floating ice"
         return "snow" if row["touch"] > 0 else "missing glacier"
     return cue

@@ -1,6 +1,7 @@
 from .maps import code_maps as code_maps
 from .maps import detail as detail
 from .maps import draw_edge as draw_edge
+from .maps import error_maps as error_maps
 from .maps import large_map as large_map
 from .maps import map_axes as map_axes
 from .maps import matches_map as matches_map
@@ -13,6 +14,7 @@ from .style import CLASS_COLOURS as CLASS_COLOURS
 from .style import CLOUD_COLOURS as CLOUD_COLOURS
 from .style import ERROR_COLOURS as ERROR_COLOURS
 from .style import PAIR_CODES as PAIR_CODES
+from .style import choose as choose
 from .style import composite as composite
 from .style import error_codes as error_codes
 from .style import palette as palette

@@ -33,6 +33,7 @@ from glacier_utils.plotting.style import (
     PAIR_CODES,
     class_legend,
     coloured,
+    error_codes,
     escape_math,
     panels,
 )
@@ -213,6 +214,21 @@ def code_maps(
         map_axes(ax, title, bounds=_box(bounds, title))
     class_legend(figure, colours, hatched=True)
     return figure
+
+
+def error_maps(mask: np.ndarray, references: Mapping[str, np.ndarray], bounds: Bounds) -> Figure:
+    """Show hits, misses and false alarms of one map against each reference, with its IoU.
+
+    Args:
+        mask: uint8 [row, col]: 0, 1, 255.
+        references: name -> uint8 of the same shape.
+        bounds: in m.
+    """
+    maps = {
+        f"against the {name}: IoU {metrics.count(mask, own).iou:.2f}": error_codes(mask, own)
+        for name, own in references.items()
+    }
+    return code_maps(maps, bounds, ERROR_COLOURS, PAIR_CODES)
 
 
 def probability_maps(

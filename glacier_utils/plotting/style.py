@@ -1,4 +1,4 @@
-"""What all figures share: colours, pictures of reflectance, class codes, panels and legends.
+"""What all figures share: colours, pictures of reflectance, class codes, panels, legends, menus.
 
 Class colours are the same everywhere and keep apart for readers with any common colour blindness
 (Okabe & Ito 2008; error colours checked for lightness).
@@ -6,10 +6,12 @@ Class colours are the same everywhere and keep apart for readers with any common
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
+import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
@@ -21,6 +23,10 @@ from matplotlib.patches import Patch
 from glacier_utils.conventions import UNKNOWN
 from glacier_utils.metrics import outcomes
 from glacier_utils.raster.indices import band
+
+# Jupyter's server names the session of every kernel that it starts for a person; papermill,
+# nbconvert and nbval start kernels of their own.
+SESSION = "JPY_SESSION_NAME"
 
 CLASS_COLOURS = {"not glacier": "#d8d2c4", "glacier": "#56b4e9", "unknown": "#7f7f7f"}
 ERROR_COLOURS = {
@@ -244,3 +250,30 @@ def class_legend(
         for name, colour in colours.items()
     ]
     legend_below(figure, [*classes, *more])
+
+
+def choose(draw: Callable[..., Any], **options: Mapping[str, Any] | Sequence[float]) -> None:
+    """Draw with the first of each option; in JupyterLab with controls to choose another.
+
+    Without a person (papermill, nbconvert, nbval) the first figure stands alone, so that nothing in
+    a notebook or its page needs a running kernel.
+
+    Args:
+        draw: shows a figure; takes the options by name.
+        options: name -> text of a menu -> value, or numbers for a slider, the default first.
+    """
+    if SESSION in os.environ:
+        ipywidgets.interact(draw, **{name: _control(own) for name, own in options.items()})
+    else:
+        draw(**{name: _values(own)[0] for name, own in options.items()})
+
+
+def _values(own: Mapping[str, Any] | Sequence[float]) -> list[Any]:
+    return list(own.values() if isinstance(own, Mapping) else own)
+
+
+def _control(own: Mapping[str, Any] | Sequence[float]) -> ipywidgets.Widget:
+    if isinstance(own, Mapping):
+        return ipywidgets.Dropdown(options=list(own.items()))
+    chosen = {"value": own[0], "continuous_update": False}
+    return ipywidgets.SelectionSlider(options=sorted(set(own)), **chosen)

@@ -7,3 +7,4 @@ from .runs import open_data as open_data
 from .runs import open_run as open_run
 from .runs import project_root as project_root
 from .runs import rounded as rounded
+from .runs import with_interval as with_interval

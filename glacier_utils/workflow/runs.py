@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import platform
 import subprocess
@@ -313,6 +314,23 @@ def rounded(table: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
     """
     numbers = table.select_dtypes(np.floating).columns
     return table.assign(**{name: table[name].round(digits) for name in numbers})
+
+
+def with_interval(value: float, low: float, high: float, *, signed: bool = False) -> str:
+    """Return a value and its interval as text, with the digits that the interval bears.
+
+    The last digit is worth a third of the interval's width at most.
+
+    Example:
+        >>> with_interval(0.8061, 0.7684, 0.8438), with_interval(290.6, 272.4, 311.4)
+        ('0.81 (0.77 to 0.84)', '291 (272 to 311)')
+        >>> with_interval(-0.0124, -0.0201, -0.0047, signed=True)
+        '-0.012 (-0.020 to -0.005)'
+    """
+    width = high - low
+    digits = max(0, math.ceil(math.log10(3 / width))) if width > 0 else 2
+    form = f"{'+z' if signed else 'z'}.{min(digits, 6)}f"
+    return f"{value:{form}} ({low:{form}} to {high:{form}})"
 
 
 def _commit() -> str | None:

@@ -178,6 +178,18 @@ def test_false_alarms_by_hand(where, spectrum, reason):
     assert Scene().put(where, spectrum, mapped=1).found()["reason"].tolist() == [reason]
 
 
+@pytest.mark.parametrize("where", [np.s_[40:60, 70:90], np.s_[40:60, 50:60]])
+def test_ice_beside_water_may_float(where):
+    """Melange lies before the calving front, and is no missing glacier."""
+    scene = Scene().put(np.s_[62:90, 51:100], WATER).put(where, ICE, mapped=1)
+    assert scene.found()["reason"].tolist() == ["floating ice"]
+    # Farther than 100 m away the water says nothing.
+    scene = Scene().put(np.s_[71:90, 51:100], WATER).put(where, ICE, mapped=1)
+    (row,) = scene.found().to_dict("records")
+    assert row["shore"] == 0
+    assert row["reason"] == ("snow" if row["touch"] else "missing glacier")
+
+
 def test_rock_in_the_middle_of_a_glacier_is_no_retreat():
     assert Scene().put(np.s_[40:52, 20:32], ROCK, mapped=0).found()["reason"].tolist() == ["debris"]
 

@@ -110,6 +110,15 @@ def test_code_maps(values):
     assert legend(figure) == ["not glacier", "glacier", "unknown"]
 
 
+def test_errors_stand_beside_their_score():
+    figure = drawn(
+        maps.error_maps(codes(0, 1), {"labels": codes(0, 1), "truth": codes(1, 1)}, BOUNDS)
+    )
+    titles = [ax.get_title() for ax in shown(figure)]
+    assert titles == ["against the labels: IoU 1.00", "against the truth: IoU 0.50"]
+    assert legend(figure) == list(style.ERROR_COLOURS)
+
+
 def test_an_edge_ends_where_the_label_is_unknown():
     figure, ax = plt.subplots()
     mask = np.zeros((8, 8), np.uint8)

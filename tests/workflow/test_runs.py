@@ -229,6 +229,20 @@ def test_relative_paths_only_inside_the_project(project, tmp_path):
     assert runs.relative(tmp_path / "x", root=tmp_path) == "x"
 
 
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [
+        ((0.5, 0.5, 0.5), "0.50 (0.50 to 0.50)"),
+        ((0.123456, float("nan"), float("nan")), "0.12 (nan to nan)"),
+        ((3.12, 2.9, 3.4), "3.1 (2.9 to 3.4)"),
+        ((1093.4, 900.2, 1210.9), "1093 (900 to 1211)"),
+        ((-0.004, -0.03, 0.02), "0.00 (-0.03 to 0.02)"),
+    ],
+)
+def test_an_interval_bears_so_many_digits(numbers, text):
+    assert runs.with_interval(*numbers) == text
+
+
 def test_rounded_leaves_whole_numbers_and_text():
     table = pd.DataFrame({"iou": [0.12345], "patches": [12345], "area": ["test"]})
     assert runs.rounded(table).to_dict("list") == {
