@@ -25,7 +25,7 @@ from glacier_utils.workflow.comparison import HEADINGS, Comparison
 
 _KINDS = ("figures", "metrics")
 _HEADING = re.compile(r'<h2 id="([^"]+)">(.*?)<a class="anchor-link"', re.DOTALL)
-_SAVED = re.compile(r'save_figure\(.*?, f?"([^"]+)"[,)]')
+_SAVED = re.compile(r'save_figure\(.*?,\s+f?"([^"]+)"\s*[,)]', re.DOTALL)
 
 
 def export_html(notebook: Path) -> Path:

@@ -138,7 +138,7 @@ def test_each_figure_and_table_of_the_notebooks_is_described():
     for path in sorted((ROOT / "notebooks").glob("0*.ipynb")):
         code = [c.source for c in nbformat.read(path, 4).cells if c.cell_type == "code"]
         for kind, call in (("figures", "save_figure"), ("metrics", "save_(?:table|text)")):
-            found = re.findall(rf'{call}\(.*?, f?"([^"]+)"[,)]', "\n".join(code))
+            found = re.findall(rf'{call}\(.*?,\s+f?"([^"]+)"\s*[,)]', "\n".join(code), re.DOTALL)
             names = {Path(re.sub(r"{.*?}", "*", name)).stem for name in found}
             assert names == set(about[path.name[:2]][kind]), path.name
         thumbnail = about[path.name[:2]]["thumbnail"]
