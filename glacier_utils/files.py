@@ -92,7 +92,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def sweep(folder: Path, pattern: str = ".*") -> None:
+def remove_unfinished(folder: Path, pattern: str = ".*") -> None:
     """Remove what killed processes left of files and folders that they had not finished.
 
     Args:

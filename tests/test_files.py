@@ -177,7 +177,7 @@ def test_sweep_removes_what_was_not_finished_and_nothing_else(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / ".folder.0123abcd").mkdir()
-    files.sweep(tmp_path)
+    files.remove_unfinished(tmp_path)
     assert names(tmp_path) == {*kept, "deep"}
     assert names(tmp_path / "deep") == set()
 

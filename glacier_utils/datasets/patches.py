@@ -44,7 +44,7 @@ from glacier_utils.datasets.store import (
     write_store,
 )
 from glacier_utils.errors import GlacierError
-from glacier_utils.files import atomic_path, fingerprint, locked, sweep
+from glacier_utils.files import atomic_path, fingerprint, locked, remove_unfinished
 from glacier_utils.imagery.clouds import CLOUD, METHODS, SHADOW, cloud_fractions, cloud_mask
 from glacier_utils.imagery.examination import heed
 from glacier_utils.raster.indices import disagreement
@@ -154,7 +154,7 @@ def build_patches(
         # Of runs side by side one cuts the patches that all of them use.
         with locked(target.with_name(f".{key}.lock")):
             if not (target / "statistics.json").is_file():
-                sweep(target.parent, f".{key}.*")
+                remove_unfinished(target.parent, f".{key}.*")
                 with atomic_path(target) as temporary:
                     temporary.mkdir()
                     _build(dataset, parameters, decided, key, temporary, progress)

@@ -352,7 +352,9 @@ def compare_tables(old: Path, new: Path, before: runs.Run, after: runs.Run) -> s
         return f"cannot be read ({plain(error)})"
     one, two = (table.drop(columns="seconds", errors="ignore") for table in tables)
     if one.shape != two.shape or (one.columns != two.columns).any():
-        return f"has {two.shape[0]} rows and {two.shape[1]} columns in place of {one.shape}"
+        return "has {} rows and {} columns, or others, in place of {} and {}".format(
+            *two.shape, *one.shape
+        )
     numbers = one.select_dtypes("number").columns.intersection(two.select_dtypes("number").columns)
     text = one.columns.difference(numbers)
     others = (one[text].astype(str) != two[text].astype(str)).to_numpy().sum()

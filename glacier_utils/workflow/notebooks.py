@@ -30,7 +30,7 @@ from nbclient.exceptions import DeadKernelError
 from traitlets.config import Config
 
 from glacier_utils.errors import GlacierError, did_you_mean, plain
-from glacier_utils.files import fingerprint, sweep
+from glacier_utils.files import fingerprint, remove_unfinished
 from glacier_utils.workflow import pages, runs
 
 # The kernel of this very environment, even where the user has others of the same name.
@@ -182,7 +182,7 @@ def execute(parameters: dict[str, Any], *, root: Path, fresh: bool = False) -> r
     """
     run = runs.open_run(parameters["run"], root)
     with run.locked() as held:
-        sweep(run.folder)
+        remove_unfinished(run.folder)
         defaults = all_parameters(root)
         run.record(parameters=defaults | parameters, status="running", failure="")
         try:
