@@ -367,23 +367,37 @@ def _to_nearest(
     points, of = shapely.get_coordinates(
         shapely.segmentize(shapely.boundary(ice), step), return_index=True
     )
-    found = np.unique(np.column_stack([points.round(6), owners[of]]), axis=0)
+    # Points that all but coincide, and coordinates of seven digits before the point, give cells
+    # whose edges do not meet.
+    fine, origin = step / 100, points.mean(axis=0).round()
+    points = ((points - origin) / fine).round()
+    found = np.unique(np.column_stack([points, owners[of]]), axis=0)
     _, number, counts = np.unique(found[:, :2], axis=0, return_inverse=True, return_counts=True)
     # A point of a divide is of both sides: without it, the points beside it get equal ground.
     found = found[counts[number] == 1]
-    points, whose = found[:, :2], found[:, 2].astype(int)
+    points, whose = found[:, :2] * fine, found[:, 2].astype(int)
     if len(np.unique(whose)) < 2:
         return [(owners[0], rest)]
+    local = shapely.transform(rest, lambda places: places - origin)
     cells = shapely.get_parts(
-        shapely.voronoi_polygons(shapely.multipoints(points), extend_to=rest, ordered=True)
+        shapely.voronoi_polygons(shapely.multipoints(points), extend_to=local, ordered=True)
     )
-    touching = shapely.STRtree(cells).query(rest, predicate="intersects")
+    touching = shapely.STRtree(cells).query(local, predicate="intersects")
     parts = []
     for owner in np.unique(whose[touching]):
-        own = shapely.union_all(cells[touching[whose[touching] == owner]])
+        own = _joined(cells[touching[whose[touching] == owner]], fine)
+        own = shapely.transform(own, lambda places: places + origin)
         parts.append((owner, polygonal(rest.intersection(own))))
         rest = polygonal(rest.difference(own))
     return [(owner, part) for owner, part in parts if not part.is_empty]
+
+
+def _joined(cells: np.ndarray, fine: float) -> shapely.Geometry:
+    """Join Voronoi cells; where rounding has kept their edges from meeting, on a fine grid."""
+    try:
+        return shapely.coverage_union_all(cells)
+    except shapely.GEOSException:
+        return shapely.union_all(shapely.make_valid(cells), grid_size=fine / 100)
 
 
 def _unlisted(alone: dict[int, list], to_km2: float) -> list[tuple[str, shapely.Geometry]]:

@@ -370,3 +370,14 @@ def test_real_outlines_get_the_areas_of_the_raster(real_data):
     ]
     assert len(off) >= 85
     assert sum(off) < 0.002 * mask.sum() * grid.pixel_area_km2
+
+
+def test_cells_whose_edges_do_not_meet_are_joined():
+    """As Voronoi cells of real outlines are now and then, by rounding."""
+    left = shapely.box(0, 0, 1, 1)
+    right = shapely.Polygon([(1, 0), (2, 0), (2, 1), (1, 1), (1 - 1e-9, 0.5)])
+    with pytest.raises(shapely.GEOSException):
+        shapely.coverage_union_all([left, right])
+    joined = matching._joined(np.array([left, right]), 0.1)
+    assert joined.geom_type == "Polygon"
+    assert joined.area == pytest.approx(2)
