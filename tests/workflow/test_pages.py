@@ -149,9 +149,11 @@ def test_each_figure_and_table_of_the_notebooks_is_described():
 def test_a_run_that_is_not_finished_never_passes_for_one(run, status):
     run.record(status=status, failure="cell [4] failed")
     pages.write_index(run, DEFAULTS)
+    state = "failed" if status == "failed" else "unfinished"
+    assert f"<title>Run default: {state}</title>" in text_of(run.folder / "index.html")
     for path in (run.folder / "index.html", run.folder.parent / "index.html"):
         text = text_of(path).partition("<h2>")[0]
-        assert ("failed" if status == "failed" else "unfinished") in text
+        assert f">{state}<" in text
         assert ">finished<" not in text
         assert "0.80" not in text
         assert "252" not in text
