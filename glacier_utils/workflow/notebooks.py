@@ -209,6 +209,7 @@ def _execute_steps(
     """Execute the steps that are not done, and note in ``run.json`` which are."""
     before = {} if fresh else run.read_record().get("steps") or {}
     steps: dict[str, Any] = {}
+    about = runs.provenance()
     for step in _steps(parameters, run, root):
         name = step.notebook.stem
         if _is_done(step, before.get(name, {})):
@@ -217,7 +218,7 @@ def _execute_steps(
             continue
         # From here on the later notebooks' results follow from something that is no more, even
         # where this run stops and an earlier one's parameters come back.
-        run.record(steps=steps, provenance=runs.provenance())
+        run.record(steps=steps, provenance=about)
         pages.write_index(run, all_parameters(root))
         seconds = _execute_one(step.notebook, step.target, step.values, root, held)
         pages.export_html(step.target)

@@ -189,6 +189,17 @@ def test_the_page_of_all_runs_has_a_row_for_each_whatever_its_state(run, project
     assert ">finished<" in states["second"]
 
 
+def test_the_page_of_all_runs_has_no_column_for_a_truth_that_none_knows(run, project):
+    assert "IoU, truth" in text_of(pages.write_overview(project / "reports"))
+    scores = run.read_table("spatial")
+    run.save_table(scores[scores["reference"] == "labels"], "spatial")
+    text = text_of(pages.write_overview(project / "reports"))
+    assert "IoU, labels" in text
+    assert "truth" not in text.partition("<table")[2]
+    head, body = text.partition("<thead>")[2].split("<tbody>")
+    assert head.count("<th") == body.count("<td")
+
+
 # What they escape
 
 
