@@ -51,16 +51,22 @@ def start(*arguments: object) -> subprocess.Popen:
                             stderr=subprocess.DEVNULL)  # fmt: skip
 
 
-def kills(work: Callable[[], subprocess.Popen], longest_s: float, seed: int) -> Iterator[str]:
+def kills(
+    work: Callable[[], subprocess.Popen], folder: Path, longest_s: float, seed: int
+) -> Iterator[str]:
     """Start work again and again, kill it at random moments; yield what was killed each time.
 
-    After ``KILLS`` of them it is left alone.
+    Every other time, by chance, the clock starts when something is written to the folder: on a busy
+    machine most moments would else fall into the start. After ``KILLS`` it is left alone.
     """
     moments, count = random.Random(seed), 0
     while True:
-        process = work()
+        before, process = written(folder), work()
+        if count < KILLS and moments.random() < 0.5:
+            while process.poll() is None and written(folder) == before:
+                time.sleep(0.1)
         try:
-            process.wait(moments.uniform(1, longest_s) if count < KILLS else None)
+            process.wait(moments.uniform(0, longest_s) if count < KILLS else None)
             yield ""
             continue
         except subprocess.TimeoutExpired:
@@ -75,6 +81,11 @@ def kills(work: Callable[[], subprocess.Popen], longest_s: float, seed: int) -> 
         process.wait()
         count += 1
         yield what
+
+
+def written(folder: Path) -> set[str]:
+    """Return the names of all that lies in a folder; as set, for files come and go meanwhile."""
+    return {name for found in os.walk(folder) for part in found[1:] for name in part}
 
 
 def results(folder: Path) -> dict[str, object]:
@@ -126,7 +137,7 @@ def kill_runs(root: Path, **values: object) -> None:
     path, folder = write_set(root, "killed", **values), root / "reports" / "killed"
     where: Counter = Counter()
     finished = 0
-    for what in kills(lambda: start("run", path), 2 * max(seconds.values()), seed=18):
+    for what in kills(lambda: start("run", path), folder, 2 * max(seconds.values()), seed=18):
         status = runs.Run(folder).read_record().get("status")
         if what:
             (running,) = [*folder.glob("*.running.ipynb"), None][:1]
@@ -209,7 +220,8 @@ def test_predictions_of_many_scenes_killed_at_random_moments_end_with_the_same_m
     whole, out = results(tmp_path / "whole"), tmp_path / "out"
     assert len(pd.read_csv(tmp_path / "whole" / "scenes.csv")) == len(paths)
     where, finished = Counter(), 0
-    for what in kills(lambda: start(*arguments, out, "--workers", 2), longest_s, seed=19):
+    work = lambda: start(*arguments, out, "--workers", 2)  # noqa: E731
+    for what in kills(work, out, longest_s, seed=19):
         if what:
             where[what, f"{len([*out.rglob('[!.]*_class.tif')])} maps"] += 1
             print(f"{sum(where.values())}: {what}: {dict(where)}", flush=True)
