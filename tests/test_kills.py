@@ -53,8 +53,8 @@ def start(*arguments: object) -> subprocess.Popen:
 
 def kills(
     work: Callable[[], subprocess.Popen], folder: Path, longest_s: float, seed: int
-) -> Iterator[str]:
-    """Start work again and again, kill it at random moments; yield what was killed each time.
+) -> Iterator[tuple[str, set[str]]]:
+    """Start work again and again, kill it at random moments; yield what, and what was written.
 
     Every other time, by chance, the clock starts when something is written to the folder: on a busy
     machine most moments would else fall into the start. After ``KILLS`` it is left alone.
@@ -67,11 +67,11 @@ def kills(
                 time.sleep(0.1)
         try:
             process.wait(moments.uniform(0, longest_s) if count < KILLS else None)
-            yield ""
+            yield "", set()
             continue
         except subprocess.TimeoutExpired:
             pass
-        whole = psutil.Process(process.pid)
+        there, whole = written(folder), psutil.Process(process.pid)
         children = whole.children(recursive=True)
         what = moments.choice(["the program", "a child", "both"] if children else ["the program"])
         chosen = {"the program": [whole], "both": [whole, *children]}
@@ -80,7 +80,7 @@ def kills(
                 one.send_signal(signal.SIGKILL)
         process.wait()
         count += 1
-        yield what
+        yield what, there
 
 
 def written(folder: Path) -> set[str]:
@@ -137,11 +137,13 @@ def kill_runs(root: Path, **values: object) -> None:
     path, folder = write_set(root, "killed", **values), root / "reports" / "killed"
     where: Counter = Counter()
     finished = 0
-    for what in kills(lambda: start("run", path), folder, 2 * max(seconds.values()), seed=18):
+    for what, there in kills(
+        lambda: start("run", path), folder, 2 * max(seconds.values()), seed=18
+    ):
         status = runs.Run(folder).read_record().get("status")
         if what:
+            (step,) = [name[:2] for name in there if name.endswith(".running.ipynb")] or ["between"]
             (running,) = [*folder.glob("*.running.ipynb"), None][:1]
-            step = running.name[:2] if running else "between"
             cell = f" cell {notebooks._stopped_at(running)}" if running else ""
             where[what, step] += 1
             print(f"{sum(where.values())}: {what} in {step}{cell}: {status}", flush=True)
@@ -221,9 +223,10 @@ def test_predictions_of_many_scenes_killed_at_random_moments_end_with_the_same_m
     assert len(pd.read_csv(tmp_path / "whole" / "scenes.csv")) == len(paths)
     where, finished = Counter(), 0
     work = lambda: start(*arguments, out, "--workers", 2)  # noqa: E731
-    for what in kills(work, out, longest_s, seed=19):
+    for what, there in kills(work, out, longest_s, seed=19):
         if what:
-            where[what, f"{len([*out.rglob('[!.]*_class.tif')])} maps"] += 1
+            maps = [name for name in there if name.endswith("_class.tif") and name[0] != "."]
+            where[what, f"{len(maps)} maps"] += 1
             print(f"{sum(where.values())}: {what}: {dict(where)}", flush=True)
         table = out / "scenes.csv"
         if what in ("", "a child") and table.exists():
