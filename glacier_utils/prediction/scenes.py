@@ -144,8 +144,9 @@ def map_scene(
         tags = {key.upper(): _text(value) for key, value in about.items()} | {_INPUTS: for_rasters}
         with Unfinished(files, for_rasters, source.grid.shape) as work:
             work.fill(plan, progress)
+            # Before the rasters, which tell the next start that nothing of them is to do.
+            write_probability_style(files["probability"])
             work.finish(files, source.grid, tags)
-    write_probability_style(files["probability"])
     if "outlines" in files:
         write_glims(
             polygonize_file(files["class"], min_area_km2=min_area_km2, progress=progress),
