@@ -12,6 +12,7 @@ import nbformat
 import numpy as np
 import pytest
 import rasterio
+import yaml
 
 from glacier_utils import cli
 from glacier_utils.datasets.dataset import open_dataset
@@ -25,14 +26,21 @@ SCORES = ["iou", "f1", "precision", "recall"]
 pytestmark = pytest.mark.timeout(3600)
 
 
+# The frame of Athabasca is too small for scores that mean something: few steps show as much.
+CHANGES = {"everest": {}, "athabasca": {"run": "athabasca_short", "steps": 200}}
+
+
 @pytest.fixture(scope="module")
-def finished():
+def finished(tmp_path_factory):
     """Run a parameter set, once; give its run."""
     done: dict[str, runs.Run] = {}
 
     def run(name: str) -> runs.Run:
         if name not in done:
-            (outcome,) = batch.run_all([PARAMETERS / f"{name}.yaml"], root=ROOT)
+            values = yaml.safe_load((PARAMETERS / f"{name}.yaml").read_text("utf-8"))
+            own = tmp_path_factory.mktemp(name) / "parameters.yaml"
+            own.write_text(yaml.safe_dump(values | CHANGES[name]), "utf-8")
+            (outcome,) = batch.run_all([own], root=ROOT)
             assert outcome.status == "finished", outcome.error
             done[name] = outcome.run
         return done[name]

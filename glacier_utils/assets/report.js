@@ -29,3 +29,24 @@ code?.addEventListener("click", () => {
   code.textContent = open ? "Hide all code" : "Show all code";
   for (const cell of document.querySelectorAll("details.code")) cell.open = open;
 });
+// The appendix opens for who follows a link into it, and on paper.
+const appendix = document.querySelector("details.appendix");
+if (appendix) {
+  const follow = () => {
+    const place = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    if (!place || !appendix.contains(place)) return;
+    appendix.open = true;
+    place.scrollIntoView();
+  };
+  addEventListener("hashchange", follow);
+  follow();
+  // A second click on the link changes no hash.
+  document.getElementById("contents").addEventListener("click", (event) => {
+    if (event.target.hash === location.hash) follow();
+  });
+  addEventListener("beforeprint", () => {
+    if (appendix.open) return;
+    appendix.open = true;
+    addEventListener("afterprint", () => { appendix.open = false; }, { once: true });
+  });
+}

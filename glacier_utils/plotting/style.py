@@ -59,7 +59,7 @@ CLOUD_COLOURS = {
     "clear": "#efece4",
     "cloud": "#0072b2",
     "cloud shadow": "#e69f00",
-    "not assessed": "#7f7f7f",
+    "unknown": "#7f7f7f",
 }
 """Colours of the codes 0, 1, 2, 255 of a cloud mask."""
 OUTLINE_COLOUR = "#f0e442"

@@ -33,7 +33,7 @@ from glacier_utils.errors import GlacierError, did_you_mean, plain
 from glacier_utils.files import fingerprint, remove_unfinished
 from glacier_utils.workflow import pages, runs
 
-_ROOM = 2**19
+_RESERVE = 2**19
 """Bytes kept free for the record and the pages of a run that fails because the disk is full."""
 # The kernel of this very environment, even where the user has others of the same name.
 os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
@@ -186,20 +186,20 @@ def execute(parameters: dict[str, Any], *, root: Path, fresh: bool = False) -> r
     with run.locked() as held:
         remove_unfinished(run.folder)
         defaults = all_parameters(root)
-        room = run.folder / ".room"
+        reserve = run.folder / ".reserve"
         try:
-            room.write_bytes(os.urandom(_ROOM))
+            reserve.write_bytes(os.urandom(_RESERVE))
             run.record(parameters=defaults | parameters, status="running", failure="")
             _execute_steps(parameters, run, root, fresh, held)
             run.record(status="finished")
             pages.write_index(run, defaults)
         except BaseException as error:
-            room.unlink(missing_ok=True)
+            reserve.unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # of a read-only disk, which is the error then
                 run.record(status="failed", failure=plain(error) or type(error).__name__)
                 pages.write_index(run, defaults)
             raise
-        room.unlink()
+        reserve.unlink()
     return run
 
 

@@ -24,14 +24,15 @@ from glacier_utils.workflow import runs, summaries
 from glacier_utils.workflow.comparison import HEADINGS, Comparison
 
 _KINDS = ("figures", "metrics")
-_HEADING = re.compile(r'<h2 id="([^"]+)">(.*?)<a class="anchor-link"', re.DOTALL)
+_HEADING = re.compile(r'<h2 id="([^"]+)">(.*?)(?:<a class="anchor-link"|</h2>)', re.DOTALL)
 _SAVED = re.compile(r'save_figure\(.*?,\s+f?"([^"]+)"\s*[,)]', re.DOTALL)
 
 
 def export_html(notebook: Path) -> Path:
     """Write a notebook as one HTML file beside it, figures embedded, nothing loaded from afar.
 
-    It has a table of contents; the code is folded behind a switch.
+    It has a table of contents; the code is folded behind a switch, and so is the appendix: what
+    stands from a cell that begins with ``## Appendix`` to the next heading of that level.
 
     Args:
         notebook: an ``.ipynb`` file, executed, in the folder of its run.
@@ -62,11 +63,15 @@ def export_html(notebook: Path) -> Path:
 
 def _prepare(notebook: nbformat.NotebookNode, phrases: dict[str, str]) -> None:
     """Say what each figure shows, for who cannot see it; make links hold in the run's folder."""
-    heading = ""
+    heading = section = ""
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
+            section = [section, *re.findall(r"^## (.*)", cell.source, re.MULTILINE)][-1]
             heading = [heading, *re.findall(r"^#+ (.*)", cell.source, re.MULTILINE)][-1]
             cell.source = cell.source.replace("](../", "](../../")
+        cell.metadata.appendix = section == "Appendix"
+        if cell.cell_type == "markdown":
+            cell.source = cell.source.removeprefix("## Appendix")
             continue
         names = [re.sub(r"{.*?}", "*", name) for name in _SAVED.findall(cell.source)]
         for output in cell.get("outputs", []):

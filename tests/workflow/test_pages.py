@@ -243,6 +243,9 @@ def notebook_page(tmp_path_factory) -> Path:
         new.new_markdown_cell("## One & two\n\n[docs](../docs/x.md), [map](maps/a.html)"),
         new.new_code_cell(source, outputs=outputs),
         new.new_markdown_cell("## Three"),
+        new.new_markdown_cell("## Appendix\n\n### More\n\nOf little weight."),
+        new.new_code_cell("1", outputs=[new.new_output("stream", text="one more figure\n")]),
+        new.new_markdown_cell("## Four\n\nBehind the appendix."),
     ]
     notebook = new.new_notebook(cells=cells)
     notebook.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": {"state": {}}}
@@ -271,7 +274,7 @@ def test_a_notebook_loads_nothing(notebook_page):
 def test_a_notebook_has_contents_and_says_what_its_figures_show(notebook_page):
     page = Page(notebook_page)
     contents = text_of(notebook_page).partition('id="contents"')[2].partition("</ol>")[0]
-    assert re.findall(r">([^<]+)</a>", contents) == ["One &amp; two", "Three"]
+    assert re.findall(r">([^<]+)</a>", contents) == ["One &amp; two", "Three", "Appendix", "Four"]
     for link in re.findall(r'href="#([^"]+)"', contents):
         assert html.unescape(link) in page.ids
     figure = next(one for one in page.pictures if one["src"].startswith("data:"))
@@ -412,6 +415,24 @@ def test_code_is_folded_behind_a_switch_and_outputs_are_not(chromium, run):
         assert page.locator("details.code > summary:visible").count() == 0
         assert page.get_by_role("img").first.is_visible()
         assert page.get_by_role("link", name="The scores").is_visible()
+
+
+def test_the_appendix_is_folded_until_somebody_goes_there_or_prints(chromium, notebook_page):
+    with screenshots.open_page(notebook_page) as page:
+        more = page.get_by_text(re.compile("Of little weight|one more figure"))
+        assert [one.is_visible() for one in more.all()] == [False, False]
+        assert page.get_by_text("Behind the appendix").is_visible()
+        assert page.get_by_role("heading", name="Appendix").is_visible()
+        for link in ("Four", "Appendix", "Appendix"):
+            page.get_by_role("link", name=link, exact=True).click()
+            page.wait_for_timeout(50)
+            assert [one.is_visible() for one in more.all()] == 2 * [link == "Appendix"]
+            page.evaluate("document.querySelector('.appendix').open = false")
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert [one.is_visible() for one in more.all()] == [True, True]
+        page.evaluate("dispatchEvent(new Event('afterprint'))")
+        assert [one.is_visible() for one in more.all()] == [False, False]
+        assert page.problems == []
 
 
 def test_all_runs_sort_by_each_column_with_what_is_not_known_last(chromium, run, project):
