@@ -92,14 +92,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def remove_unfinished(folder: Path, pattern: str = ".*") -> None:
+def remove_unfinished(folder: Path, pattern: str = "**/.*") -> None:
     """Remove what killed processes left of files and folders that they had not finished.
 
     Args:
-        folder: searched with all that lies in it; nobody may be writing there, see `locked`.
-        pattern: of the names.
+        folder: nobody may be writing there what the pattern matches, see `locked`.
+        pattern: as of ``Path.glob``; without one, all that lies in the folder.
     """
-    for left in [path for path in folder.rglob(pattern) if _TEMPORARY.fullmatch(path.name)]:
+    for left in [path for path in folder.glob(pattern) if _TEMPORARY.fullmatch(path.name)]:
         if left.is_dir():
             shutil.rmtree(left, ignore_errors=True)
         else:

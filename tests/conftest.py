@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import rasterio
+import rasterio.features
 import shapely
 import yaml
 from affine import Affine
@@ -185,13 +186,10 @@ def make_dataset(tmp_path: Path, drawn_datasets: Callable[..., Path]) -> Callabl
 
 @pytest.fixture
 def six(tmp_path, make_dataset, monkeypatch) -> Path:
-    """The project's own notebooks and a tiny dataset."""
-    root = tmp_path / "project"
-    shutil.copytree(
-        Path(__file__).resolve().parents[1] / "notebooks",
-        root / "notebooks",
-        ignore=lambda *_: ["parameters"],
-    )
+    """The project's own notebooks, the tables that they show, and a tiny dataset."""
+    root, clone = tmp_path / "project", Path(__file__).resolve().parents[1]
+    for folder in ("notebooks", "studies/tables"):
+        shutil.copytree(clone / folder, root / folder, ignore=lambda *_: ["parameters"])
     (root / "notebooks" / "parameters").mkdir()
     (root / "data").mkdir()
     make_dataset(patches=(4, 6)).rename(root / "data" / "tiny")

@@ -246,3 +246,13 @@ def test_a_raster_with_any_bytes_changed_is_read_or_refused(dataset, data):
     changed.write_bytes(content[: data.draw(st.just(len(content)) | st.integers(0, len(content)))])
     with refused_at_most():
         open_source(changed, bands=["red", "green", "blue", "nir"]).read()
+
+
+def test_a_raster_whose_second_directory_is_none_is_refused(dataset):
+    """GDAL notices it when the colours of the bands are asked for, after the file was opened."""
+    path = next((dataset / "images" / "train" / "2023-08").glob("*.tif"))
+    content = bytearray(path.read_bytes())
+    content[202] = 1
+    path.write_bytes(content)
+    with pytest.raises(GlacierError, match="cannot be read as a raster"):
+        open_source(path, bands=["red", "green", "blue", "nir"])

@@ -16,9 +16,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "nothing_lost.md"
 HEADING = "## Tried in every test run\n"
 
-KILLED, DISK, BROKEN, CHANGED, CODE, FUZZ = (
+KILLED, DISK, BROKEN, CHANGED, CODE, FUZZ, ORDER = (
     "killed", "disk and permission", "broken files", "changed meanwhile", "hostile input",
-    "random input",
+    "random input", "threads and order",
 )  # fmt: skip
 # Kind, what happens, what becomes of it, the test below tests/.
 ROWS = [
@@ -148,6 +148,19 @@ ROWS = [
      "test_fuzz.py::test_a_raster_with_any_header_is_read_or_refused"),
     (FUZZ, "rasters with changed bytes", "read or refused",
      "test_fuzz.py::test_a_raster_with_any_bytes_changed_is_read_or_refused"),
+    (ORDER, "a map, with one thread and two, twice, from another folder", "the same map",
+     "prediction/test_same_numbers.py"
+     "::test_maps_do_not_depend_on_threads_the_working_directory_or_the_time"),
+    (ORDER, "many scenes on one process and on several", "the same maps",
+     "prediction/test_many_scenes.py"
+     "::test_results_do_not_depend_on_workers_even_if_one_is_killed"),
+    (ORDER, "a training, twice with one seed", "the same weights",
+     "training/test_fitting.py"
+     "::test_the_same_seed_gives_the_same_weights_and_another_seed_others"),
+    (ORDER, "decisions on patches, with an index in another order", "the same patches",
+     "datasets/test_splitting.py::test_positions_do_not_depend_on_the_order_of_the_index"),
+    (ORDER, "a run, with `glacier reproduce`", "says what differs",
+     "workflow/test_batch.py::test_a_run_is_reproduced_beside_itself_and_what_differs_is_said"),
 ]  # fmt: skip
 
 

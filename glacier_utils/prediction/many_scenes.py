@@ -21,7 +21,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from glacier_utils.errors import GlacierError, plain
-from glacier_utils.files import fingerprint, write_csv, write_json
+from glacier_utils.files import fingerprint, remove_unfinished, write_csv, write_json
 from glacier_utils.models.checkpoint import load_checkpoint
 from glacier_utils.outlines.glims import write_glims
 from glacier_utils.prediction.cluster import Lost, compute, connect
@@ -164,6 +164,8 @@ def map_scenes(
         named = scene.settings | settings | {"name": scene.name}
         jobs.append(_Job(_absolute(scene), paths, out, named, map_one))
     out.mkdir(parents=True, exist_ok=True)
+    for pattern in (".scenes.*", ".mosaic*"):
+        remove_unfinished(out, pattern)
     outcomes: dict[str, Outcome] = {}
     for job in jobs:
         if (outcome := _earlier(job, record)) is not None:

@@ -10,6 +10,7 @@ The second half reads such files back for figures, tables and checks.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import math
 from collections import Counter
@@ -28,7 +29,7 @@ from glacier_utils.conventions import SYNTHETIC, UNKNOWN, date_in_name, image_da
 from glacier_utils.datasets.dataset import open_dataset
 from glacier_utils.datasets.exploration import thumbnail, thumbnail_mask
 from glacier_utils.errors import GlacierError, counted
-from glacier_utils.files import file_fingerprint, fingerprint
+from glacier_utils.files import file_fingerprint, fingerprint, remove_unfinished
 from glacier_utils.imagery.clouds import cloud_mask
 from glacier_utils.imagery.examination import Finding, Trained, examine, heed
 from glacier_utils.imagery.reflectance import Reflectance
@@ -124,6 +125,8 @@ def map_scene(
     files = product_files(out, name or _name(scene))
     if done := _whole(files["item"], for_all):
         return done
+    for path in files.values():
+        remove_unfinished(path.parent, f".{glob.escape(path.stem)}.*")
     models = _models(checkpoint)
     source = _open(scene, models[0][1], settings)
     mapper = Mapper([model for _, model in models], flips=flips)
@@ -141,8 +144,9 @@ def map_scene(
         tags = {key.upper(): _text(value) for key, value in about.items()} | {_INPUTS: for_rasters}
         with Unfinished(files, for_rasters, source.grid.shape) as work:
             work.fill(plan, progress)
+            # Before the rasters, which tell the next start that nothing of them is to do.
+            write_probability_style(files["probability"])
             work.finish(files, source.grid, tags)
-        write_probability_style(files["probability"])
     if "outlines" in files:
         write_glims(
             polygonize_file(files["class"], min_area_km2=min_area_km2, progress=progress),

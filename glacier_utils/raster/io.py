@@ -240,7 +240,7 @@ def _gdal(path: Path, **options: Any) -> Iterator[None]:
     try:
         with rasterio.Env(**(_WEB if web else _LOCAL), **options):
             yield
-    except RasterioError as error:
+    except (RasterioError, CPLE_BaseError) as error:
         reason = plain(error.__cause__ or error)
         if web:
             raise GlacierError(

@@ -33,6 +33,8 @@ from glacier_utils.errors import GlacierError, did_you_mean, plain
 from glacier_utils.files import fingerprint, remove_unfinished
 from glacier_utils.workflow import pages, runs
 
+_RESERVE = 2**19
+"""Bytes kept free for the record and the pages of a run that fails because the disk is full."""
 # The kernel of this very environment, even where the user has others of the same name.
 os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
 
@@ -184,16 +186,20 @@ def execute(parameters: dict[str, Any], *, root: Path, fresh: bool = False) -> r
     with run.locked() as held:
         remove_unfinished(run.folder)
         defaults = all_parameters(root)
-        run.record(parameters=defaults | parameters, status="running", failure="")
+        reserve = run.folder / ".reserve"
         try:
+            reserve.write_bytes(os.urandom(_RESERVE))
+            run.record(parameters=defaults | parameters, status="running", failure="")
             _execute_steps(parameters, run, root, fresh, held)
             run.record(status="finished")
             pages.write_index(run, defaults)
         except BaseException as error:
-            with contextlib.suppress(OSError):  # of a full disk, which is the error then
+            reserve.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # of a read-only disk, which is the error then
                 run.record(status="failed", failure=plain(error) or type(error).__name__)
                 pages.write_index(run, defaults)
             raise
+        reserve.unlink()
     return run
 
 
@@ -203,6 +209,7 @@ def _execute_steps(
     """Execute the steps that are not done, and note in ``run.json`` which are."""
     before = {} if fresh else run.read_record().get("steps") or {}
     steps: dict[str, Any] = {}
+    about = runs.provenance()
     for step in _steps(parameters, run, root):
         name = step.notebook.stem
         if _is_done(step, before.get(name, {})):
@@ -211,7 +218,7 @@ def _execute_steps(
             continue
         # From here on the later notebooks' results follow from something that is no more, even
         # where this run stops and an earlier one's parameters come back.
-        run.record(steps=steps, provenance=runs.provenance())
+        run.record(steps=steps, provenance=about)
         pages.write_index(run, all_parameters(root))
         seconds = _execute_one(step.notebook, step.target, step.values, root, held)
         pages.export_html(step.target)

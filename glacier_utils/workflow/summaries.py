@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -77,10 +79,10 @@ def summarize(run: Run) -> Summary:
         }
         if state == FINISHED:
             known |= _figures(run, record) | _remarks(run)
-        return Summary(run.name, state, reason, **known)
+        return Summary(run.name, state, _from_home(reason, run), **known)
     except (GlacierError, LookupError, TypeError, AttributeError, ValueError) as error:
         said = plain(error) if isinstance(error, GlacierError) else f"cannot be read ({error!r})"
-        return Summary(run.name, FAILED, said)
+        return Summary(run.name, FAILED, _from_home(said, run))
 
 
 def _state(run: Run, record: dict[str, Any]) -> tuple[str, str]:
@@ -145,12 +147,21 @@ def _remarks(run: Run) -> dict[str, Any]:
         name = path.parent.name if path.name == "fit.json" else path.stem
         for text in filter(None, [content.get("warning"), *about.get("glacier:warnings", [])]):
             found.setdefault(text, []).append(name)
-    warnings = [f"{'; '.join(names)}: {text}" for text, names in found.items()]
+    told = [f"{'; '.join(names)}: {text}" for text, names in found.items()]
+    warnings = [_from_home(text, run) for text in told]
     path = run.metrics / "conclusions_spatial.md"
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     lines = text.partition(_MAY_NOT)[2].splitlines()
     limits = [line.removeprefix("- ") for line in lines if line.startswith("- ")]
     return {"warnings": warnings, "limits": limits, "synthetic": synthetic}
+
+
+def _from_home(text: str, run: Run) -> str:
+    """Make paths in a text start at the project's folder or at ``~``: pages are passed on."""
+    for folder, short in ((run.folder.resolve().parent.parent, ""), (Path.home(), "~/")):
+        if folder.name:
+            text = re.sub(rf"(?<![\w.~/-]){re.escape(str(folder))}[/\\]", short, text)
+    return text
 
 
 def _table(run: Run, name: str) -> pd.DataFrame:

@@ -92,6 +92,16 @@ def calls(folder: Path) -> list[str]:
     return path.read_text().split() if path.exists() else []
 
 
+def test_what_a_killed_start_left_is_removed(tmp_path, checkpoint):
+    (tmp_path / "out").mkdir()
+    for left in (".scenes.0123abcd.json", ".mosaic_outlines.0123abcd.gpkg-journal", ".x.0123abcd"):
+        (tmp_path / "out" / left).touch()
+    map_scenes(checkpoint, [write_scene(tmp_path / "a.tif", 0)], tmp_path / "out",
+               map_one=map_stub, progress=False)  # fmt: skip
+    # Another process may be at work on x.
+    assert [path.name for path in (tmp_path / "out").glob(".*")] == [".x.0123abcd"]
+
+
 def test_scenes_become_products_mosaics_and_whole_glaciers(tmp_path, checkpoint):
     scenes = [write_scene(tmp_path / f"{name}.tif", col) for name, col in (("w", 0), ("e", 140))]
     done = map_scenes(checkpoint, scenes, tmp_path / "out", map_one=map_stub, progress=False)

@@ -329,6 +329,8 @@ def test_a_killed_process_goes_on_to_the_same_result(tmp_path, checkpoint):
     assert process.wait() == -signal.SIGKILL, "it was finished before it could be killed"
     assert not list((tmp_path / "out").glob("*.tif"))
     assert json.loads(state.read_text())["blocks"] >= 1
+    for left in ("_outlines.0123abcd.gpkg", "_outlines.0123abcd.gpkg-journal", ".0123abcd.json"):
+        (tmp_path / "out" / f".{scene.stem}{left}").touch()
     files = map_scene(checkpoint, scene, tmp_path / "out", **WINDOWS)
     assert contents(files) == contents(whole)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {

@@ -205,6 +205,8 @@ def test_a_run_leaves_notebooks_pages_and_a_record(executed):
     assert all(step["seconds"] > 0 for step in record["steps"].values())
     assert record["parameters"] == {"run": "default", "word": "ice", "number": 1}
     assert record["provenance"]["packages"]["numpy"]
+    first = nbformat.read(folder / "01_first.ipynb", as_version=4).metadata.papermill
+    assert record["provenance"]["started"][:19] <= first["start_time"][:19]
     assert record["status"] == "finished"
     assert ">finished<" in (folder.parent / "index.html").read_text()
 

@@ -149,9 +149,11 @@ def test_each_figure_and_table_of_the_notebooks_is_described():
 def test_a_run_that_is_not_finished_never_passes_for_one(run, status):
     run.record(status=status, failure="cell [4] failed")
     pages.write_index(run, DEFAULTS)
+    state = "failed" if status == "failed" else "unfinished"
+    assert f"<title>Run default: {state}</title>" in text_of(run.folder / "index.html")
     for path in (run.folder / "index.html", run.folder.parent / "index.html"):
         text = text_of(path).partition("<h2>")[0]
-        assert ("failed" if status == "failed" else "unfinished") in text
+        assert f">{state}<" in text
         assert ">finished<" not in text
         assert "0.80" not in text
         assert "252" not in text
@@ -185,6 +187,17 @@ def test_the_page_of_all_runs_has_a_row_for_each_whatever_its_state(run, project
     assert "not valid JSON" in states["broken"]
     assert ">failed<" in states["broken"]
     assert ">finished<" in states["second"]
+
+
+def test_the_page_of_all_runs_has_no_column_for_a_truth_that_none_knows(run, project):
+    assert "IoU, truth" in text_of(pages.write_overview(project / "reports"))
+    scores = run.read_table("spatial")
+    run.save_table(scores[scores["reference"] == "labels"], "spatial")
+    text = text_of(pages.write_overview(project / "reports"))
+    assert "IoU, labels" in text
+    assert "truth" not in text.partition("<table")[2]
+    head, body = text.partition("<thead>")[2].split("<tbody>")
+    assert head.count("<th") == body.count("<td")
 
 
 # What they escape

@@ -55,6 +55,19 @@ def test_warnings_of_dataset_training_and_maps_are_told_once(run):
     assert one.limits == ["That a single area is right."]
 
 
+def test_paths_on_pages_start_at_the_project_or_at_home(run, monkeypatch, tmp_path_factory):
+    home, root = tmp_path_factory.mktemp("home"), run.folder.parent.parent
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("USERPROFILE", str(home))
+    text = f"{root}/data/a.tif: odd; '{home}/b.tif', /else{home}/c and {home}s/d: others"
+    (run.models / "unet").mkdir(parents=True)
+    (run.models / "unet" / "fit.json").write_text(json.dumps({"warning": text}))
+    told = f"data/a.tif: odd; '~/b.tif', /else{home}/c and {home}s/d: others"
+    assert f"unet: {told}" in summaries.summarize(run).warnings
+    run.record(status="failed", failure=text)
+    assert summaries.summarize(run).reason == told
+
+
 def test_areas_that_look_like_numbers_keep_their_names(tmp_path):
     one = summaries.summarize(write_run(write_project(tmp_path), area="007"))
     assert [row["area"] for row in one.mapped] == ["007", "007"]

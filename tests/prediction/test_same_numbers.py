@@ -1,0 +1,55 @@
+"""The same map from the same input: with one thread and two, again, from another folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+import torch
+
+from glacier_utils.models.checkpoint import Segmenter, save_checkpoint
+from glacier_utils.prediction.scenes import map_scene
+
+
+@pytest.fixture
+def threads():
+    """Give torch's own setting back."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_maps_do_not_depend_on_threads_the_working_directory_or_the_time(
+    tmp_path, write_tif, threads, monkeypatch
+):
+    torch.manual_seed(0)
+    bands = ("red", "green", "blue", "nir")
+    segmenter = Segmenter("unet-resnet18", bands, [0.2] * 4, [0.1] * 4)
+    save_checkpoint(tmp_path / "unet.pt", segmenter)
+    noise = np.random.default_rng(0).integers(1000, 6000, (4, 200, 260), dtype=np.uint16)
+    write_tif(tmp_path / "scene_2023-08-24.tif", noise, nodata=0)
+
+    def mapped(out: str, number: int, start: Path) -> tuple[np.ndarray, np.ndarray, list[bytes]]:
+        threads(number)
+        monkeypatch.chdir(start)
+        folder = Path() if start == tmp_path else tmp_path
+        files = map_scene(folder / "unet.pt", folder / "scene_2023-08-24.tif", folder / out,
+                          window=128, overlap=32)  # fmt: skip
+        rasters = []
+        for kind in ("probability", "class"):
+            with rasterio.open(files[kind]) as file:
+                rasters.append(file.read(1))
+        outlines = gpd.read_file(files["outlines"], layer="glims_polygons")
+        return *rasters, outlines.geometry.to_wkb().to_list()
+
+    first = mapped("first", 1, tmp_path)
+    assert 0 < (first[1] == 1).mean() < 1, "a map that tells nothing"
+    (tmp_path / "elsewhere").mkdir()
+    for out, number, start in (("again", 1, tmp_path / "elsewhere"), ("two", 2, tmp_path)):
+        other = mapped(out, number, start)
+        np.testing.assert_array_equal(other[0], first[0])
+        np.testing.assert_array_equal(other[1], first[1])
+        assert other[2] == first[2]
