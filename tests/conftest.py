@@ -57,7 +57,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.cell.source = item.cell.source.replace('run = "default"', 'run = "tested"')
             item.cell.source = re.sub(r"^steps = \d+", "steps = 200", item.cell.source, flags=re.M)
     if WORKERS:
-        items.sort(key=lambda item: (item.path.suffix != ".ipynb", "zz" not in item.path.name))
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(
+            key=lambda item: (
+                item.path.suffix != ".ipynb", "zz" not in item.path.name, item.path not in slow,
+            )
+        )  # fmt: skip
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
