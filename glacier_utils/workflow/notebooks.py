@@ -194,8 +194,8 @@ def execute(parameters: dict[str, Any], *, root: Path, fresh: bool = False) -> r
             run.record(status="finished")
             pages.write_index(run, defaults)
         except BaseException as error:
-            reserve.unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # of a read-only disk, which is the error then
+                reserve.unlink(missing_ok=True)
                 run.record(status="failed", failure=plain(error) or type(error).__name__)
                 pages.write_index(run, defaults)
             raise
