@@ -263,7 +263,7 @@ class Dataset:
             if own.grid is source.grid and own.tiles and own.loose():
                 masks = {tile.path: [mask.on(tile.grid)] for tile in own.placed}
                 mask = PiecewiseMask(own, masks)
-        outside = _union(self.settings(area).ice_outside, source.grid)
+        outside = self.ice_outside(area, date)
         if outside is not None:
             mask = IceOutsideMask(mask, outside)
             if not outside.intersects(source.grid.box):
@@ -271,6 +271,10 @@ class Dataset:
                 self._warn(area, date, [text])
         coverage = _union(self.settings(area).coverage, source.grid)
         return mask if coverage is None else CoveredMask(mask, coverage)
+
+    def ice_outside(self, area: str, date: str) -> shapely.Geometry | None:
+        """Return where ice lies that the inventory leaves out, in the CRS of the image."""
+        return _union(self.settings(area).ice_outside, self.source(area, date).grid)
 
     def one_class(self, area: str, date: str, ice: bool) -> str:
         """Say why labels may all be glacier (``ice``), or none of them, and what to do.

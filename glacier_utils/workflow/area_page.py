@@ -9,6 +9,7 @@ from pathlib import Path
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import shapely
 
 from glacier_utils.change.transition import transition
 from glacier_utils.conventions import SYNTHETIC
@@ -67,6 +68,7 @@ def write_swipe_map(
     title: str,
     label: np.ndarray | None = None,
     inventory: gpd.GeoDataFrame | None = None,
+    ice_outside: shapely.Geometry | None = None,
 ) -> Path:
     """Write the interactive map of an area as one HTML file.
 
@@ -77,6 +79,7 @@ def write_swipe_map(
         label: uint8 [row, col]: 0, 1, 255, what the predictions are compared with.
         inventory: outlines of `Dataset.outlines`, one analysis per glacier: predicted ice is cut
             along their divides, and each part says which glacier it is.
+        ice_outside: of `Dataset.ice_outside`: ice there that lies in no outline is no glacier's.
 
     Returns:
         The path.
@@ -113,7 +116,7 @@ def write_swipe_map(
         layers.append(Layer("Inventory outlines", content, shown=True))
     outlines = [
         Outlines(
-            named_outlines(one.product.outlines, inventory, grid, one.date),
+            named_outlines(one.product.outlines, inventory, grid, one.date, ice_outside),
             PREDICTED_FIELDS,
             title="name",
             plus_minus={"area_km2": "uncertainty_km2"},
@@ -130,7 +133,11 @@ def write_swipe_map(
 
 
 def named_outlines(
-    outlines: gpd.GeoDataFrame, inventory: gpd.GeoDataFrame | None, grid: Grid, date: str = ""
+    outlines: gpd.GeoDataFrame,
+    inventory: gpd.GeoDataFrame | None,
+    grid: Grid,
+    date: str = "",
+    ice_outside: shapely.Geometry | None = None,
 ) -> gpd.GeoDataFrame:
     """Give predicted ice the names of the inventory's glaciers, and areas with their uncertainty.
 
@@ -140,14 +147,27 @@ def named_outlines(
         grid: of the map; the uncertainty is the perimeter times one of its pixels, by which the
             outline may be off (the buffer method, Granshaw & Fountain 2006).
         date: of the image, kept in ``image_date``.
+        ice_outside: where ice lies that the inventory leaves out. What is mapped there and lies in
+            no outline is one row, ``outside``: it would else make its neighbours larger.
 
     Returns:
-        A row per glacier, the largest first: glacier_id, name, area_km2, uncertainty_km2,
-        inventory_km2, inventory_date ("" unknown), image_date, listed, geometry.
+        A row per glacier, the largest first, ``outside`` at the end: glacier_id, name, area_km2,
+        uncertainty_km2, inventory_km2, inventory_date ("" unknown), image_date, listed, geometry.
     """
     if inventory is not None and len(inventory):
-        named = assign_ids(outlines, inventory, step_m=grid.resolution)
         ice = inventory[inventory["kind"] == "glacier"]
+        beyond = shapely.Polygon()
+        if ice_outside is not None:
+            beyond = ice_outside.difference(ice.to_crs(outlines.crs).union_all())
+        inside, rest = outlines.difference(beyond), outlines.intersection(beyond).union_all()
+        named = assign_ids(
+            outlines.set_geometry(inside)[~inside.is_empty], inventory, step_m=grid.resolution
+        )
+        if rest.area:
+            km2 = rest.area * grid.metres_per_unit**2 / 1e6
+            row = {"glacier_id": "outside", "name": "ice outside the inventory", "listed": False}
+            more = gpd.GeoDataFrame([row | {"area_km2": km2, "geometry": rest}], crs=outlines.crs)
+            named = pd.concat([named, more], ignore_index=True)
         known = ice.drop_duplicates("glacier_id").set_index("glacier_id")
         areas = ice.groupby("glacier_id")["area_km2"].sum()
         named["inventory_km2"] = named["glacier_id"].map(areas)

@@ -113,6 +113,29 @@ def test_predicted_ice_is_cut_along_the_divide_and_named():
     assert named["inventory_date"].tolist() == ["", "2001-08-15"]
 
 
+def test_ice_outside_the_inventory_is_no_glaciers():
+    source = scene(43)
+    outlines = polygonize((source.pixels[0] > 0).astype(np.uint8), source.grid)
+    west, south, east, north = source.grid.bounds
+    # An ice sheet right of the 30th column; what the inventory draws there stays a glacier's.
+    sheet = shapely.box(west + 300, south, east, north)
+    whole = area_page.named_outlines(outlines, inventory(), source.grid)
+    named = area_page.named_outlines(outlines, inventory(), source.grid, ice_outside=sheet)
+    assert named["glacier_id"].tolist() == ["G2", "G1", "outside"]
+    listed = inventory().query("kind == 'glacier'").union_all()
+    mapped = outlines.union_all()
+    beyond = mapped.intersection(sheet).difference(listed)
+    assert named["area_km2"].iloc[2] == pytest.approx(beyond.area / 1e6)
+    assert named["area_km2"].sum() == pytest.approx(whole["area_km2"].sum())
+    assert named["listed"].tolist() == [True, True, False]
+    # All of it in the sheet, and nothing mapped.
+    everywhere = area_page.named_outlines(outlines, inventory(), source.grid,
+                                          ice_outside=source.grid.box)  # fmt: skip
+    assert everywhere["area_km2"].sum() == pytest.approx(outlines["area_km2"].sum())
+    nothing = area_page.named_outlines(outlines[:0], inventory(), source.grid, ice_outside=sheet)
+    assert nothing.empty
+
+
 def test_without_an_inventory_each_polygon_is_a_glacier_without_a_name():
     source = scene()
     outlines = polygonize((source.pixels[0] > 0).astype(np.uint8), source.grid)
