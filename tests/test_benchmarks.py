@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_the_speed_of_training_is_held_against_the_bare_step_and_a_plain_loop():
-    found = training.training(patches=32, size=32, steps=40)
+    found = training.training(patches=16, size=32, steps=20)
     for ratio, one, other in (
         ("training_validated_share_of_bare_step", "training_patches_s", "bare_step_patches_s"),
         ("training_over_plain_loop", "training_patches_s", "plain_loop_patches_s"),
@@ -23,7 +23,7 @@ def test_the_speed_of_training_is_held_against_the_bare_step_and_a_plain_loop():
 
 
 def test_the_time_to_quality_is_that_of_the_first_state_near_the_plain_loop():
-    found = quality.quality(steps=8, patches=4, settings=Settings(steps=20))
+    found = quality.quality(steps=4, patches=4, settings=Settings(steps=10))
     assert 0 <= found["plain_validation_iou"] <= 1
     assert 0 <= found["validation_iou"] <= 1
     if found["validation_iou"] >= found["plain_validation_iou"] - quality.NEAR:
