@@ -35,6 +35,7 @@ TABLE = Path(__file__).parent / "tables" / "ground" / "scores.csv"
 NETWORK, BOOSTING = "unet-resnet18", "gradient_boosting"
 FRACTIONS = (1.0, 0.5, 0.25, 0.125)
 RGB = ("red", "green", "blue")
+STEPS = 600  # of notebook 03
 KEYS = ["landscape", "seed", "model", "bands", "fraction"]
 
 
@@ -116,7 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     top.add_argument("--table", type=Path, default=TABLE)
     options = top.parse_args(arguments)
     try:
-        table = run(options.landscapes, options.seeds, options.table)
+        settings = Settings(steps=STEPS)
+        table = run(options.landscapes, options.seeds, options.table, settings)
     except GlacierError as error:
         print(f"ground: {plain(error)}", file=sys.stderr)
         return 2
