@@ -26,8 +26,8 @@ SCORES = ["iou", "f1", "precision", "recall"]
 pytestmark = pytest.mark.timeout(3600)
 
 
-# Few steps show as much of the way: no score is looked at here but whether it is a number.
-CHANGES = {name: {"run": f"{name}_short", "steps": 200} for name in ("everest", "athabasca")}
+# Few steps show as much of the way: of a score is asked here only whether it is a number.
+CHANGES = {name: {"run": f"{name}_short", "steps": 100} for name in ("everest", "athabasca")}
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ from glacier_utils.evaluation import bootstrap, calibration
 from glacier_utils.evaluation.per_glacier import Glaciers, burn_glaciers
 from glacier_utils.imagery.clouds import cloud_mask, unfit
 from glacier_utils.models.checkpoint import load_checkpoint
-from glacier_utils.prediction.mapper import predict_patches
+from glacier_utils.prediction.mapper import predict_scene
 from glacier_utils.raster.grid import Grid, Image
 from glacier_utils.raster.mask import Mask
 
@@ -73,36 +73,50 @@ def references(store: PatchStore, positions: np.ndarray) -> dict[str, np.ndarray
         positions: patches in the store.
 
     Returns:
-        name -> uint8 [n, row, col]: 0, 1, 255.
+        name -> uint8 [n, row, col]: 0, 1, 255. What one of them leaves unknown is unknown in both,
+        or their scores would be of different ground.
 
     Raises:
         GlacierError: there is no patch to judge.
     """
     if not len(positions):
         raise GlacierError(f"{store.folder}: no test patches; name their area in test_areas (02)")
-    found = {"labels": np.asarray(store.labels[positions])}
-    if store.truth is not None:
-        found["truth"] = np.asarray(store.truth[positions])
-    return found
+    labels = np.asarray(store.labels[positions])
+    if store.truth is None:
+        return {"labels": labels}
+    truth = np.asarray(store.truth[positions])
+    known = (labels != UNKNOWN) & (truth != UNKNOWN)
+    return {name: np.where(known, own, np.uint8(UNKNOWN))
+            for name, own in (("labels", labels), ("truth", truth))}  # fmt: skip
 
 
 def predict_models(
-    checkpoints: Mapping[str, Path], store: PatchStore, positions: np.ndarray
+    checkpoints: Mapping[str, Path], data: Dataset, store: PatchStore, positions: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Predict patches with every model.
+    """Map the scenes of patches with every model, as a user would, and cut the patches out.
+
+    In overlapping windows a network sees what lies around a patch; patch by patch it would be
+    judged without.
 
     Args:
         checkpoints: model -> checkpoint.
+        data: what the store was made from.
         store: of patches.
         positions: patches in the store.
 
     Returns:
-        model -> probability float32 [n, row, col].
+        model -> probability float32 [n, row, col], nan where there is no image.
     """
-    return {
-        name: predict_patches(load_checkpoint(path), store.images, positions=positions)
-        for name, path in checkpoints.items()
-    }
+    index = store.index.iloc[positions].reset_index(drop=True)
+    shape = (len(positions), *store.labels.shape[1:])
+    found = {name: np.full(shape, np.nan, np.float32) for name in checkpoints}
+    for (area, date), own in index.groupby(["area", "date"], sort=False):
+        for name, path in checkpoints.items():
+            whole = predict_scene(load_checkpoint(path), data.source(area, date))
+            for number, row, col in zip(own.index, own["row"], own["col"], strict=True):
+                part = whole[row : row + shape[1], col : col + shape[2]]
+                found[name][number, : part.shape[0], : part.shape[1]] = part
+    return found
 
 
 def classify_models(table: pd.DataFrame, probabilities: Masks) -> dict[str, np.ndarray]:

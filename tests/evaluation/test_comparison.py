@@ -23,6 +23,7 @@ from glacier_utils.errors import GlacierError
 from glacier_utils.evaluation import comparison
 from glacier_utils.evaluation.calibration import apply_temperature, fit_temperature, histogram
 from glacier_utils.models.checkpoint import Segmenter, save_checkpoint
+from glacier_utils.prediction.mapper import predict_patches
 
 SIZE, PIXEL = 8, 10.0
 DATE = "2023-08"
@@ -126,20 +127,43 @@ def test_references_are_labels_and_truth_where_known():
     assert list(comparison.references(make_store(truth=False), np.array([0, 3]))) == ["labels"]
 
 
+def test_what_one_reference_does_not_know_counts_in_neither():
+    store = make_store()
+    store.labels[0, :2], store.truth[0, 2:4] = 255, 255
+    found = comparison.references(store, everything(store))
+    for mask in found.values():
+        assert (mask[0, :4] == 255).all()
+        assert (mask[0, 4:] != 255).all()
+    assert (store.truth[0, :2] != 255).all()  # the store itself stays as it was
+
+
 def test_no_patch_to_judge_is_an_error():
     with pytest.raises(GlacierError, match=r"stub: no test patches; name their area in test_areas"):
         comparison.references(make_store(), np.array([], int))
 
 
-def test_models_predict_the_chosen_patches(tmp_path):
+def test_models_map_the_scene_and_the_chosen_patches_are_cut_out(make_dataset, tmp_path):
+    data = open_dataset(make_dataset())
+    # Patches of 40 px stick out of a frame of 128 x 192 px.
+    store = build_patches(data, size=40, block_m=400, max_unknown=0.9)
+    positions = store.select(split="test", date=DATE)[[5, 0, 9]]
     rule = Segmenter("threshold", BANDS, [0] * 4, [1] * 4)
-    rule.network.thresholds[0] = 0.3
-    save_checkpoint(tmp_path / "rule.pt", rule)
-    store, positions = make_store(), np.array([5, 0, 3])
-    checkpoints = {"threshold": tmp_path / "rule.pt"}
-    probabilities = comparison.predict_models(checkpoints, store, positions)
-    masks = comparison.classify_models(models("threshold"), probabilities)
-    np.testing.assert_array_equal(masks["threshold"], store.labels[positions])
+    network = Segmenter("unet-resnet18", BANDS, [0.3] * 4, [0.2] * 4)
+    for model in (rule, network):
+        save_checkpoint(tmp_path / f"{model.name}.pt", model)
+    paths = {name: tmp_path / f"{name}.pt" for name in ("threshold", "unet-resnet18")}
+    found = comparison.predict_models(paths, data, store, positions)
+    valid = store.valid(positions)
+    for probability in found.values():
+        np.testing.assert_array_equal(np.isnan(probability), ~valid)
+    # A rule on single pixels says of a patch what it says of the scene ...
+    alone = predict_patches(rule, store.images, positions=positions)
+    np.testing.assert_allclose(found["threshold"][valid], alone[valid], atol=1e-3)
+    # ... a network says more, since it sees what lies around.
+    alone = predict_patches(network, store.images, positions=positions)
+    assert np.abs(found["unet-resnet18"] - alone)[valid].max() > 1e-3
+    masks = comparison.classify_models(models(*found), found)
+    assert (masks["threshold"][~valid] == 255).all()
 
 
 def test_each_model_has_its_own_threshold():
