@@ -27,7 +27,8 @@ pytestmark = pytest.mark.timeout(3600)
 
 
 # Few steps show as much of the way: of a score is asked here only whether it is a number.
-CHANGES = {name: {"run": f"{name}_short", "steps": 100} for name in ("everest", "athabasca")}
+CHANGES = {name: {"run": f"{name}_short", "steps": 60} for name in ("everest", "athabasca")}
+CHANGES["athabasca"]["models"] = ["threshold", "gradient_boosting", "unet-resnet18"]
 
 
 @pytest.fixture(scope="module")
