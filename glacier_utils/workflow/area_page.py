@@ -14,6 +14,7 @@ import shapely
 from glacier_utils.change.transition import transition
 from glacier_utils.conventions import SYNTHETIC
 from glacier_utils.outlines.matching import assign_ids
+from glacier_utils.outlines.reading import in_crs, polygonal
 from glacier_utils.plotting import style
 from glacier_utils.plotting.webmap import (
     Layer,
@@ -158,8 +159,9 @@ def named_outlines(
         ice = inventory[inventory["kind"] == "glacier"]
         beyond = shapely.Polygon()
         if ice_outside is not None:
-            beyond = ice_outside.difference(ice.to_crs(outlines.crs).union_all())
-        inside, rest = outlines.difference(beyond), outlines.intersection(beyond).union_all()
+            beyond = ice_outside.difference(in_crs(ice, grid.crs).union_all())
+        inside = outlines.difference(beyond)
+        rest = polygonal(outlines.intersection(beyond).union_all())
         named = assign_ids(
             outlines.set_geometry(inside)[~inside.is_empty], inventory, step_m=grid.resolution
         )
