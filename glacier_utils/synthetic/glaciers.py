@@ -26,6 +26,7 @@ from glacier_utils.synthetic.terrain import (
     make_bed,
     power_noise,
     refine,
+    rounded,
     shade,
 )
 
@@ -136,7 +137,8 @@ def _diffusivity(surface: Array, ice: Array, cell_m: float, step: float) -> tupl
         rise = (surface[far] - surface[near]) / cell_m
         slope2 = rise**2 + (0.5 * (across[near] + across[far])) ** 2
         upper = np.where(rise > 0, ice[far], ice[near])
-        flow = np.minimum(FLOW_FACTOR * upper**5 * slope2, MOST_DIFFUSIVITY)
+        fifth = upper * np.square(np.square(upper))
+        flow = np.minimum(FLOW_FACTOR * fifth * slope2, MOST_DIFFUSIVITY)
         # No face passes on more in one step than the upper cell holds.
         faces.append(np.minimum(flow, 0.6 * upper * cell_m / step / (np.abs(rise) + 1e-3)))
     return faces[0], faces[1]
@@ -536,7 +538,7 @@ def _along_flow(
     patchy = power_noise(shape, rng, exponent=2, longest=30)
     # The mean of noise along two kilometres of flow gives bands that follow it.
     noise = power_noise(shape, rng, exponent=0.5, longest=20, shortest=3)
-    sources = np.stack([walls * np.exp(0.9 * patchy), noise])
+    sources = np.stack([walls * rounded(np.exp, 0.9 * patchy), noise])
     origin, (load, streaks) = upstream(top, cover, sources, cell_m)
     jump = np.sqrt(sum(part**2 for field in origin for part in np.gradient(field)))
     suture = np.clip(ndimage.gaussian_filter(jump, 1) / 4 - 0.75, 0, 1) * cover
@@ -549,9 +551,9 @@ def _along_flow(
     lowest = np.full(count, line - 1.0)
     np.minimum.at(lowest, number, top[melting])
     down = (line - top) / (line - lowest)[numbers]
-    score = np.log(load + 0.1) + 5 * np.clip(down, -1, 1)
+    score = rounded(np.log, load + 0.1) + 5 * np.clip(down, -1, 1)
     score += 0.25 * power_noise(shape, rng, exponent=2, longest=25)
-    wanted = np.minimum(debris * np.exp(0.6 * rng.standard_normal(count)), 0.4)
+    wanted = np.minimum(debris * rounded(np.exp, 0.6 * rng.standard_normal(count)), 0.4)
     wanted = np.where(rng.random(count) < 0.06, rng.uniform(0.5, 0.8, count), wanted)
     wanted[0] = 0.01
     # Within each glacier the highest scores are under debris.

@@ -19,6 +19,7 @@ from glacier_utils.synthetic.terrain import (
     gradient,
     power_noise,
     refine,
+    rounded,
     signed_distance,
 )
 
@@ -102,7 +103,7 @@ def moraines(
     slope = np.hypot(*gradient(ndimage.gaussian_filter(height[half], 1.5), cell))
     # Steep walls keep no till, and where ice has hardly moved there is no ridge.
     holds = np.clip((1.1 - slope) / 0.5, 0, 1)
-    ridge = np.clip(20 + 10 * uneven, 0, 40) * np.exp(-np.abs(margin + 4) / 22)
+    ridge = np.clip(20 + 10 * uneven, 0, 40) * rounded(np.exp, -np.abs(margin + 4) / 22)
     ridge *= holds * np.clip((gap - 40) / 60, 0, 1)
     fresh = np.clip(0.5 - margin / 30, 0, 1) * np.clip(0.9 - gap / 4000 + 0.18 * uneven, 0, 1)
     off = ~ice & ~sea
@@ -265,7 +266,8 @@ def turbidity(
     labels, number = ndimage.label(lake | melt_lake)
     rows, cols = np.nonzero(labels)
     ids, flour = labels[rows, cols], np.zeros(number + 1)
-    fed = 0.8 * np.clip(1.1 * part[rows // size, cols // size], 0, 1) ** 0.8
+    iced = np.clip(1.1 * part[rows // size, cols // size], 0, 1)
+    fed = 0.8 * rounded(np.power, iced, 0.8)
     np.maximum.at(flour, ids, np.where(melt_lake[rows, cols], 0.9, fed))
     flour = flour * rng.uniform(0.45, 1.1, number + 1) + rng.uniform(0, 0.1, number + 1)
     result[rows, cols] = flour[ids]
@@ -292,7 +294,7 @@ def _plumes(supply: Array, salt: Array) -> Array:
         amount = amount * salt + np.sqrt(supply)
         amount = 0.96 * ndimage.uniform_filter(amount, 5) / open_water
     strong = np.quantile(amount[salt], 0.97) if salt.any() else 1.0
-    return 1 - np.exp(-1.6 * amount / max(strong, 1e-6))
+    return 1 - rounded(np.exp, -1.6 * amount / max(strong, 1e-6))
 
 
 def melange(sea: Array, sheet: Array, rng: np.random.Generator) -> Array:
@@ -311,14 +313,15 @@ def melange(sea: Array, sheet: Array, rng: np.random.Generator) -> Array:
         away_km = np.maximum(0.04 * ndimage.distance_transform_edt(~calving) - reach_km, 0)
     drift = power_noise(water.shape, rng, exponent=2.6, longest=60)
     closed = 2 * (0.8 + 0.4 * drift - away_km)
-    loose = 0.5 * np.exp(-away_km / 1.2) * np.clip(0.6 + 0.6 * drift, 0, 1)
+    loose = 0.5 * rounded(np.exp, -away_km / 1.2) * np.clip(0.6 + 0.6 * drift, 0, 1)
     floating = np.clip(refine(np.maximum(closed, loose), 4, order=1), 0, 1)
 
-    density = (0.02 + 0.6 * np.exp(-away_km / 5)) * np.exp(0.7 * drift) * water
+    density = (0.02 + 0.6 * rounded(np.exp, -away_km / 5)) * rounded(np.exp, 0.7 * drift) * water
     number = rng.poisson(density.sum() * 0.1)
     places = np.searchsorted(np.cumsum(density), rng.random(number) * density.sum())
     row, col = (4 * at + 2 for at in np.unravel_index(places, water.shape))
-    radius = np.sqrt(np.minimum(30 * rng.random(number) ** (-1 / 0.9), 1.5e4) / np.pi) / PIXEL_M
+    area = np.minimum(30 * rounded(np.power, rng.random(number), -1 / 0.9), 1.5e4)
+    radius = np.sqrt(area / np.pi) / PIXEL_M
     for size, down, right in zip(radius, row, col, strict=True):
         reach = int(size) + 2
         part = tuple(

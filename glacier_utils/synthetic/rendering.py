@@ -20,7 +20,15 @@ from scipy import ndimage
 
 from glacier_utils.conventions import BANDS
 from glacier_utils.synthetic.glaciers import PIXEL_M, Landscape, inner
-from glacier_utils.synthetic.terrain import Array, block_means, gradient, power_noise, refine, shade
+from glacier_utils.synthetic.terrain import (
+    Array,
+    block_means,
+    gradient,
+    power_noise,
+    refine,
+    rounded,
+    shade,
+)
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 SCORES = (-2.326, -1.645, -0.674, 0.0, 0.674, 1.645, 2.326)
@@ -233,7 +241,8 @@ def cover_ground(landscape: Landscape, look: Look, season: Season, seed: Seed) -
     fold = refine(7 * wide(ground, 3, 100) + broad, 4, order=1)
     fold += np.arange(shape[0], dtype=np.float32)[:, None] * np.float32(np.cos(strike) / 7)
     fold += np.arange(shape[1], dtype=np.float32) * np.float32(np.sin(strike) / 7)
-    rock = look.layers * (np.sin(fold) + 0.5 * np.sin(4.3 * fold)) + look.rock_level
+    rock = rounded(np.sin, fold) + 0.5 * rounded(np.sin, 4.3 * fold)
+    rock = look.layers * rock + look.rock_level
     rock += 0.5 * mottle + 0.4 * gully
     fresh = refine(wide(weather, 3.2, 50), 4, order=1)
     hue = power_noise(shape, ground, exponent=2, longest=80)
@@ -264,7 +273,7 @@ def _floes(landscape: Landscape, season: Season, weather: np.random.Generator) -
         return cover
     dense = density[sea]
     drifting = power_noise(block_means(density, 4).shape, weather, exponent=3, longest=50)
-    drifting = np.exp(2 * drifting[sea[0] // 4, sea[1] // 4] - 2)
+    drifting = rounded(np.exp, 2 * drifting[sea[0] // 4, sea[1] // 4] - 2)
     here = 0.8 * dense**2
     for longest, share, sharp in (
         (40, 0.7 * dense, 0.6), (6, 0.3 * dense, 2), (16, 0.1 * dense, 3),
@@ -272,7 +281,7 @@ def _floes(landscape: Landscape, season: Season, weather: np.random.Generator) -
     ):  # fmt: skip
         tile = power_noise((512, 512), weather, exponent=2.2, longest=longest, shortest=1)
         # A fraction p of standard noise lies above ln(1 / p - 1) / 1.7 (Bowling et al. 2009).
-        limit = np.log(1 / np.clip(share, 1e-4, 0.95) - 1) / 1.7
+        limit = rounded(np.log, 1 / np.clip(share, 1e-4, 0.95) - 1) / 1.7
         here = np.maximum(here, sharp * (tile[sea[0] % 512, sea[1] % 512] - limit))
     cover[sea] = np.clip(here, 0, 1)
     return cover
@@ -294,7 +303,8 @@ def surfaces(
     yield 9, bare * debris
     yield 7, bare * (1 - debris)
     left = 1 - ice
-    sea, tundra = landscape.fjord[rows], 0.95 / (1 + np.exp(-1.6 * cover.green[rows]))
+    sea = landscape.fjord[rows]
+    tundra = 0.95 / (1 + rounded(np.exp, -1.6 * cover.green[rows]))
     for code, field in (
         (11, sea * cover.floes[rows]), (4, sea), (5, landscape.lake[rows]),
         (6, landscape.melt_lake[rows]), (12, landscape.river[rows]), (10, snow),
@@ -381,7 +391,7 @@ def _score(
     if code == 7:
         ramp = np.clip((height - line) / 250, -1.5, 1.0)
         # Crevasses open across the flow, which is down the slope: they follow the contours.
-        wave = np.sin(2 * np.pi * height / 9 + 1.2 * mottle)
+        wave = rounded(np.sin, 2 * np.pi * height / 9 + 1.2 * mottle)
         there = np.clip(1.6 * at(landscape.crevasses) - 0.3, 0, 1)
         gash = there * np.clip(1.7 * wave - 0.5, 0, 1)
         score = 0.8 * at(landscape.stripes) + 0.5 * mottle + 0.15 * hue + 0.8 * ramp + 0.5
@@ -463,7 +473,7 @@ def sunlight(height: Array, zenith: float, azimuth: float) -> tuple[Array, Array
 def _light(image: Array, direct: Array) -> None:
     """Put light on each pixel and band: sun, sky, and what bright slopes around send."""
     # Level-2A processing takes part of the slope effect out: the exponent keeps the rest.
-    sun = np.minimum(direct, 1.9) ** np.float32(0.75)
+    sun = rounded(np.power, np.minimum(direct, 1.9), 0.75)
     for first, last in ((0, 3), (3, 4)):
         around = ndimage.gaussian_filter(block_means(image[first:last].mean(0), 4), 4, truncate=3)
         # It counts where the sun's is missing: flat sunlit ground is the reference.
@@ -495,8 +505,8 @@ def _atmosphere(image: Array, look: Look, height: Array, weather: np.random.Gene
     one value corrects the whole image: dark heights come out below what they are.
     """
     cells = (height.shape[0] // 8, height.shape[1] // 8)
-    uneven = refine(np.exp(0.5 * power_noise(cells, weather, exponent=3.2)), 8, order=1)
-    veil = look.haze * (uneven * np.exp(-height / 1800) - 1)
+    uneven = refine(rounded(np.exp, 0.5 * power_noise(cells, weather, exponent=3.2)), 8, order=1)
+    veil = look.haze * (uneven * rounded(np.exp, -height / 1800) - 1)
     for band, strength in zip(image, (0.55, 0.75, 1.0, 0.3), strict=True):
         around = ndimage.gaussian_filter(block_means(band, 8), 8, truncate=3)
         around = np.repeat(np.repeat(0.6 * around + 0.35, 8, 0), 8, 1)

@@ -25,6 +25,7 @@ than a pixel; what differs between the dates is snow, light and air.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -129,7 +130,7 @@ def make_sample(
 
     Args:
         folder: where to.
-        seed: the same gives the same bytes, others give other landscapes.
+        seed: the same gives the same bytes on every processor, others give other landscapes.
         areas: number of further test landscapes, named test2, test3 and so on.
         progress: whether to show a bar.
         _patches: rows and columns of patches, smaller ones for tests.
@@ -415,7 +416,7 @@ class _Warp:
         self, shape_: tuple[int, int], transform: Affine, rng: np.random.Generator
     ) -> None:
         angle = rng.uniform(0, 2 * np.pi)
-        common = 18.0 * np.array([np.cos(angle), np.sin(angle)])
+        common = 18.0 * np.array([math.cos(angle), math.sin(angle)])
         self.transform = transform
         self.fields = [
             common[axis] + 12 * power_noise(shape_, rng, exponent=3, longest=60) for axis in (0, 1)

@@ -6,6 +6,8 @@ is made on a coarse grid, where drainage is followed cell by cell, and refined a
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -25,6 +27,16 @@ SIDES = {"north": (0, 0), "south": (0, 1), "west": (1, 0), "east": (1, 1)}
 """Axis of a side of the frame, and at which end of it."""
 NOISE_CELL = 8
 """Pixels a cell of the grid on which the long waves of large fields of noise are made."""
+
+
+def rounded(function: Callable[..., Array], *values: Array | float) -> Array:
+    """Apply exp, log, power or the like in double precision and round to single.
+
+    The last digit of such a function is not the same on every processor (NumPy has others for
+    AVX-512); rounded to single precision it is, but for one number in some 1e8. Rivers would find
+    another way otherwise, and a seed would not stand for one landscape.
+    """
+    return function(*(np.asarray(value, np.float64) for value in values)).astype(np.float32)
 
 
 def power_noise(
@@ -141,11 +153,11 @@ def drain(height: Array, outlets: Array) -> Drainage:
         starts.append(a)
         ends.append(b)
         weights.append(np.maximum(flat[a], flat[b]) - 1e-4 * np.minimum(step, 5e3))
-    graph = coo_array(
-        (np.concatenate(weights), (np.concatenate(starts), np.concatenate(ends))),
-        shape=(root + 1, root + 1),
-    ).tocsr()
-    tree = minimum_spanning_tree(graph)
+    # Ranks, so that no two are the same: which of equals comes first is not left to the library.
+    ranks = np.empty(sum(map(len, weights)))
+    ranks[np.argsort(np.concatenate(weights), kind="stable")] = np.arange(1, ranks.size + 1)
+    steps = np.concatenate(starts), np.concatenate(ends)
+    tree = minimum_spanning_tree(coo_array((ranks, steps), shape=(root + 1, root + 1)).tocsr())
     order, parent = breadth_first_order(tree, root, directed=False, return_predecessors=True)
     receiver = parent[:root].astype(np.int64)
     receiver[exits] = exits
@@ -183,7 +195,7 @@ def erode(
         uneven = power_noise(height.shape, rng, exponent=1, longest=8)
         tree = drain(height + 15 * uneven, outlets)
         area = tree.accumulate(np.ones_like(height)).ravel()
-        power = 0.25 * area**0.45
+        power = 0.25 * rounded(np.power, area, 0.45)
         flat = np.where(outlets, height, height + uplift).ravel()
         for level in tree.levels[1:]:
             cells = tree.order[level]
@@ -211,7 +223,7 @@ def carve_troughs(height: Array, outlets: Array, rng: np.random.Generator) -> Ar
     """
     area = drain(height, outlets).accumulate(np.full(height.shape, (COARSE_M / 1000) ** 2))
     floor = ndimage.gaussian_filter(ndimage.minimum_filter(height, 3), 1.5)
-    uneven = np.exp(0.3 * power_noise(height.shape, rng, exponent=3, longest=60))
+    uneven = rounded(np.exp, 0.3 * power_noise(height.shape, rng, exponent=3, longest=60))
     # Ice overdeepens: hollows along the floors hold lakes.
     hollows = 28 * np.clip(power_noise(height.shape, rng, exponent=3, longest=36) - 0.6, 0, 1.5)
     carved = height.copy()
@@ -219,10 +231,11 @@ def carve_troughs(height: Array, outlets: Array, rng: np.random.Generator) -> Ar
         distance, nearest = ndimage.distance_transform_edt(area < least, return_indices=True)
         nearest = tuple(nearest)
         size = area[nearest]
-        low = floor[nearest] / (1 + 0.5 * np.log(np.maximum(size / 0.7, 1)))
-        away = np.maximum(distance * COARSE_M / (380 * size**0.27 * uneven) - 0.15, 0)
+        wide = rounded(np.power, size, 0.27)
+        low = floor[nearest] / (1 + 0.5 * rounded(np.log, np.maximum(size / 0.7, 1)))
+        away = np.maximum(distance * COARSE_M / (380 * wide * uneven) - 0.15, 0)
         low = ndimage.gaussian_filter(low, 2) - np.where(size > 2, hollows, 0)
-        wall = 240 * size**0.27 * ndimage.gaussian_filter(away, 1.2) ** 2.2
+        wall = 240 * wide * rounded(np.power, ndimage.gaussian_filter(away, 1.2), 2.2)
         carved = np.minimum(carved, low + wall)
     return ndimage.gaussian_filter(carved, 0.7)
 
@@ -248,12 +261,13 @@ def carve_cirques(height: Array, outlets: Array, above: float, rng: np.random.Ge
     rows, cols = (np.arange(size) for size in height.shape)
     carved = height.copy()
     for row, col in np.argwhere(heads & (chance == ndimage.maximum_filter(chance, 17))):
-        radius = np.exp(rng.normal(6.2, 0.3)) / COARSE_M
+        radius = math.exp(rng.normal(6.2, 0.3)) / COARSE_M
         near = tuple(slice(max(at - int(2 * radius), 0), at + int(2 * radius)) for at in (row, col))
         south, right = rows[near[0], None] - row, cols[near[1]] - col
         along = (right * east[row, col] - south * north[row, col]) / steep[row, col] / radius
         across = np.maximum(np.hypot(south, right) / radius + ragged[near], 0)
-        bowl = height[row, col] - 20 + radius * COARSE_M * (0.55 * across**3.5 + 0.1 * along)
+        bowl = 0.55 * rounded(np.power, across, 3.5) + 0.1 * along
+        bowl = height[row, col] - 20 + radius * COARSE_M * bowl
         carved[near] = np.where(across < 1.8, np.minimum(carved[near], bowl), carved[near])
     return ndimage.gaussian_filter(carved, 0.8)
 
@@ -355,7 +369,7 @@ def shade(height: Array, cell_m: float) -> Array:
     """
     _, north = gradient(height, cell_m)
     # Ground that falls to the north is shaded: its height decreases northwards.
-    return np.tanh(-2.0 * north)
+    return rounded(np.tanh, -2.0 * north)
 
 
 def signed_distance(mask: Array) -> Array:
@@ -415,10 +429,10 @@ def make_bed(
     passes = frame_of(shape) & (middle_km > 4) & (inland == 0) & (rng.random(shape) < 0.007)
     outlets = fjord | passes
     away_km = np.maximum(middle_km - half, 0)
-    rise = np.minimum(away_km / 4.0, 1) ** 0.7
+    rise = rounded(np.power, np.minimum(away_km / 4.0, 1), 0.7)
     massif = power_noise(shape, rng, exponent=4, longest=relief.grain_km * 1000 / COARSE_M)
     base = np.where(fjord, 0.0, rng.uniform(0.05, 0.2) * relief.summit / 4)
-    uplift = 100 * np.exp(0.5 * massif) * (0.25 + 0.75 * rise)
+    uplift = 100 * rounded(np.exp, 0.5 * massif) * (0.25 + 0.75 * rise)
 
     wide = ndimage.maximum_filter(outlets, 4)[::4, ::4]
     start = 25 + 5 * power_noise(wide.shape, rng, exponent=3)
@@ -430,7 +444,7 @@ def make_bed(
     height = ndimage.map_coordinates(height, bent, order=1, mode="nearest")
     # Uplands stand higher than rivers alone leave them: ice wears valleys more than crests.
     peak = np.quantile(height[inland < 0.1], 0.998)
-    height = relief.summit * np.clip(height / peak, 0, 1.2) ** 0.8
+    height = relief.summit * rounded(np.power, np.clip(height / peak, 0, 1.2), 0.8)
     height += 0.008 * relief.summit * power_noise(shape, rng, exponent=3.5, longest=40)
     plateau = 660 + 350 * inland + 60 * power_noise(shape, rng, exponent=3.5, longest=50)
     height += np.clip(3 * inland, 0, 0.9) * (plateau - height)
@@ -443,10 +457,10 @@ def make_bed(
     height += 12 * scoured * power_noise(shape, rng, exponent=2.6, longest=12)
     # The walls of the fjord's trough; under the ice sheet its floor climbs to some 350 m.
     floor = np.clip((inland - 0.25) / 0.75, 0, 1) * 500 - 110 * (inland > 0)
-    wall = 750 * (away_km / (1.1 * np.exp(0.3 * massif))) ** 1.4
+    wall = 750 * rounded(np.power, away_km / (1.1 * rounded(np.exp, 0.3 * massif)), 1.4)
     height = np.minimum(height, np.maximum(ndimage.gaussian_filter(floor, 3), 0) + wall + 2)
     # Trunk valleys were cut below the sea near the fjord: they become its arms and bays.
-    height -= 110 * np.exp(-away_km / 2.2) * np.clip(1.6 - height / 90, 0, 1)
+    height -= 110 * rounded(np.exp, -away_km / 2.2) * np.clip(1.6 - height / 90, 0, 1)
     height = np.where(fjord, -120 * np.clip((half - middle_km) / 0.5, 0, 1) - 2, height)
     flooded, _ = ndimage.label(height < 0)
     sea = np.isin(flooded, flooded[fjord])
@@ -473,7 +487,7 @@ def _fjord_distance(shape: tuple[int, int], relief: Relief, rng: np.random.Gener
         ends[np.abs(ends[:, axis] - end).argmin(), axis] = 1.2 * end - 0.1
     along = np.linspace(0, 1, 1500)
     waves = np.array([[1], [2], [3], [5]])
-    turns = np.sin(waves * np.pi * along + rng.uniform(0, 2 * np.pi, waves.shape))
+    turns = rounded(np.sin, waves * np.pi * along + rng.uniform(0, 2 * np.pi, waves.shape))
     bend = (rng.normal(0, 0.055 / waves) * turns).sum(0)
     run = ends[1] - ends[0]
     across = np.array([-run[1], run[0]]) / np.hypot(*run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import geopandas as gpd
@@ -33,6 +34,18 @@ def digest(folder: Path) -> str:
         if path.is_file():
             total.update(str(path.relative_to(folder)).encode() + path.read_bytes())
     return total.hexdigest()
+
+
+def one_digit_off(function: np.ufunc) -> Callable[..., np.ndarray]:
+    """Return the function with half of its values moved up by a last digit, half of them down."""
+
+    def off(*values, **options):
+        result = np.asarray(function(*values, **options))
+        up = np.random.default_rng(result.size).random(result.shape) < 0.5
+        moved = np.nextafter(result, np.where(up, np.inf, -np.inf).astype(result.dtype))
+        return np.where((result == 0) | (np.abs(result) == 1), result, moved)
+
+    return off
 
 
 @pytest.fixture(scope="module")
@@ -75,12 +88,16 @@ def test_patches_are_sentinel_like(sample):
 
 
 @pytest.mark.slow
-def test_same_seed_same_bytes(tmp_path):
+def test_same_seed_same_bytes_on_every_processor(tmp_path, monkeypatch):
     made = {
         name: digest(make_sample(tmp_path / name, seed=seed, areas=1, _patches=3).parent)
-        for name, seed in (("first", 3), ("again", 3), ("other", 4))
+        for name, seed in (("first", 3), ("other", 4))
     }
-    assert made["again"] == made["first"]
+    # Processors differ in the last digit of these functions.
+    for name in ("exp", "expm1", "log", "power", "sin", "cos", "tan", "tanh"):
+        monkeypatch.setattr(np, name, one_digit_off(getattr(np, name)))
+    again = make_sample(tmp_path / "again", seed=3, areas=1, _patches=3).parent
+    assert digest(again) == made["first"]
     assert made["other"] != made["first"]
     # A further area leaves the first two as they are.
     manifest = yaml.safe_load((tmp_path / "first" / "dataset.yaml").read_text(encoding="utf-8"))
