@@ -96,7 +96,7 @@ def predict_models(
     """Map the scenes of patches with every model, as a user would, and cut the patches out.
 
     In overlapping windows a network sees what lies around a patch; patch by patch it would be
-    judged without.
+    judged without. Windows of a scene that hold no patch are left out.
 
     Args:
         checkpoints: model -> checkpoint.
@@ -111,10 +111,16 @@ def predict_models(
     shape = (len(positions), *store.labels.shape[1:])
     found = {name: np.full(shape, np.nan, np.float32) for name in checkpoints}
     for (area, date), own in index.groupby(["area", "date"], sort=False):
+        source = data.source(area, date)
+        places = [np.s_[r : r + shape[1], c : c + shape[2]]
+                  for r, c in zip(own["row"], own["col"], strict=True)]  # fmt: skip
+        where = np.zeros(source.grid.shape, bool)
+        for place in places:
+            where[place] = True
         for name, path in checkpoints.items():
-            whole = predict_scene(load_checkpoint(path), data.source(area, date))
-            for number, row, col in zip(own.index, own["row"], own["col"], strict=True):
-                part = whole[row : row + shape[1], col : col + shape[2]]
+            whole = predict_scene(load_checkpoint(path), source, where=where)
+            for number, place in zip(own.index, places, strict=True):
+                part = whole[place]
                 found[name][number, : part.shape[0], : part.shape[1]] = part
     return found
 

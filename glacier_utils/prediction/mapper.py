@@ -218,6 +218,7 @@ def predict_scene(
     *,
     window: int | None = None,
     overlap: int = 64,
+    where: np.ndarray | None = None,
 ) -> np.ndarray:
     """Predict a whole scene in overlapping windows, into memory.
 
@@ -229,21 +230,23 @@ def predict_scene(
             ``Plan``; it may be larger than the patches of the training
             where the network allows it.
         overlap: pixels that neighbouring windows share at least, below ``window``.
+        where: bool [row, col], the pixels that are wanted; windows that hold none of them are left
+            out. None: all.
 
     Returns:
-        Probability float32 [row, col] in 0..1, nan where the scene is invalid.
+        Probability float32 [row, col] in 0..1, nan where the scene is invalid or not wanted.
 
     Raises:
         GlacierError: a missing band, or an overlap that is not below the window.
     """
     mapper = segmenter if isinstance(segmenter, Mapper) else Mapper(segmenter)
-    plan = Plan(mapper, source, window=window, overlap=overlap)
+    plan = Plan(mapper, source, window=window, overlap=overlap, where=where)
     probability = np.empty(source.grid.shape, dtype=np.float32)
     for block in plan.blocks():
         height, width = block.maps.shape[1:]
         rows, cols = slice(block.row, block.row + height), slice(block.col, block.col + width)
         probability[rows, cols] = block.maps[0]
-    return probability
+    return probability if where is None else np.where(where, probability, np.float32(np.nan))
 
 
 @dataclass(frozen=True)
@@ -272,6 +275,8 @@ class Plan:
             ``largest``.
         overlap: in pixels, as of ``predict_scene``.
         widest: columns of a panel, about.
+        where: bool [row, col], the pixels that are wanted; None: all. Blocks hold any number
+            elsewhere.
 
     Raises:
         GlacierError: a missing band, or an overlap that is not below the window.
@@ -285,9 +290,11 @@ class Plan:
         window: int | None = None,
         overlap: int = 64,
         widest: int = WIDEST,
+        where: np.ndarray | None = None,
     ) -> None:
         self.mapper = mapper
         self.source = source
+        self._where = where
         self._order = band_order(source.bands, mapper.bands)
         window = LARGEST if window is None else window
         if mapper.largest is not None and mapper.largest < window:
@@ -342,9 +349,11 @@ class Plan:
         """Add the windows of one row of windows to the strip of a panel."""
         rows, cols = self.rows, self.cols
         start, wide = rows.starts[number], cols.size
-        valid = reader.valid(start, rows.size)
-        places = [(k, cols.starts[k] - cols.starts[panel.windows[0]]) for k in panel.windows]
-        # Windows without a valid pixel cost nothing.
+        valid, left = reader.valid(start, rows.size), cols.starts[panel.windows[0]]
+        if self._where is not None:
+            valid = valid & self._where[start : start + rows.size, left : left + valid.shape[1]]
+        places = [(k, cols.starts[k] - left) for k in panel.windows]
+        # Windows without a valid pixel that is wanted cost nothing.
         seen = [(k, col) for k, col in places if valid[:, col : col + wide].any()]
         for at in range(0, len(seen), self._at_once):
             group = seen[at : at + self._at_once]

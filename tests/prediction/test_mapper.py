@@ -70,6 +70,35 @@ def test_invalid_pixels_are_nan_and_empty_windows_cost_nothing():
     assert network.seen == 4
 
 
+def test_windows_without_a_wanted_pixel_cost_nothing_and_change_nothing():
+    image, where = scene(40, 100), np.zeros((40, 100), bool)
+    where[5:20, 3:30] = True
+    mapper = Mapper(segmenter(FirstBand()), precision="float32")
+    whole = predict_scene(mapper, Scene(image), window=20, overlap=4)
+    part = predict_scene(mapper, Scene(image), window=20, overlap=4, where=where)
+    np.testing.assert_allclose(part[where], whole[where], atol=1e-6)
+    assert np.isnan(part[~where]).all()
+    network = Constant(0.0)
+    predict_scene(segmenter(network), Scene(image), window=20, overlap=4, where=where)
+    assert network.seen == 4  # as where the others are invalid, above
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(20, 120), st.integers(20, 300), st.integers(20, 300), st.integers(0, 2**32 - 1))
+def test_what_is_wanted_is_the_same_whatever_the_panels(height, width, widest, seed):
+    where = np.random.default_rng(seed).random((height // 10 + 1, width // 10 + 1)) < 0.2
+    where = where.repeat(10, 0).repeat(10, 1)[:height, :width]
+    mapper = Mapper(segmenter(FirstBand()), precision="float32")
+    source = Scene(scene(height, width))
+    options = {"window": 40, "overlap": 12, "widest": widest}
+    blocks = zip(Plan(mapper, source, **options).blocks(),
+                 Plan(mapper, source, **options, where=where).blocks(), strict=True)  # fmt: skip
+    for whole, part in blocks:
+        rows, cols = whole.maps.shape[1:]
+        wanted = where[whole.row : whole.row + rows, whole.col : whole.col + cols]
+        np.testing.assert_allclose(part.maps[0][wanted], whole.maps[0][wanted], atol=1e-6)
+
+
 def test_little_is_read_at_once_and_every_row_once():
     source = Scene(np.ones((4, 2000, 40)))
     predict_scene(segmenter(Constant(0.0)), source, window=320, overlap=64)
