@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export JUPYTER_PREFER_ENV_PATH := 1
 
-.PHONY: run check test test-fast traps lab notebooks bench lock clean
+.PHONY: run style check test test-fast traps lab notebooks bench lock clean
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -20,14 +20,17 @@ run: $(STAMP)
 	$(BIN)/glacier sample
 	$(BIN)/glacier run
 
-# The same checks run before a commit with pre-commit, see CONTRIBUTING.md.
-check: $(STAMP)
+style: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+
+# The same checks run before a commit with pre-commit, see CONTRIBUTING.md.
+check: style
 	$(BIN)/mypy
 
-test: check
+# mypy is one of the tests, so that it runs beside the others.
+test: style
 	$(BIN)/python -m pytest tests notebooks --nbval --nbval-current-env --nbval-cell-timeout=1800 \
 		--numprocesses=auto --maxprocesses=4 --no-loadscope-reorder --cov --cov-report=term
 

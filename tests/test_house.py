@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,13 @@ def test_no_modules_import_each_other(measured):
 def test_a_notebook_imports_few_names(measured):
     for notebook, names in measured["imports"].items():
         assert len(names) <= house.LIMITS["imports"], f"{notebook}: {sorted(names)}"
+
+
+@pytest.mark.slow
+def test_mypy_finds_no_wrong_types():
+    found = subprocess.run([sys.executable, "-m", "mypy"], cwd=PACKAGE.parent, capture_output=True,
+                           text=True)  # fmt: skip
+    assert found.returncode == 0, found.stdout + found.stderr
 
 
 def test_lines_of_code_leave_out_what_is_for_people(tmp_path):
