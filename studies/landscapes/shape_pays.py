@@ -1,9 +1,10 @@
 """Does seeing shape pay on synthetic landscapes as much as it does on real ice?
 
 Each landscape is made anew in a temporary folder; the models learn from the old outlines of its
-training area in August and are scored on its test area, against the truth and against the labels:
-threshold, random forest and gradient boosting as notebook 03 fits them, and networks for a given
-number of steps, several seeds each. The labels themselves are scored against the truth as well.
+training area in August and are scored on its test area, mapped in overlapping windows as in
+notebook 04, against the truth and against the labels: threshold, random forest and gradient
+boosting as notebook 03 fits them, and networks for a given number of steps, several seeds each. The
+labels themselves are scored against the truth as well.
 
 Three tables, to which a row is added as soon as it is known, so that a run that was broken off goes
 on where it stopped:
@@ -37,6 +38,7 @@ import glacier_utils.synthetic
 from glacier_utils import evaluation, metrics
 from glacier_utils.conventions import SURFACES
 from glacier_utils.datasets import PatchStore, build_patches, open_dataset
+from glacier_utils.datasets.dataset import Dataset
 from glacier_utils.errors import GlacierError, plain
 from glacier_utils.evaluation import bootstrap
 from glacier_utils.files import fingerprint
@@ -223,17 +225,20 @@ def run(
             started = time.perf_counter()
             make_sample(work / "sample", seed=landscape, _patches=patches)
             made = time.perf_counter() - started
-            store = build_patches(open_dataset(work / "sample"), dates=[DATE])
+            data = open_dataset(work / "sample")
+            store = build_patches(data, dates=[DATE])
             print(f"landscape {landscape}: made in {made:.0f} s", flush=True)
             for key in missing:
-                _one(results, key, store, work)
+                _one(results, key, data, store, work)
         finally:
             shutil.rmtree(work)
     return results
 
 
-def _one(results: Results, key: dict[str, Any], store: PatchStore, work: Path) -> None:
-    """Fit and score one model, and add its rows."""
+def _one(
+    results: Results, key: dict[str, Any], data: Dataset, store: PatchStore, work: Path
+) -> None:
+    """Fit a model, map the test area with it in overlapping windows, score that, and add rows."""
     test = store.select(split="test", date=DATE)
     started, rows, model = time.perf_counter(), [], key["model"]
     if model == LABELS:
@@ -241,9 +246,9 @@ def _one(results: Results, key: dict[str, Any], store: PatchStore, work: Path) -
     else:
         target = work / f"{model}-{key['training_seed']}"
         path, rows = train(model, store, key["steps"], key["training_seed"], target, test)
-        segmenter = load_checkpoint(path)
-        threshold = segmenter.threshold
-        mask = metrics.classify(predict_patches(segmenter, store.images, positions=test), threshold)
+        threshold = load_checkpoint(path).threshold
+        probability = evaluation.predict_models({model: path}, data, store, test)[model]
+        mask = metrics.classify(probability, threshold)
     truth, surface = (np.asarray(layer[test]) for layer in (store.truth, store.surface))
     # Patches may hold ground that the satellite did not see.
     seen = store.valid(test)
