@@ -92,6 +92,8 @@ ROWS = [
      "prediction/test_many_scenes.py::test_maps_of_an_earlier_format_are_made_anew"),
     (CHANGED, "a run that another process is at work on", "the second is refused",
      "workflow/test_batch.py::test_a_run_that_another_process_is_at_work_on_is_refused"),
+    (CHANGED, "a map that another process is writing", "the second is refused",
+     "prediction/test_scenes.py::test_one_process_at_a_time_writes_a_map"),
     (CHANGED, "the dataset of a run, for a later notebook", "refused",
      "workflow/test_runs.py::test_patches_of_another_dataset_are_refused"),
     (CODE, "a checkpoint that runs code", "refused",

@@ -1,3 +1,4 @@
+from .bootstrap import compare as compare
 from .calibration import uncertainty as uncertainty
 from .comparison import against_baselines as against_baselines
 from .comparison import areas_over_time as areas_over_time

@@ -50,11 +50,11 @@ KIND_COLOURS = {
     "new": "#f0e442",
 }
 _MISSED_COLOUR = "#d55e00"
-_DETAIL_COLOUR = "#d55e00"
+_DETAIL_COLOUR = "#0072b2"
 _DETAIL = 0.2  # side of the detail over the map's shorter side
 _OPACITY = 0.4  # of the class over a picture
 _DRAWN = 2000  # px along the longer side: more than a page can show
-_LINES = (OUTLINE_COLOUR, "#cc79a7", "#009e73")
+_LINES = (OUTLINE_COLOUR, "#d55e00", "#009e73")
 
 
 def extent_km(bounds: Bounds) -> tuple[float, float, float, float]:
@@ -520,5 +520,5 @@ def _locate(ax: Axes, areas: Mapping[str, Bounds], bounds: Bounds) -> None:
         ax.annotate(escape_math(name), ((left + right) / 2, top), (0, 3), ha="center",
                     textcoords="offset points", fontsize=8)  # fmt: skip
     ax.margins(0.2, 0.5)
-    map_axes(ax, "where the areas lie", labels=False, size=7, bounds=bounds)
+    map_axes(ax, "where the areas lie (km)", labels=False, size=7, bounds=bounds)
     ax.locator_params(nbins=3)

@@ -44,15 +44,16 @@ CHANGE_COLOURS = {
     "unknown": "#7f7f7f",
 }
 CAUSE_COLOURS = {
-    "cloud": "#cc79a7",
+    "cloud": "#bbbbbb",
     "shadow": "#000000",
-    "snow lost": "#0072b2",
-    "snow gained": "#56b4e9",
-    "water": "#009e73",
-    "edge": "#e69f00",
-    "rest": "#d55e00",
+    "snow lost": "#332288",
+    "snow gained": "#88ccee",
+    "water": "#44aa99",
+    "edge": "#ddcc77",
+    "rest": "#aa4499",
 }
-"""Colours of the codes 1, 2, ... of the causes of a change (`transition.CAUSES`)."""
+"""Colours of the codes 1, 2, ... of the causes of a change (`transition.CAUSES`): Tol's muted ones,
+apart from those of lost and gained ground."""
 PAIR_CODES = (0, 1, 2, 3, UNKNOWN)
 """Codes of `ERROR_COLOURS` and `CHANGE_COLOURS`, in their order."""
 CLOUD_COLOURS = {

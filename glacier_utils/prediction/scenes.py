@@ -29,7 +29,7 @@ from glacier_utils.conventions import SYNTHETIC, UNKNOWN, date_in_name, image_da
 from glacier_utils.datasets.dataset import open_dataset
 from glacier_utils.datasets.exploration import thumbnail, thumbnail_mask
 from glacier_utils.errors import GlacierError, counted
-from glacier_utils.files import file_fingerprint, fingerprint, remove_unfinished
+from glacier_utils.files import file_fingerprint, fingerprint, locked, remove_unfinished
 from glacier_utils.imagery.clouds import cloud_mask
 from glacier_utils.imagery.examination import Finding, Trained, examine, heed
 from glacier_utils.imagery.reflectance import Reflectance
@@ -114,7 +114,8 @@ def map_scene(
 
     Raises:
         GlacierError: an unreadable checkpoint or scene, a missing band, values that cannot be
-            reflectance, a date that is none, a disk without space.
+            reflectance, a date that is none, a disk without space, another process that writes the
+            same map.
     """
     if date:
         image_day(date)  # refuses what is none before the work, not after it
@@ -125,8 +126,6 @@ def map_scene(
     files = product_files(out, name or _name(scene))
     if done := _whole(files["item"], for_all):
         return done
-    for path in files.values():
-        remove_unfinished(path.parent, f".{glob.escape(path.stem)}.*")
     models = _models(checkpoint)
     source = _open(scene, models[0][1], settings)
     mapper = Mapper([model for _, model in models], flips=flips)
@@ -140,26 +139,31 @@ def map_scene(
         files.pop("outlines")
     if mapper.layers == 1:
         files.pop("spread")
-    if not all(is_map(files[kind], for_rasters) for kind in RASTERS if kind in files):
-        tags = {key.upper(): _text(value) for key, value in about.items()} | {_INPUTS: for_rasters}
-        with Unfinished(files, for_rasters, source.grid.shape) as work:
-            work.fill(plan, progress)
-            # Before the rasters, which tell the next start that nothing of them is to do.
-            write_probability_style(files["probability"])
-            work.finish(files, source.grid, tags)
-    if "outlines" in files:
-        write_glims(
-            polygonize_file(files["class"], min_area_km2=min_area_km2, progress=progress),
-            files["outlines"],
-            source_date=date or None,
-            method=f"{about['model']}, threshold {about['threshold']:g}",
-            synthetic=source.synthetic,
-            model=about["checkpoint"],
-            uncertainty_m=source.grid.resolution,  # a pixel: what the image can show
-        )
-    made = {kind: path for kind, path in files.items() if kind != "item"}
-    properties = about | {"inputs": for_all, "warnings": warnings}
-    write_item(files["item"], grid=source.grid, date=date, assets=made, properties=properties)
+    item = files["item"]
+    busy = GlacierError(f"{item}: another process is writing this map; wait until it is done")
+    with locked(item.with_name(f".{item.stem}.lock"), busy):
+        for path in files.values():
+            remove_unfinished(path.parent, f".{glob.escape(path.stem)}.*")
+        if not all(is_map(files[kind], for_rasters) for kind in RASTERS if kind in files):
+            tags = {key.upper(): _text(value) for key, value in about.items()}
+            with Unfinished(files, for_rasters, source.grid.shape) as work:
+                work.fill(plan, progress)
+                # Before the rasters, which tell the next start that nothing of them is to do.
+                write_probability_style(files["probability"])
+                work.finish(files, source.grid, tags | {_INPUTS: for_rasters})
+        if "outlines" in files:
+            write_glims(
+                polygonize_file(files["class"], min_area_km2=min_area_km2, progress=progress),
+                files["outlines"],
+                source_date=date or None,
+                method=f"{about['model']}, threshold {about['threshold']:g}",
+                synthetic=source.synthetic,
+                model=about["checkpoint"],
+                uncertainty_m=source.grid.resolution,  # a pixel: what the image can show
+            )
+        made = {kind: path for kind, path in files.items() if kind != "item"}
+        properties = about | {"inputs": for_all, "warnings": warnings}
+        write_item(files["item"], grid=source.grid, date=date, assets=made, properties=properties)
     return files
 
 
@@ -529,8 +533,8 @@ def seen_from_afar(scene: LargeScene, product: Product) -> tuple[Image, np.ndarr
 
 
 def product_table(products: Mapping[tuple[str, str], Product]) -> pd.DataFrame:
-    """Return area, date, glaciers (number) and area_km2 of the predictions, per product."""
-    columns = ["area", "date", "glaciers", "area_km2"]
+    """Return area, date, polygons (number) and area_km2 of the predictions, per product."""
+    columns = ["area", "date", "polygons", "area_km2"]
     rows = [
         (area, date, len(product.outlines), round(float(product.outlines["area_km2"].sum()), 1))
         for (area, date), product in products.items()

@@ -23,6 +23,7 @@ from stubs import BANDS, Constant, FirstBand, Scene, segmenter
 
 from glacier_utils.datasets.exploration import thumbnail
 from glacier_utils.errors import GlacierError
+from glacier_utils.files import locked
 from glacier_utils.imagery.examination import Finding
 from glacier_utils.models import checkpoint as checkpoint_module
 from glacier_utils.models.checkpoint import Segmenter, save_checkpoint
@@ -297,6 +298,17 @@ def test_interrupted_work_goes_on_after_the_last_strip(tmp_path):
     assert not left.exists()
 
 
+def test_one_process_at_a_time_writes_a_map(tmp_path):
+    work = segmenter(Constant(0.0)), glacier_scene()
+    with locked(tmp_path / ".a.lock"):
+        with pytest.raises(GlacierError, match=r"a\.json: another process is writing this map"):
+            map_scene(*work, tmp_path, name="a")
+        assert [path.name for path in tmp_path.iterdir()] == [".a.lock"]
+        map_scene(*work, tmp_path, name="b")
+    map_scene(*work, tmp_path, name="a")
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_work_on_other_inputs_begins_anew(tmp_path):
     network = Breaking(8)
     settings = {"name": "a", "window": 40, "overlap": 8, "outlines": False}
@@ -347,6 +359,7 @@ def test_a_full_disk_is_said_and_leaves_no_broken_file(tmp_path, checkpoint):
     code = f"""
 import resource, signal
 from glacier_utils.errors import GlacierError
+from glacier_utils.files import locked
 from glacier_utils.prediction.scenes import map_scene
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
