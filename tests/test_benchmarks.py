@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import quality, scenes, training
+from glacier_utils.prediction import memory
 from glacier_utils.training import Settings, module
 
 pytestmark = pytest.mark.slow
@@ -38,7 +39,7 @@ def test_the_speed_of_training_is_held_against_the_bare_step_and_a_plain_loop(mo
     ):
         assert found[ratio] == pytest.approx(found[one] / found[other], rel=0.05)
     assert 0 < found["validation_overhead"] < 1
-    assert 0 < found["first_step_s"] < found["first_step_from_start_s"]
+    assert 0 < found["first_step_s"] <= found["first_step_from_start_s"]
     assert 50 < found["training_peak_many_mb"] <= found["training_peak_mb"] * 1.2
 
 
@@ -54,6 +55,16 @@ def test_the_time_to_quality_is_that_of_the_first_state_near_the_plain_loop():
 
 
 def test_the_speed_of_a_scene_is_held_against_the_bare_pass_and_the_usual_way(monkeypatch):
+    alone = scenes._part
+
+    def part(work: str, folder: Path, *arguments: str) -> dict[str, float]:
+        """Do a part here, all but the first, as above."""
+        if work == "bare":
+            return alone(work, folder, *arguments)
+        return {"peak_mb": scenes.peak_mb()} | getattr(scenes, f"_{work}")(folder, *arguments)
+
+    monkeypatch.setattr(memory, "use_one_heap", lambda: None)  # it would hold for later tests too
+    monkeypatch.setattr(scenes, "_part", part)
     monkeypatch.setattr(scenes, "BARE", ((1, 128),))
     found = scenes.scenes(side=600)
     for ratio, one, other in (

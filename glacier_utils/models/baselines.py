@@ -9,6 +9,7 @@ network's.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -209,21 +210,28 @@ class TreeModel(PixelModel):
 
     def total(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return the sum [n] of all trees' values for pixels float32 [n, feature]."""
+        names = ("feature", "threshold", "value")
+        arrays = [getattr(self, name).cpu().numpy() for name in names]
+        trees = list(zip(*arrays, strict=True))
         # Chunks that stay in the processor's cache while all trees look at them.
-        return torch.cat([self._walk(chunk) for chunk in pixels.split(16384)])
+        chunks = pixels.cpu().split(16384)
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # NumPy works without the lock
+            totals = list(pool.map(lambda chunk: self._walk(chunk.numpy(), trees), chunks))
+        return torch.from_numpy(np.concatenate(totals)).to(pixels.device)
 
-    def _walk(self, pixels: torch.Tensor) -> torch.Tensor:
-        count, features = pixels.shape
-        flat = pixels.reshape(-1)
-        first = torch.arange(count, dtype=torch.int32, device=pixels.device) * features
-        total = torch.zeros(count, device=pixels.device)
-        for feature, threshold, value in zip(self.feature, self.threshold, self.value, strict=True):
-            node = torch.zeros(count, dtype=torch.int32, device=pixels.device)
-            for _ in range(self.depth):
-                looked_at = flat.index_select(0, first + feature.index_select(0, node))
-                right = looked_at > threshold.index_select(0, node)
-                node = node.mul_(2).add_(1).add_(right)
-            total += value.index_select(0, node - (2**self.depth - 1))
+    def _walk(self, pixels: np.ndarray, trees: Sequence[tuple[np.ndarray, ...]]) -> np.ndarray:
+        values = np.ascontiguousarray(pixels.T)  # all pixels look at one row of it at the root
+        count, flat = values.shape[1], values.reshape(-1)
+        here, total = np.arange(count), np.zeros(count, np.float32)
+        for feature, threshold, value in trees:
+            first = feature.astype(np.int64) * count
+            node = (values[feature[0]] > threshold[0]) + 1
+            for _ in range(self.depth - 1):
+                right = flat.take(here + first.take(node)) > threshold.take(node)
+                node *= 2
+                node += 1
+                node += right
+            total += value.take(node - (2**self.depth - 1))
         return total
 
     def set_tree(
