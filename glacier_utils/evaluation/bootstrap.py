@@ -286,7 +286,7 @@ def block_side(correlation_m: float, extent_m: tuple[float, float]) -> Side:
     side = wanted if wanted <= largest else largest
     number = _parts(height, side) * _parts(width, side)
     text = f"{number} blocks of at least {side / 1000:.1f} km"
-    length = f"the errors' correlation length of {correlation_m / 1000:.1f} km"
+    length = f"the errors' correlation length of {correlation_m / 1000:.2f} km"
     if math.isnan(correlation_m):
         return Side(side, number, True, f"{text}: the map has no error to correlate")
     if side > correlation_m:

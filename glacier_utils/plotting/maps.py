@@ -54,7 +54,7 @@ _DETAIL_COLOUR = "#0072b2"
 _DETAIL = 0.2  # side of the detail over the map's shorter side
 _OPACITY = 0.4  # of the class over a picture
 _DRAWN = 2000  # px along the longer side: more than a page can show
-_LINES = (OUTLINE_COLOUR, "#d55e00", "#009e73")
+_LINES = (OUTLINE_COLOUR, "#ee3377", "#009e73")
 
 
 def extent_km(bounds: Bounds) -> tuple[float, float, float, float]:
@@ -449,7 +449,7 @@ def _draw(
     ax.imshow(np.clip(picture[::step, ::step], 0, 1), extent=extent)
     for line, table in zip(_outline_lines(outlines), outlines.values(), strict=False):
         if len(table):
-            style = {"linewidth": 0.9, "path_effects": [_halo("black", 1.98)]}
+            style = {"linewidth": 0.9, "path_effects": [_halo("black", 1.4)]}
             _in_km(table).boundary.plot(ax=ax, color=line.get_color(), aspect=None, **style)
     # Geopandas writes labels of its own.
     ax.set(xlim=extent[:2], ylim=extent[2:], xlabel="", ylabel="")

@@ -39,8 +39,8 @@ ERROR_COLOURS = {
 CHANGE_COLOURS = {
     "not glacier on both": "#efece4",
     "glacier on both": "#9ecae9",
-    "lost": "#d55e00",
-    "gained": "#0072b2",
+    "lost": "#882255",
+    "gained": "#ddaa33",
     "unknown": "#7f7f7f",
 }
 CAUSE_COLOURS = {
