@@ -57,6 +57,10 @@ SCORES = ("iou", "f1", "precision", "recall")
 _CALIBRATED = 1000
 _VALIDATED_AT_ONCE = 64  # patches, which bounds the memory
 _STATE = "state.ckpt"  # the file of a training that is under way
+_NOT_BEATEN = (
+    "no state of the network maps validation better than calling all of it glacier would: the last "
+    "is kept; train for more steps, or on more ground, before you use its map"
+)
 
 
 @dataclass(frozen=True)
@@ -94,12 +98,12 @@ def fit(
     """Train one model on the training patches of a store; validation patches pick its state.
 
     Where validation lacks a class, or nearly, its patches train too, the last step is kept,
-    threshold and temperature stay at .5 and 1, and a warning says so, in fit.json too. Test patches
-    are never read. The folder appears when the fit is finished, with checkpoint.pt, history.csv (a
-    row per validation; ``seconds`` since the start) and fit.json. A finished fit is reused where
-    store, model, arguments, settings, dates and versions are the same; one that was interrupted
-    goes on from the last state that was saved (``.<folder>.<key>.partial``) and comes to the same
-    weights as if nothing had happened.
+    threshold and temperature stay at .5 and 1, and a warning says so, in fit.json too; as where no
+    state beats a map that is all glacier. Test patches are never read. The folder appears when the
+    fit is finished, with checkpoint.pt, history.csv (a row per validation; ``seconds`` since the
+    start) and fit.json. A finished fit is reused where store, model, arguments, settings, dates and
+    versions are the same; one that was interrupted goes on from the last state that was saved
+    (``.<folder>.<key>.partial``) and comes to the same weights as if nothing had happened.
 
     With several processes (``settings.devices``, ``nodes``) each of them calls this; the first one
     writes, all return the same.
@@ -158,12 +162,15 @@ def fit(
             history = _fit_pixels(segmenter, store, train, settings)
         else:
             # Lightning takes seconds to import, which prediction and the baselines do not need.
-            from glacier_utils.training.module import train_network
+            from glacier_utils.training.module import all_glacier, train_network
 
             history = train_network(
                 segmenter, store, train, validation, settings, partial / _STATE,
                 progress=progress, callbacks=callbacks,
             )  # fmt: skip
+            if history["validation_iou"].max() <= all_glacier(store, validation):
+                logging.getLogger(__name__).warning("%s: %s", name, _NOT_BEATEN)
+                warning = "; ".join(filter(None, [warning, _NOT_BEATEN]))
         if _first_process():
             scores = _validate(segmenter, store, validation, settings)
             if history.empty:  # a pixel model: one row, so that every history reads alike

@@ -100,7 +100,8 @@ def train_network(
         )
     if processes > 1:
         _freeze_unused(segmenter)
-    history = History(state, settings, segmenter.name, progress)
+    least = all_glacier(store, validation)
+    history = History(state, settings, segmenter.name, progress, least)
     if state.is_file():
         history.read_state()
     else:
@@ -377,6 +378,17 @@ class Task(lightning.LightningModule):
         torch.nn.utils.clip_grad_norm_(self.segmenter.parameters(), self.settings.gradient_clip)
 
 
+def all_glacier(store: PatchStore, positions: np.ndarray) -> float:
+    """Return what a state has to beat: the IoU of a map that calls all known ground glacier.
+
+    Args:
+        store: the patches.
+        positions: of those that validate.
+    """
+    labels = np.asarray(store.labels[positions])
+    return float((labels == 1).sum() / max((labels != UNKNOWN).sum(), 1)) + 1e-3
+
+
 class History(Checkpoint):
     """Collects a row per validation and the best weights, saves the state, stops where none gains.
 
@@ -387,10 +399,14 @@ class History(Checkpoint):
         settings: how to train.
         name: of the model, for the bar.
         progress: show a bar.
+        least: IoU that the best state has to beat, of `all_glacier`; while none does the last is
+            kept, since an untrained network may reach it where validation is nearly all glacier.
     """
 
-    def __init__(self, state: Path, settings: Settings, name: str, progress: bool) -> None:
-        self.state, self.settings = state, settings
+    def __init__(
+        self, state: Path, settings: Settings, name: str, progress: bool, least: float = 0.0
+    ) -> None:
+        self.state, self.settings, self.least = state, settings, least
         self.rows: list[dict[str, float]] = []
         self.best: dict[str, torch.Tensor] = {}
         self.precision = "float32"  # saved with the state: chosen anew it could be another one
@@ -422,7 +438,7 @@ class History(Checkpoint):
                 "seconds": round(time.perf_counter() - self.started, 2),
             }
         )
-        if math.isnan(before) or logged["validation_iou"] > before:
+        if not before > self.least or logged["validation_iou"] > before:  # nan: none is defined
             weights = cast(Task, task).validated().state_dict()
             self.best = {name: value.detach().cpu().clone() for name, value in weights.items()}
         best = np.fmax(before, logged["validation_iou"])

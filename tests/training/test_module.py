@@ -312,6 +312,36 @@ def test_two_processes_train_one_network(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == made
 
 
+@pytest.mark.parametrize(
+    ("scores", "kept"),
+    [
+        ([0.72, 0.75, 0.73], 1),
+        ([0.7, 0.4, 0.5, 0.45], 3),  # nothing above 0.7: an untrained network is no best state
+        ([0.7, 0.4, 0.75, 0.72], 2),
+        ([float("nan")] * 3, 2),
+    ],
+)
+def test_the_best_state_is_kept_and_the_last_where_none_beats_all_glacier(tmp_path, scores, kept):
+    history = module.History(tmp_path / "state.ckpt", SETTINGS, "name", False, least=0.7)
+    trainer = SimpleNamespace(
+        optimizers=[SimpleNamespace(param_groups=[{"lr": 1e-3}])], should_stop=False, world_size=1,
+        strategy=SimpleNamespace(broadcast=lambda due: due),
+    )  # fmt: skip
+    for trainer.current_epoch, score in enumerate(scores):
+        trainer.callback_metrics = {"validation_iou": torch.tensor(score)}
+        layer = torch.nn.Linear(1, 1)
+        torch.nn.init.constant_(layer.weight, trainer.current_epoch)
+        history.on_train_epoch_end(trainer, SimpleNamespace(validated=lambda own=layer: own))
+    assert history.best["weight"].item() == kept
+
+
+def test_what_has_to_be_beaten_counts_known_ground_alone():
+    labels = np.array([[[1, 1], [0, 255]], [[1, 255], [255, 255]], [[0, 0], [0, 0]]], np.uint8)
+    own = SimpleNamespace(labels=labels)
+    assert module.all_glacier(own, np.array([0, 1])) == pytest.approx(0.75, abs=0.002)
+    assert module.all_glacier(own, np.array([], int)) < 0.01
+
+
 def test_fewer_patches_than_processes_are_refused(tmp_path):
     many = SETTINGS.changed(devices=5, strategy="ddp")
     with pytest.raises(GlacierError, match="too few for 5 processes"):
