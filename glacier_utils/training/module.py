@@ -100,8 +100,7 @@ def train_network(
         )
     if processes > 1:
         _freeze_unused(segmenter)
-    least = all_glacier(store, validation)
-    history = History(state, settings, segmenter.name, progress, least)
+    history = History(state, settings, segmenter.name, progress, least_iou(store, validation))
     if state.is_file():
         history.read_state()
     else:
@@ -378,8 +377,11 @@ class Task(lightning.LightningModule):
         torch.nn.utils.clip_grad_norm_(self.segmenter.parameters(), self.settings.gradient_clip)
 
 
-def all_glacier(store: PatchStore, positions: np.ndarray) -> float:
-    """Return what a state has to beat: the IoU of a map that calls all known ground glacier.
+def least_iou(store: PatchStore, positions: np.ndarray) -> float:
+    """Return the IoU that a state has to exceed to be of use.
+
+    It is that of a map that calls all known ground glacier, which an untrained network may make,
+    and .001 more for rounding.
 
     Args:
         store: the patches.
@@ -399,12 +401,11 @@ class History(Checkpoint):
         settings: how to train.
         name: of the model, for the bar.
         progress: show a bar.
-        least: IoU that the best state has to beat, of `all_glacier`; while none does the last is
-            kept, since an untrained network may reach it where validation is nearly all glacier.
+        least: of `least_iou`; what does not exceed it counts as no score.
     """
 
     def __init__(
-        self, state: Path, settings: Settings, name: str, progress: bool, least: float = 0.0
+        self, state: Path, settings: Settings, name: str, progress: bool, least: float
     ) -> None:
         self.state, self.settings, self.least = state, settings, least
         self.rows: list[dict[str, float]] = []
@@ -416,12 +417,17 @@ class History(Checkpoint):
 
     def finished(self) -> bool:
         """Return whether all steps are done, or so many gained nothing that training stops."""
-        scores = [row["validation_iou"] for row in self.rows]
+        scores = self._scores()
         # Where none is defined, no state is better than another.
         without_gain = 0 if np.isnan(scores).all() else len(scores) - 1 - int(np.nanargmax(scores))
         settings = self.settings
         stopped = without_gain * settings.steps_between >= (settings.patience or math.inf)
         return len(scores) >= settings.validations or stopped
+
+    def _scores(self) -> np.ndarray:
+        """Return the IoU of each validation, nan where there is none that exceeds ``least``."""
+        scores = np.array([row["validation_iou"] for row in self.rows])
+        return np.where(scores > self.least, scores, math.nan)
 
     def on_train_epoch_end(
         self, trainer: lightning.Trainer, task: lightning.LightningModule
@@ -429,7 +435,7 @@ class History(Checkpoint):
         """Add a row, keep the weights if they are the best, save, and stop if due."""
         logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
         logged = dict.fromkeys(_LOGGED, math.nan) | logged
-        before = float(np.fmax.reduce([math.nan, *(row["validation_iou"] for row in self.rows)]))
+        before = float(np.fmax.reduce([math.nan, *self._scores()]))
         self.rows.append(
             {
                 "step": (trainer.current_epoch + 1) * self.settings.steps_between,
@@ -438,7 +444,7 @@ class History(Checkpoint):
                 "seconds": round(time.perf_counter() - self.started, 2),
             }
         )
-        if not before > self.least or logged["validation_iou"] > before:  # nan: none is defined
+        if math.isnan(before) or logged["validation_iou"] > before:
             weights = cast(Task, task).validated().state_dict()
             self.best = {name: value.detach().cpu().clone() for name, value in weights.items()}
         best = np.fmax(before, logged["validation_iou"])

@@ -32,7 +32,8 @@ class Settings(BaseModel):
         schedule: of the learning rate, step by step: "cosine" (down from the start; Loshchilov and
             Hutter 2017), "one_cycle" (up for a fifth of the steps, then down; Smith and Topin 2019)
             or "constant".
-        patience: steps without a better validation IoU before training stops; None: it goes on.
+        patience: steps without a better validation IoU before training stops, from the first state
+            on that does better than calling all ground glacier; None: it goes on.
         gradient_clip: largest norm of the gradient.
         seed: of weights, order and augmentation.
         loss: one of ``losses.LOSSES``.

@@ -359,7 +359,6 @@ def test_a_full_disk_is_said_and_leaves_no_broken_file(tmp_path, checkpoint):
     code = f"""
 import resource, signal
 from glacier_utils.errors import GlacierError
-from glacier_utils.files import locked
 from glacier_utils.prediction.scenes import map_scene
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))

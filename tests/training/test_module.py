@@ -335,11 +335,19 @@ def test_the_best_state_is_kept_and_the_last_where_none_beats_all_glacier(tmp_pa
     assert history.best["weight"].item() == kept
 
 
+@pytest.mark.parametrize(("least", "stops"), [(0.0, True), (0.7, False)])
+def test_patience_begins_with_the_first_state_of_use(tmp_path, least, stops):
+    settings = SETTINGS.changed(patience=2 * SETTINGS.steps_between)
+    history = module.History(tmp_path / "state.ckpt", settings, "name", False, least)
+    history.rows = [{"validation_iou": score} for score in (0.7, 0.4, 0.5)]
+    assert history.finished() is stops
+
+
 def test_what_has_to_be_beaten_counts_known_ground_alone():
     labels = np.array([[[1, 1], [0, 255]], [[1, 255], [255, 255]], [[0, 0], [0, 0]]], np.uint8)
     own = SimpleNamespace(labels=labels)
-    assert module.all_glacier(own, np.array([0, 1])) == pytest.approx(0.75, abs=0.002)
-    assert module.all_glacier(own, np.array([], int)) < 0.01
+    assert module.least_iou(own, np.array([0, 1])) == pytest.approx(0.75, abs=0.002)
+    assert module.least_iou(own, np.array([], int)) < 0.01
 
 
 def test_fewer_patches_than_processes_are_refused(tmp_path):
