@@ -26,8 +26,9 @@ SCORES = ["iou", "f1", "precision", "recall"]
 pytestmark = pytest.mark.timeout(3600)
 
 
-# Few steps show as much of the way: of a score is asked here only whether it is a number.
-CHANGES = {name: {"run": f"{name}_short", "steps": 41} for name in ("everest", "athabasca")}
+# Few small steps show as much of the way: of a score is asked only whether it is a number.
+SHORT = {"steps": 41, "batch_size": 4}
+CHANGES = {name: {"run": f"{name}_short", **SHORT} for name in ("everest", "athabasca")}
 CHANGES["everest"]["models"] = ["threshold", "random_forest", "glaciernet"]
 CHANGES["athabasca"]["models"] = ["threshold", "gradient_boosting", "unet-resnet18"]
 

@@ -86,7 +86,7 @@ def _path(value: Any, info: ValidationInfo) -> str:
 
     # As Windows writes them; it takes both.
     text = re.sub(r"\$\{(\w+)\}", variable, value).replace("\\", "/")
-    return text if is_virtual(text) else str(spelled(_folder(info) / Path(text).expanduser()))
+    return text if is_virtual(text) else str(spelled(_folder(info) / os.path.expanduser(text)))
 
 
 def _paths(value: Any, info: ValidationInfo) -> list[str]:

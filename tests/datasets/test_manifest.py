@@ -91,6 +91,12 @@ def test_everything_that_may_stand_in_it(write):
     assert august.clouds == [str(Path("~/c.tif").expanduser())]
 
 
+def test_a_tilde_that_is_nobodys_home_is_part_of_a_name(write):
+    path = write("areas: {train: {2023-08: ~4.tif}}")
+    (entry,) = read_manifest(path)[0].areas["train"].entries.values()
+    assert entry.images == [str(path.parent / "~4.tif")]
+
+
 def test_a_folder_names_what_has_no_name(write):
     path = write("areas: {train: {2023-08: x}}")
     manifest, text, content = read_manifest(path)
