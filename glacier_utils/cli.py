@@ -94,7 +94,7 @@ def parser() -> argparse.ArgumentParser:
 
     add = command("predict", _predict, "map the glaciers in one scene or many")
     add("checkpoint", metavar="CHECKPOINT", type=Path,
-        help="file, or OUT of a training; its members' maps are averaged")  # fmt: skip
+        help="file; OUT of a training, whose members' maps are averaged; or builtin")  # fmt: skip
     add("scenes", nargs="+", metavar="SCENE",
         help="file, folder or pattern; a text file with one per line; a STAC item or search "
         "result")  # fmt: skip
@@ -415,7 +415,11 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _members(path: Path) -> list[Path]:
-    """Return the checkpoints that a file or the folder of a training stands for."""
+    """Return the checkpoints that a file, a training's folder or the word builtin stands for."""
+    if str(path) == "builtin" and not path.exists():
+        from glacier_utils.models.pretrained import BUILTIN
+
+        return [BUILTIN]
     if not path.is_dir():
         return [path]
     # What begins with a dot is the work of a training that broke off.

@@ -286,6 +286,15 @@ def test_predict_maps_a_scene(project, checkpoint, scene, tmp_path, capsys):
     assert (steps[24:] < 3).all()
 
 
+def test_predict_maps_a_scene_without_any_training(project, scene, tmp_path, capsys):
+    assert cli.main(["predict", "builtin", str(scene), str(tmp_path / "maps")]) == 0
+    (path,) = (tmp_path / "maps").glob("*_probability.tif")
+    with rasterio.open(path) as written:
+        assert written.tags()["MODEL"] == "unet-small"
+        steps = written.read(1)
+    assert ((steps == 255).sum(), steps[steps != 255].max() <= 250) == (16, True)
+
+
 def test_predict_maps_scenes_into_a_folder(project, checkpoint, scene, tmp_path, capsys):
     """With a second model, the mean of both; scenes that are there are not mapped again."""
     other = tmp_path / "other.tif"

@@ -1,4 +1,4 @@
-"""What a network starts from: nothing, ImageNet, the cloud network's weights, or a checkpoint.
+"""What a network starts from: nothing, ImageNet, a network of clouds or landscapes, a checkpoint.
 
 A channel of the first layer belongs to a band. So weights of other bands, or of the same in another
 order, are put into the order of the segmenter; bands that they did not know start at 0 there, and
@@ -28,7 +28,9 @@ from glacier_utils.models import registry
 from glacier_utils.models.checkpoint import Segmenter, load_checkpoint
 
 _CSMASK_BANDS = ("blue", "green", "red", "nir")  # in the order of its weights
-WORDS = ("none", "auto", "csmask", "imagenet")
+WORDS = ("none", "auto", "csmask", "imagenet", "builtin")
+BUILTIN = Path(__file__).parents[1] / "assets" / "builtin.pt"
+"""Checkpoint of a GlacierNet that learned from synthetic landscapes alone; see ``builtin.md``."""
 CSMASK_ENCODER = "efficientnet-b4"
 _LEVEL = "L2A"  # surface reflectance, as all images here
 # In the encoder's class, but behind the last layer that a segmentation network uses.
@@ -50,8 +52,8 @@ def start(segmenter: Segmenter, weights: str = "auto", *, reflectance: bool = Tr
             the bands that these know ("csmask" and checkpoints).
         weights: "none"; "imagenet", a download for the encoder; "csmask", the weights in the
             package ukis-csmask; "auto", csmask where
-            ``csmask_fits``, else none; or the path of a checkpoint of this project, of which all
-            layers are taken that have name and shape in common with the network.
+            ``csmask_fits``, else none; "builtin", the checkpoint ``BUILTIN``; or the path of one,
+            of which all layers are taken that have name and shape in common with the network.
         reflectance: whether the images are surface reflectance, not plain digital numbers.
 
     Raises:
@@ -77,7 +79,7 @@ def start(segmenter: Segmenter, weights: str = "auto", *, reflectance: bool = Tr
             return _start_imagenet(segmenter)
         if weights == "csmask":
             return _start_csmask(segmenter, reflectance)
-        return _start_checkpoint(segmenter, Path(weights))
+        return _start_checkpoint(segmenter, BUILTIN if weights == "builtin" else Path(weights))
 
 
 # ---- the weights of ukis-csmask

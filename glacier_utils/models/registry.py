@@ -273,6 +273,13 @@ REGISTRY: dict[str, Entry] = {
     "unet-resnet18": _smp_entry(
         "unet-resnet18", "U-Net (Ronneberger et al. 2015) with a ResNet-18 encoder"
     ),
+    "unet-small": Entry(
+        partial(
+            _smp_network, "unet", "tu-resnet18", encoder_depth=4, decoder_channels=(128, 64, 32, 16)
+        ),
+        "U-Net (Ronneberger et al. 2015), three of ResNet-18's four stages, half the usual filters",
+        DECODERS["unet"].reference,
+    ),
     "segformer-mit_b0": _smp_entry(
         "segformer-mit_b0", "SegFormer-B0 (Xie, Enze, et al. 2021): a small vision transformer"
     ),

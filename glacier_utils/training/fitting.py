@@ -212,6 +212,13 @@ def _target(folder: Path) -> Path:
 
 def _start_of(name: str, store: PatchStore, settings: Settings) -> list[Any]:
     """Return what decides the initial weights beside the settings."""
+    if settings.weights == "builtin":
+        if store.parameters.get("synthetic"):
+            raise GlacierError(
+                "weights builtin: they come from landscapes of the generator that made this "
+                "dataset, so that its scores would flatter; choose weights none"
+            )
+        return file_fingerprint(pretrained.BUILTIN)
     if Path(settings.weights).is_file():  # another file of that name is another start
         return file_fingerprint(settings.weights)
     fits = pretrained.csmask_fits(name, store.bands, _is_reflectance(store, settings))

@@ -44,7 +44,8 @@ class Settings(BaseModel):
             normalisations, which is what is validated and kept (Polyak and Juditsky 1992); 0: none.
             Without it scores jump from one validation to the next, on small grounds by .2 of IoU.
         weights: that the network starts from, as of ``pretrained.start``: "none", "imagenet",
-            "csmask", "auto" (csmask where bands and sensor fit, else none) or a checkpoint's path.
+            "csmask", "builtin", "auto" (csmask where bands and sensor fit, else none) or the path
+            of a checkpoint.
         precision: "auto" (bf16 where the processor has it), "bf16" or "float32".
         threads: of torch; None leaves torch's own choice.
         pixels: size of the sample of pixels that the pixel baselines are fitted to.

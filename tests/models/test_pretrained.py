@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from glacier_utils.errors import GlacierError
 from glacier_utils.models import pretrained
-from glacier_utils.models.checkpoint import Segmenter, save_checkpoint
+from glacier_utils.models.checkpoint import Segmenter, load_checkpoint, save_checkpoint
 from glacier_utils.models.pretrained import csmask_fits, start
 
 BANDS = ("red", "green", "blue", "nir")
@@ -338,3 +338,19 @@ def test_a_file_that_is_no_checkpoint_is_told(tmp_path):
     (tmp_path / "old.pt").write_bytes(b"nothing")
     with pytest.raises(GlacierError, match=r"old\.pt: not a readable checkpoint"):
         start(segmenter(), str(tmp_path / "old.pt"))
+
+
+def test_the_builtin_network_starts_its_like_and_no_other():
+    model = segmenter("unet-small", seed=2)
+    count = len(model.network.state_dict())
+    assert start(model, "builtin") == f"builtin.pt (unet-small): {count} of {count} tensors"
+    assert same(load_checkpoint(pretrained.BUILTIN).network.state_dict(), state_of(model.network))
+    with pytest.raises(GlacierError, match=r"builtin\.pt: its network unet-small shares 0 of"):
+        start(segmenter(seed=2), "builtin")
+
+
+def test_the_builtin_checkpoint_is_small_and_says_where_it_comes_from():
+    assert pretrained.BUILTIN.stat().st_size < 12e6
+    network = load_checkpoint(pretrained.BUILTIN)
+    assert set(network.bands) == set(BANDS)
+    assert network.provenance["dataset"] == "varied"

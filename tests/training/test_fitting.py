@@ -436,3 +436,11 @@ def test_an_undefined_score_is_never_the_best():
     known = table(("unet", "network", 0, float("nan")), ("segformer", "network", 0, 0.1))
     assert selection.best_network(known) == "segformer"
     assert selection.best_network(known.iloc[:1]) == "unet"
+
+
+def test_no_training_on_synthetic_data_starts_from_synthetic_landscapes(tmp_path):
+    store = Store()
+    store.parameters = {**store.parameters, "synthetic": True}
+    with pytest.raises(GlacierError, match="scores would flatter; choose weights none"):
+        quick_fit(tmp_path / "fit", store, settings=Settings(weights="builtin"))
+    assert not (tmp_path / "fit").exists()
