@@ -148,7 +148,7 @@ def test_the_test_area_is_scored_four_times_on_the_way(tmp_path):
 @pytest.mark.slow
 def test_varied_landscapes_come_at_every_resolution_and_know_their_ice(tmp_path):
     store = varied.make(tmp_path / "varied", count=1, seed=1, patches=6)
-    names = {f"a{when}_{10 * factor}m" for when in range(3) for factor in varied.FACTORS}
+    names = {f"00_{when}_{10 * factor}m" for when in range(3) for factor in varied.FACTORS}
     assert set(store.index["area"]) == names
     assert store.parameters["synthetic"]
     labels = np.asarray(store.labels)
