@@ -30,7 +30,7 @@ from glacier_utils.models.checkpoint import Segmenter, load_checkpoint
 _CSMASK_BANDS = ("blue", "green", "red", "nir")  # in the order of its weights
 WORDS = ("none", "auto", "csmask", "imagenet", "builtin")
 BUILTIN = Path(__file__).parents[1] / "assets" / "builtin.pt"
-"""Checkpoint of a GlacierNet that learned from synthetic landscapes alone; see ``builtin.md``."""
+"""Checkpoint of a ``unet-small`` that learned from synthetic landscapes alone; see its card."""
 CSMASK_ENCODER = "efficientnet-b4"
 _LEVEL = "L2A"  # surface reflectance, as all images here
 # In the encoder's class, but behind the last layer that a segmentation network uses.

@@ -357,7 +357,8 @@ def _open(scene: Any, segmenter: Segmenter, settings: Mapping[str, Any]) -> Sour
         return source
     rule = replace(rule or Reflectance(), **given, stated=stated)
     source = open_source(scene, reflectance=rule, **how)
-    source.reflectance_source = "training" if default else source.reflectance_source
+    if default and not {"scale", "offset"} <= set(given):
+        source.reflectance_source = "training"
     return source
 
 

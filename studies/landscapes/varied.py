@@ -141,7 +141,7 @@ def under_cloud(image: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray
     """Return an image under random cloud and its shadow, and how opaque the cloud is.
 
     Args:
-        image: reflectance [band, row, col] of blue, green, red and nir in the order of ``BANDS``.
+        image: reflectance [band, row, col], bands as in ``BANDS``, columns a multiple of 8.
         rng: of its place, thickness, brightness, colour and texture.
     """
     shape = image.shape[1:]
