@@ -47,7 +47,7 @@ class Mapper:
 
     Args:
         segmenters: one, or an ensemble; all need the same bands, in any order.
-        precision: "auto" (bf16 where the processor has it), "bf16" or "float32".
+        precision: "auto" (bf16 where it is faster), "bf16" or "float32".
         flips: average over the four mirror images.
 
     Attributes:
@@ -189,7 +189,7 @@ def predict_patches(
         images: reflectance float32 [n, band, row, col], may be memory-mapped; bands as in
             ``segmenter.bands``. Invalid pixels are 0 and get some probability all the same.
         positions: predict only these of the images, in this order; None takes all.
-        precision: "auto" (bf16 where the processor has it), "bf16" or "float32".
+        precision: "auto" (bf16 where it is faster), "bf16" or "float32".
         flips: average over the four mirror images.
 
     Returns:

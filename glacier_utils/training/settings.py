@@ -46,7 +46,7 @@ class Settings(BaseModel):
         weights: that the network starts from, as of ``pretrained.start``: "none", "imagenet",
             "csmask", "builtin", "auto" (csmask where bands and sensor fit, else none) or the path
             of a checkpoint.
-        precision: "auto" (bf16 where the processor has it), "bf16" or "float32".
+        precision: "auto" (bf16 where it is faster), "bf16" or "float32".
         threads: of torch; None leaves torch's own choice.
         pixels: size of the sample of pixels that the pixel baselines are fitted to.
         accelerator: handed to Lightning's Trainer, as are the following three.

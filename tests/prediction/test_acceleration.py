@@ -238,7 +238,22 @@ def test_what_cannot_be_folded_stays_right(kind):
     torch.testing.assert_close(folded(images), expected)
 
 
-def test_bf16_is_taken_where_the_processor_has_instructions_for_it(monkeypatch):
+@pytest.mark.parametrize(
+    ("features", "faster"),
+    [
+        ({"avx512_bf16": True}, True),  # AMD
+        ({"avx512_bf16": True, "avx512_fp16": True, "amx_bf16": True}, True),  # Intel
+        ({"avx512_bf16": True, "avx512_fp16": True}, False),  # Intel, AMX hidden
+        ({"bf16": True}, True),  # Arm
+        ({"avx512_f": True, "avx512_bf16": False}, False),
+    ],
+)
+def test_bf16_is_faster_where_the_processor_has_its_own_instructions(monkeypatch, features, faster):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features)
+    assert acceleration.has_bf16() is faster
+
+
+def test_bf16_is_taken_where_the_processor_is_faster_in_it(monkeypatch):
     for there in (True, False):
         monkeypatch.setattr(acceleration, "has_bf16", lambda there=there: there)
         assert resolve("auto") == ("bf16" if there else "float32")
