@@ -124,7 +124,7 @@ def area_table(
     columns += ["high_if_unknown", "change_km2", "change_low", "change_high"]
     rows = []
     for (model, area, date), found in maps.items():
-        first = _first_date(maps, model, area)
+        first = min(day for name, place, day in maps if (name, place) == (model, area))
         same, before = date == first, maps[model, area, first].probability
         wanted = _errors_of(errors, model, first, date)
         everywhere = np.ones(before.shape, bool)
@@ -346,10 +346,6 @@ def cost_of_dates(scored: Mapping[Case, pd.DataFrame], model: str) -> pd.DataFra
         if len(table):
             tables.append(table.assign(area=area, date=date, reference=reference)[columns])
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
-
-
-def _first_date(maps: Mapping[Key, Map], model: str, area: str) -> str:
-    return min(date for m, a, date in maps if (m, a) == (model, area))
 
 
 def _errors_of(errors: Errors | None, model: str, first: str, last: str) -> list[AreaError | None]:

@@ -146,7 +146,7 @@ class Dataset:
                 target = self.source(area, reference)
                 with _named(f"{self.name}, {area}, {date}"):
                     source = warp_source(source, target.grid, tiles=target.tiles)
-            source.synthetic = self.synthetic
+            source.synthetic |= self.synthetic
             self._sources[key] = source
         return self._sources[key]
 

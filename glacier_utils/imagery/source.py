@@ -57,7 +57,7 @@ class Source(ABC):
             where there were no numbers.
         reflectance_source: where scale and offset come from: "product metadata MTD_MSIL2A.xml",
             "manifest" (whatever the caller states), "file tags" or "default".
-        synthetic: whether the image is made, not observed, as the dataset that it is of says.
+        synthetic: whether the image is made, not observed, as its dataset or its files say.
     """
 
     bands: tuple[str, ...]
@@ -149,6 +149,7 @@ def open_source(
             files = [path for path in files if path in inside]
     source = _RasterSource(names, grid, placed, places, scaling, count, headers)
     source.warnings = [*warnings, *told, *scaling.warnings]
+    source.synthetic = any(header.synthetic for header in headers)
     source.paths = list(dict.fromkeys(files))
     source.tiles = [(one.row, one.col, one.height, one.width) for one in placed if patches]
     return source
@@ -385,10 +386,8 @@ class _RasterSource(Frame, Source):
         headers: Sequence[Header],
     ) -> None:
         super().__init__(grid, placed)
-        self.bands = bands
-        self.places = places
-        self.reflectance = scaling.first
-        self.reflectance_source = scaling.source
+        self.bands, self.places = bands, places
+        self.reflectance, self.reflectance_source = scaling.first, scaling.source
         self._scaling = scaling
         self._count = count
         self._open = open_raster

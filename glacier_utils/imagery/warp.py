@@ -247,7 +247,7 @@ class _WarpedSource(_OnGrid, Source):
         self.bands, self.paths, self.tiles = source.bands, source.paths, list(tiles)
         self.warnings, self.places = list(source.warnings), source.places
         self.reflectance, self.reflectance_source = source.reflectance, source.reflectance_source
-        self._source = source
+        self._source, self.synthetic = source, source.synthetic
 
     def read(
         self, row: int = 0, col: int = 0, height: int | None = None, width: int | None = None

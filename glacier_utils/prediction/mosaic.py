@@ -29,6 +29,7 @@ from affine import Affine
 from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
+from glacier_utils.conventions import SYNTHETIC
 from glacier_utils.errors import GlacierError
 from glacier_utils.files import file_name, write_text
 from glacier_utils.outlines.inventory import areas_km2
@@ -51,6 +52,7 @@ class _Raster:
     blocks: tuple[int, int]
     # What all rasters of a mosaic have in common: nodata, scale, offset, name, colours.
     look: tuple[Any, ...]
+    synthetic: bool
 
 
 def write_vrt(path: str | Path, rasters: Sequence[str | Path], *, margin: int = MARGIN) -> Path:
@@ -85,6 +87,8 @@ def write_vrt(path: str | Path, rasters: Sequence[str | Path], *, margin: int = 
     _element(root, "SRS", crs.to_wkt(), dataAxisToSRSAxisMapping=axes)
     numbers = ", ".join(repr(float(value)) for value in frame.transform.to_gdal())
     _element(root, "GeoTransform", numbers)
+    if any(raster.synthetic for raster in found):
+        _element(_element(root, "Metadata"), "MDI", SYNTHETIC, key="SYNTHETIC")
     band = _band(root, found[0])
     # The last that is written into a place of the mosaic counts there.
     for inset in (0, margin) if len(found) > 1 and margin > 0 else (0,):
@@ -116,7 +120,7 @@ def _read(path: Path) -> _Raster:
             tuple(sorted(colours.items())),
         )  # fmt: skip
         grid = Grid(file.crs, file.transform, file.height, file.width)
-        return _Raster(path, grid, file.block_shapes[0], look)
+        return _Raster(path, grid, file.block_shapes[0], look, SYNTHETIC in file.tags().values())
 
 
 def _frame(grids: Sequence[Grid]) -> Grid:

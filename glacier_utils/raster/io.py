@@ -33,6 +33,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
+from glacier_utils.conventions import SYNTHETIC
 from glacier_utils.errors import GlacierError, plain
 from glacier_utils.files import release_pages
 from glacier_utils.raster.grid import LATTICE_TOLERANCE, Grid
@@ -334,6 +335,7 @@ class Header:
     # Number of the band of opacity, 0 without one; whether the file has a mask, in it or beside it.
     alpha: int = 0
     masked: bool = False
+    synthetic: bool = False  # as the sample tags its own patches, and as maps of them are tagged
 
     @property
     def texts(self) -> tuple[str | None, ...]:
@@ -367,6 +369,7 @@ def read_header(path: Path, bands: int | None = None) -> Header:
         height, width = dataset.shape
         about = {
             "count": dataset.count,
+            "synthetic": SYNTHETIC in dataset.tags().values(),
             "dtype": dataset.dtypes[0],
             "scales": tuple(dataset.scales),
             "offsets": tuple(dataset.offsets),

@@ -325,10 +325,9 @@ def differences(before: runs.Run, after: runs.Run) -> dict[str, str]:
     """Say what differs between two runs, as `reproduce` does; how long they took is left out."""
     old, new = before.read_record(), after.read_record()
     old["parameters"] = (old.get("parameters") or {}) | {"run": after.name}
-    told = {
-        name: _changes(*(facts(record) for record in (old, new)))
-        for name, facts in (("parameters", _parameters), ("versions", _versions), ("data", _data))
-    }
+    told = {"parameters": _changes(old["parameters"], new["parameters"])}
+    told["versions"] = _changes(_versions(old), _versions(new))
+    told["data"] = _changes(_data(old), _data(new))
     names = {path.name for run in (before, after) for path in run.metrics.glob("*.csv")}
     for name in sorted(names):
         told[name] = compare_tables(before.metrics / name, after.metrics / name, before, after)
@@ -368,10 +367,6 @@ def compare_tables(old: Path, new: Path, before: runs.Run, after: runs.Run) -> s
         return "equal within rounding"
     column = apart.max().idxmax()
     return f"differs, {column} by up to {apart[column].max():.3g}"
-
-
-def _parameters(record: dict[str, Any]) -> dict[str, Any]:
-    return record["parameters"]
 
 
 def _versions(record: dict[str, Any]) -> dict[str, Any]:

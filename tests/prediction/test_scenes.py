@@ -25,12 +25,15 @@ from glacier_utils.datasets.exploration import thumbnail
 from glacier_utils.errors import GlacierError
 from glacier_utils.files import locked
 from glacier_utils.imagery.examination import Finding
+from glacier_utils.imagery.source import open_source
+from glacier_utils.imagery.warp import warp_source
 from glacier_utils.models import checkpoint as checkpoint_module
 from glacier_utils.models.checkpoint import Segmenter, save_checkpoint
 from glacier_utils.outlines.inventory import read_outlines
 from glacier_utils.outlines.rasterization import rasterize
 from glacier_utils.prediction import scenes
 from glacier_utils.prediction.mapper import Mapper, Plan, predict_scene
+from glacier_utils.prediction.mosaic import write_vrt
 from glacier_utils.prediction.scenes import map_scene, product_files
 from glacier_utils.prediction.strips import CLASS_COLOURMAP
 from glacier_utils.raster.grid import Grid
@@ -62,8 +65,9 @@ def write_scene(path: Path, height: int, width: int, **tags) -> np.ndarray:
     profile = {"driver": "GTiff", "count": 4, "height": height, "width": width, "dtype": "uint16"}
     with rasterio.open(path, "w", **profile, **PLACE) as file:
         file.write(numbers)
-        if tags:
+        if "scale" in tags:
             file.scales, file.offsets = [tags["scale"]] * 4, [tags["offset"]] * 4
+        file.update_tags(**{name: text for name, text in tags.items() if name.isupper()})
     return numbers
 
 
@@ -86,6 +90,27 @@ def contents(files) -> dict[str, bytes]:
 
 
 # ---- what is written
+
+
+@pytest.mark.parametrize("synthetic", [False, True])
+def test_a_map_of_a_file_of_the_sample_says_so(tmp_path, checkpoint, synthetic):
+    """The dataset.yaml that says so is not read where a file is mapped by itself."""
+    tags = {"TIFFTAG_IMAGEDESCRIPTION": "synthetic sample"} if synthetic else {}
+    write_scene(tmp_path / "scene.tif", 150, 170, **tags)
+    files = map_scene(checkpoint, tmp_path / "scene.tif", tmp_path / "out", **WINDOWS)
+    for kind in ("probability", "class"):
+        with rasterio.open(files[kind]) as file:
+            assert file.tags().get("SYNTHETIC") == ("synthetic sample" if synthetic else None)
+    assert ("glacier:synthetic" in files["item"].read_text("utf-8")) == synthetic
+    outlines = gpd.read_file(files["outlines"], layer="glims_polygons")
+    assert len(outlines)
+    assert outlines["glac_id"].str.startswith("SYN-G" if synthetic else "G").all()
+    mosaic = write_vrt(tmp_path / "all.vrt", [files["class"]])
+    with rasterio.open(mosaic) as file:
+        assert file.tags().get("SYNTHETIC") == ("synthetic sample" if synthetic else None)
+    source = open_source(tmp_path / "scene.tif", bands=BANDS)
+    half = source.grid.window(0, 0, 60, 80)
+    assert source.synthetic == warp_source(source, half).synthetic == synthetic
 
 
 def test_a_scene_is_mapped_from_checkpoint_and_file_alone(tmp_path, checkpoint):

@@ -162,6 +162,8 @@ def test_july_has_more_snow_and_shorter_shadows(rendered):
         assert july.shadow.mean() < august.shadow.mean()
         snow = [np.isin(scene.surface, (8, 10)).sum() for scene in (july, august)]
         assert snow[0] > snow[1]
+        floating = [(scene.surface == 11).sum() for scene in (july, august)]
+        assert floating[0] > floating[1]  # sea ice; icebergs and melange are there on both dates
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.features import geometry_mask
-from shapely import box
+from shapely import Polygon, box
 from stubs import Scene
 
 from glacier_utils.conventions import SURFACES
@@ -114,6 +114,8 @@ def test_areas_lie_apart():
     for number, frame in enumerate(frames):
         assert all(frame.distance(other) > 3000 for other in frames[:number])
     assert [area.name for area in areas[:4]] == ["train", "test", "test2", "test3"]
+    assert areas[0].patches >= 16
+    assert all(area.patches >= 26 for area in areas[1:])
     assert len({area.setting for area in areas}) == len(areas)
 
 
@@ -233,6 +235,19 @@ def test_one_glacier_of_each_area_has_two_analyses(sample):
     assert (years.str.len() == 2).sum() == 2
     # Rock belongs to an analysis that exists.
     assert set(outlines["anlys_id"]) == set(bounds["anlys_id"])
+
+
+def test_an_analyst_notices_large_nunataks_but_no_small_ones():
+    def hole(x: float, side: float) -> list[tuple[float, float]]:
+        return list(box(x, 1000, x + side, 1000 + side).exterior.coords)
+
+    glacier = box(0, 0, 3000, 3000)
+    ice = Polygon(glacier.exterior, [hole(500, 400), hole(1500, 60), hole(2000, 300)])
+    rows = sample_module._analysis(ice, lambda points: points, np.random.default_rng(0))
+    assert [row["line_type"] for row in rows] == ["glac_bound", "intrnl_rock", "intrnl_rock"]
+    assert rows[0]["geometry"].area == pytest.approx(glacier.area, rel=0.03)
+    for row, side in zip(rows[1:], (400, 300), strict=True):
+        assert row["geometry"].area == pytest.approx(side**2, rel=0.3)
 
 
 def test_replaces_a_sample_but_nothing_else(tmp_path):
