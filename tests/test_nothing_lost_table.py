@@ -151,7 +151,7 @@ ROWS = [
     (FUZZ, "rasters with changed bytes", "read or refused",
      "test_fuzz.py::test_a_raster_with_any_bytes_changed_is_read_or_refused"),
     (ORDER, "a map, with one thread and two, twice, from another folder",
-     "the same map; in bf16, another number of threads agrees to its rounding",
+     "the same map; with another number of threads it agrees to rounding",
      "prediction/test_same_numbers.py"
      "::test_maps_do_not_depend_on_threads_the_working_directory_or_the_time"),
     (ORDER, "many scenes on one process and on several", "the same maps",

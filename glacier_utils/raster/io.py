@@ -78,6 +78,7 @@ class ArrayDataset:
     """An array [band, row, col] under the names that a rasterio dataset has for it."""
 
     transform = Affine.identity()
+    tags = dict  # an array has none
     crs = None
     nodata = None
     colorinterp = mask_flag_enums = ()

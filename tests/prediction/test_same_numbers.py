@@ -59,10 +59,9 @@ def test_maps_do_not_depend_on_threads_the_working_directory_or_the_time(
     (tmp_path / "elsewhere").mkdir()
     again = mapped("again", 1, tmp_path / "elsewhere")
     two = mapped("two", 2, tmp_path)
-    for other in [again] if bf16 else [again, two]:
-        np.testing.assert_array_equal(other[0], first[0])
-        np.testing.assert_array_equal(other[1], first[1])
-        assert other[2] == first[2]
-    # A step is a probability of 0.004.
-    assert np.abs(two[0].astype(int) - first[0]).max() <= 5
-    assert (two[1] != first[1]).mean() < 0.01
+    np.testing.assert_array_equal(again[0], first[0])
+    np.testing.assert_array_equal(again[1], first[1])
+    assert again[2] == first[2]
+    # Some processors sum in another order with two threads. A step is a probability of 0.004.
+    assert np.abs(two[0].astype(int) - first[0]).max() <= (5 if bf16 else 1)
+    assert (two[1] != first[1]).mean() < (0.01 if bf16 else 0.001)
