@@ -60,11 +60,11 @@ def resolve(precision: str = "auto", device: str | torch.device = "cpu") -> str:
     if precision != "auto":
         return precision
     kind = torch.device(device).type
-    fast = torch.cuda.is_bf16_supported() if kind == "cuda" else kind == "cpu" and has_bf16()
+    fast = torch.cuda.is_bf16_supported() if kind == "cuda" else kind == "cpu" and faster_in_bf16()
     return "bf16" if fast else "float32"
 
 
-def has_bf16() -> bool:
+def faster_in_bf16() -> bool:
     """Tell whether the processor is faster in bf16 (AMX, AVX-512 BF16, or Arm's BF16)."""
     features = torch.cpu.get_capabilities()
     # AVX512-FP16 marks Intel's processors with AMX; where a virtual machine hides it, a U-Net takes

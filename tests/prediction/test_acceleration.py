@@ -250,12 +250,12 @@ def test_what_cannot_be_folded_stays_right(kind):
 )
 def test_bf16_is_faster_where_the_processor_has_its_own_instructions(monkeypatch, features, faster):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features)
-    assert acceleration.has_bf16() is faster
+    assert acceleration.faster_in_bf16() is faster
 
 
 def test_bf16_is_taken_where_the_processor_is_faster_in_it(monkeypatch):
     for there in (True, False):
-        monkeypatch.setattr(acceleration, "has_bf16", lambda there=there: there)
+        monkeypatch.setattr(acceleration, "faster_in_bf16", lambda there=there: there)
         assert resolve("auto") == ("bf16" if there else "float32")
         assert (resolve("bf16"), resolve("float32")) == ("bf16", "float32")
         assert resolve("auto", "mps") == "float32"

@@ -31,9 +31,9 @@ def threads():
 def test_maps_do_not_depend_on_threads_the_working_directory_or_the_time(
     tmp_path, write_tif, threads, monkeypatch, bf16
 ):
-    if bf16 and not acceleration.has_bf16():
+    if bf16 and not acceleration.faster_in_bf16():
         pytest.skip("this processor is not faster in bf16")
-    monkeypatch.setattr(acceleration, "has_bf16", lambda: bf16)
+    monkeypatch.setattr(acceleration, "faster_in_bf16", lambda: bf16)
     torch.manual_seed(0)
     bands = ("red", "green", "blue", "nir")
     segmenter = Segmenter("unet-resnet18", bands, [0.2] * 4, [0.1] * 4)
